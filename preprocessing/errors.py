@@ -1,0 +1,39 @@
+"""The errors that a user causes and can mend: what happened, where, and how to fix it."""
+
+
+class PipelineError(Exception):
+    """Something the user can fix; the command line prints it without a traceback and exits with 2.
+
+    Args:
+        what: What happened, one sentence.
+        where: File, slide, key or line.
+        fix: What the user does about it.
+    """
+
+    def __init__(self, what: str, *, where: object, fix: str) -> None:
+        super().__init__(what, where, fix)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        notes = "".join(f"\n  note:  {note}" for note in getattr(self, "__notes__", ()))
+        return f"{self.what}\n  where: {self.where}\n  fix:   {self.fix}{notes}"
+
+
+class SlideError(PipelineError):
+    """A slide that cannot be read, or does not say what is needed (its resolution, above all)."""
+
+
+class StoreError(PipelineError):
+    """A patch store that is missing, unfinished, or breaks the schema."""
+
+
+class CohortError(PipelineError):
+    """A table of slides, a clinical table or a split that cannot be used as it is."""
+
+
+class ConfigError(PipelineError):
+    """A setting that does not exist or has a value that cannot be used."""
+
+
+class CheckpointError(PipelineError):
+    """A file of weights that is missing, damaged, or of another shape."""
