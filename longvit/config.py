@@ -77,10 +77,210 @@ class EncoderConfig(StageConfig):
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if len(self.segment_lengths) != len(self.dilation_ratios):
             raise ValueError(
-                f"segment_lengths has {len(self.segment_lengths)} entries, dilation_ratios {len(self.dilation_ratios)}; "
-                "they are paired, one of each per branch"
+                f"segment_lengths has {len(self.segment_lengths)} entries and dilation_ratios "
+                f"{len(self.dilation_ratios)}; they are paired, one of each per branch"
             )
         return self
+
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class RunConfig(StageConfig):
+    """What every training run has. A run started again in the same folder goes on where it stopped."""
+
+    out: Path
+    """Folder of the run: config, provenance, metrics, checkpoints, results."""
+    seed: NonNegativeInt = 0
+    """Seed of everything that is drawn at random."""
+    device: Device = "auto"
+    """Where to compute; `auto` takes the accelerator if there is one."""
+    precision: Literal["32", "bf16"] = "32"
+    """Arithmetic: float32, or bfloat16 under autocast."""
+    loader_workers: NonNegativeInt = 2
+    """Processes that read stores; 0 reads in the training process."""
+
+
+class OptimiserConfig(StageConfig):
+    """AdamW, linear warmup, cosine decay."""
+
+    epochs: PositiveInt = 10
+    """Passes over the data."""
+    learning_rate: PositiveFloat = 5e-5
+    """Learning rate after warmup."""
+    min_learning_rate: NonNegativeFloat = 1e-6
+    """Learning rate at the end."""
+    warmup_epochs: NonNegativeFloat = 1.0
+    """Epochs of linear warmup."""
+    weight_decay: NonNegativeFloat = 0.05
+    """Weight decay of matrices; biases, norms and vectors have none."""
+    clip_norm: PositiveFloat | None = None
+    """Largest norm of the gradient; none leaves it as it is."""
+
+
+class ViewsConfig(StageConfig):
+    """Views of a slide for self-supervision: crops of one region of a store, in the store's frame, never rescaled."""
+
+    region_px: PositiveInt = 1536
+    """Side of the region that the crops of one sample are drawn from, store pixels."""
+    global_px: PositiveInt = 1024
+    """Side of the two global crops."""
+    local_px: PositiveInt = 512
+    """Side of a local crop."""
+    local_views: NonNegativeInt = 8
+    """Local crops per sample."""
+    min_tissue: Share = 0.25
+    """Share of a region that must be tissue; others are drawn again."""
+    stain_jitter: NonNegativeFloat = 0.1
+    """Strength of the jitter of haematoxylin, eosin and residual (Tellez et al. 2018); 0 is none."""
+    blur_probability: Share = 0.2
+    """Share of crops that are blurred a little."""
+
+
+class DinoConfig(StageConfig):
+    """Self-distillation (Caron et al. 2021, arXiv:2104.14294), the paper's objective."""
+
+    kind: Literal["dino"] = "dino"
+    """DINO."""
+    prototypes: PositiveInt = 65536
+    """Width of the head's output."""
+    hidden: PositiveInt = 2048
+    """Width of the head's hidden layers."""
+    bottleneck: PositiveInt = 256
+    """Width of the head's bottleneck."""
+    student_temperature: PositiveFloat = 0.1
+    """Temperature of the student's softmax."""
+    teacher_temperature: PositiveFloat = 0.04
+    """Temperature of the teacher's softmax after its warmup."""
+    teacher_temperature_start: PositiveFloat = 0.04
+    """Temperature of the teacher's softmax at the start."""
+    teacher_temperature_epochs: NonNegativeInt = 0
+    """Epochs of the teacher temperature's warmup."""
+    momentum: Share = 0.996
+    """Momentum of the teacher at the start; it grows to 1 along a cosine."""
+    freeze_last_layer_epochs: NonNegativeInt = 1
+    """Epochs in which the head's last layer stays as it is."""
+
+
+class PretrainConfig(RunConfig):
+    """Stores -> encoder, without labels."""
+
+    stores: Path
+    """Folder of stores."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The encoder."""
+    objective: DinoConfig = DinoConfig()
+    """The objective."""
+    views: ViewsConfig = ViewsConfig()
+    """The views."""
+    optimiser: OptimiserConfig = OptimiserConfig(
+        epochs=100, learning_rate=5e-4, warmup_epochs=10, weight_decay=0.04, clip_norm=3.0
+    )
+    """The optimiser."""
+    batch_size: PositiveInt = 64
+    """Regions in a batch."""
+    regions_per_slide: PositiveInt = 100
+    """Regions drawn from each slide in an epoch."""
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> "PretrainConfig":
+        if self.encoder.input.kind != "pixels":
+            raise ValueError("DINO on crops needs encoder.input.kind pixels")
+        views, patch = self.views, self.encoder.input.patch_px
+        if not views.local_px <= views.global_px <= views.region_px:
+            raise ValueError("views need local_px <= global_px <= region_px")
+        if any(side % patch for side in (views.region_px, views.global_px, views.local_px)):
+            raise ValueError(f"the sides of views must be multiples of the patch, {patch} pixels")
+        return self
+
+
+class SubtypeTask(StageConfig):
+    """Which class is this slide? Cross-entropy."""
+
+    kind: Literal["subtype"] = "subtype"
+    """Subtyping."""
+    label_column: str = "oncotree_code"
+    """Column of the table with the class."""
+    classes: tuple[str, ...] | None = None
+    """The classes, in order; patients of others are left out. Default: all in the table, sorted."""
+    label_smoothing: Share = 0.0
+    """Label smoothing of the cross-entropy."""
+
+
+class CoxTask(StageConfig):
+    """Who has the event earlier? Cox partial likelihood (Cox 1972) with Efron's ties."""
+
+    kind: Literal["cox"] = "cox"
+    """Survival."""
+    time_column: str = "survival_months"
+    """Column of the table with the time to the event or the last visit."""
+    censorship_column: str = "censorship"
+    """Column that is 1 where the event was NOT observed, as in the published TCGA tables."""
+    min_events: PositiveInt = 2
+    """Observed events that every window of patients holds at least."""
+
+
+class FinetuneConfig(RunConfig):
+    """Encoder + table + splits -> one model per fold, and predictions.csv."""
+
+    stores: Path
+    """Folder of stores."""
+    table: Path
+    """CSV (or zipped CSV) with `case_id`, `slide_id` and the task's columns; `.svs` endings do not matter."""
+    splits: Path
+    """Folder of `splits_<k>.csv` with columns train, val and test, of slide ids or case ids."""
+    checkpoint: Path | None = None
+    """Pretrained encoder, `encoder.safetensors`; without it the encoder starts at random."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The encoder when there is no checkpoint; a checkpoint brings its own."""
+    task: Annotated[SubtypeTask | CoxTask, Field(discriminator="kind")] = SubtypeTask()
+    """What is predicted."""
+    freeze_encoder: bool = False
+    """Train the head alone, on representations computed once."""
+    window: PositiveInt = 16
+    """Patients whose loss is computed together; each slide is still a sequence of its own length."""
+    select: Literal["last", "best_val"] = "last"
+    """Which epoch's weights are used: the last, or the one with the lowest loss on val. Test is never looked at."""
+    folds: tuple[NonNegativeInt, ...] | None = None
+    """Folds to run; default all."""
+    shuffles: NonNegativeInt = 0
+    """Controls: models trained on shuffled labels, this many per fold, predicted beside the real ones."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """The optimiser."""
+
+    @model_validator(mode="after")
+    def _encoder_given_once(self) -> "FinetuneConfig":
+        if self.checkpoint is not None and self.encoder != EncoderConfig():
+            raise ValueError("give checkpoint or encoder, not both: a checkpoint holds its encoder's settings")
+        return self
+
+
+class ExplainConfig(StageConfig):
+    """Model + store -> which tokens spoke for the prediction."""
+
+    model: Path
+    """A fold's `model.safetensors`."""
+    store: Path
+    """The slide's store."""
+    out: Path
+    """Folder that receives `<slide_id>_heatmap.png` and `<slide_id>_tokens.csv`."""
+    target: str | None = None
+    """Class to explain; default the predicted one. A survival model explains its log hazard."""
+    device: Device = "auto"
+    """Where to compute."""
+
+
+class DemoConfig(StageConfig):
+    """The whole line, on a cohort that it makes itself."""
+
+    out: Path = Path("demo")
+    """Folder for slides, stores, runs and the report."""
+    configs: Path | None = None
+    """Folder of the settings (`pretrain.yaml`, ...); default: the shipped `tiny` ones."""
+    patients: PositiveInt = 40
+    """Patients in the cohort."""
+    seed: NonNegativeInt = 0
+    """Seed of the cohort."""
 
 
 class EvaluateConfig(StageConfig):
@@ -92,3 +292,14 @@ class EvaluateConfig(StageConfig):
     """Folder for `metrics.json`, `report.html` and figures; default: beside the predictions."""
     split: Literal["test", "val"] = "test"
     """Part of each fold that is evaluated."""
+
+
+VERBS: dict[str, type[StageConfig]] = {
+    "tile": TileConfig,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "evaluate": EvaluateConfig,
+    "explain": ExplainConfig,
+    "demo": DemoConfig,
+}
+"""Verb of the command line -> its settings."""

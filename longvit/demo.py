@@ -1,0 +1,94 @@
+"""Verb `demo`: the whole line on a cohort that it makes itself, through the same functions a user calls."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import preprocessing.tile as tiling
+from rich.console import Console
+from rich.progress import Progress
+
+import longvit.evaluation.run as evaluation
+import longvit.explanation.run as explanation
+import longvit.finetuning.run as finetuning
+import longvit.pretraining.run as pretraining
+from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
+from longvit.settings import load_yaml
+from preprocessing.synthetic import Cohort, make_cohort
+
+TASKS = ("subtype", "survival")
+
+
+def run(config: DemoConfig) -> Path:
+    """Slides, stores, encoder, models, report, heatmap; a second start goes on where the first one stopped.
+
+    Returns:
+        `report.html`, with subtyping and survival on held-out patients beside shuffled labels.
+    """
+    console, out, settings = Console(), config.out, config.configs or shipped_configs() / "tiny"
+    with stage(console, "cohort: slides with planted subtype and hazard"):
+        cohort = _cohort(config, console)
+    with stage(console, "tile: slides -> stores"):
+        tile = load_yaml(settings / "tile.yaml", TileConfig)
+        tiling.run(tile.model_copy(update={"slides": cohort.slides, "out": out / "stores"}))
+    with stage(console, "pretrain: stores -> encoder (DINO, no labels)"):
+        pretrain = load_yaml(settings / "pretrain.yaml", PretrainConfig)
+        paths = {"stores": out / "stores", "out": out / "pretrain"}
+        encoder = pretraining.run(pretrain.model_copy(update=paths))
+    evaluations = []
+    for task in TASKS:
+        with stage(console, f"finetune and evaluate: {task}"):
+            finetune = load_yaml(settings / f"finetune_{task}.yaml", FinetuneConfig)
+            paths = {"stores": out / "stores", "checkpoint": encoder, "out": out / task}
+            paths |= {"table": cohort.dataset, "splits": cohort.splits}
+            predictions = finetuning.run(finetune.model_copy(update=paths))
+            evaluations.append(evaluation.run(EvaluateConfig(predictions=predictions)))
+    with stage(console, "explain: one heatmap"):
+        picture = _explain(out)
+    report = evaluation.combine_reports(evaluations, out / "report.html", "LongViT demo")
+    for one in evaluations:
+        console.print(evaluation.summary_table(one.metrics))
+    console.print(f"heatmap  {picture}\nreport   {report}", highlight=False, soft_wrap=True)
+    return report
+
+
+def shipped_configs() -> Path:
+    """The folder of configs: beside the package in a checkout, inside it once installed."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+@contextmanager
+def stage(console: Console, name: str) -> Iterator[None]:
+    """Announce a stage, and say how long it took."""
+    console.rule(f"[bold]{name}", align="left", style="dim")
+    start = time.monotonic()
+    yield
+    console.print(f"[dim]{time.monotonic() - start:.0f} s[/]")
+
+
+def _cohort(config: DemoConfig, console: Console) -> Cohort:
+    with Progress(console=console) as progress:
+        task = progress.add_task("slides", total=None)
+        return make_cohort(
+            config.out / "cohort",
+            patients=config.patients,
+            seed=config.seed,
+            on_slide=lambda slide: progress.update(task, advance=1, description=slide),
+        )
+
+
+def _explain(out: Path) -> Path:
+    """Explain the held-out slide that the subtype model is surest of, by the fold that did not train on it."""
+    table = pd.read_csv(out / "subtype" / "predictions.csv")
+    held_out = table[(table["split"] == "test") & table["shuffled"].isna()]
+    surest = held_out.loc[held_out.filter(like="p_").max(axis=1).idxmax()]
+    config = ExplainConfig(
+        model=out / "subtype" / f"fold_{surest['fold']}" / "model.safetensors",
+        store=out / "stores" / f"{surest['slide_id']}.zarr",
+        out=out / "explain",
+    )
+    return explanation.run(config)

@@ -1,0 +1,115 @@
+"""Bootstrap intervals over patients. A resample is a weight per row, so that all resamples are one matrix product."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from longvit.evaluation.metrics import scored_classes
+from longvit.evaluation.survival import TIED_TOL
+
+RESAMPLES = 1_000
+SEED = 0
+MIN_COMPUTABLE = 0.5
+"""An interval is given if the number exists in at least this share of the resamples."""
+
+
+def resample_weights(patient: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = SEED) -> npt.NDArray[np.float64]:
+    """(resamples, n) how often each row is drawn, when patients are drawn with replacement.
+
+    All rows of a patient are drawn together. The order of rows does not matter.
+    """
+    _, code = np.unique(np.asarray(patient), return_inverse=True)
+    n = int(code.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return drawn[:, code].astype(float)
+
+
+def percentile_interval(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """Central 95 % of the resampled values (Efron's percentile interval); None where most resamples have no value."""
+    known = values[np.isfinite(values)]
+    if known.size < max(1, MIN_COMPUTABLE * values.size):
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_classification(
+    truth: npt.NDArray[np.int_], probability: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """`classification_metrics` of every resample.
+
+    Args:
+        truth: (n,) class numbers.
+        probability: (n, C).
+        weights: (resamples, n).
+
+    Returns:
+        (resamples,) per metric; NaN where a class of `truth` was not drawn.
+    """
+    curves = [
+        _rank_metrics(truth == c, probability[:, c], weights) for c in scored_classes(truth, probability.shape[1])
+    ]
+    predicted = probability.argmax(axis=1)
+    recall, f1 = [], []
+    for c in np.unique(truth):
+        is_true, is_predicted = truth == c, predicted == c
+        hits, n_true = weights @ (is_true & is_predicted), weights @ is_true
+        recall.append(_ratio(hits, n_true))
+        f1.append(np.where(n_true > 0, _ratio(2 * hits, n_true + weights @ is_predicted), np.nan))
+    return {
+        "auroc": np.mean([auroc for auroc, _ in curves], axis=0),
+        "auprc": np.mean([auprc for _, auprc in curves], axis=0),
+        "balanced_accuracy": np.mean(recall, axis=0),
+        "f1": np.mean(f1, axis=0),
+        "accuracy": _ratio(weights @ (truth == predicted), weights.sum(axis=1)),
+    }
+
+
+def resampled_c_index(
+    survival: Mapping[str, npt.NDArray], stratum: npt.NDArray, weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(resamples,) stratified c-index of every resample; NaN where no two drawn patients can be compared.
+
+    Args:
+        survival: `time`, `event`, `risk`, each (n,).
+        stratum: (n,), pairs are compared within one.
+        weights: (resamples, n).
+    """
+    agreeing = comparable = np.zeros(len(weights))
+    for one in np.unique(stratum):
+        rows = stratum == one
+        time, event, risk = (np.asarray(survival[name])[rows] for name in ("time", "event", "risk"))
+        drawn = weights[:, rows]
+        pairs, agrees = _pairs(time.astype(float), event.astype(bool), risk.astype(float))
+        comparable = comparable + ((drawn @ pairs) * drawn).sum(axis=1)
+        agreeing = agreeing + ((drawn @ agrees) * drawn).sum(axis=1)
+    return _ratio(agreeing, comparable)
+
+
+def _pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, n) 1 where the row's event precedes the column's last follow-up; the same times 1, 1/2, 0 as risks agree."""
+    outlived = (time[:, None] < time) | ((time[:, None] == time) & ~event)
+    comparable = (event[:, None] & outlived).astype(float)
+    excess = risk[:, None] - risk
+    return comparable, comparable * np.where(np.abs(excess) <= TIED_TOL, 0.5, excess > 0)
+
+
+def _rank_metrics(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(resamples,) AUROC and average precision, from the weight of positives and negatives at each distinct score."""
+    order = np.argsort(-score, kind="stable")
+    starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
+    drawn, positive = weights[:, order], positive[order]
+    gained = np.add.reduceat(drawn * positive, starts, axis=1)
+    lost = np.add.reduceat(drawn * ~positive, starts, axis=1)
+    n_gained, n_lost = gained.sum(axis=1), lost.sum(axis=1)
+    below = n_lost[:, None] - lost.cumsum(axis=1) + lost / 2
+    auroc = _ratio((gained * below).sum(axis=1), n_gained * n_lost)
+    precision = np.nan_to_num(_ratio(gained.cumsum(axis=1), (gained + lost).cumsum(axis=1)))
+    auprc = np.where(n_lost > 0, _ratio((gained * precision).sum(axis=1), n_gained), np.nan)
+    return auroc, auprc
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`, NaN where `whole` is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) != 0)

@@ -1,0 +1,88 @@
+"""Numbers of a classification, from labels and probabilities of patients. Pure; scikit-learn computes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score, roc_auc_score
+
+from preprocessing.errors import CohortError
+
+CLASSIFICATION_METRICS = ("auroc", "auprc", "balanced_accuracy", "f1", "accuracy")
+"""Names of the numbers, the headline first."""
+
+
+def classification_metrics(
+    label: npt.ArrayLike, probability: npt.ArrayLike, *, classes: Sequence[str] | None = None
+) -> dict[str, float | int]:
+    """How well probabilities tell classes apart, for n patients and C classes.
+
+    `auroc` and `auprc` (average precision) are those of the second class when there are two, and the mean over
+    one-vs-rest problems (macro) for more. `balanced_accuracy` (mean recall), `f1` (macro) and `accuracy` judge the
+    most probable class. Means run over the classes that occur in `label`.
+
+    Example:
+        >>> classification_metrics([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]])["auroc"]
+        0.75
+
+    Args:
+        label: (n,) class numbers 0..C-1, or class names where `classes` is given.
+        probability: (n, C), rows sum to 1.
+        classes: The C names, in the order of the columns of `probability`.
+
+    Returns:
+        `auroc`, `auprc`, `balanced_accuracy`, `f1`, `accuracy` and `n`.
+
+    Raises:
+        CohortError: No patients, one class only, an unknown label, or arrays that do not fit each other.
+    """
+    probability = np.asarray(probability, dtype=float)
+    truth = label_codes(label, classes)
+    check_classification(truth, probability)
+    present = np.unique(truth)
+    predicted = probability.argmax(axis=1)
+    problems = [(truth == c, probability[:, c]) for c in scored_classes(truth, probability.shape[1])]
+    macro = {"labels": present, "average": "macro", "zero_division": 0}
+    return {
+        "auroc": float(np.mean([roc_auc_score(positive, score) for positive, score in problems])),
+        "auprc": float(np.mean([average_precision_score(positive, score) for positive, score in problems])),
+        "balanced_accuracy": float(recall_score(truth, predicted, **macro)),
+        "f1": float(f1_score(truth, predicted, **macro)),
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "n": len(truth),
+    }
+
+
+def label_codes(label: npt.ArrayLike, classes: Sequence[str] | None) -> np.ndarray:
+    """(n,) class numbers of names or numbers; a name that is not in `classes` is an error."""
+    label = np.asarray(label)
+    if classes is None:
+        return label
+    unknown = sorted(set(label.tolist()) - set(classes))
+    if unknown:
+        raise CohortError(
+            f"unknown classes: {', '.join(map(str, unknown))}", where="label", fix=f"use one of {', '.join(classes)}"
+        )
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in label.tolist()], dtype=int)
+
+
+def scored_classes(truth: np.ndarray, n_classes: int) -> list[int]:
+    """Classes whose one-vs-rest problem is scored: the second of two, else every class that occurs."""
+    return [1] if n_classes == 2 else [int(c) for c in np.unique(truth)]
+
+
+def check_classification(truth: np.ndarray, probability: np.ndarray) -> None:
+    """Refuse arrays for which no AUROC exists."""
+    if probability.ndim != 2 or truth.shape != probability.shape[:1] or probability.shape[1] < 2:
+        what = f"{truth.shape} labels do not fit {probability.shape} probabilities"
+        raise CohortError(what, where="classification_metrics", fix="pass (n,) labels and (n, C) probabilities, C >= 2")
+    n_classes = probability.shape[1]
+    if not np.isfinite(probability).all() or not np.isin(truth, np.arange(n_classes)).all():
+        what = "probabilities are not finite, or labels are not class numbers"
+        raise CohortError(
+            what, where="classification_metrics", fix=f"pass finite numbers and labels 0..{n_classes - 1}"
+        )
+    if len(np.unique(truth)) < 2:
+        what = f"all patients are of one class (n = {len(truth)}): AUROC is not defined"
+        raise CohortError(what, where="label", fix="evaluate more patients, or stratify the folds by label")

@@ -1,0 +1,37 @@
+"""Windows of patients whose loss is computed together: each holds its share of events, or of every class."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class BalancedWindows(Sampler[list[int]]):
+    """Patients in windows, dealt stratum by stratum, anew in every epoch.
+
+    A Cox loss compares patients with each other: a window without events has no gradient, and one patient at a time
+    has a loss of 0. So the patients with and without an event are shuffled apart and dealt round the windows.
+
+    Args:
+        strata: Stratum of each patient: event or not, or the class.
+        size: Patients wanted in a window.
+        seed: Seed of the shuffling.
+        most: Upper bound on the number of windows, so that each holds enough of the rarest stratum.
+    """
+
+    def __init__(self, strata: np.ndarray, size: int, seed: int, most: int | None = None) -> None:
+        self.strata, self.seed, self.epoch = np.asarray(strata), seed, 0
+        wanted = max(1, round(len(self.strata) / size))
+        self.windows = wanted if most is None else max(1, min(wanted, most))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch, a resumed one included."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.windows
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = np.concatenate([rng.permutation(np.flatnonzero(self.strata == s)) for s in np.unique(self.strata)])
+        yield from (order[start :: self.windows].tolist() for start in range(self.windows))

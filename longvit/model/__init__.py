@@ -1,0 +1,17 @@
+"""Tokens -> encoder: LongViT on LongNet.
+
+Shape letters, the same in the whole project, last in a tensor's name and in its annotation:
+
+    B slides   L tokens   D width   H heads   K head width   P pixel values of a patch   E embedding width
+
+    >>> from longvit.model import LongViT, PRESETS
+    >>> encoder = LongViT(PRESETS["longvit_tiny"])
+"""
+
+from longvit.model.checkpoint import load_encoder as load_encoder
+from longvit.model.checkpoint import load_official as load_official
+from longvit.model.checkpoint import save_encoder as save_encoder
+from longvit.model.dilated import dilated_attention as dilated_attention
+from longvit.model.encoder import LongViT as LongViT
+from longvit.model.pooling import mean_pool as mean_pool
+from longvit.model.presets import PRESETS as PRESETS

@@ -1,0 +1,78 @@
+"""How a token's place in its slide enters: computed sines and cosines, or official LongViT's learned table."""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+
+from longvit.config import LearnedPosition, SinCosPosition
+from longvit.tokens.batch import TokenBatch
+
+
+def sincos_position(rc_BL2: Int64[Tensor, "B L 2"], width: int) -> Float[Tensor, "B L {width}"]:
+    """2-D sine-cosine positions (MoCo v3, MAE), float32, computed so that a slide may have any size.
+
+    The first half of the width stands for the row, the second for the column, each with its sines before its cosines.
+    This is the order of Prov-GigaPath's table, whose index is column-major; MAE's own table has the halves swapped.
+    """
+    frequency = 10_000 ** -(torch.arange(width // 4, device=rc_BL2.device) / (width // 4))
+    angle = rc_BL2.float().unsqueeze(-1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(2)
+
+
+class SinCos(nn.Module):
+    """Fixed positions without a table; the width is a multiple of 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+        """One vector for the place of each token."""
+        return sincos_position(batch.rc_BL2, self.width)
+
+
+class Learned(nn.Module):
+    """The official LongViT's learned table, stretched over the rows and columns that the slide's tokens span.
+
+    Stretched by bicubic interpolation with the official arithmetic: the scale is (side + 0.1) / grid, and a grid of the
+    table's own size gets the table itself. Each token is interpolated by itself, so a sparse slide costs what its
+    tokens cost, and a million tokens need no table of 400 million weights.
+    """
+
+    def __init__(self, grid: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(1, grid**2, width))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        self.grid = grid
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+        """One vector for the place of each token, of the table's dtype."""
+        first_B2, side_B2 = _extent(batch.rc_BL2, batch.mask_BL)
+        is_table_B1 = (side_B2 == self.grid).all(1, keepdim=True)
+        scale_B2 = torch.where(is_table_B1, 1.0, (side_B2 + 0.1) / self.grid)
+        # From the centre of a token to the table in [-1, 1], (row, column) turned into grid_sample's (x, y).
+        at_BL2 = (batch.rc_BL2 - first_B2.unsqueeze(1) + 0.5) / scale_B2.unsqueeze(1)
+        at_B1L2 = (at_BL2 * 2 / self.grid - 1).flip(-1).unsqueeze(1)
+        table_1Dgg = self.table.float().mT.unflatten(2, (self.grid, self.grid))
+        table_BDgg = table_1Dgg.expand(len(at_B1L2), -1, -1, -1)
+        pos_BD1L = grid_sample(table_BDgg, at_B1L2, mode="bicubic", padding_mode="border", align_corners=False)
+        return pos_BD1L.squeeze(2).mT.to(self.table.dtype)
+
+
+def _extent(
+    rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]
+) -> tuple[Int64[Tensor, "B 2"], Int64[Tensor, "B 2"]]:
+    """First row and column, and number of rows and columns, of the box around each slide's real tokens."""
+    padding_BL1 = ~mask_BL.unsqueeze(-1)
+    limits = torch.iinfo(torch.int32)
+    first_B2 = rc_BL2.masked_fill(padding_BL1, limits.max).amin(1)
+    last_B2 = rc_BL2.masked_fill(padding_BL1, limits.min).amax(1)
+    return first_B2, last_B2 - first_B2 + 1
+
+
+def build_position(position: SinCosPosition | LearnedPosition, width: int) -> SinCos | Learned:
+    """Build the module for a configured kind of position."""
+    if isinstance(position, SinCosPosition):
+        return SinCos(width)
+    return Learned(position.grid, width)

@@ -1,0 +1,37 @@
+"""Random changes of an image that leave what it shows as it is: turns, flips, stain and focus."""
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from longvit.config import ViewsConfig
+
+# Optical density of haematoxylin, eosin and residual in red, green and blue (Ruifrok & Johnston 2001).
+_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_UNMIX = np.linalg.inv(_STAINS)
+_DENSITY = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+
+Image = UInt8[np.ndarray, "height width 3"]
+
+
+def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image:
+    """One random version of a square crop."""
+    image = np.rot90(image, rng.integers(4))
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    image = np.ascontiguousarray(image)
+    if views.stain_jitter:
+        image = jitter_stain(image, views.stain_jitter, rng)
+    if rng.random() < views.blur_probability:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5))
+    return image
+
+
+def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Scale and shift each stain's density (Tellez et al. 2018, arXiv:1808.05896), in one 3 x 4 matrix."""
+    scale = rng.uniform(1 - strength, 1 + strength, 3)
+    shift = rng.uniform(-strength, strength, 3) * 0.1
+    mix = _UNMIX @ np.diag(scale) @ _STAINS
+    matrix = np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
+    density = cv2.transform(cv2.LUT(image, _DENSITY), matrix)
+    return (256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,76 @@
+"""Verb `pretrain`: stores -> encoder."""
+
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from longvit.config import PixelInput, PretrainConfig
+from longvit.model import save_encoder
+from longvit.pretraining.dino import DinoModule
+from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views
+from longvit.runs import open_run
+from longvit.tokens.dataset import find_stores
+from longvit.training import fit, load_weights
+from preprocessing.errors import ConfigError, StoreError
+from preprocessing.store import open_store
+
+
+def run(config: PretrainConfig) -> Path:
+    """Pretrain an encoder; a run that was interrupted goes on from its last epoch.
+
+    Returns:
+        `encoder.safetensors` in the run's folder, the last thing that is written.
+
+    Raises:
+        ConfigError: A batch is larger than an epoch, or the folder holds another run.
+        StoreError: No stores, or stores of several resolutions.
+    """
+    stores = list(find_stores(config.stores).values())
+    require_one_mpp(stores)
+    draws = len(stores) * config.regions_per_slide
+    if draws < config.batch_size:
+        raise ConfigError(
+            f"an epoch has {draws} regions, fewer than a batch of {config.batch_size}",
+            where="batch_size",
+            fix="lower batch_size or raise regions_per_slide",
+        )
+    folder = open_run(config, "pretrain")
+    result = folder / "encoder.safetensors"
+    if not result.exists():
+        module = DinoModule(config)
+        load_weights(module, fit(module, region_loader(config, stores), config, folder))
+        save_encoder(result, module.teacher.encoder)
+    return result
+
+
+def region_loader(config: PretrainConfig, stores: list[Path]) -> DataLoader:
+    """Batches of views; workers stay alive between epochs."""
+    assert isinstance(config.encoder.input, PixelInput)
+    dataset = RegionDataset(stores, config.views, config.encoder.input.patch_px, config.regions_per_slide, config.seed)
+    return DataLoader(
+        dataset,
+        config.batch_size,
+        sampler=DrawSampler(len(dataset), config.seed),
+        num_workers=config.loader_workers,
+        collate_fn=collate_views,
+        drop_last=True,
+        persistent_workers=config.loader_workers > 0,
+    )
+
+
+def require_one_mpp(paths: list[Path]) -> None:
+    """Refuse stores of several resolutions: the same patch would show different sizes of tissue.
+
+    Raises:
+        StoreError: Two stores differ.
+    """
+    first = open_store(paths[0])
+    for path in paths[1:]:
+        store = open_store(path)
+        if (store.mpp, store.tile_st) != (first.mpp, first.tile_st):
+            raise StoreError(
+                f"tiles of {store.tile_st} pixels at {store.mpp} um per pixel, but {first.path.name} has "
+                f"{first.tile_st} at {first.mpp}",
+                where=path,
+                fix="tile all slides of a cohort with the same --mpp and --tile-px",
+            )

@@ -1,0 +1,77 @@
+"""Run folders: the resolved config and the provenance of a run, and whether a run may go on in a folder."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from longvit import __version__
+from longvit.config import RunConfig
+from longvit.settings import load_yaml, to_yaml
+from preprocessing.errors import ConfigError
+
+_LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
+_MACHINE_ONLY = {"out", "device", "loader_workers"}  # a run may go on elsewhere, on another device
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def open_run(config: RunConfig, verb: str) -> Path:
+    """Make the run's folder, or take up the one that an earlier start with the same config left.
+
+    Returns:
+        The folder, holding `config.yaml` and `run.json`.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+    """
+    existing = config.out / "config.yaml"
+    if existing.exists():
+        _refuse_other_settings(config, load_yaml(existing, type(config)), existing)
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(existing, to_yaml(config))
+    write_atomically(config.out / "run.json", json.dumps(provenance(verb), indent=2) + "\n")
+    return config.out
+
+
+def provenance(verb: str) -> dict:
+    """What is needed to rerun a table: the command, versions, commit, machine and time."""
+    return {
+        "verb": verb,
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "longvit": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+    }
+
+
+def _refuse_other_settings(config: RunConfig, earlier: RunConfig, where: Path) -> None:
+    now, then = config.model_dump(mode="json"), earlier.model_dump(mode="json")
+    changed = [key for key in now if key not in _MACHINE_ONLY and now[key] != then[key]]
+    if changed:
+        raise ConfigError(
+            f"this folder holds a run with other settings ({', '.join(changed)})",
+            where=where,
+            fix="choose another --out, or delete the folder to start again",
+        )
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from; none for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

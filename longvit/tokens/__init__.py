@@ -1,0 +1,7 @@
+"""Store -> tokens: what an encoder reads.
+
+`TokenBatch` carries tokens, their places and a mask; `SlideDataset` reads whole slides from stores in raster order.
+"""
+
+from longvit.tokens.batch import TokenBatch as TokenBatch
+from longvit.tokens.dataset import SlideDataset as SlideDataset

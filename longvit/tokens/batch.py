@@ -1,0 +1,46 @@
+"""What an encoder reads: the tokens of a batch of slides, where they lie, and which of them are real."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Tokens of B slides, padded at the end of each row to the longest.
+
+    >>> slide = TokenBatch(torch.zeros(1, 5, 8), torch.zeros(1, 5, 2, dtype=torch.int64), torch.ones(1, 5).bool())
+    >>> TokenBatch.collate([slide, slide]).lengths.tolist()
+    [5, 5]
+    """
+
+    x: UInt8[Tensor, "B L P"] | Float[Tensor, "B L E"]
+    """Pixels of a patch, flattened as (channel, row, column), or the embedding of a tile."""
+    rc_BL2: Int64[Tensor, "B L 2"]
+    """Row and column of each token in its slide's token grid."""
+    mask_BL: Bool[Tensor, "B L"]
+    """True for a real token, False for padding."""
+
+    @property
+    def lengths(self) -> Int64[Tensor, " B"]:
+        """Number of real tokens of each slide."""
+        return self.mask_BL.sum(1)
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        """Move the batch to another device."""
+        return TokenBatch(self.x.to(device), self.rc_BL2.to(device), self.mask_BL.to(device))
+
+    @staticmethod
+    def collate(batches: Sequence["TokenBatch"]) -> "TokenBatch":
+        """Several batches (as a rule of one slide each) -> one, padded to the longest; a DataLoader's `collate_fn`."""
+        longest = max(batch.mask_BL.shape[1] for batch in batches)
+        missing = [longest - batch.mask_BL.shape[1] for batch in batches]
+        return TokenBatch(
+            torch.cat([pad(batch.x, (0, 0, 0, n)) for batch, n in zip(batches, missing, strict=True)]),
+            torch.cat([pad(batch.rc_BL2, (0, 0, 0, n)) for batch, n in zip(batches, missing, strict=True)]),
+            torch.cat([pad(batch.mask_BL, (0, n)) for batch, n in zip(batches, missing, strict=True)]),
+        )

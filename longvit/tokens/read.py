@@ -1,0 +1,66 @@
+"""One store -> the tokens of its slide."""
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from longvit.config import EmbeddingInput, PixelInput
+from longvit.tokens.batch import TokenBatch
+from longvit.tokens.order import raster_order
+from preprocessing.errors import StoreError
+from preprocessing.store import PatchStore
+
+
+def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> TokenBatch:
+    """All tokens of a slide in raster order, as a batch of one.
+
+    Pixels give a token for each patch of each tissue tile; embeddings one for each tile.
+
+    Raises:
+        StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.
+    """
+    if isinstance(source, PixelInput):
+        x, rc = _pixel_tokens(store, source.patch_px)
+    else:
+        x, rc = _embeddings(store, source), store.rc
+    order = raster_order(rc)
+    return TokenBatch(
+        x=torch.from_numpy(x[order])[None],
+        rc_BL2=torch.from_numpy(rc[order].astype(np.int64))[None],
+        mask_BL=torch.ones(1, len(order), dtype=torch.bool),
+    )
+
+
+def patchify(
+    images: UInt8[np.ndarray, "n height width 3"], patch_px: int
+) -> UInt8[np.ndarray, "n rows columns pixels"]:
+    """Cut images into square patches, each flattened channel first, as a convolution's weights are."""
+    n, height, width, _ = images.shape
+    rows, columns = height // patch_px, width // patch_px
+    patches = images.reshape(n, rows, patch_px, columns, patch_px, 3).transpose(0, 1, 3, 5, 2, 4)
+    return np.ascontiguousarray(patches).reshape(n, rows, columns, 3 * patch_px**2)
+
+
+def _pixel_tokens(store: PatchStore, patch_px: int) -> tuple[np.ndarray, np.ndarray]:
+    if store.tile_st % patch_px:
+        raise StoreError(
+            f"patches of {patch_px} pixels do not divide tiles of {store.tile_st}",
+            where=store.path,
+            fix="set encoder.input.patch_px to a divisor of the tile side, or tile with another --tile-px",
+        )
+    patches = patchify(store.read_tiles(np.arange(len(store))), patch_px)
+    side = patches.shape[1]
+    within = np.stack(np.mgrid[0:side, 0:side], axis=-1)  # (side, side, 2)
+    rc = store.rc[:, None, None, :] * side + within
+    return patches.reshape(-1, patches.shape[-1]), rc.reshape(-1, 2)
+
+
+def _embeddings(store: PatchStore, source: EmbeddingInput) -> np.ndarray:
+    x = store.embeddings(source.encoder)
+    if x.shape[1] != source.dim:
+        raise StoreError(
+            f"embeddings/{source.encoder} are {x.shape[1]} wide, the encoder expects {source.dim}",
+            where=store.path,
+            fix=f"set encoder.input.dim to {x.shape[1]}",
+        )
+    return x.astype(np.float32)

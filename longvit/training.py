@@ -1,0 +1,162 @@
+"""What pretraining and finetuning share: seeds, optimiser groups, schedule, the loop's settings, metrics on disk."""
+
+import csv
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from longvit.config import Device, OptimiserConfig, RunConfig
+
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
+
+
+class TrainingModule(pl.LightningModule):
+    """Base of the training modules: AdamW with warmup and cosine, and random numbers that depend on the step alone."""
+
+    def __init__(self, optimiser: OptimiserConfig, seed: int) -> None:
+        super().__init__()
+        self.settings, self.seed = optimiser, seed
+
+    def configure_optimizers(self) -> dict:  # type: ignore[override]
+        """AdamW and its schedule, a step at a time."""
+        groups = optimiser_groups(self, self.settings.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimiser, self.settings, steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Seed dropout by the step, so that a resumed run draws what the undisturbed one would have drawn."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+
+def optimiser_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """Trainable parameters in two groups: matrices decay; biases, norms and other vectors do not."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def warmup_cosine(optimiser: torch.optim.Optimizer, settings: OptimiserConfig, steps: int) -> LambdaLR:
+    """Linear warmup from 0, then half a cosine from the learning rate to the smallest one."""
+    warmup = settings.warmup_epochs / settings.epochs * steps
+    floor = settings.min_learning_rate / settings.learning_rate
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimiser, factor)
+
+
+class MetricsFile(pl.Callback):
+    """`metrics.csv`, a row per epoch; a resumed run goes on after the last epoch that its checkpoint holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, []
+
+    def state_dict(self) -> dict:
+        """The rows so far, so that they travel with the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the rows of the checkpoint."""
+        self.rows = state_dict["rows"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the file."""
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "learning_rate": rate}
+        self.rows.append(row | {name: float(value) for name, value in trainer.callback_metrics.items()})
+        write_rows(self.path, self.rows)
+
+
+def write_rows(path: Path, rows: list[Mapping]) -> None:
+    """Write rows as CSV through a temporary name; columns are those of all rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def fit(
+    module: TrainingModule,
+    loader: DataLoader,
+    config: RunConfig,
+    folder: Path,
+    *,
+    val_loader: DataLoader | None = None,
+    monitor: str | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train for the configured epochs in `folder`, from its last checkpoint if there is one.
+
+    Args:
+        module: What is trained.
+        loader: Its batches.
+        config: Seed, device, precision.
+        folder: Receives `checkpoints/` and `metrics.csv`.
+        val_loader: Batches of the val part.
+        monitor: Metric whose smallest value marks the checkpoint to use; none takes the last epoch's.
+        quiet: Show no progress bar.
+
+    Returns:
+        The checkpoint to use.
+    """
+    _silence()
+    pl.seed_everything(config.seed, verbose=False)
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints", filename="best", monitor=monitor, save_last=True, enable_version_counter=False
+    )
+    trainer = pl.Trainer(
+        accelerator=config.device,
+        devices=1,
+        precision=_PRECISION[config.precision],
+        max_epochs=module.settings.epochs,
+        gradient_clip_val=module.settings.clip_norm,
+        callbacks=[checkpoints, MetricsFile(folder / "metrics.csv"), *([] if quiet else [RichProgressBar()])],
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        logger=False,
+        num_sanity_val_steps=0,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
+    return Path(checkpoints.best_model_path) if monitor else last
+
+
+def load_weights(module: TrainingModule, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a module; the file is read as tensors, never as a pickle of objects."""
+    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device of a config; `auto` is the accelerator if there is one."""
+    if device != "auto":
+        return torch.device(device)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
+
+
+def _silence() -> None:
+    """Lightning's notes on devices and workers: our config decides both."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*"):
+        warnings.filterwarnings("ignore", message, module="pytorch_lightning")

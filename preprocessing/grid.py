@@ -1,0 +1,67 @@
+"""Which tiles of a slide go into its store. Pure: slide size, tile side and tissue mask in; tiles out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.frames import l0_from_rc
+from preprocessing.schema import MASK_CLASSES
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The chosen tiles, in raster order, and the grid they are chosen from."""
+
+    rc: npt.NDArray[np.int32]
+    """Row and column (n, 2)."""
+    xy_l0: npt.NDArray[np.int64]
+    """Top-left corner x, y (n, 2), level-0 pixels."""
+    tissue: npt.NDArray[np.float32]
+    """Share of each tile that is tissue (n,)."""
+    shape: tuple[int, int]
+    """Rows and columns of the whole grid."""
+
+
+def grid_shape(size_l0: tuple[int, int], side_l0: float) -> tuple[int, int]:
+    """Rows and columns of the tiles that cover a slide (width, height); the last ones may reach beyond it."""
+    # A tile whose rounded corner is not a pixel of the slide would hold nothing of it.
+    columns, rows = (max(1, int(np.ceil((size - 0.5) / side_l0))) for size in size_l0)
+    return rows, columns
+
+
+def tissue_share(
+    mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: float, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Share of each tile's area that the mask (h, w) calls tissue: (rows, columns), 0 to 1.
+
+    A tile is weighed against mask pixels by their exact overlap; what lies outside of the slide counts as glass.
+    """
+    (height, width), (width_l0, height_l0), (rows, columns) = mask.shape, size_l0, shape
+    down = _overlap(rows, side_l0, height, height_l0 / height)
+    across = _overlap(columns, side_l0, width, width_l0 / width)
+    share = down @ (mask == MASK_CLASSES["tissue"]).astype(np.float32) @ across.T
+    return share.round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
+
+
+def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: float, min_tissue: float) -> TileGrid:
+    """The tiles of which at least `min_tissue` (0 to 1), and in any case some, is tissue.
+
+    Args:
+        mask: (h, w), covers the whole slide; see `preprocessing.schema.MASK_CLASSES`.
+        size_l0: Width and height of the slide, level-0 pixels.
+        side_l0: Side of a tile, level-0 pixels.
+        min_tissue: Smallest share of tissue.
+    """
+    shape = grid_shape(size_l0, side_l0)
+    share = tissue_share(mask, size_l0, side_l0, shape)
+    rc = np.argwhere((share > 0) & (share >= min_tissue)).astype(np.int32)
+    return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape)
+
+
+def _overlap(tiles: int, tile_side: float, pixels: int, pixel_side: float) -> npt.NDArray[np.float32]:
+    """Overlap of each tile with each mask pixel along one axis, as a share of the tile's side: (tiles, pixels)."""
+    tile = np.arange(tiles)[:, None] * tile_side
+    pixel = np.arange(pixels)[None, :] * pixel_side
+    overlap = np.minimum(tile + tile_side, pixel + pixel_side) - np.maximum(tile, pixel)
+    return (overlap.clip(min=0) / tile_side).astype(np.float32)

@@ -1,0 +1,243 @@
+"""Stylised H&E whose tumour differs in morphology alone: nuclei in rings or in streams, small or large, of equal colour.
+
+A slide is drawn as two maps of stain density (haematoxylin, eosin) and photographed by Beer-Lambert's law. Both growth
+patterns and both grades fill the tumour with the same share of nuclei and of pale gaps, and each stain map is brought
+to the same mean and spread over the tissue, so neither brightness nor colour tells what was planted; what varies in
+colour (batch of stain, lamp) is drawn without looking at it. Lengths are level-0 pixels of 0.5 um.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+Growth = Literal["acinar", "spindle"]
+FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+MPP = 0.5
+"""Micrometres per level-0 pixel."""
+LAYOUT_PX = 8
+"""Side of a pixel of the layout, level-0 pixels."""
+GLASS, STROMA, LOW_GRADE, HIGH_GRADE = range(4)
+"""Values of the layout."""
+SCALE = {LOW_GRADE: 1.0, HIGH_GRADE: 1.6}
+"""Size of nuclei and of their spacing by grade: everything scales together, so shares of area do not change."""
+
+_NUCLEUS_L0 = 12.0  # diameter of a low-grade nucleus
+_VERTICES = 16  # of an outline
+_ANGLES = 8  # directions of fascicles
+_STAINS = ((0.62, 0.72, 0.31), (0.10, 0.86, 0.38))  # optical density per unit of haematoxylin, eosin, in R, G, B
+_DENSITY_MEAN, _DENSITY_SPREAD = (0.42, 0.42), (0.38, 0.16)  # of haematoxylin, eosin over the tissue
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Outlines to be filled: nuclei, or the pale gaps between them."""
+
+    xy_l0: FloatArray
+    """Centres, (n, 2)."""
+    radii_l0: FloatArray
+    """Half axes, (n, 2): along, across."""
+    angle: FloatArray
+    """Direction of the first axis, radians, (n,)."""
+
+    def __getitem__(self, keep: np.ndarray) -> "Blobs":
+        return Blobs(self.xy_l0[keep], self.radii_l0[keep], self.angle[keep])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn slide and what was planted in it."""
+
+    image: np.ndarray
+    """Level 0, (side, side, 3) uint8 RGB."""
+    layout: np.ndarray
+    """`GLASS`, `STROMA`, `LOW_GRADE` or `HIGH_GRADE`, (side / 8, side / 8) uint8."""
+
+
+def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grade: float) -> Drawing:
+    """Draw one slide.
+
+    Args:
+        rng: Source of everything random; equal states draw equal slides.
+        side_l0: Side of the slide, level-0 pixels, a multiple of `LAYOUT_PX`.
+        growth: How tumour cells are arranged: rings around lumens, or streams of spindles.
+        high_grade: Share of the tumour whose nuclei are large and uneven, 0 to 1.
+    """
+    place, cells, stain, sensor = rng.spawn(4)
+    layout = _layout(place, side_l0 // LAYOUT_PX, high_grade)
+    nuclei, gaps = _tumour(cells, layout, growth)
+    haematoxylin = _fill(cells, [*nuclei, _stroma_nuclei(cells, layout)], side_l0)
+    pale = _fill(cells, gaps, side_l0)
+    density = _stain_density(stain, layout, haematoxylin, pale)
+    return Drawing(_photograph(sensor, density), layout)
+
+
+def _smooth(rng: np.random.Generator, side: int, cells: float) -> FloatArray:
+    """Gaussian noise, smooth at the scale of `side / cells`, (side, side)."""
+    n = max(2, round(cells))
+    return cv2.resize(rng.standard_normal((n, n), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def _layout(rng: np.random.Generator, side: int, high_grade: float) -> np.ndarray:
+    """Ragged tissue on glass, tumour nests in its stroma, and the high-grade part of the nests, (side, side) uint8."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
+    ragged = 0.03 * _smooth(rng, side, 5) + 0.012 * _smooth(rng, side, 24)
+    tissue = ((x * rng.uniform(0.97, 1.1)) ** 4 + (y * rng.uniform(0.97, 1.1)) ** 4) ** 0.25 + ragged < 0.42
+    nest = _smooth(rng, side, side / 24) + 0.15 * _smooth(rng, side, side / 8)
+    grade = _smooth(rng, side, side / 32)
+    tumour = tissue & (nest > np.quantile(nest[tissue], 1 - rng.uniform(0.73, 0.79)))
+    high = tumour & (grade > np.quantile(grade[tumour], 1 - high_grade))
+    return (tissue * STROMA + tumour * (LOW_GRADE - STROMA) + high * (HIGH_GRADE - LOW_GRADE)).astype(np.uint8)
+
+
+def _at(layout: np.ndarray, xy_l0: FloatArray) -> np.ndarray:
+    """Value of a map of layout pixels under each point, (n,); 0 outside."""
+    x, y = np.floor(xy_l0 / LAYOUT_PX).astype(np.int64).T
+    side = len(layout)
+    inside = (x >= 0) & (y >= 0) & (x < side) & (y < side)
+    return np.where(inside, layout[y.clip(0, side - 1), x.clip(0, side - 1)], 0)
+
+
+def _lattice(rng: np.random.Generator, side_l0: int, step_l0: tuple[float, float], jitter: float) -> FloatArray:
+    """Points of a jittered brick lattice around the slide's centre that covers it at any rotation, (n, 2) u, v."""
+    u, v = (np.arange(-0.72 * side_l0, 0.72 * side_l0, step) for step in step_l0)
+    uv = np.stack(np.meshgrid(u, v), -1)
+    uv[1::2, :, 0] += step_l0[0] / 2
+    return (uv + rng.normal(0, jitter, uv.shape) * step_l0).reshape(-1, 2).astype(np.float32)
+
+
+def _turned(uv: FloatArray, angle: float, side_l0: int) -> FloatArray:
+    """Lattice coordinates, turned and moved to the slide's, (n, 2)."""
+    c, s = np.cos(angle), np.sin(angle)
+    return (uv @ np.array([[c, s], [-s, c]]) + side_l0 / 2).astype(np.float32)
+
+
+def _tumour(rng: np.random.Generator, layout: np.ndarray, growth: Growth) -> tuple[list[Blobs], list[Blobs]]:
+    """Nuclei and pale gaps of the tumour, one `Blobs` each per grade."""
+    grow = _acini if growth == "acinar" else _fascicles
+    parts = [grow(rng, layout, grade) for grade in SCALE]
+    return [nuclei for nuclei, _ in parts], [gaps for _, gaps in parts]
+
+
+def _acini(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Blobs, Blobs]:
+    """Round nuclei in rings, each ring around a lumen."""
+    scale, side_l0, per_ring = SCALE[grade], len(layout) * LAYOUT_PX, 9
+    step = 60.0 * scale
+    centre = _turned(_lattice(rng, side_l0, (step, step * 0.87), 0.04), rng.uniform(0, np.pi), side_l0)
+    centre = centre[_at(layout, centre) == grade]
+    n = len(centre)
+    turn = rng.uniform(0, 2 * np.pi, (n, 1)) + np.arange(per_ring) * 2 * np.pi / per_ring
+    turn += rng.normal(0, 0.06, turn.shape)
+    stretch, tilt = np.exp(rng.uniform(0, 0.1, (n, 1))), rng.uniform(0, np.pi, (n, 1))
+    ring = rng.normal(19.2, 0.8, turn.shape) * scale
+    uv = np.stack([ring * np.cos(turn) * stretch, ring * np.sin(turn) / stretch], -1)
+    c, s = np.cos(tilt), np.sin(tilt)
+    offset = np.stack([uv[..., 0] * c - uv[..., 1] * s, uv[..., 0] * s + uv[..., 1] * c], -1)
+    nuclei = _nuclei(rng, (centre[:, None] + offset).reshape(-1, 2), (turn + tilt).ravel(), grade, elongation=1.2)
+    lumen = rng.normal(9.6, 0.7, (n, 1)) * scale * np.concatenate([stretch, 1 / stretch], 1)
+    lumens = Blobs(centre, lumen, tilt[:, 0])
+    return nuclei, lumens
+
+
+def _fascicles(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Blobs, Blobs]:
+    """Spindle nuclei in wavy streams, bundled into fascicles of different directions, with clefts between them."""
+    scale, side_l0 = SCALE[grade], len(layout) * LAYOUT_PX
+    seeds = rng.uniform(0, len(layout), (max(_ANGLES, (side_l0 // 220) ** 2), 2))
+    y, x = np.mgrid[0 : len(layout), 0 : len(layout)]
+    bundle = ((x[..., None] - seeds[:, 0]) ** 2 + (y[..., None] - seeds[:, 1]) ** 2).argmin(-1) % _ANGLES
+    found = []
+    for k in range(_ANGLES):
+        uv = _lattice(rng, side_l0, (24.0 * scale, 13.3 * scale), 0.07)
+        phase = uv[:, 0] / (26 * scale) + rng.uniform(0, 2 * np.pi)
+        uv[:, 1] += 7 * scale * np.sin(phase)
+        direction = k * np.pi / _ANGLES
+        xy = _turned(uv, direction, side_l0)
+        here = (_at(layout, xy) == grade) & (_at(bundle, xy) == k)
+        found.append((xy[here], (direction + np.arctan(7 / 26 * np.cos(phase)))[here]))
+    xy, angle = (np.concatenate(part) for part in zip(*found, strict=True))
+    cleft = rng.random(len(xy)) < 0.108
+    nuclei = _nuclei(rng, xy[~cleft], angle[~cleft], grade, elongation=4.0)
+    clefts = Blobs(xy[cleft], rng.normal(1, 0.06, (cleft.sum(), 2)) * (16.0 * scale, 5.5 * scale), angle[cleft])
+    return nuclei, clefts
+
+
+def _nuclei(rng: np.random.Generator, xy_l0: FloatArray, angle: np.ndarray, grade: int, elongation: float) -> Blobs:
+    """Nuclei of one grade, of the same area whatever their elongation; those of high grade are uneven in size.
+
+    Uneven nuclei of the same mean radius have more area, and lose as much of it again where they overlap.
+    """
+    spread = 0.08 if grade == LOW_GRADE else 0.18
+    size = np.exp(rng.normal(-(spread**2) / 2, spread, len(xy_l0))) * _NUCLEUS_L0 / 2 * SCALE[grade]
+    stretch = np.sqrt(elongation * np.exp(rng.normal(0, 0.08, len(xy_l0))))
+    return Blobs(xy_l0, np.stack([size * stretch, size / stretch], -1), angle)
+
+
+def _stroma_nuclei(rng: np.random.Generator, layout: np.ndarray) -> Blobs:
+    """Thin nuclei of fibroblasts and round ones of lymphocytes, alike in every slide."""
+    side_l0 = len(layout) * LAYOUT_PX
+    xy = _turned(_lattice(rng, side_l0, (34.0, 22.0), 0.2), rng.uniform(0, np.pi), side_l0)
+    xy = xy[_at(layout, xy) == STROMA]
+    shape = np.where(rng.random((len(xy), 1)) < 0.3, (4.0, 4.0), (8.0, 2.6))
+    return Blobs(xy, rng.normal(1, 0.1, shape.shape) * shape, rng.normal(0, 0.5, len(xy)))
+
+
+def _fill(rng: np.random.Generator, groups: list[Blobs], side_l0: int) -> FloatArray:
+    """Fill slightly irregular outlines with slightly different greys of mean 0.8, (side, side) in [0, 1]."""
+    canvas = np.zeros((side_l0, side_l0), np.uint8)
+    turn = np.arange(_VERTICES) * 2 * np.pi / _VERTICES
+    for blobs in groups:
+        n = len(blobs.xy_l0)
+        wobble = 1 + rng.normal(0, 0.05, (n, 1)) * np.cos(2 * turn + rng.uniform(0, 6.3, (n, 1)))
+        wobble += rng.normal(0, 0.04, (n, 1)) * np.cos(3 * turn + rng.uniform(0, 6.3, (n, 1)))
+        radii = blobs.radii_l0 - 0.5  # a filled outline covers the pixels it passes through
+        u, v = (wobble * wave * radii[:, [axis]] for axis, wave in enumerate((np.cos(turn), np.sin(turn))))
+        c, s = np.cos(blobs.angle)[:, None], np.sin(blobs.angle)[:, None]
+        outline = np.stack([u * c - v * s, u * s + v * c], -1) + blobs.xy_l0[:, None]
+        grey = rng.normal(204, 16, n).clip(140, 255)
+        for points, value in zip(np.rint(outline * 8).astype(np.int32), grey.tolist(), strict=True):
+            cv2.fillConvexPoly(canvas, points, value, cv2.LINE_AA, shift=3)
+    return canvas.astype(np.float32) / 255
+
+
+def _stain_density(rng: np.random.Generator, layout: np.ndarray, nuclei: FloatArray, pale: FloatArray) -> FloatArray:
+    """Density of haematoxylin and of eosin, (side, side, 2): 0 on glass, equal mean and spread over all tissue."""
+    side_l0 = len(nuclei)
+    tissue, tumour = (_enlarged(layout >= kind, side_l0) for kind in (STROMA, LOW_GRADE))
+    grain = cv2.GaussianBlur(rng.standard_normal((side_l0, side_l0), dtype=np.float32), (0, 0), 1.0) / 0.28
+    fibre = _fibres(rng, grain)
+    pale = pale * (1 - nuclei)
+    rim = nuclei - cv2.GaussianBlur(nuclei, (0, 0), 2.5)
+    haematoxylin = 0.14 + 0.1 * tumour + nuclei * (0.85 + 0.12 * grain + rim)
+    eosin = 1 + fibre * (0.28 - 0.18 * tumour) - 0.3 * tumour - 0.5 * nuclei
+    density = np.stack([haematoxylin * (1 - 0.6 * pale), eosin * (1 - 0.75 * pale)], -1)
+    mean, spread = (a[:2].ravel() for a in cv2.meanStdDev(density, mask=(tissue > 0.5).astype(np.uint8)))
+    density = (density - mean.astype(np.float32)) * (np.array(_DENSITY_SPREAD) / spread).astype(np.float32)
+    return (density + np.array(_DENSITY_MEAN, np.float32)).clip(0.02) * tissue[..., None]
+
+
+def _enlarged(mask: np.ndarray, side_l0: int) -> FloatArray:
+    """A map of layout pixels at level 0, with a soft edge, (side, side) in [0, 1]."""
+    soft = cv2.resize(mask.astype(np.float32), (side_l0, side_l0), interpolation=cv2.INTER_LINEAR)
+    return (3 * soft - 1).clip(0, 1)
+
+
+def _fibres(rng: np.random.Generator, grain: FloatArray) -> FloatArray:
+    """Wavy fibres: noise drawn out along a line and bent, (side, side) of mean 0 and spread 1."""
+    side_l0 = len(grain)
+    bend = (_smooth(rng, side_l0, side_l0 / 128) * 24 for _ in range(2))
+    y, x = np.mgrid[0:side_l0, 0:side_l0].astype(np.float32)
+    drawn = cv2.GaussianBlur(grain, (0, 0), sigmaX=9, sigmaY=0.8)
+    bent = cv2.remap(drawn, x + next(bend), y + next(bend), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return bent / drawn.std()
+
+
+def _photograph(rng: np.random.Generator, density: FloatArray) -> np.ndarray:
+    """Beer-Lambert's law with a batch of stain and a lamp of their own, optics and sensor noise, (side, side, 3) uint8."""
+    stains = np.array(_STAINS) * rng.normal(1, 0.06, (2, 3)) * rng.lognormal(0, 0.12, (2, 1))
+    lamp = rng.uniform(232, 248) * rng.normal(1, 0.008, 3)
+    light = cv2.exp(cv2.transform(density, -stains.T)) * lamp.astype(np.float32)
+    light = cv2.GaussianBlur(light, (0, 0), 0.6)
+    light += rng.standard_normal(light.shape, dtype=np.float32) * 2
+    return np.rint(light).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,133 @@
+"""What tiling leaves for people: `tile_report.csv`, a row per slide, and `tile_report.html`, a page to look through."""
+
+import base64
+import csv
+from dataclasses import asdict, dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.jpeg import Jpeg
+from preprocessing.schema import MASK_CLASSES
+from preprocessing.store import PatchStore, open_store
+
+THUMBNAIL_PX = 320
+"""Longer side of a slide's picture on the page."""
+OUTLINES = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
+"""Colour (RGB) of the outline of each class."""
+FEW_TILES = 10
+"""Fewer tiles than this are worth a look."""
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Tiling report</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }}
+ul {{ list-style: none; padding: 0; display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)) }}
+li {{ border: 1px solid #ccc; border-top: 4px solid #3a8f5c; padding: .8rem; overflow-wrap: anywhere }}
+li.failed {{ border-top-color: #c0392b }} li.warned {{ border-top-color: #d68910 }}
+img {{ max-width: 100%; display: block; margin: .5rem 0 }} p {{ margin: .2rem 0 }} .warning {{ color: #a04000 }}
+</style>
+<h1>Tiling report</h1>
+<p>{summary}</p>
+<p>Outlines: tissue <b style="color:#00963c">green</b>, pen <b style="color:#dc7800">orange</b>,
+out of focus <b style="color:#005aff">blue</b>.</p>
+<ul>
+{slides}
+</ul>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """What became of one slide: the columns of `tile_report.csv`. `mpp` is level 0's, `mpp_source` who said so."""
+
+    slide_id: str
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    fix: str = ""
+    n_tiles: int = 0
+    mpp: float | None = None
+    mpp_source: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TileReport:
+    """What became of every slide of a run, in the order of the manifest."""
+
+    out: Path
+    rows: list[SlideRow]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every slide has a store, 1 if some have not."""
+        return int(any(row.status == "failed" for row in self.rows))
+
+    def save(self) -> None:
+        """Write `tile_report.csv` and `tile_report.html` beside the stores."""
+        with (self.out / "tile_report.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(SlideRow)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self.rows)
+        (self.out / "tile_report.html").write_text(self._page(), encoding="utf-8")
+
+    def _page(self) -> str:
+        items = sorted((_item(row, self.out) for row in self.rows), key=lambda item: item[0])
+        counts = {status: sum(row.status == status for row in self.rows) for status in ("failed", "done", "skipped")}
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return PAGE.format(summary=f"{len(self.rows)} slides: {summary}.", slides="\n".join(html for _, html in items))
+
+
+def warnings(store: PatchStore) -> list[str]:
+    """What a person should look at in a store that is formally fine."""
+    shares = {name: float(np.mean(store.overview_mask == value)) for name, value in MASK_CLASSES.items()}
+    stained = shares["tissue"] + shares["blurred"]
+    found = {
+        f"only {len(store)} tiles": len(store) < FEW_TILES,
+        "no glass found: is the mask right?": shares["glass"] < 0.02,
+        f"{shares['blurred'] / max(stained, 1e-9):.0%} of the tissue is out of focus": shares["blurred"]
+        > 0.1 * stained,
+        f"pen marks cover {shares['pen']:.1%} of the slide": shares["pen"] > 0.001,
+        "its resolution is not the slide's own word": store.attributes["mpp_source"] == "flag",
+    }
+    return [sentence for sentence, holds in found.items() if holds]
+
+
+def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The overview (h, w, 3), at most `THUMBNAIL_PX` a side, with the outline of each class of its mask (h, w)."""
+    scale = min(1.0, THUMBNAIL_PX / max(mask.shape))
+    size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
+    picture = cv2.resize(overview, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    for name, colour in OUTLINES.items():
+        region = (small == MASK_CLASSES[name]).astype(np.uint8)
+        contours, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(picture, contours, -1, colour, 1)
+    return picture
+
+
+def _item(row: SlideRow, out: Path) -> tuple[tuple[int, str], str]:
+    """One slide on the page, and where it comes: failures first, then what has warnings."""
+    lines, warned = [f"<b>{escape(row.slide_id)}</b> {row.status}"], False
+    if row.reason:
+        lines.append(escape(row.reason))
+    if row.status == "failed":
+        lines.append(f"Fix: {escape(row.fix)}")
+        rank, kind, picture = 0, "failed", ""
+    else:
+        store = open_store(out / f"{row.slide_id}.zarr")
+        found = warnings(store)
+        lines += [f'<span class="warning">{escape(sentence)}</span>' for sentence in found]
+        lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px ({escape(row.mpp_source)})")
+        warned = bool(found)
+        rank, kind = (1, "warned") if warned else (2, "fine")
+        data = Jpeg(level=75).encode_image(outlined(store.overview, store.overview_mask))
+        picture = f'<img alt="overview" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+    paragraphs = "".join(f"<p>{line}</p>" for line in lines)
+    return (rank, row.slide_id), f'<li class="{kind}">{picture}{paragraphs}</li>'

@@ -1,0 +1,94 @@
+"""Shards of whole JPEGs, read and written without decoding: Zarr v3 `sharding_indexed`, index and crc32c at the end.
+
+zarr-python reads these files as they are. Writing them ourselves takes compressed chunks as they come, with one tile in
+memory at a time; reading them ourselves avoids zarr's pipeline, which costs several times the decoding of a tile.
+Layout of a shard (Zarr v3 core, codec `sharding_indexed` v1.0): chunks one after another, then for each chunk of the
+shard its offset and length as little-endian uint64 (both 2**64 - 1 where there is none), then the crc32c of that index.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.errors import StoreError
+
+EMPTY = 2**64 - 1
+CRC_BYTES = 4
+REMEDY = "tile the slide again (`longvit tile --overwrite`)"
+
+
+def shard_path(array: Path, shard: int) -> Path:
+    """File of one shard of a (n, height, width, 3) array that is sharded along its first axis only."""
+    return array / "c" / str(shard) / "0" / "0" / "0"
+
+
+def write_shards(array: Path, chunks: Iterable[bytes], n: int, tiles_per_shard: int) -> None:
+    """Write `n` encoded chunks, in order, as shards under the array's folder; one chunk is in memory at a time."""
+    remaining = iter(chunks)
+    written = sum(
+        _write_shard(shard_path(array, shard), islice(remaining, tiles_per_shard), tiles_per_shard)
+        for shard in range(-(-n // tiles_per_shard))
+    )
+    assert written == n, f"{written} chunks came where {n} were announced"
+    assert next(remaining, None) is None, f"more than the announced {n} chunks came"
+
+
+def _write_shard(path: Path, chunks: Iterable[bytes], tiles_per_shard: int) -> int:
+    """One shard file; returns how many chunks went into it."""
+    lengths: list[int] = []
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        for chunk in chunks:
+            lengths.append(file.write(chunk))
+        index = np.full((tiles_per_shard, 2), EMPTY, "<u8")
+        index[: len(lengths), 0] = np.cumsum([0, *lengths])[:-1]
+        index[: len(lengths), 1] = lengths
+        file.write(index.tobytes() + _crc32c(index.tobytes()))
+    return len(lengths)
+
+
+def read_index(path: Path, tiles_per_shard: int) -> npt.NDArray[np.uint64]:
+    """Offset and length of every chunk of a shard, (tiles_per_shard, 2); `EMPTY` where there is no chunk.
+
+    Raises:
+        StoreError: The shard is missing, cut short, or its index does not match its checksum.
+    """
+    size = tiles_per_shard * 16
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - size - CRC_BYTES))
+            tail = file.read()
+    except FileNotFoundError:
+        raise StoreError("a shard of tiles is missing", where=path, fix=REMEDY) from None
+    if len(tail) != size + CRC_BYTES or _crc32c(tail[:size]) != tail[size:]:
+        raise StoreError("the index of a shard is damaged", where=path, fix=REMEDY)
+    index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
+    used = index[index[:, 0] != EMPTY]
+    if used.size and used.sum(axis=1).max() > end - size - CRC_BYTES:
+        raise StoreError("the index of a shard points outside of it", where=path, fix=REMEDY)
+    return index
+
+
+def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: Iterable[int]) -> Iterator[bytes]:
+    """Encoded bytes of the wanted chunks of one shard, in the order asked for.
+
+    Raises:
+        StoreError: A wanted chunk is not in the shard, or the file got shorter since its index was read.
+    """
+    with path.open("rb") as file:
+        for i in wanted:
+            offset, length = (int(value) for value in index[i])
+            chunk = b"" if offset == EMPTY else os.pread(file.fileno(), length, offset)
+            if offset == EMPTY or len(chunk) != length:
+                raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REMEDY)
+            yield chunk
+
+
+def _crc32c(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")

@@ -1,0 +1,57 @@
+import re
+
+import pytest
+from matplotlib import rcParams
+
+from longvit.evaluation.figures import draw_figures
+from longvit.evaluation.folds import evaluate
+from longvit.evaluation.predictions import read_predictions
+
+
+def drawings(path):
+    predictions = read_predictions(path)
+    return {one.name: one for one in draw_figures(predictions, evaluate(predictions))}
+
+
+def words(svg: str) -> list[str]:
+    return [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+def test_each_task_has_its_figures(subtyping_csv, survival_csv):
+    assert list(drawings(subtyping_csv)) == ["folds", "roc", "confusion"]
+    assert list(drawings(survival_csv)) == ["folds", "kaplan_meier"]
+
+
+def test_the_confusion_matrix_counts_patients(subtyping_csv):
+    found = words(drawings(subtyping_csv)["confusion"].svg)
+    assert [found.count(count) for count in ("3", "0", "1", "2")] == [1, 1, 1, 1]
+    assert "33%" in found
+
+
+def test_numbers_at_risk_stand_beneath_kaplan_meier(survival_csv):
+    found = words(drawings(survival_csv)["kaplan_meier"].svg)
+    assert "At risk" in found
+    assert {"low risk (n = 4)", "high risk (n = 3)"} <= set(found)
+    assert {"4", "3"} <= set(found)  # at risk at month 0
+    assert any(text.startswith("log-rank p = ") for text in found)
+
+
+def test_a_fold_without_a_number_says_so(subtyping_csv, edited):
+    path = edited(subtyping_csv, lambda table: table[table["patient_id"] != "F"])
+    assert "no number" in words(drawings(path)["folds"].svg)
+
+
+def test_three_classes_have_three_curves(subtyping_csv, edited):
+    roc = drawings(edited(subtyping_csv, lambda table: table.assign(p_SCLC="0")))["roc"]
+    assert "one class against the rest" in " ".join(words(roc.svg))
+
+
+@pytest.mark.parametrize("name", ["subtyping_csv", "survival_csv"])
+def test_figures_are_the_same_twice_and_share_no_ids(request, name):
+    path = request.getfixturevalue(name)
+    before = dict(rcParams)
+    first, second = drawings(path), drawings(path)
+    assert first == second
+    ids = [one for drawing in first.values() for one in re.findall(r' id="([^"]*)"', drawing.svg)]
+    assert len(ids) == len(set(ids))
+    assert dict(rcParams) == before

@@ -1,0 +1,128 @@
+import re
+
+import pytest
+
+from longvit.evaluation.predictions import read_predictions
+from preprocessing.errors import CohortError
+
+
+def put(line: int, column: str, value: str):
+    """Write `value` into a line of the file, counted as an editor counts: the header is line 1."""
+
+    def change(table):
+        table.loc[line - 2, column] = value
+        return table
+
+    return change
+
+
+def test_slides_of_a_patient_are_averaged_within_the_fold(subtyping_csv):
+    rows = read_predictions(subtyping_csv).part("test").set_index("patient_id")
+    assert rows.loc["C", ["p_LUAD", "p_LUSC"]].tolist() == pytest.approx([0.65, 0.35])
+    assert rows.loc["C", "n_slides"] == 2
+    assert len(rows) == 6
+
+
+def test_shuffled_rows_are_kept_apart(subtyping_csv):
+    predictions = read_predictions(subtyping_csv)
+    assert predictions.shuffles("test") == [0]
+    assert predictions.part("test", shuffled=0).set_index("patient_id").loc["A", "p_LUSC"] == 0.9
+    assert predictions.part("test").set_index("patient_id").loc["A", "p_LUSC"] == 0.1
+
+
+@pytest.mark.parametrize("mark", ["", "-1"])
+def test_the_column_shuffled_is_optional_and_minus_one_means_real(survival_csv, edited, mark):
+    absent = edited(survival_csv, lambda table: table.drop(columns="shuffled"))
+    rows = read_predictions(absent).part("test")
+    marked = edited(survival_csv, lambda table: table.assign(shuffled=mark))
+    assert read_predictions(marked).part("test").equals(rows)
+
+
+def test_task_and_classes_come_from_the_header(subtyping_csv, survival_csv):
+    assert read_predictions(subtyping_csv).classes == ("LUAD", "LUSC")
+    assert read_predictions(survival_csv).task == "survival"
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "where"),
+    [
+        (put(3, "p_LUSC", "1.4"), "`p_LUSC` is not a probability: '1.4'", "column p_LUSC, line 3"),
+        (put(3, "p_LUSC", "nan"), "`p_LUSC` is not a number: 'nan'", "column p_LUSC, line 3"),
+        (put(3, "p_LUSC", "0.2"), "probabilities do not sum to 1", "line 3"),
+        (put(3, "label", "SCLC"), "`label` is not one of the classes: 'SCLC'", "column label, line 3"),
+        (put(3, "fold", "one"), "`fold` is not a number: 'one'", "column fold, line 3"),
+        (put(3, "fold", "0.5"), "`fold` is not a whole number", "column fold, line 3"),
+        (put(3, "split", "Test"), "`split` is not train, val or test: 'Test'", "column split, line 3"),
+        (put(3, "shuffled", "-2"), "`shuffled` is no number of a permutation", "column shuffled, line 3"),
+        (put(3, "patient_id", " "), "`patient_id` is empty", "column patient_id, line 3"),
+        (put(5, "label", "LUAD"), "`label` differs between rows of one patient", "column label, lines 4, 5"),
+        (put(5, "split", "train"), "is in two parts of one fold", "column patient_id, lines 4, 5"),
+        (put(5, "slide_id", "C-1"), "`slide_id` is predicted twice in one fold: 'C-1'", "column slide_id, line 5"),
+        (put(5, "slide_id", "A-1"), "`slide_id` belongs to two patients", "column slide_id, lines 2, 5"),
+    ],
+)
+def test_a_bad_value_of_subtyping_is_named_with_its_line(subtyping_csv, edited, change, says, where):
+    with pytest.raises(CohortError, match=re.escape(says)) as caught:
+        read_predictions(edited(subtyping_csv, change))
+    assert where in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (put(4, "event", "2"), "`event` is neither 0 nor 1: '2'"),
+        (put(4, "event", ""), "`event` is not a number: ''"),
+        (put(4, "time", "-3"), "`time` is before the start of observation: '-3'"),
+        (put(4, "risk", "inf"), "`risk` is not a number: 'inf'"),
+        (put(4, "patient_id", "A"), "`time` differs between rows of one patient"),
+    ],
+)
+def test_a_bad_value_of_survival_is_named(survival_csv, edited, change, says):
+    with pytest.raises(CohortError, match=re.escape(says)):
+        read_predictions(edited(survival_csv, change))
+
+
+def test_all_problems_are_said_at_once(subtyping_csv, edited):
+    def spoil(table):
+        return put(6, "fold", "x")(put(4, "split", "holdout")(put(3, "label", "SCLC")(table)))
+
+    with pytest.raises(CohortError, match="3 problems") as caught:
+        read_predictions(edited(subtyping_csv, spoil))
+    for line in ("column label, line 3", "column split, line 4", "column fold, line 6"):
+        assert line in str(caught.value)
+
+
+def test_a_patient_may_train_one_fold_and_test_another(survival_csv, edited):
+    other_fold = edited(survival_csv, put(6, "patient_id", "E"))  # E is tested in fold 1
+    text = other_fold.read_text() + "E,E-1,0,train,1,1,3,\n"
+    other_fold.write_text(text)
+    assert len(read_predictions(other_fold).part("test")) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no rows"),
+        ("patient_id,slide_id,fold,split,label,p_a,p_b\n", "no rows"),
+        ("patient_id,slide_id,fold\nA,A,0\n", "task is not clear"),
+        ("patient_id,fold,time,risk\nA,0,1,2\n", "columns are missing: `slide_id`, `split`, `event`"),
+        ("patient_id,slide_id,fold,split,label,p_a\nA,A,0,test,a,1\n", "two or more `p_<class>`"),
+        ("patient_id,slide_id,fold,split,label,p_a,p_b,time,event,risk\n1,1,0,test,a,0,1,1,1,1\n", "two tasks"),
+        ("patient_id,slide_id,fold,split,time,event,risk\nA,A,0,test,1,1\n", "7 values that the header names"),
+        ("risk,risk\n1,2\n", "columns appear twice: risk"),
+    ],
+)
+def test_a_table_that_is_none_of_ours_is_refused(tmp_path, text, says):
+    path = tmp_path / "predictions.csv"
+    path.write_text(text)
+    with pytest.raises(CohortError, match=re.escape(says)):
+        read_predictions(path)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(CohortError, match="cannot be read"):
+        read_predictions(tmp_path / "absent.csv")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CohortError, match="no CSV file"):
+        read_predictions(tmp_path / "binary.csv")

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch.nn.functional import layer_norm, linear
+from torch.testing import assert_close
+
+from longvit.config import EmbeddingInput, EncoderConfig, LearnedPosition
+from longvit.model import PRESETS, LongViT, load_official, mean_pool
+from longvit.tokens.batch import TokenBatch
+
+TINY = EncoderConfig(position=LearnedPosition(grid=8), width=48, depth=2, heads=4, padding="zero_keys")
+
+
+def official(golden, name: str = "longvit_tiny") -> LongViT:
+    segments, ratios = ((16, 32, 64), (1, 2, 4)) if name == "longvit_tiny" else (TINY.segment_lengths, (1, 2, 4, 8, 16))
+    config = TINY.model_copy(update={"segment_lengths": segments, "dilation_ratios": ratios})
+    return load_official(golden("longvit_tiny").weights, config)
+
+
+@pytest.mark.parametrize("image", ["img256", "img320", "img_h256_w384"])
+def test_matches_official_longvit(golden, slide, image):
+    case = golden("longvit_tiny")
+    with torch.no_grad():
+        out = official(golden)(slide(case[f"{image}.u8"]))
+    assert_close(out, case[f"{image}.out"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["longvit_tiny", "longvit_tiny_default_segments"])
+def test_every_block_matches_official_longvit(golden, slide, name):
+    encoder, blocks = official(golden, name), []
+    for layer in encoder.encoder.layers:
+        layer.register_forward_hook(lambda _, __, out: blocks.append(out))
+    with torch.no_grad():
+        encoder(slide(golden("longvit_tiny")["img256.u8"]))
+    for out, expected in zip(blocks, ("img256.hidden1", "img256.out"), strict=True):
+        assert_close(out, golden(name)[expected], rtol=1e-4, atol=1e-5)
+
+
+def test_an_official_head_on_the_mean_of_the_tokens_gives_the_official_logits(golden, slide):
+    # The head's backbone took the default segments.
+    batch, head = slide(golden("longvit_tiny")["img256.u8"]), golden("longvit_classifier_tiny")
+    with torch.no_grad():
+        pooled = mean_pool(official(golden, "longvit_tiny_default_segments")(batch), batch.mask_BL)
+    normed = layer_norm(pooled, (48,), head["w.fc_norm.weight"], head["w.fc_norm.bias"], eps=1e-5)
+    logits = linear(normed, head["w.head.weight"], head["w.head.bias"])
+    assert_close(logits, head["logits"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["sincos", "learned"])
+def test_a_batch_equals_its_slides_one_by_one(random_slide, position):
+    config = (
+        PRESETS["longvit_tiny"]
+        if position == "sincos"
+        else PRESETS["longvit_tiny"].model_copy(update={"position": LearnedPosition(grid=4)})
+    )
+    encoder = LongViT(config).eval()
+    slides = [random_slide(length, seed) for seed, length in enumerate((90, 1, 300, 300))]
+    batch = TokenBatch.collate(slides)
+    assert batch.lengths.tolist() == [90, 1, 300, 300]
+    out = encoder(batch)
+    for row, (one, length) in enumerate(zip(slides, batch.lengths, strict=True)):
+        assert_close(out[row, :length], encoder(one)[0], rtol=1e-4, atol=1e-5)
+        assert not out[row, length:].any()
+
+
+def test_tokens_from_tile_embeddings_go_through_the_same_blocks():
+    config = PRESETS["longvit_tiny"].model_copy(update={"input": EmbeddingInput(encoder="uni", dim=16)})
+    batch = TokenBatch(torch.randn(2, 7, 16), torch.randint(99, (2, 7, 2)), torch.ones(2, 7).bool())
+    assert LongViT(config)(batch).shape == (2, 7, 64)
+
+
+def test_every_weight_learns(random_slide):
+    encoder = LongViT(PRESETS["longvit_tiny"].model_copy(update={"drop_path": 0.0}))
+    encoder(random_slide(100, 0)).square().sum().backward()
+    still = {name for name, weight in encoder.named_parameters() if not weight.grad.any()}
+    assert not still
+
+
+def test_stochastic_depth_grows_from_none_to_the_configured_share_and_only_trains(random_slide):
+    encoder = LongViT(PRESETS["longvit_tiny"].model_copy(update={"drop_path": 0.5}))
+    assert [layer.drop[1].drop_prob for layer in encoder.encoder.layers] == [0.0, 0.25, 0.5]
+    batch = random_slide(20, 0)
+    torch.manual_seed(0)
+    outs = [encoder(batch) for _ in range(8)]
+    assert any(not torch.equal(out, outs[0]) for out in outs)
+    encoder.eval()
+    assert torch.equal(encoder(batch), encoder(batch))
+
+
+@pytest.mark.parametrize("how", ["autocast", "weights"])
+def test_bfloat16_stays_near_float32(random_slide, how):
+    torch.manual_seed(0)
+    encoder, batch = LongViT(PRESETS["longvit_tiny"]).eval(), random_slide(200, 0)
+    exact = encoder(batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        near = (encoder.bfloat16() if how == "weights" else encoder)(batch)
+    assert near.dtype == (torch.float32 if how == "autocast" else torch.bfloat16)
+    assert (near.float() - exact).norm() < 0.03 * exact.norm()
+
+
+def test_linear_weights_start_with_the_standard_deviation_that_the_paper_means():
+    layer = LongViT(PRESETS["longvit_small_1024"]).encoder.layers[3]
+    subln_gain = 1.7827  # sqrt(ln 24), Magneto's for 12 layers
+    for module, std in ((layer.self_attn.q_proj, 0.02), (layer.ffn.fc2, 0.02 * subln_gain)):
+        assert module.weight.std().item() == pytest.approx(std, rel=0.01)
+        assert not module.bias.any()
+
+
+def test_longvit_small_has_the_size_of_the_official_model():
+    with torch.device("meta"):
+        sizes = {name: sum(x.numel() for x in LongViT(config).parameters()) for name, config in PRESETS.items()}
+    small = {size for name, size in sizes.items() if name.startswith("longvit_small")}
+    block = 4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 2 * (3 * 384 + 1536)  # linear layers, then four norms
+    assert small == {12 * block + 3072 * 384 + 384 + 32 * 32 * 384}
+
+
+@pytest.mark.parametrize("side_px", [1024, 4096, 8192, 16384, 32768])
+def test_the_longest_segment_of_a_preset_covers_its_whole_image(side_px):
+    assert PRESETS[f"longvit_small_{side_px}"].segment_lengths[-1] == (side_px // 32) ** 2

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from longvit.config import LearnedPosition, SinCosPosition
+from longvit.model.position import Learned, build_position, sincos_position
+from longvit.tokens.batch import TokenBatch
+
+
+def at(rc: torch.Tensor) -> TokenBatch:
+    return TokenBatch(torch.zeros(*rc.shape[:2], 1), rc, torch.ones(rc.shape[:2]).bool())
+
+
+def grid(rows: int, columns: int) -> torch.Tensor:
+    return torch.cartesian_prod(torch.arange(rows), torch.arange(columns))[None]
+
+
+def prov_gigapath_table(width: int, side: int) -> np.ndarray:
+    """MoCo v3's table as Prov-GigaPath fills it, in double precision; a tile's index is `column * side + row`."""
+    along_x, along_y = np.meshgrid(np.arange(side), np.arange(side))
+    omega = 1 / 10_000 ** (np.arange(width // 4) / (width / 4))
+    halves = [np.outer(positions.ravel(), omega) for positions in (along_x, along_y)]
+    return np.concatenate([f(half) for half in halves for f in (np.sin, np.cos)], axis=1)
+
+
+def golden_table(golden) -> Learned:
+    position = Learned(grid=8, width=48)
+    position.table.data.copy_(golden("longvit_tiny")["w.pos_embed"])
+    return position
+
+
+def test_sines_and_cosines_are_those_of_prov_gigapath():
+    table = torch.from_numpy(prov_gigapath_table(48, side=20)).float()
+    rc = grid(20, 20)
+    assert_close(sincos_position(rc, 48)[0], table[rc[0, :, 1] * 20 + rc[0, :, 0]], rtol=1e-5, atol=1e-5)
+
+
+@given(place=st.tuples(*[st.integers(0, 10**5)] * 2), width=st.sampled_from([4, 64, 384]))
+def test_every_place_has_a_position_of_the_same_length(place, width):
+    position = build_position(SinCosPosition(), width)(at(torch.tensor([[place]])))
+    assert position.shape == (1, 1, width)
+    assert_close(position.square().sum(-1), torch.full((1, 1), width / 2))
+
+
+@pytest.mark.parametrize(("image", "rows", "columns"), [("img256", 8, 8), ("img320", 10, 10), ("img_h256_w384", 8, 12)])
+def test_the_learned_table_is_stretched_as_in_the_official_forward(golden, image, rows, columns):
+    position = golden_table(golden)(at(grid(rows, columns)))
+    assert_close(position, golden("longvit_tiny")[f"{image}.pos"], rtol=1e-4, atol=2e-6)
+
+
+def test_differs_from_the_official_interpolation_of_loading_which_is_another_one(golden):
+    position = golden_table(golden)(at(grid(10, 10)))
+    assert not torch.allclose(position, golden("longvit_tiny")["pos_loadtime_10x10"], rtol=1e-2, atol=1e-4)
+
+
+@given(shift=st.tuples(*[st.integers(0, 10**4)] * 2), seed=st.integers(0, 2**31))
+def test_a_learned_position_depends_on_the_place_in_the_slide_and_on_no_other_token(shift, seed):
+    torch.manual_seed(seed)
+    position, rc = Learned(grid=8, width=4), grid(11, 7)
+    some = torch.cat([torch.tensor([0, 76]), torch.randperm(77)[:20]])  # the corners span the slide
+    assert_close(position(at(rc[:, some] + torch.tensor(shift))), position(at(rc))[:, some], rtol=0, atol=1e-6)
+
+
+def test_padding_does_not_stretch_the_table():
+    position, rc = Learned(grid=8, width=4), grid(3, 3)
+    padded = torch.cat([rc, torch.full((1, 5, 2), 900)], dim=1)
+    batch = TokenBatch(torch.zeros(1, 14, 1), padded, torch.arange(14)[None] < 9)
+    assert_close(position(batch)[:, :9], position(at(rc)))
+
+
+def test_a_slide_without_tokens_leaves_the_others_alone():
+    position, rc = Learned(grid=8, width=4), grid(3, 3).expand(2, -1, -1)
+    mask = torch.tensor([[True], [False]]).expand(-1, 9)
+    out = position(TokenBatch(torch.zeros(2, 9, 1), rc, mask))
+    assert out.isfinite().all()
+    assert_close(out[:1], position(at(rc[:1])))
+
+
+def test_the_table_learns():
+    position = build_position(LearnedPosition(grid=4), 8)
+    position(at(grid(9, 9))).square().sum().backward()
+    assert position.table.grad.ne(0).all()

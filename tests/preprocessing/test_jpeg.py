@@ -1,0 +1,74 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+
+from preprocessing.jpeg import Jpeg, decode_rgb_into
+
+
+def test_metadata_is_what_imagecodecs_zarr_writes():
+    document = {"name": "imagecodecs_jpeg", "configuration": {"level": 90, "subsampling": "444"}}
+    assert Jpeg(level=90, subsampling="444").to_dict() == document
+    assert Jpeg.from_dict(document).to_dict() == document
+
+
+def test_keys_that_we_never_write_are_kept():
+    configuration = {
+        "level": 80,
+        "colorspace_data": "RGB",
+        "colorspace_jpeg": "YCBCR",
+        "optimize": True,
+        "tables": "AA==",
+    }
+    assert Jpeg.from_dict({"name": "imagecodecs_jpeg", "configuration": configuration}).to_dict() == {
+        "name": "imagecodecs_jpeg",
+        "configuration": configuration,
+    }
+
+
+def test_a_key_that_does_not_exist_is_refused():
+    with pytest.raises(TypeError, match="quality"):
+        Jpeg.from_dict({"name": "imagecodecs_jpeg", "configuration": {"quality": 90}})
+
+
+@pytest.mark.parametrize(("subsampling", "error"), [("444", 3), ("422", 6), ("420", 8)])
+def test_what_is_decoded_is_near_what_was_encoded(tiles, subsampling, error):
+    jpeg = Jpeg(level=95, subsampling=subsampling)
+    decoded = jpeg.decode_image(jpeg.encode_image(tiles[0]))
+    assert np.abs(decoded.astype(int) - tiles[0]).mean() < error
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420"])
+def test_the_fast_decoder_gives_the_same_pixels(tiles, subsampling):
+    jpeg = Jpeg(level=85, subsampling=subsampling)
+    data, out = jpeg.encode_image(tiles[1]), np.empty_like(tiles[1])
+    decode_rgb_into(data, out)
+    np.testing.assert_array_equal(out, jpeg.decode_image(data))
+
+
+def test_the_fast_decoder_refuses_damage_and_other_sizes(tiles):
+    data = Jpeg(level=85).encode_image(tiles[0])
+    with pytest.raises(ValueError, match="32 x 32 pixels where 16 x 16"):
+        decode_rgb_into(data, np.empty((16, 16, 3), np.uint8))
+    with pytest.raises(ValueError, match=r".+"):
+        decode_rgb_into(data[: len(data) // 2], np.empty((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32, 3), (32, 32, 3), (1, 1, 3), (32, 32)])
+def test_zarr_reads_back_chunks_of_any_image_shape(tmp_path, tiles, shape):
+    data = np.resize(tiles[0], shape)
+    array = zarr.create_array(tmp_path / "a.zarr", data=data, chunks=shape, serializer=Jpeg(level=98), compressors=None)
+    assert array[:].shape == shape
+    assert np.abs(zarr.open_array(tmp_path / "a.zarr")[:].astype(int) - data).mean() < 4
+
+
+def test_a_fresh_process_that_imports_the_package_can_read(tmp_path, tiles):
+    zarr.create_array(
+        tmp_path / "a.zarr", data=tiles, chunks=(1, 32, 32, 3), serializer=Jpeg(level=90), compressors=None
+    )
+    code = f"import preprocessing.jpeg, zarr; print(zarr.open_array({str(tmp_path / 'a.zarr')!r})[:].shape)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(out.replace("(", "[").replace(")", "]")) == [5, 32, 32, 3]

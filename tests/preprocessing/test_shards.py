@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessing.errors import StoreError
+from preprocessing.jpeg import Jpeg
+from preprocessing.shards import read_chunks, read_index, shard_path, write_shards
+
+
+@given(chunks=st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=12), per_shard=st.integers(1, 5))
+def test_every_chunk_comes_back_from_its_shard(tmp_path_factory, chunks, per_shard):
+    array = tmp_path_factory.mktemp("array")
+    write_shards(array, chunks, len(chunks), per_shard)
+    for i, chunk in enumerate(chunks):
+        path = shard_path(array, i // per_shard)
+        assert list(read_chunks(path, read_index(path, per_shard), [i % per_shard])) == [chunk]
+
+
+def test_zarr_reads_the_shards_that_we_write(tmp_path, tiles):
+    jpeg, path = Jpeg(level=90, subsampling="444"), tmp_path / "a.zarr"
+    layout = {"chunks": (1, 32, 32, 3), "shards": (2, 32, 32, 3), "serializer": jpeg, "compressors": None}
+    array = zarr.create_array(path, shape=tiles.shape, dtype="uint8", **layout)
+    encoded = [jpeg.encode_image(tile) for tile in tiles]
+    write_shards(path, encoded, len(encoded), 2)
+    np.testing.assert_array_equal(array[:], np.stack([jpeg.decode_image(data) for data in encoded]))
+
+
+def test_we_read_the_shards_that_zarr_writes(tmp_path, tiles):
+    jpeg, path = Jpeg(level=90, subsampling="444"), tmp_path / "a.zarr"
+    layout = {"chunks": (1, 32, 32, 3), "shards": (5, 32, 32, 3), "serializer": jpeg, "compressors": None}
+    array = zarr.create_array(path, data=tiles, **layout)
+    shard = shard_path(path, 0)
+    chunks = read_chunks(shard, read_index(shard, 5), range(5))
+    np.testing.assert_array_equal(np.stack([jpeg.decode_image(chunk) for chunk in chunks]), array[:])
+
+
+def test_a_number_of_chunks_other_than_announced_is_our_own_fault(tmp_path):
+    with pytest.raises(AssertionError, match="2 chunks came where 3"):
+        write_shards(tmp_path / "few", [b"a", b"b"], 3, 2)
+    with pytest.raises(AssertionError, match="more than"):
+        write_shards(tmp_path / "many", [b"a", b"b", b"c"], 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda data: data[:-5], "damaged"),
+        (lambda data: b"x" + data[1:-1] + b"x", "damaged"),
+        (lambda data: b"", "damaged"),
+    ],
+    ids=["cut short", "checksum", "empty"],
+)
+def test_a_damaged_index_is_named(tmp_path, damage, sentence):
+    write_shards(tmp_path, [b"a", b"b"], 2, 2)
+    path = shard_path(tmp_path, 0)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StoreError, match=sentence):
+        read_index(path, 2)
+
+
+def test_a_shard_that_lost_bytes_but_kept_its_index_is_named(tmp_path):
+    write_shards(tmp_path, [b"a" * 100], 1, 1)
+    path = shard_path(tmp_path, 0)
+    path.write_bytes(path.read_bytes()[90:])
+    with pytest.raises(StoreError, match="outside"):
+        read_index(path, 1)
+
+
+def test_a_missing_shard_and_a_missing_chunk_are_named(tmp_path):
+    with pytest.raises(StoreError, match="missing"):
+        read_index(shard_path(tmp_path, 7), 2)
+    write_shards(tmp_path, [b"a"], 1, 2)
+    path = shard_path(tmp_path, 0)
+    with pytest.raises(StoreError, match="tile 1 of a shard is missing"):
+        list(read_chunks(path, read_index(path, 2), [1]))

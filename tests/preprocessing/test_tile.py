@@ -1,0 +1,163 @@
+import csv
+import json
+import os
+import shutil
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+import preprocessing.tile
+from preprocessing.config import TileConfig
+from preprocessing.errors import CohortError, ConfigError
+from preprocessing.schema import problems
+from preprocessing.tile import explain, run
+
+SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
+
+
+@pytest.fixture
+def cohort(tmp_path, svs):
+    """A folder with one good slide and two that are none."""
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    shutil.copy(svs, folder / "good.svs")
+    (folder / "empty.svs").write_bytes(b"")
+    (folder / "text.tiff").write_text("no slide")
+    return folder
+
+
+def rows(report):
+    return {row.slide_id: row for row in report.rows}
+
+
+def tile(folder, **settings):
+    return run(TileConfig(slides=folder, out=folder.parent / "out", **{"workers": 1} | settings))
+
+
+def test_a_bad_slide_is_named_and_the_others_go_on(cohort):
+    report = tile(cohort)
+    assert {name: row.status for name, row in rows(report).items()} == {
+        "empty": "failed",
+        "good": "done",
+        "text": "failed",
+    }
+    assert rows(report)["empty"].reason == "the file is empty"
+    assert all(row.fix for row in report.rows if row.status == "failed")
+    assert report.exit_code == 1
+    assert problems(cohort.parent / "out" / "good.zarr") == []
+    assert {path.name for path in (cohort.parent / "out").iterdir()} == {
+        "good.zarr",
+        "tile_report.csv",
+        "tile_report.html",
+    }
+
+
+def test_processes_give_what_one_process_gives(cohort):
+    def named(report):
+        return [(row.slide_id, row.status, row.reason, row.n_tiles) for row in report.rows]
+
+    alone = tile(cohort)
+    together = tile(cohort, workers=2, overwrite=True)
+    assert [row[:2] for row in named(alone)] == [row[:2] for row in named(together)]
+    assert rows(together)["good"].n_tiles == rows(alone)["good"].n_tiles == 6
+
+
+def test_a_finished_store_is_skipped_untouched(cohort):
+    tile(cohort)
+    before = os.stat(cohort.parent / "out" / "good.zarr" / "zarr.json").st_mtime_ns
+    again = rows(tile(cohort))["good"]
+    assert (again.status, again.n_tiles, again.mpp, again.mpp_source) == ("skipped", 6, 0.5, "metadata")
+    assert os.stat(cohort.parent / "out" / "good.zarr" / "zarr.json").st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"mpp": 1.0}, "settings have changed: mpp"), ({"overwrite": True}, "it was asked for again")],
+)
+def test_other_settings_tile_again(cohort, settings, reason):
+    tile(cohort)
+    again = rows(tile(cohort, **settings))["good"]
+    assert (again.status, again.reason) == ("done", reason)
+
+
+def test_settings_that_do_not_change_a_store_do_not_tile_again(cohort):
+    tile(cohort)
+    assert rows(tile(cohort, mpp_if_missing=0.25, workers=2))["good"].status == "skipped"
+
+
+def test_a_slide_that_changed_is_tiled_again(cohort):
+    tile(cohort)
+    with (cohort / "good.svs").open("ab") as file:
+        file.write(b"\0")
+    assert rows(tile(cohort))["good"].reason == "the slide has changed"
+
+
+def test_a_store_that_is_damaged_or_unfinished_is_tiled_again(cohort):
+    tile(cohort)
+    document = cohort.parent / "out" / "good.zarr" / "zarr.json"
+    text = json.loads(document.read_text())
+    text["attributes"]["complete"] = False
+    document.write_text(json.dumps(text))
+    assert "unfinished" in rows(tile(cohort))["good"].reason
+    document.unlink()
+    assert "damaged" in rows(tile(cohort))["good"].reason
+    assert problems(document.parent) == []
+
+
+def test_a_store_outlives_its_slide_but_the_run_says_that_it_is_gone(cohort):
+    tile(cohort)
+    table = cohort / "cohort.csv"
+    table.write_text("slide_id,path\ngood,gone.svs\n")
+    report = run(TileConfig(slides=table, out=cohort.parent / "out", workers=1))
+    assert (report.rows[0].status, report.rows[0].reason) == ("failed", "there is no such file")
+    assert problems(cohort.parent / "out" / "good.zarr") == []
+
+
+def test_the_resolution_of_the_manifest_is_used_and_its_change_noticed(cohort):
+    table = cohort / "cohort.csv"
+    config = TileConfig(slides=table, out=cohort.parent / "out", workers=1)
+    seen = []
+    for mpp in ("0.25", "0.25", "0.5"):
+        table.write_text(f"slide_id,path,mpp\ngood,good.svs,{mpp}\n")
+        row = run(config).rows[0]
+        seen.append((row.status, row.mpp, row.mpp_source))
+    assert seen == [("done", 0.25, "manifest"), ("skipped", 0.25, "manifest"), ("done", 0.5, "manifest")]
+
+
+def test_the_report_table_is_on_disk(cohort):
+    tile(cohort)
+    with (cohort.parent / "out" / "tile_report.csv").open() as file:
+        read = {row["slide_id"]: row for row in csv.DictReader(file)}
+    assert (read["good"]["status"], read["good"]["n_tiles"], read["good"]["mpp"]) == ("done", "6", "0.5")
+    assert read["text"]["reason"].startswith("no library can read")
+
+
+def test_a_fault_of_ours_fails_one_slide_and_asks_for_a_report(cohort, monkeypatch):
+    def break_down(*_args):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(preprocessing.tile, "tile_slide", break_down)
+    row = rows(tile(cohort))["good"]
+    assert (row.status, row.reason) == ("failed", "ZeroDivisionError: oh")
+    assert "report" in row.fix
+
+
+def test_a_dead_worker_and_a_full_disk_are_explained():
+    assert "fewer --workers" in explain(BrokenProcessPool())[1]
+    assert explain(OSError(28, "No space left on device", "x.zarr"))[0] == "No space left on device: x.zarr"
+
+
+def test_a_request_that_cannot_be_met_is_refused_before_any_work(cohort, tmp_path):
+    with pytest.raises(CohortError):
+        run(TileConfig(slides=tmp_path / "none", out=tmp_path / "out"))
+    with pytest.raises(ConfigError, match="cannot make the folder"):
+        run(TileConfig(slides=cohort, out=cohort / "good.svs"))
+
+
+@pytest.mark.skipif(not SLIDES.exists(), reason="no shared slides on this machine")
+def test_a_real_slide_becomes_a_valid_store(tmp_path):
+    report = run(TileConfig(slides=SLIDES / "CMU-1-Small-Region.svs", out=tmp_path, mpp=0.5))
+    assert (report.exit_code, report.rows[0].mpp) == (0, 0.499)
+    assert report.rows[0].n_tiles > 40
+    assert problems(tmp_path / "CMU-1-Small-Region.zarr") == []
