@@ -1,9 +1,9 @@
-"""Stylised H&E whose tumour differs in morphology alone: nuclei in rings or in streams, small or large, of equal colour.
+"""Stylised H&E whose tumour differs in morphology alone: nuclei in rings or in streams, small or large, one colour.
 
 A slide is drawn as two maps of stain density (haematoxylin, eosin) and photographed by Beer-Lambert's law. Both growth
-patterns and both grades fill the tumour with the same share of nuclei and of pale gaps, and each stain map is brought
-to the same mean and spread over the tissue, so neither brightness nor colour tells what was planted; what varies in
-colour (batch of stain, lamp) is drawn without looking at it. Lengths are level-0 pixels of 0.5 um.
+patterns and both grades fill the tumour with the same share of nuclei and of pale gaps, and the tissue's mean and
+spread of each colour are set by the batch of stain and the lamp alone, so that neither brightness nor colour tells what
+was planted. Lengths are level-0 pixels of 0.5 um.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 Growth = Literal["acinar", "spindle"]
-FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 MPP = 0.5
 """Micrometres per level-0 pixel."""
@@ -28,22 +27,20 @@ _NUCLEUS_L0 = 12.0  # diameter of a low-grade nucleus
 _VERTICES = 16  # of an outline
 _ANGLES = 8  # directions of fascicles
 _STAINS = ((0.62, 0.72, 0.31), (0.10, 0.86, 0.38))  # optical density per unit of haematoxylin, eosin, in R, G, B
-_DENSITY_MEAN, _DENSITY_SPREAD = (0.42, 0.42), (0.38, 0.16)  # of haematoxylin, eosin over the tissue
+_DENSITY = np.array([1.0, 0.68], np.float32)  # of haematoxylin in a nucleus, eosin in a fibre
+_TYPICAL_MEAN, _TYPICAL_CONTRAST = (0.42, 0.42), 0.33  # of tissue; the contrast is that of nuclei, so haematoxylin's
 
 
 @dataclass(frozen=True)
 class Blobs:
     """Outlines to be filled: nuclei, or the pale gaps between them."""
 
-    xy_l0: FloatArray
+    xy_l0: np.ndarray
     """Centres, (n, 2)."""
-    radii_l0: FloatArray
+    radii_l0: np.ndarray
     """Half axes, (n, 2): along, across."""
-    angle: FloatArray
+    angle: np.ndarray
     """Direction of the first axis, radians, (n,)."""
-
-    def __getitem__(self, keep: np.ndarray) -> "Blobs":
-        return Blobs(self.xy_l0[keep], self.radii_l0[keep], self.angle[keep])
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,11 @@ def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grad
     nuclei, gaps = _tumour(cells, layout, growth)
     haematoxylin = _fill(cells, [*nuclei, _stroma_nuclei(cells, layout)], side_l0)
     pale = _fill(cells, gaps, side_l0)
-    density = _stain_density(stain, layout, haematoxylin, pale)
-    return Drawing(_photograph(sensor, density), layout)
+    density, tissue = _stain_density(stain, layout, haematoxylin, pale)
+    return Drawing(_photograph(sensor, density, tissue), layout)
 
 
-def _smooth(rng: np.random.Generator, side: int, cells: float) -> FloatArray:
+def _smooth(rng: np.random.Generator, side: int, cells: float) -> np.ndarray:
     """Gaussian noise, smooth at the scale of `side / cells`, (side, side)."""
     n = max(2, round(cells))
     return cv2.resize(rng.standard_normal((n, n), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
@@ -92,7 +89,7 @@ def _layout(rng: np.random.Generator, side: int, high_grade: float) -> np.ndarra
     return (tissue * STROMA + tumour * (LOW_GRADE - STROMA) + high * (HIGH_GRADE - LOW_GRADE)).astype(np.uint8)
 
 
-def _at(layout: np.ndarray, xy_l0: FloatArray) -> np.ndarray:
+def _at(layout: np.ndarray, xy_l0: np.ndarray) -> np.ndarray:
     """Value of a map of layout pixels under each point, (n,); 0 outside."""
     x, y = np.floor(xy_l0 / LAYOUT_PX).astype(np.int64).T
     side = len(layout)
@@ -100,7 +97,7 @@ def _at(layout: np.ndarray, xy_l0: FloatArray) -> np.ndarray:
     return np.where(inside, layout[y.clip(0, side - 1), x.clip(0, side - 1)], 0)
 
 
-def _lattice(rng: np.random.Generator, side_l0: int, step_l0: tuple[float, float], jitter: float) -> FloatArray:
+def _lattice(rng: np.random.Generator, side_l0: int, step_l0: tuple[float, float], jitter: float) -> np.ndarray:
     """Points of a jittered brick lattice around the slide's centre that covers it at any rotation, (n, 2) u, v."""
     u, v = (np.arange(-0.72 * side_l0, 0.72 * side_l0, step) for step in step_l0)
     uv = np.stack(np.meshgrid(u, v), -1)
@@ -108,10 +105,15 @@ def _lattice(rng: np.random.Generator, side_l0: int, step_l0: tuple[float, float
     return (uv + rng.normal(0, jitter, uv.shape) * step_l0).reshape(-1, 2).astype(np.float32)
 
 
-def _turned(uv: FloatArray, angle: float, side_l0: int) -> FloatArray:
+def _turned(uv: np.ndarray, angle: float, side_l0: int) -> np.ndarray:
     """Lattice coordinates, turned and moved to the slide's, (n, 2)."""
+    return _rotated(uv, np.array(angle)) + side_l0 / 2
+
+
+def _rotated(uv: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Vectors (..., 2), each turned by its angle (...)."""
     c, s = np.cos(angle), np.sin(angle)
-    return (uv @ np.array([[c, s], [-s, c]]) + side_l0 / 2).astype(np.float32)
+    return np.stack([uv[..., 0] * c - uv[..., 1] * s, uv[..., 0] * s + uv[..., 1] * c], -1)
 
 
 def _tumour(rng: np.random.Generator, layout: np.ndarray, growth: Growth) -> tuple[list[Blobs], list[Blobs]]:
@@ -133,12 +135,10 @@ def _acini(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Bl
     stretch, tilt = np.exp(rng.uniform(0, 0.1, (n, 1))), rng.uniform(0, np.pi, (n, 1))
     ring = rng.normal(19.2, 0.8, turn.shape) * scale
     uv = np.stack([ring * np.cos(turn) * stretch, ring * np.sin(turn) / stretch], -1)
-    c, s = np.cos(tilt), np.sin(tilt)
-    offset = np.stack([uv[..., 0] * c - uv[..., 1] * s, uv[..., 0] * s + uv[..., 1] * c], -1)
-    nuclei = _nuclei(rng, (centre[:, None] + offset).reshape(-1, 2), (turn + tilt).ravel(), grade, elongation=1.2)
+    xy = centre[:, None] + _rotated(uv, tilt)
+    nuclei = _nuclei(rng, xy.reshape(-1, 2), (turn + tilt).ravel(), grade, elongation=1.2)
     lumen = rng.normal(9.6, 0.7, (n, 1)) * scale * np.concatenate([stretch, 1 / stretch], 1)
-    lumens = Blobs(centre, lumen, tilt[:, 0])
-    return nuclei, lumens
+    return nuclei, Blobs(centre, lumen, tilt[:, 0])
 
 
 def _fascicles(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Blobs, Blobs]:
@@ -158,12 +158,12 @@ def _fascicles(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tupl
         found.append((xy[here], (direction + np.arctan(7 / 26 * np.cos(phase)))[here]))
     xy, angle = (np.concatenate(part) for part in zip(*found, strict=True))
     cleft = rng.random(len(xy)) < 0.108
-    nuclei = _nuclei(rng, xy[~cleft], angle[~cleft], grade, elongation=4.0)
+    nuclei = _nuclei(rng, xy[~cleft], angle[~cleft], grade, elongation=3.6)
     clefts = Blobs(xy[cleft], rng.normal(1, 0.06, (cleft.sum(), 2)) * (16.0 * scale, 5.5 * scale), angle[cleft])
     return nuclei, clefts
 
 
-def _nuclei(rng: np.random.Generator, xy_l0: FloatArray, angle: np.ndarray, grade: int, elongation: float) -> Blobs:
+def _nuclei(rng: np.random.Generator, xy_l0: np.ndarray, angle: np.ndarray, grade: int, elongation: float) -> Blobs:
     """Nuclei of one grade, of the same area whatever their elongation; those of high grade are uneven in size.
 
     Uneven nuclei of the same mean radius have more area, and lose as much of it again where they overlap.
@@ -183,7 +183,7 @@ def _stroma_nuclei(rng: np.random.Generator, layout: np.ndarray) -> Blobs:
     return Blobs(xy, rng.normal(1, 0.1, shape.shape) * shape, rng.normal(0, 0.5, len(xy)))
 
 
-def _fill(rng: np.random.Generator, groups: list[Blobs], side_l0: int) -> FloatArray:
+def _fill(rng: np.random.Generator, groups: list[Blobs], side_l0: int) -> np.ndarray:
     """Fill slightly irregular outlines with slightly different greys of mean 0.8, (side, side) in [0, 1]."""
     canvas = np.zeros((side_l0, side_l0), np.uint8)
     turn = np.arange(_VERTICES) * 2 * np.pi / _VERTICES
@@ -193,16 +193,17 @@ def _fill(rng: np.random.Generator, groups: list[Blobs], side_l0: int) -> FloatA
         wobble += rng.normal(0, 0.04, (n, 1)) * np.cos(3 * turn + rng.uniform(0, 6.3, (n, 1)))
         radii = blobs.radii_l0 - 0.5  # a filled outline covers the pixels it passes through
         u, v = (wobble * wave * radii[:, [axis]] for axis, wave in enumerate((np.cos(turn), np.sin(turn))))
-        c, s = np.cos(blobs.angle)[:, None], np.sin(blobs.angle)[:, None]
-        outline = np.stack([u * c - v * s, u * s + v * c], -1) + blobs.xy_l0[:, None]
+        outline = _rotated(np.stack([u, v], -1), blobs.angle[:, None]) + blobs.xy_l0[:, None]
         grey = rng.normal(204, 16, n).clip(140, 255)
         for points, value in zip(np.rint(outline * 8).astype(np.int32), grey.tolist(), strict=True):
             cv2.fillConvexPoly(canvas, points, value, cv2.LINE_AA, shift=3)
     return canvas.astype(np.float32) / 255
 
 
-def _stain_density(rng: np.random.Generator, layout: np.ndarray, nuclei: FloatArray, pale: FloatArray) -> FloatArray:
-    """Density of haematoxylin and of eosin, (side, side, 2): 0 on glass, equal mean and spread over all tissue."""
+def _stain_density(
+    rng: np.random.Generator, layout: np.ndarray, nuclei: np.ndarray, pale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Density of haematoxylin and of eosin, (side, side, 2), 0 on glass; and the tissue, (side, side) in [0, 1]."""
     side_l0 = len(nuclei)
     tissue, tumour = (_enlarged(layout >= kind, side_l0) for kind in (STROMA, LOW_GRADE))
     grain = cv2.GaussianBlur(rng.standard_normal((side_l0, side_l0), dtype=np.float32), (0, 0), 1.0) / 0.28
@@ -212,32 +213,39 @@ def _stain_density(rng: np.random.Generator, layout: np.ndarray, nuclei: FloatAr
     haematoxylin = 0.14 + 0.1 * tumour + nuclei * (0.85 + 0.12 * grain + rim)
     eosin = 1 + fibre * (0.28 - 0.18 * tumour) - 0.3 * tumour - 0.5 * nuclei
     density = np.stack([haematoxylin * (1 - 0.6 * pale), eosin * (1 - 0.75 * pale)], -1)
-    mean, spread = (a[:2].ravel() for a in cv2.meanStdDev(density, mask=(tissue > 0.5).astype(np.uint8)))
-    density = (density - mean.astype(np.float32)) * (np.array(_DENSITY_SPREAD) / spread).astype(np.float32)
-    return (density + np.array(_DENSITY_MEAN, np.float32)).clip(0.02) * tissue[..., None]
+    density *= _DENSITY * tissue[..., None]
+    return density, tissue
 
 
-def _enlarged(mask: np.ndarray, side_l0: int) -> FloatArray:
+def _enlarged(mask: np.ndarray, side_l0: int) -> np.ndarray:
     """A map of layout pixels at level 0, with a soft edge, (side, side) in [0, 1]."""
     soft = cv2.resize(mask.astype(np.float32), (side_l0, side_l0), interpolation=cv2.INTER_LINEAR)
     return (3 * soft - 1).clip(0, 1)
 
 
-def _fibres(rng: np.random.Generator, grain: FloatArray) -> FloatArray:
+def _fibres(rng: np.random.Generator, grain: np.ndarray) -> np.ndarray:
     """Wavy fibres: noise drawn out along a line and bent, (side, side) of mean 0 and spread 1."""
     side_l0 = len(grain)
-    bend = (_smooth(rng, side_l0, side_l0 / 128) * 24 for _ in range(2))
-    y, x = np.mgrid[0:side_l0, 0:side_l0].astype(np.float32)
+    along = np.arange(side_l0, dtype=np.float32)
+    x, y = (axis + 24 * _smooth(rng, side_l0, side_l0 / 128) for axis in (along, along[:, None]))
     drawn = cv2.GaussianBlur(grain, (0, 0), sigmaX=9, sigmaY=0.8)
-    bent = cv2.remap(drawn, x + next(bend), y + next(bend), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    bent = cv2.remap(drawn, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return bent / drawn.std()
 
 
-def _photograph(rng: np.random.Generator, density: FloatArray) -> np.ndarray:
-    """Beer-Lambert's law with a batch of stain and a lamp of their own, optics and sensor noise, (side, side, 3) uint8."""
+def _photograph(rng: np.random.Generator, density: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+    """Beer-Lambert's law with a batch of stain and a lamp of their own, optics and sensor noise, (side, side, 3) uint8.
+
+    Before the sensor, the tissue's mean and spread of each colour are set to what the batch of stain gives a typical
+    tissue. What remains of morphology in them (a blurred small nucleus is paler than a large one) ends here.
+    """
     stains = np.array(_STAINS) * rng.normal(1, 0.06, (2, 3)) * rng.lognormal(0, 0.12, (2, 1))
     lamp = rng.uniform(232, 248) * rng.normal(1, 0.008, 3)
-    light = cv2.exp(cv2.transform(density, -stains.T)) * lamp.astype(np.float32)
-    light = cv2.GaussianBlur(light, (0, 0), 0.6)
+    light = cv2.GaussianBlur(cv2.exp(cv2.transform(density, -stains.T)), (0, 0), 0.6)
+    mean, spread = (moment.ravel() for moment in cv2.meanStdDev(light, mask=(tissue > 0.5).astype(np.uint8)))
+    typical = np.exp(-np.array(_TYPICAL_MEAN) @ stains)
+    gain = typical * stains[0] * _TYPICAL_CONTRAST / spread
+    evened = light * gain.astype(np.float32) + (typical - gain * mean).astype(np.float32)
+    light = (light + (evened - light) * tissue[..., None]) * lamp.astype(np.float32)
     light += rng.standard_normal(light.shape, dtype=np.float32) * 2
     return np.rint(light).clip(0, 255).astype(np.uint8)

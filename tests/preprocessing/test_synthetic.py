@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sksurv.metrics import concordance_index_censored
 
 from preprocessing.errors import CohortError
-from preprocessing.histology import HIGH_GRADE, LAYOUT_PX, LOW_GRADE, draw_slide
-from preprocessing.synthetic import TRUTH_GREY, Cohort, assign_folds, make_cohort
+from preprocessing.histology import HIGH_GRADE, LAYOUT_PX, LOW_GRADE, Growth, draw_slide
+from preprocessing.synthetic import TRUTH_GREY, Cohort, assign_folds, make_cohort, plan_patients
 
 SMALL = {"patients": 6, "folds": 3, "side_l0": 512}
 
@@ -56,7 +58,7 @@ def test_both_levels_show_the_same_picture(cohort, clinical):
     with openslide.OpenSlide(cohort.slides / clinical.slide_id[0]) as slide:
         full, low = (np.asarray(slide.read_region((0, 0), k, slide.level_dimensions[k]).convert("RGB")) for k in (0, 1))
     shrunk = cv2.resize(full, (128, 128), interpolation=cv2.INTER_AREA)
-    assert np.abs(shrunk.astype(float) - low).mean() < 3
+    assert np.corrcoef(shrunk.ravel(), low.ravel())[0, 1] > 0.98
 
 
 def test_the_clinical_table_names_every_slide_and_one_outcome_per_patient(cohort, clinical):
@@ -94,7 +96,80 @@ def test_folds_share_out_every_stratum_to_within_one_patient(strata, folds, seed
         assert np.ptp(np.bincount(fold[members], minlength=folds)) <= 1
 
 
-def test_the_true_hazard_orders_survival_and_is_independent_of_subtype(tmp_path):
-    from preprocessing.synthetic import _plan
+def test_hazard_is_planted_evenly_in_both_subtypes_and_three_in_ten_are_censored():
+    plan = [patient for seed in range(20) for patient in plan_patients(np.random.default_rng(seed), 40)]
+    of = {code: [p.high_grade for p in plan if p.code == code] for code in ("SYNA", "SYNS")}
+    assert abs(np.mean(of["SYNA"]) - np.mean(of["SYNS"])) < 0.02
+    assert min(map(np.ptp, of.values())) > 0.95
+    assert 0.2 < np.mean([not p.event for p in plan]) < 0.4
 
-    plan = [patient for seed in range(20) for patient in _plan(np.random.default_rng(seed), 40)]
+
+def test_the_true_hazard_ranks_survival_as_well_as_documented():
+    plan = [patient for seed in range(20) for patient in plan_patients(np.random.default_rng(seed), 40)]
+    event, months, hazard = (np.array([getattr(p, name) for p in plan]) for name in ("event", "months", "log_hazard"))
+    assert concordance_index_censored(event, months, hazard)[0] == pytest.approx(0.89, abs=0.02)
+
+
+def test_truth_masks_show_the_planted_share_of_high_grade(cohort, clinical):
+    truth = pd.read_csv(cohort.truth).set_index("case_id")
+    for case, slide in zip(clinical.case_id, clinical.slide_id, strict=True):
+        mask = cv2.imread(str(cohort.truth_masks / slide.replace(".svs", ".png")), cv2.IMREAD_GRAYSCALE)
+        assert mask.shape == (512 // LAYOUT_PX, 512 // LAYOUT_PX)
+        high, low = ((mask == TRUTH_GREY[grade]).sum() for grade in (HIGH_GRADE, LOW_GRADE))
+        assert high / (high + low) == pytest.approx(truth.high_grade[case], abs=0.01)
+
+
+def tissue_colour(image: np.ndarray) -> np.ndarray:
+    """Mean and spread of R, G and B over what is not glass."""
+    tissue = image[image.min(-1) < 215].astype(float)
+    return np.concatenate([tissue.mean(0), tissue.std(0)])
+
+
+def alike_up_to(pixels: int, image: np.ndarray) -> float:
+    """Correlation of red with itself so many pixels away, in the middle of the slide."""
+    side = len(image)
+    red = image[side // 4 : -side // 4, side // 4 : -side // 4, 0].astype(float)
+    red = (red - red.mean()) / red.std()
+    return float((red[pixels:] * red[:-pixels]).mean() + (red[:, pixels:] * red[:, :-pixels]).mean()) / 2
+
+
+@pytest.fixture(scope="module")
+def counterfactuals() -> list[dict[tuple[Growth, float], np.ndarray]]:
+    """Three slides, each drawn with every combination of growth and grade."""
+    planted = [(growth, share) for growth in get_args(Growth) for share in (0.1, 0.9)]
+    return [{p: draw_slide(np.random.default_rng(seed), 768, *p).image for p in planted} for seed in range(3)]
+
+
+def test_colour_does_not_change_with_what_is_planted_but_does_between_slides(counterfactuals):
+    colour = np.array([[tissue_colour(image) for image in slide.values()] for slide in counterfactuals])
+    assert np.ptp(colour, axis=1).max() < 0.7, "grey levels, between drawings of one slide"
+    assert np.ptp(colour[:, 0, :3], axis=0).min() > 5, "grey levels, between slides"
+
+
+def test_texture_changes_with_growth_and_with_grade(counterfactuals):
+    for slide in counterfactuals:
+        alike = {planted: alike_up_to(8, image) for planted, image in slide.items()}
+        for growth in get_args(Growth):
+            assert alike[growth, 0.9] > alike[growth, 0.1] + 0.05
+        for share in (0.1, 0.9):
+            assert alike["acinar", share] > alike["spindle", share] + 0.05
+
+
+@pytest.mark.parametrize(("patients", "folds", "what"), [(40, 2, "training"), (9, 5, "each subtype")])
+def test_too_few_folds_or_patients_are_refused(tmp_path, patients, folds, what):
+    with pytest.raises(CohortError, match=what):
+        make_cohort(tmp_path, patients=patients, folds=folds)
+    assert not any(tmp_path.iterdir())
+
+
+def test_slides_of_another_cohort_are_not_mixed_in(tmp_path):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "SYN-0099-01Z-00-DX1.svs").touch()
+    with pytest.raises(CohortError, match="SYN-0099"):
+        make_cohort(tmp_path, **SMALL)
+
+
+def test_progress_names_every_slide_in_order(tmp_path):
+    seen = []
+    cohort = make_cohort(tmp_path, patients=6, folds=3, side_l0=256, on_slide=seen.append)
+    assert seen == sorted(path.stem for path in cohort.slides.iterdir())
