@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
-from pydantic import ValidationError
+from cyclopts.config import Dict
 
 from longvit import __version__
 from longvit.config import (
+    VERBS,
     DemoConfig,
     EvaluateConfig,
     ExplainConfig,
@@ -18,16 +17,17 @@ from longvit.config import (
     PretrainConfig,
     TileConfig,
 )
-from longvit.settings import invalid
+from longvit.request import Request
 from preprocessing.errors import ConfigError, PipelineError
 
 app = App(
     name="longvit",
     version=__version__,
     help="Gigapixel whole-slide images -> slide representations -> subtypes and survival.",
-    help_epilogue="Every verb takes --config FILE.yaml; flags go before the file. Exit: 0 done, 1 some slides failed, "
-    "2 the request was wrong.",
+    help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
+    "Exit code: 0 done, 1 some slides failed, 2 the request was wrong.",
     result_action="return_value",
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
 
@@ -36,7 +36,12 @@ def tile(*, config: Annotated[TileConfig, Parameter(name="*")]) -> int:
     """Slides -> patch stores."""
     from preprocessing.tile import run
 
-    return run(config).exit_code
+    report = run(config)
+    for row in report.rows:
+        if row.status == "failed":
+            print(f"failed: {row.slide_id}: {row.reason}\n  fix:   {row.fix}", file=sys.stderr)
+    print(f"{report.summary}\n{report.page_path}")
+    return report.exit_code
 
 
 @app.command
@@ -44,7 +49,7 @@ def pretrain(*, config: Annotated[PretrainConfig, Parameter(name="*")]) -> int:
     """Stores -> encoder, without labels."""
     from longvit.pretraining.run import run
 
-    run(config)
+    print(run(config))
     return 0
 
 
@@ -53,7 +58,7 @@ def finetune(*, config: Annotated[FinetuneConfig, Parameter(name="*")]) -> int:
     """Encoder + table + splits -> one model per fold, predictions.csv."""
     from longvit.finetuning.run import run
 
-    run(config)
+    print(run(config))
     return 0
 
 
@@ -62,7 +67,8 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
     """predictions.csv -> metrics.json, report.html."""
     from rich import print as show
 
-    from longvit.evaluation.run import run, summary_table
+    from longvit.evaluation.report import summary_table
+    from longvit.evaluation.run import run
 
     evaluation = run(config)
     show(summary_table(evaluation.metrics))
@@ -88,34 +94,28 @@ def demo(*, config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig()) -
     return 0
 
 
+for place, verb in enumerate(VERBS):
+    app[verb].sort_key = place  # `--help` lists them in the order of the line, not of the alphabet
+
+
 def run_command(arguments: Sequence[str]) -> int:
     """Parse and run one command line.
+
+    Returns:
+        The exit code: 0 done, 1 some slides failed.
 
     Raises:
         PipelineError: The request was wrong.
     """
-    arguments, file = _take_config(list(arguments))
-    app.config = [Yaml(file, must_exist=True, use_commands_as_keys=False)] if file else []
-    where = f"command line{f' and {file}' if file else ''}"
+    request = Request.read(arguments)
+    app.config = [Dict(request.values, source=str(request.file), use_commands_as_keys=False)] if request.file else []
     try:
-        return app(arguments, exit_on_error=False, print_error=False) or 0
+        return app(request.arguments, exit_on_error=False, print_error=False) or 0
     except CycloptsError as error:
-        if isinstance(error.__cause__, ValidationError):
-            raise invalid(error.__cause__, where) from None
-        raise ConfigError(str(error), where=where, fix="`longvit VERB --help` lists every setting") from None
-
-
-def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Split `--config FILE` (or `--config=FILE`) off the command line."""
-    for i, argument in enumerate(arguments):
-        if argument == "--config" or argument.startswith("--config="):
-            _, equals, value = argument.partition("=")
-            used = 1 if equals else 2
-            file = Path(value if equals else " ".join(arguments[i + 1 : i + 2]))
-            if not file.is_file():
-                raise ConfigError("the settings file does not exist", where=file, fix="check the path after --config")
-            return arguments[:i] + arguments[i + used :], file
-    return arguments, None
+        raise request.refusal(error) from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        fix = "name another place, or make room there"
+        raise ConfigError(f"cannot write or read there: {error.strerror}", where=error.filename, fix=fix) from error
 
 
 def main() -> None:

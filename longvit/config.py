@@ -16,6 +16,9 @@ class PixelInput(StageConfig):
     """Tokens from pixels."""
     patch_px: PositiveInt = 32
     """Side of a patch, store pixels; it divides the store's tile side."""
+    scale: Literal["fixed", "patch"] = "fixed"
+    """`fixed` scales all pixels alike, as the paper does; `patch` takes each patch's own mean colour and contrast out,
+    so that shape is seen whatever the stain."""
 
 
 class EmbeddingInput(StageConfig):

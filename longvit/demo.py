@@ -15,6 +15,7 @@ import longvit.explanation.run as explanation
 import longvit.finetuning.run as finetuning
 import longvit.pretraining.run as pretraining
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
+from longvit.evaluation.report import summary_table
 from longvit.settings import load_yaml
 from preprocessing.synthetic import Cohort, make_cohort
 
@@ -49,7 +50,7 @@ def run(config: DemoConfig) -> Path:
         picture = _explain(out)
     report = evaluation.combine_reports(evaluations, out / "report.html", "LongViT demo")
     for one in evaluations:
-        console.print(evaluation.summary_table(one.metrics))
+        console.print(summary_table(one.metrics))
     console.print(f"heatmap  {picture}\nreport   {report}", highlight=False, soft_wrap=True)
     return report
 

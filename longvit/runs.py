@@ -25,21 +25,28 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def open_run(config: RunConfig, verb: str) -> Path:
+def open_run(config: RunConfig, verb: str, result: Path) -> Path:
     """Make the run's folder, or take up the one that an earlier start with the same config left.
 
+    Args:
+        config: Settings of the run.
+        verb: The verb that runs.
+        result: File that the run ends with; once it is there, another start changes nothing.
+
     Returns:
-        The folder, holding `config.yaml` and `run.json`.
+        The folder, holding `config.yaml` and `run.json`, a list with the provenance of every start that did work.
 
     Raises:
         ConfigError: The folder holds a run with other settings.
     """
-    existing = config.out / "config.yaml"
-    if existing.exists():
-        _refuse_other_settings(config, load_yaml(existing, type(config)), existing)
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(existing, to_yaml(config))
-    write_atomically(config.out / "run.json", json.dumps(provenance(verb), indent=2) + "\n")
+    settings, starts = config.out / "config.yaml", config.out / "run.json"
+    if settings.exists():
+        _refuse_other_settings(config, load_yaml(settings, type(config)), settings)
+    if not result.exists():
+        config.out.mkdir(parents=True, exist_ok=True)
+        earlier = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
+        write_atomically(settings, to_yaml(config))
+        write_atomically(starts, json.dumps([*earlier, provenance(verb)], indent=2) + "\n")
     return config.out
 
 

@@ -1,38 +1,19 @@
-"""Settings on disk: YAML <-> config classes, and pydantic's complaints turned into sentences."""
+"""Settings on disk: YAML <-> config classes."""
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticUndefined
 
+from longvit.complaints import as_key, refused
 from longvit.config import VERBS
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
 
 Config = TypeVar("Config", bound=StageConfig)
-
-
-def invalid(error: ValidationError, where: str) -> ConfigError:
-    """One error that names every setting pydantic refused, without its jargon."""
-    sentences = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {_sentence(e)}" for e in error.errors()]
-    return ConfigError(
-        "; ".join(sentences), where=where, fix="correct these keys; `longvit VERB --help` lists them all"
-    )
-
-
-def _sentence(problem: dict) -> str:
-    match problem["type"]:
-        case "extra_forbidden":
-            return "there is no such key"
-        case "missing":
-            return "a value is required"
-        case "value_error":
-            return problem["msg"].removeprefix("Value error, ")
-        case _:
-            return f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+_FIX = "correct the file; configs/reference has every setting"
 
 
 def load_yaml(path: Path, kind: type[Config]) -> Config:
@@ -41,16 +22,42 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or value does not fit; all problems are named.
     """
+    try:
+        return kind.model_validate(_read_mapping(path))
+    except ValidationError as error:
+        raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+
+
+def read_values(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
+    """Read values that a command line may add to or replace: every key exists, but the values are not checked.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or has a key that `kind` has not; all such keys are named.
+    """
+    values = _read_mapping(path)
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        strangers = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        if strangers:
+            raise refused(strangers, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+    return values
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError("the settings file does not exist", where=path, fix="check the path")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not a YAML file: {error}", where=path, fix="mend the syntax at that place") from None
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise invalid(error, str(path)) from None
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else path
+        what = f"the settings file is not YAML: {getattr(error, 'problem', None) or error}"
+        raise ConfigError(what, where=where, fix="mend the syntax at that place") from None
+    if not isinstance(values, dict | None):
+        fix = "write one `name: value` on each line"
+        raise ConfigError("the settings file holds no names with values", where=path, fix=fix)
+    return values or {}
 
 
 def to_yaml(config: StageConfig) -> str:
@@ -67,13 +74,14 @@ def reference_yaml(kind: type[StageConfig]) -> str:
 def _fields(kind: type[BaseModel], values: dict, indent: str) -> list[str]:
     lines = []
     for name, field in kind.model_fields.items():
+        lines += [f"{indent}# {line.strip()}" for line in (field.description or "").splitlines()]
+        if name not in values and field.is_required():
+            lines.append(f"{indent}{name}: REQUIRED")
+            continue
         value = values[name] if name in values else field.get_default(call_default_factory=True)
-        lines.append(f"{indent}# {field.description}")
         if isinstance(value, BaseModel):
             given = {key: getattr(value, key) for key in type(value).model_fields}
             lines += [f"{indent}{name}:", *_fields(type(value), given, indent + "  ")]
-        elif value is PydanticUndefined:
-            lines.append(f"{indent}{name}: REQUIRED")
         else:
             dumped = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
             text = yaml.safe_dump(dumped, default_flow_style=True).removesuffix("\n").removesuffix("\n...")

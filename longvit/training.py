@@ -137,6 +137,9 @@ def fit(
         num_sanity_val_steps=0,
     )
     last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():  # workers begin to read before Lightning tells the sampler its epoch
+        done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
+        loader.sampler.set_epoch(done)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     return Path(checkpoints.best_model_path) if monitor else last
 
@@ -156,7 +159,8 @@ def pick_device(device: Device) -> torch.device:
 
 
 def _silence() -> None:
-    """Lightning's notes on devices and workers: our config decides both."""
+    """Lightning's notes on what our config decides, and on what only its next version can change."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*"):
+    decided = (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*")
+    for message in (*decided, ".*LeafSpec.*is deprecated.*"):
         warnings.filterwarnings("ignore", message, module="pytorch_lightning")

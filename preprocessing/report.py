@@ -69,19 +69,29 @@ class TileReport:
         """0 if every slide has a store, 1 if some have not."""
         return int(any(row.status == "failed" for row in self.rows))
 
+    @property
+    def page_path(self) -> Path:
+        """Where `save` puts the page."""
+        return self.out / "tile_report.html"
+
+    @property
+    def summary(self) -> str:
+        """How many slides there are, and what became of them."""
+        counts = {status: sum(row.status == status for row in self.rows) for status in ("failed", "done", "skipped")}
+        slides = "1 slide" if len(self.rows) == 1 else f"{len(self.rows)} slides"
+        return f"{slides}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+
     def save(self) -> None:
         """Write `tile_report.csv` and `tile_report.html` beside the stores."""
         with (self.out / "tile_report.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(SlideRow)])
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)
-        (self.out / "tile_report.html").write_text(self._page(), encoding="utf-8")
+        self.page_path.write_text(self._page(), encoding="utf-8")
 
     def _page(self) -> str:
         items = sorted((_item(row, self.out) for row in self.rows), key=lambda item: item[0])
-        counts = {status: sum(row.status == status for row in self.rows) for status in ("failed", "done", "skipped")}
-        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-        return PAGE.format(summary=f"{len(self.rows)} slides: {summary}.", slides="\n".join(html for _, html in items))
+        return PAGE.format(summary=f"{self.summary}.", slides="\n".join(html for _, html in items))
 
 
 def warnings(store: PatchStore) -> list[str]:

@@ -1,17 +1,21 @@
 """The training module of finetuning: windows of patients -> loss."""
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from torchsurv.loss.cox import neg_partial_log_likelihood
 
 from longvit.config import CoxTask, FinetuneConfig, SubtypeTask
 from longvit.finetuning.model import SlideModel
 from longvit.tokens.batch import TokenBatch
 from longvit.training import TrainingModule
+
+with warnings.catch_warnings():  # importing torchsurv 0.2 calls torch.jit.script, which torch has deprecated
+    warnings.simplefilter("ignore", FutureWarning)
+    from torchsurv.loss.cox import neg_partial_log_likelihood
 
 
 @dataclass(frozen=True)

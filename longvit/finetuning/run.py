@@ -27,7 +27,7 @@ from longvit.finetuning.module import FinetuneModule
 from longvit.model import LongViT, load_encoder
 from longvit.runs import open_run
 from longvit.tokens.dataset import find_stores
-from longvit.tokens.read import slide_tokens
+from longvit.tokens.read import require_fit, slide_tokens
 from longvit.training import fit, load_weights, pick_device, write_rows
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.store import open_store
@@ -51,9 +51,11 @@ def run(config: FinetuneConfig) -> Path:
     stores = cohort_stores(find_stores(config.stores), cohort, folds, config.stores)
     pl.seed_everything(config.seed, verbose=False)
     encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
+    for store in stores.values():
+        require_fit(open_store(store), encoder.config.input)
     model = SlideModel(encoder, config.task, cohort.classes)
-    folder = open_run(config, "finetune")
-    result = folder / "predictions.csv"
+    result = config.out / "predictions.csv"
+    folder = open_run(config, "finetune", result)
     if not result.exists():
         read = slide_reader(model, stores, config, folder)
         jobs = [(fold, shuffle) for fold in folds for shuffle in (None, *range(config.shuffles))]

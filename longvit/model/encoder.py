@@ -53,9 +53,10 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """The LongNet blocks. No norm at the end, as in official LongViT: the heads own theirs.
 
-    Linear weights start from a normal distribution of standard deviation 0.02 with biases 0, and those that Magneto
-    scales (value, output and feed-forward projections) by sqrt(ln(2 depth)) above it. Official LongViT means to do so,
-    but its truncation at one sigma leaves 0.0108, and its last step overwrites Magneto's scale.
+    Linear weights start as Magneto (arXiv:2210.06423) and LongNet start them: Xavier-normal, with a gain of
+    sqrt(ln(2 depth)) for value, output and feed-forward projections. Official LongViT ends with a normal distribution of standard
+    deviation 0.0108 instead (0.02 was meant). At its width of 384 that trains; a narrow encoder is then almost linear,
+    and finds no texture.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -66,7 +67,7 @@ class Encoder(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 scaled = name.endswith(("v_proj", "out_proj", "fc1", "fc2"))
-                nn.init.trunc_normal_(module.weight, std=0.02 * (gain if scaled else 1))
+                nn.init.xavier_normal_(module.weight, gain if scaled else 1.0)
                 nn.init.zeros_(module.bias)
 
     def forward(

@@ -11,22 +11,43 @@ PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 """Mean and standard deviation that official LongViT takes for pixels from 0 to 1, the same for every channel."""
 
 
+NOISE_LEVELS = 4.0
+"""Contrast below this, in grey levels, is a scanner's noise and is not blown up."""
+
+
 class PixelTokens(nn.Module):
     """Patches of uint8 pixels -> x_BLD, the patch embedding of a vision transformer.
 
     The official code convolves with a stride of one patch; on flattened patches that is a linear layer with the same
-    weights, and with the same initialisation, which torch shares between the two.
+    weights, and with the same initialisation, which torch shares between the two. Scaling is folded into the weights,
+    which are small, and never done on the pixels, which are many.
     """
 
-    def __init__(self, patch_px: int, width: int) -> None:
+    def __init__(self, source: PixelInput, width: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(3 * patch_px**2, width)
+        self.scale = source.scale
+        self.proj = nn.Linear(3 * source.patch_px**2, width)
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
-        """Scale the pixels as official LongViT does and project them, the scale folded into the small weights."""
+        """Scale the pixels as configured and project them."""
         weight, bias = self.proj.weight, self.proj.bias
+        x_BLP = batch.x.to(weight.dtype)
+        if self.scale == "patch":
+            centred = weight.unflatten(1, (3, -1))
+            centred = (centred - centred.mean(dim=2, keepdim=True)).flatten(
+                1
+            )  # times x: the patch less its mean colour
+            return linear(x_BLP, centred) / _contrast(x_BLP) + bias
         bias = bias - PIXEL_MEAN / PIXEL_STD * weight.sum(dim=1)
-        return linear(batch.x.to(weight.dtype), weight / (255 * PIXEL_STD), bias)
+        return linear(x_BLP, weight / (255 * PIXEL_STD), bias)
+
+
+def _contrast(x_BLP: Tensor) -> Tensor:
+    """(B, L, 1) deviation of a patch's pixels from its mean colour, grey levels, with glass's noise as the least."""
+    x_BLP = x_BLP.float()
+    power = x_BLP.pow(2).mean(dim=-1, keepdim=True)
+    colour = x_BLP.unflatten(-1, (3, -1)).mean(dim=-1).pow(2).mean(dim=-1, keepdim=True)
+    return ((power - colour).clamp_min(0) + NOISE_LEVELS**2).sqrt()
 
 
 class EmbeddingTokens(nn.Module):
@@ -44,5 +65,5 @@ class EmbeddingTokens(nn.Module):
 def build_input(source: PixelInput | EmbeddingInput, width: int) -> PixelTokens | EmbeddingTokens:
     """Build the module for a configured source of tokens."""
     if isinstance(source, PixelInput):
-        return PixelTokens(source.patch_px, width)
+        return PixelTokens(source, width)
     return EmbeddingTokens(source.dim, width)

@@ -34,8 +34,8 @@ def run(config: PretrainConfig) -> Path:
             where="batch_size",
             fix="lower batch_size or raise regions_per_slide",
         )
-    folder = open_run(config, "pretrain")
-    result = folder / "encoder.safetensors"
+    result = config.out / "encoder.safetensors"
+    folder = open_run(config, "pretrain", result)
     if not result.exists():
         module = DinoModule(config)
         load_weights(module, fit(module, region_loader(config, stores), config, folder))

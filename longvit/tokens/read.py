@@ -19,16 +19,38 @@ def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> Toke
     Raises:
         StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.
     """
+    require_fit(store, source)
     if isinstance(source, PixelInput):
         x, rc = _pixel_tokens(store, source.patch_px)
     else:
-        x, rc = _embeddings(store, source), store.rc
+        x, rc = store.embeddings(source.encoder).astype(np.float32), store.rc
     order = raster_order(rc)
     return TokenBatch(
         x=torch.from_numpy(x[order])[None],
         rc_BL2=torch.from_numpy(rc[order].astype(np.int64))[None],
         mask_BL=torch.ones(1, len(order), dtype=torch.bool),
     )
+
+
+def require_fit(store: PatchStore, source: PixelInput | EmbeddingInput) -> None:
+    """Refuse a store that cannot give the tokens an encoder reads, without reading its pixels.
+
+    Raises:
+        StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.
+    """
+    if isinstance(source, PixelInput):
+        if store.tile_st % source.patch_px:
+            raise StoreError(
+                f"patches of {source.patch_px} pixels do not divide tiles of {store.tile_st}",
+                where=store.path,
+                fix="set encoder.input.patch_px to a divisor of the tile side, or tile with another --tile-px",
+            )
+    elif (width := store.embeddings(source.encoder).shape[1]) != source.dim:
+        raise StoreError(
+            f"embeddings/{source.encoder} are {width} wide, the encoder expects {source.dim}",
+            where=store.path,
+            fix=f"set encoder.input.dim to {width}",
+        )
 
 
 def patchify(
@@ -42,25 +64,8 @@ def patchify(
 
 
 def _pixel_tokens(store: PatchStore, patch_px: int) -> tuple[np.ndarray, np.ndarray]:
-    if store.tile_st % patch_px:
-        raise StoreError(
-            f"patches of {patch_px} pixels do not divide tiles of {store.tile_st}",
-            where=store.path,
-            fix="set encoder.input.patch_px to a divisor of the tile side, or tile with another --tile-px",
-        )
     patches = patchify(store.read_tiles(np.arange(len(store))), patch_px)
     side = patches.shape[1]
     within = np.stack(np.mgrid[0:side, 0:side], axis=-1)  # (side, side, 2)
     rc = store.rc[:, None, None, :] * side + within
     return patches.reshape(-1, patches.shape[-1]), rc.reshape(-1, 2)
-
-
-def _embeddings(store: PatchStore, source: EmbeddingInput) -> np.ndarray:
-    x = store.embeddings(source.encoder)
-    if x.shape[1] != source.dim:
-        raise StoreError(
-            f"embeddings/{source.encoder} are {x.shape[1]} wide, the encoder expects {source.dim}",
-            where=store.path,
-            fix=f"set encoder.input.dim to {x.shape[1]}",
-        )
-    return x.astype(np.float32)

@@ -97,11 +97,16 @@ def test_bfloat16_stays_near_float32(random_slide, how):
     assert (near.float() - exact).norm() < 0.03 * exact.norm()
 
 
-def test_linear_weights_start_with_the_standard_deviation_that_the_paper_means():
+def test_linear_weights_start_as_magneto_starts_them():
     layer = LongViT(PRESETS["longvit_small_1024"]).encoder.layers[3]
     subln_gain = 1.7827  # sqrt(ln 24), Magneto's for 12 layers
-    for module, std in ((layer.self_attn.q_proj, 0.02), (layer.ffn.fc2, 0.02 * subln_gain)):
-        assert module.weight.std().item() == pytest.approx(std, rel=0.01)
+    for module, gain in (
+        (layer.self_attn.q_proj, 1),
+        (layer.self_attn.v_proj, subln_gain),
+        (layer.ffn.fc2, subln_gain),
+    ):
+        xavier = (2 / sum(module.weight.shape)) ** 0.5
+        assert module.weight.std().item() == pytest.approx(gain * xavier, rel=0.01)
         assert not module.bias.any()
 
 

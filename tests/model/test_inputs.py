@@ -23,7 +23,7 @@ def test_flattened_patches_are_channel_row_column(slide):
 
 
 def test_a_patch_of_mid_grey_gives_the_bias():
-    source = PixelTokens(patch_px=2, width=4)
+    source = PixelTokens(PixelInput(patch_px=2), width=4)
     grey = torch.tensor([[[127] * 12, [128] * 12]], dtype=torch.uint8)  # as near above 0.5 as below
     mean = source(TokenBatch(grey, torch.zeros(1, 2, 2).long(), torch.ones(1, 2).bool())).mean(1)
     assert_close(mean[0], source.proj.bias.detach(), rtol=0, atol=1e-6)

@@ -1,0 +1,124 @@
+"""What is wrong with settings, in sentences: the setting as the user wrote it, and what it should be."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from preprocessing.errors import ConfigError
+
+Names = tuple[str, ...]
+"""A setting by the names that lead to it: ("tissue", "mask_um")."""
+
+
+def as_key(names: Names) -> str:
+    """How YAML's readers write a setting: `tissue.mask_um`."""
+    return ".".join(names)
+
+
+def as_flag(names: Names) -> str:
+    """How the command line writes a setting: `--tissue.mask-um`."""
+    return "--" + as_key(names).replace("_", "-")
+
+
+def refused(
+    problems: Sequence[Mapping[str, Any]],
+    kind: type[BaseModel],
+    fix: str,
+    place: Callable[[Names], tuple[str, list[str]]],
+) -> ConfigError:
+    """One error that names every setting which pydantic refused, without pydantic's jargon.
+
+    Args:
+        problems: Its `ValidationError.errors()`.
+        kind: The config class.
+        fix: What the user does about it.
+        place: The names of a setting -> how the user wrote it, and where.
+    """
+    sentences: list[str] = []
+    places: dict[str, None] = {}
+    for problem in problems:
+        names, holders = _locate(kind, problem["loc"])
+        written, where = place(names)
+        places |= dict.fromkeys(where)
+        sentences.append(_sentence(problem, names, written, kind, holders))
+    return ConfigError("; ".join(sentences), where=" and ".join(places), fix=fix)
+
+
+def no_such_setting(written: str, known: Iterable[str]) -> str:
+    """The sentence for a name that does not exist, with the closest that does.
+
+    >>> no_such_setting("--slide", ["--slides", "--out"])
+    'there is no setting --slide; did you mean --slides?'
+    """
+    return f"there is no setting {written}" + did_you_mean(written, known)
+
+
+def did_you_mean(written: str, known: Iterable[str]) -> str:
+    """The end of a sentence that names the closest of the known names; empty if none is close."""
+    close = difflib.get_close_matches(written, known, n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def all_settings(kind: type[BaseModel]) -> Iterator[Names]:
+    """Every setting of a config class, the groups and what is in them."""
+    for name, field in kind.model_fields.items():
+        yield (name,)
+        for group in _groups(field.annotation):
+            yield from ((name, *rest) for rest in all_settings(group))
+
+
+def _groups(annotation: object) -> list[type[BaseModel]]:
+    """The config classes that a field can hold."""
+    return [c for c in (annotation, *get_args(annotation)) if inspect.isclass(c) and issubclass(c, BaseModel)]
+
+
+def _tag(group: type[BaseModel]) -> str | None:
+    """What `kind` says of the classes of a union."""
+    return group.model_fields["kind"].default if "kind" in group.model_fields else None
+
+
+def _locate(kind: type[BaseModel], loc: Sequence[int | str]) -> tuple[Names, list[type[BaseModel]]]:
+    """Pydantic's place without indices and the tags of unions, and the classes that its last name can belong to."""
+    names: list[str] = []
+    holders, inside = [kind], [kind]
+    for part in loc:
+        tagged = [group for group in inside if part == _tag(group)]
+        if tagged:
+            inside = tagged
+        elif isinstance(part, str):
+            names.append(part)
+            holders = inside
+            fields = [group.model_fields[part] for group in inside if part in group.model_fields]
+            inside = _groups(fields[0].annotation) if fields else []
+    return tuple(names), holders
+
+
+def _sentence(
+    problem: Mapping[str, Any], names: Names, written: str, kind: type[BaseModel], holders: list[type[BaseModel]]
+) -> str:
+    match problem["type"]:
+        case "missing":
+            return f"{written} is missing"
+        case "extra_forbidden":
+            return _stranger(names, written, kind, holders)
+        case "union_tag_invalid" | "union_tag_not_found":
+            groups = _groups(holders[0].model_fields[names[-1]].annotation)
+            return f"{written}.kind should say which: {', '.join(str(_tag(group)) for group in groups)}"
+        case "model_type" | "model_attributes_type":
+            should = "should be a group of settings"
+        case "value_error":
+            sentence = problem["msg"].removeprefix("Value error, ")
+            return f"{written}: {sentence}" if names else sentence
+        case _:
+            should = problem["msg"].removeprefix("Input ").split(", unable")[0]
+    return f"{written} {should}, got {problem['input']!r}"
+
+
+def _stranger(names: Names, written: str, kind: type[BaseModel], holders: list[type[BaseModel]]) -> str:
+    known = list(all_settings(kind))
+    if names in known:  # of another class of the same union
+        return f"{written} is no setting where kind is {_tag(holders[0])}"
+    return no_such_setting(written, map(as_flag if written.startswith("--") else as_key, known))

@@ -1,0 +1,81 @@
+"""One list of dependencies: pyproject.toml. What else names them agrees with it."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+
+import pytest
+import yaml
+
+NOT_IMPORTED = {
+    "openslide-bin": "the library behind openslide-python",
+    "torchvision": "lightly and timm import it, and its build must be of the same index as torch's",
+}
+
+
+def plain(name: str) -> str:
+    """The name of a distribution as indices compare it, without versions and extras."""
+    return re.split(r"[\[<>=!~; ]", name, maxsplit=1)[0].lower().replace("_", "-")
+
+
+@pytest.fixture(scope="module")
+def project(root) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def imported(trees) -> set[str]:
+    """Distributions that the two packages import, anywhere in a file."""
+    names = set()
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "imports are absolute"
+                names.add(node.module.split(".")[0])
+    outside = names - sys.stdlib_module_names - {"longvit", "preprocessing"}
+    owner = packages_distributions()
+    return {plain(owner[name][0]) for name in outside}
+
+
+def test_what_is_imported_is_declared(project, imported):
+    assert imported - {plain(name) for name in project["dependencies"]} == set()
+
+
+def test_what_is_declared_is_imported(project, imported):
+    assert {plain(name) for name in project["dependencies"]} - imported == set(NOT_IMPORTED)
+
+
+def test_the_constraints_name_every_dependency_once(root, project):
+    lines = (root / ".ci" / "constraints.txt").read_text().split()
+    named = [plain(line) for line in lines]
+    declared = project["dependencies"] + project["optional-dependencies"]["test"]
+    assert {plain(name) for name in declared} - set(named) == set()
+    assert len(named) == len(set(named))
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in lines)
+
+
+def test_the_conda_environment_has_no_list_of_its_own(root, project):
+    environment = yaml.safe_load((root / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert environment["name"] == project["name"]
+    assert conda == [f"python {project['requires-python']}", "pip"]
+    assert pip == {"pip": ["-e .[all]"]}
+    assert project["optional-dependencies"]["all"] == ["longvit[test]"]
+
+
+def test_the_readme_names_the_two_commands_of_the_makefile(root):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    for target in ("demo", "test"):
+        assert f"make {target}" in text
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_version_is_written_once(project):
+    import longvit
+
+    assert longvit.__version__ == project["version"]

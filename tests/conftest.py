@@ -1,0 +1,132 @@
+"""What all tests share: one thread, no deadlines, and a cohort of stores small enough to train on in a second."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import settings
+
+from longvit.config import EncoderConfig, PixelInput
+from preprocessing.frames import l0_from_rc
+from preprocessing.jpeg import Jpeg
+from preprocessing.schema import Source, StoreAttributes
+from preprocessing.store import PatchStore, open_store, write_store
+
+settings.register_profile("longvit", deadline=None)  # a busy machine is no failure
+settings.load_profile("longvit")
+
+TILE = 64
+GRID = (4, 5)
+DYES = {"LUAD": (222, 150, 190), "LUSC": (150, 110, 200)}
+
+
+@dataclass(frozen=True)
+class TinyCohort:
+    """12 patients, two of them with two slides, in two folds."""
+
+    stores: Path
+    table: Path
+    splits: Path
+    slides: dict[str, list[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def textured(side: int, dye: tuple[int, int, int], seed: int) -> np.ndarray:
+    """A square of tissue with detail down to the pixel, RGB uint8."""
+    rng = np.random.default_rng(seed)
+    nuclei = cv2.GaussianBlur(rng.random((side, side)).astype(np.float32), (0, 0), 2)
+    nuclei = (nuclei - nuclei.mean()) / nuclei.std()
+    image = np.where(nuclei[..., None] > 0.7, (110, 60, 140), dye).astype(np.float32)
+    return (image + rng.normal(0, 6, (side, side, 1))).clip(0, 255).astype(np.uint8)
+
+
+def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndarray, **changes) -> Path:
+    """A store of the given tiles at the given places of the grid; `tissue` and attributes may be changed."""
+    tile_st, side_l0 = tiles.shape[1], 2.0 * tiles.shape[1]
+    grid_shape = tuple(changes.pop("grid_shape", GRID))
+    arrays = {"rc": rc.astype(np.int32), "xy_l0": l0_from_rc(rc, side_l0)}
+    arrays["tissue"] = np.asarray(changes.pop("tissue", np.ones(len(rc))), np.float32)
+    overview = np.full((grid_shape[0] * 8, grid_shape[1] * 8, 3), 240, np.uint8)
+    arrays |= {"overview": overview, "overview_mask": np.ones(overview.shape[:2], np.uint8)}
+    known = {"slide_id": slide_id, "source": Source(name=f"{slide_id}.svs", size=1, sha256="0"), "vendor": "aperio"}
+    known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "tile_st": tile_st, "side_l0": side_l0}
+    known |= {"size_l0": (int(grid_shape[1] * side_l0), int(grid_shape[0] * side_l0)), "grid_shape": grid_shape}
+    known |= {"config": {}, "versions": {}}
+    jpeg, path = Jpeg(level=90, subsampling="444"), folder / f"{slide_id}.zarr"
+    jpegs = (jpeg.encode_image(tile) for tile in tiles)
+    write_store(path, jpegs, arrays, StoreAttributes(**known | changes), jpeg=jpeg, shard_tiles=4)
+    return path
+
+
+@pytest.fixture
+def save_store(tmp_path) -> Callable[..., PatchStore]:
+    """(slide_id, rc, tiles=None, **changes) -> the store in tmp_path, with random tiles where none are given."""
+
+    def save(slide_id: str, rc: list[list[int]], tiles: np.ndarray | None = None, **changes) -> PatchStore:
+        if tiles is None:
+            tiles = np.stack([textured(TILE, DYES["LUAD"], seed) for seed in range(len(rc))])
+        return open_store(write_tiny_store(tmp_path, slide_id, np.array(rc), tiles, **changes))
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory) -> TinyCohort:
+    """Patients `P00` to `P11`, classes in turn, two thirds with an observed event; read only."""
+    root = tmp_path_factory.mktemp("cohort")
+    rng = np.random.default_rng(0)
+    slides, rows = {}, []
+    for i in range(12):
+        case, label = f"P{i:02d}", ("LUAD", "LUSC")[i % 2]
+        slides[case] = [f"{case}-{k}" for k in range(2 if i in (2, 7) else 1)]
+        target = {"oncotree_code": label, "survival_months": 3.5 * (1 + i // 2), "censorship": int(i % 3 == 0)}
+        rows += [{"case_id": case, "slide_id": f"{slide}.svs"} | target for slide in slides[case]]
+        for slide in slides[case]:
+            places = rng.permutation(GRID[0] * GRID[1])[: rng.integers(4, 7)]
+            rc = np.stack(np.divmod(np.sort(places), GRID[1]), axis=1)
+            tiles = np.stack([textured(TILE, DYES[label], int(rng.integers(1 << 30))) for _ in rc])
+            write_tiny_store(root / "stores", slide, rc, tiles)
+    pd.DataFrame(rows).to_csv(root / "dataset.csv", index=False)
+    (root / "splits").mkdir()
+    cases = list(slides)
+    for k, test in enumerate((cases[:4], cases[4:8])):
+        rest = [case for case in cases if case not in test]
+        columns = {"train": rest[2:], "val": rest[:2], "test": test}
+        table = pd.DataFrame(
+            {part: pd.Series([s for c in names for s in slides[c]]) for part, names in columns.items()}
+        )
+        table.to_csv(root / "splits" / f"splits_{k}.csv")
+    return TinyCohort(root / "stores", root / "dataset.csv", root / "splits", slides)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> EncoderConfig:
+    """An encoder of a few thousand weights, with every random layer switched on."""
+    return EncoderConfig(
+        input=PixelInput(patch_px=16),
+        width=16,
+        depth=2,
+        heads=2,
+        segment_lengths=(16, 64),
+        dilation_ratios=(1, 2),
+        dropout=0.1,
+        drop_path=0.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def tcga() -> Path:
+    """The published TCGA tables and splits, outside of the repository."""
+    folder = Path(__file__).parents[1] / ".." / "shared" / "data" / "tcga"
+    if not folder.is_dir():
+        pytest.skip("the published TCGA tables are not beside this checkout (../shared/data/tcga)")
+    return folder

@@ -1,0 +1,161 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from longvit.config import ViewsConfig
+from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views, draw_region, tissue_share
+from longvit.tokens.dataset import find_stores
+from preprocessing.store import PatchStore
+
+PATCH = 16
+
+
+class FakeStore(PatchStore):
+    """What `draw_region` looks at, without a file: a grid of 4 x 5 tiles of 64 pixels."""
+
+    rc = tissue = None
+
+    def __init__(self, rc: list[list[int]], tissue: list[float]) -> None:
+        super().__init__(Path("none"), {"slide_id": "none", "mpp": 0.5, "tile_st": 64, "grid_shape": (4, 5)})
+        self.rc, self.tissue = np.array(rc, np.int32), np.array(tissue, np.float32)
+
+
+def equal(a, b) -> bool:
+    return all(
+        torch.equal(x, y)
+        for one, other in zip(a, b, strict=True)
+        for x, y in ((one.x, other.x), (one.rc_BL2, other.rc_BL2), (one.mask_BL, other.mask_BL))
+    )
+
+
+@pytest.fixture
+def dataset(cohort, views) -> RegionDataset:
+    return RegionDataset(list(find_stores(cohort.stores).values()), views, PATCH, regions_per_slide=2, seed=3)
+
+
+def test_a_draw_is_two_global_crops_and_then_the_local_ones(dataset):
+    assert len(dataset) == 28
+    lengths = [view.lengths.tolist() for view in dataset[0]]
+    assert lengths == [[16], [16], [4], [4]]
+
+
+@given(draw=st.integers(0, 10_000))
+def test_a_draw_depends_on_seed_and_number_alone(cohort, draw):
+    views = ViewsConfig(region_px=128, global_px=64, local_px=32, local_views=1)
+    stores = list(find_stores(cohort.stores).values())
+    one, same, other = (RegionDataset(stores, views, PATCH, 1, seed) for seed in (3, 3, 4))
+    same[draw // 2]  # what was drawn before leaves no trace
+    assert equal(one[draw], same[draw])
+    assert not equal(one[draw], other[draw])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(dataset):
+    def batches(workers: int) -> list:
+        sampler = DrawSampler(8, seed=0)
+        return list(DataLoader(dataset, 4, sampler=sampler, num_workers=workers, collate_fn=collate_views))
+
+    assert all(equal(one, other) for one, other in zip(batches(0), batches(2), strict=True))
+
+
+def test_draws_go_round_the_slides(save_store, views):
+    stores = [
+        save_store(f"s{i}", [[0, 0]], np.full((1, 64, 64, 3), 60 * i, np.uint8), grid_shape=(1, 1)) for i in (1, 2, 3)
+    ]
+    plain = views.model_copy(update={"stain_jitter": 0.0, "blur_probability": 0.0, "region_px": 64, "global_px": 64})
+    dataset = RegionDataset([store.path for store in stores], plain, PATCH, 2, 0)
+    assert [round(float(dataset[i][0].x.float().mean()) / 60) for i in range(6)] == [1, 2, 3, 1, 2, 3]
+
+
+def test_crops_of_one_region_get_unrelated_places(save_store, views):
+    # Crops as large as their region show the same pixels, so places that followed the pixels would be equal.
+    store = save_store("slide", [[row, column] for row in range(4) for column in range(5)])
+    whole = views.model_copy(update={"region_px": 64, "global_px": 64, "local_px": 64, "local_views": 0})
+    dataset = RegionDataset([store.path], whole, PATCH, 200, 0)
+    corners = np.array([[view.rc_BL2[0, 0].tolist() for view in dataset[i]] for i in range(200)])
+    for axis, places in ((0, 13), (1, 17)):  # a grid of 16 x 20 tokens has room for 4 x 4 of them at these
+        assert set(corners[:, :, axis].ravel()) == set(range(places))
+        assert abs(np.corrcoef(corners[:, 0, axis], corners[:, 1, axis])[0, 1]) < 0.2
+
+
+def test_the_tokens_of_a_crop_are_neighbours_on_the_grid_of_the_slide(dataset):
+    for view in dataset[5]:
+        side = int(view.lengths) ** 0.5
+        rc = view.rc_BL2[0]
+        assert (rc - rc[0]).tolist() == [[i, j] for i in range(int(side)) for j in range(int(side))]
+        assert (rc >= 0).all()
+        assert (rc < torch.tensor([16, 20])).all()
+
+
+def test_a_crop_shows_pixels_of_the_slide_not_rescaled(save_store, views):
+    x, y = np.meshgrid(np.arange(64), np.arange(64))
+    ramp = np.stack([2 * x, 2 * y, np.zeros_like(x)], axis=-1).astype(np.uint8)[None]
+    plain = views.model_copy(update={"region_px": 64, "stain_jitter": 0.0, "blur_probability": 0.0})
+    store = save_store("slide", [[0, 0]], ramp, grid_shape=(1, 1))
+    dataset = RegionDataset([store.path], plain, PATCH, 50, 0)
+    for i in range(50):
+        patch = dataset[i][2].x[0, 0].reshape(3, PATCH, PATCH)[:2].double()
+        steps = [float(patch.diff(dim=axis).mean(dim=(1, 2)).abs().max()) for axis in (1, 2)]
+        assert steps == pytest.approx([2, 2], abs=0.3)  # two levels a pixel along both axes, however it is turned
+
+
+shares = st.lists(st.floats(0, 1), min_size=4, max_size=4)
+
+
+@given(tissue=shares, min_tissue=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_region_is_the_first_tried_with_enough_tissue_or_else_the_best(tissue, min_tissue, seed):
+    store, rng = FakeStore([[0, 0], [1, 1], [2, 3], [3, 0]], tissue), np.random.default_rng(seed)
+    tried = [tissue_share(store, draw_region(store, 128, 0.0, rng), 128) for _ in range(100)]
+    share = tissue_share(store, draw_region(store, 128, min_tissue, np.random.default_rng(seed)), 128)
+    assert share == next((one for one in tried if one >= min_tissue), max(tried))
+
+
+@given(side=st.integers(1, 400), seed=st.integers(0, 99))
+def test_a_region_stays_inside_of_the_slide_as_far_as_the_slide_is_large_enough(side, seed):
+    corner = draw_region(FakeStore([[0, 0], [3, 4]], [1, 1]), side, 0.5, np.random.default_rng(seed))
+    width, height = 5 * 64, 4 * 64
+    assert 0 <= corner[0] <= max(0, width - side)
+    assert 0 <= corner[1] <= max(0, height - side)
+
+
+@given(tissue=shares, x=st.integers(-64, 400), y=st.integers(-64, 400), side=st.integers(1, 300))
+def test_the_share_of_tissue_is_that_of_a_map_with_every_pixel(tissue, x, y, side):
+    store = FakeStore([[0, 0], [1, 1], [2, 3], [3, 0]], tissue)
+    share_of_pixel = np.zeros((1000, 1000))
+    for (row, column), share in zip(store.rc, tissue, strict=True):
+        share_of_pixel[200 + row * 64 : 264 + row * 64, 200 + column * 64 : 264 + column * 64] = share
+    expected = share_of_pixel[200 + y : 200 + y + side, 200 + x : 200 + x + side].mean()
+    assert tissue_share(store, np.array([x, y]), side) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_lies_outside_of_a_small_slide_is_white(save_store, views):
+    store = save_store("slide", [[0, 0]], np.zeros((1, 64, 64, 3), np.uint8), grid_shape=(1, 1))
+    plain = views.model_copy(update={"stain_jitter": 0.0, "blur_probability": 0.0, "global_px": 128})
+    pixels = RegionDataset([store.path], plain, PATCH, 1, 0)[0][0].x.float()
+    assert float((pixels == 255).float().mean()) == 0.75
+
+
+@given(length=st.integers(1, 50), seed=st.integers(0, 99), epoch=st.integers(0, 99))
+def test_every_epoch_draws_each_of_its_own_numbers_once(length, seed, epoch):
+    sampler = DrawSampler(length, seed)
+    sampler.set_epoch(epoch)
+    assert len(sampler) == length
+    assert sorted(sampler) == list(range(epoch * length, (epoch + 1) * length))
+    assert list(sampler) == list(sampler)
+
+
+def test_the_order_of_draws_is_new_in_every_epoch():
+    sampler = DrawSampler(50, 0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert [i - 50 for i in sampler] != first
+
+
+def test_views_are_collated_view_by_view(dataset):
+    batches = collate_views([dataset[0], dataset[1], dataset[2]])
+    assert [batch.lengths.tolist() for batch in batches] == [[16] * 3, [16] * 3, [4] * 3, [4] * 3]
+    assert torch.equal(batches[2].x[1], dataset[1][2].x[0])
