@@ -280,10 +280,12 @@ class DemoConfig(StageConfig):
     """Folder for slides, stores, runs and the report."""
     configs: Path | None = None
     """Folder of the settings (`pretrain.yaml`, ...); default: the shipped `tiny` ones."""
+    cohort: Path | None = None
+    """A cohort to run the line on instead: a folder with `slides/`, `dataset.csv` and `splits/`."""
     patients: PositiveInt = 40
-    """Patients in the cohort."""
+    """Patients in the cohort that is made."""
     seed: NonNegativeInt = 0
-    """Seed of the cohort."""
+    """Seed of the cohort that is made."""
 
 
 class EvaluateConfig(StageConfig):

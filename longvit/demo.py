@@ -1,12 +1,12 @@
 """Verb `demo`: the whole line on a cohort that it makes itself, through the same functions a user calls."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import preprocessing.tile as tiling
 from rich.console import Console
 from rich.progress import Progress
 
@@ -14,10 +14,12 @@ import longvit.evaluation.run as evaluation
 import longvit.explanation.run as explanation
 import longvit.finetuning.run as finetuning
 import longvit.pretraining.run as pretraining
+import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
 from longvit.evaluation.report import summary_table
+from longvit.runs import write_atomically
 from longvit.settings import load_yaml
-from preprocessing.synthetic import Cohort, make_cohort
+from preprocessing.synthetic import make_cohort
 
 TASKS = ("subtype", "survival")
 
@@ -29,11 +31,13 @@ def run(config: DemoConfig) -> Path:
         `report.html`, with subtyping and survival on held-out patients beside shuffled labels.
     """
     console, out, settings = Console(), config.out, config.configs or shipped_configs() / "tiny"
-    with stage(console, "cohort: slides with planted subtype and hazard"):
-        cohort = _cohort(config, console)
+    cohort = config.cohort
+    if cohort is None:
+        with stage(console, "cohort: slides with planted subtype and hazard"):
+            cohort = _make_cohort(config, console)
     with stage(console, "tile: slides -> stores"):
         tile = load_yaml(settings / "tile.yaml", TileConfig)
-        tiling.run(tile.model_copy(update={"slides": cohort.slides, "out": out / "stores"}))
+        tiling.run(tile.model_copy(update={"slides": cohort / "slides", "out": out / "stores"}))
     with stage(console, "pretrain: stores -> encoder (DINO, no labels)"):
         pretrain = load_yaml(settings / "pretrain.yaml", PretrainConfig)
         paths = {"stores": out / "stores", "out": out / "pretrain"}
@@ -43,7 +47,7 @@ def run(config: DemoConfig) -> Path:
         with stage(console, f"finetune and evaluate: {task}"):
             finetune = load_yaml(settings / f"finetune_{task}.yaml", FinetuneConfig)
             paths = {"stores": out / "stores", "checkpoint": encoder, "out": out / task}
-            paths |= {"table": cohort.dataset, "splits": cohort.splits}
+            paths |= {"table": cohort / "dataset.csv", "splits": cohort / "splits"}
             predictions = finetuning.run(finetune.model_copy(update=paths))
             evaluations.append(evaluation.run(EvaluateConfig(predictions=predictions)))
     with stage(console, "explain: one heatmap"):
@@ -71,15 +75,17 @@ def stage(console: Console, name: str) -> Iterator[None]:
     console.print(f"[dim]{time.monotonic() - start:.0f} s[/]")
 
 
-def _cohort(config: DemoConfig, console: Console) -> Cohort:
+def _make_cohort(config: DemoConfig, console: Console) -> Path:
+    """Draw the cohort, unless an equal one lies there already."""
+    folder, drawn = config.out / "cohort", {"patients": config.patients, "seed": config.seed}
+    mark = folder / "drawn.json"
+    if mark.exists() and json.loads(mark.read_text()) == drawn:
+        return folder
     with Progress(console=console) as progress:
         task = progress.add_task("slides", total=None)
-        return make_cohort(
-            config.out / "cohort",
-            patients=config.patients,
-            seed=config.seed,
-            on_slide=lambda slide: progress.update(task, advance=1, description=slide),
-        )
+        make_cohort(folder, **drawn, on_slide=lambda slide: progress.update(task, advance=1, description=slide))
+    write_atomically(mark, json.dumps(drawn))
+    return folder
 
 
 def _explain(out: Path) -> Path:

@@ -10,12 +10,20 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from longvit.config import Device, OptimiserConfig, RunConfig
 
+_NOTES = (
+    ".*does not have many workers.*",
+    ".*number of training batches.*",
+    ".*exists and is not empty.*",  # a run that is taken up again
+    ".*no `val_dataloader`.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
+    ".*`torch.nn.utils.weight_norm` is deprecated.*",  # lightly's DINO head
+)
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -103,9 +111,11 @@ def fit(
     *,
     val_loader: DataLoader | None = None,
     monitor: str | None = None,
-    quiet: bool = False,
-) -> Path:
+    brief: bool = False,
+) -> None:
     """Train for the configured epochs in `folder`, from its last checkpoint if there is one.
+
+    Afterwards the module holds the weights to use: the last epoch's, or those with the smallest `monitor`.
 
     Args:
         module: What is trained.
@@ -113,41 +123,37 @@ def fit(
         config: Seed, device, precision.
         folder: Receives `checkpoints/` and `metrics.csv`.
         val_loader: Batches of the val part.
-        monitor: Metric whose smallest value marks the checkpoint to use; none takes the last epoch's.
-        quiet: Show no progress bar.
-
-    Returns:
-        The checkpoint to use.
+        monitor: A metric of the val part; none takes the last epoch.
+        brief: A fit of seconds: no progress bar, and no checkpoint to go on from.
     """
-    _silence()
-    pl.seed_everything(config.seed, verbose=False)
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints", filename="best", monitor=monitor, save_last=True, enable_version_counter=False
-    )
+    begin(config)
+    module.train()
+    last = folder / "checkpoints" / "last.ckpt"
+    best = ModelCheckpoint(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
+    every = ModelCheckpoint(last.parent, filename=last.stem, enable_version_counter=False)
+    callbacks = [MetricsFile(folder / "metrics.csv")]
+    callbacks += [best] if monitor else []
+    callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
         devices=1,
         precision=_PRECISION[config.precision],
         max_epochs=module.settings.epochs,
         gradient_clip_val=module.settings.clip_norm,
-        callbacks=[checkpoints, MetricsFile(folder / "metrics.csv"), *([] if quiet else [RichProgressBar()])],
-        enable_progress_bar=not quiet,
+        callbacks=callbacks,
+        enable_checkpointing=best in callbacks or every in callbacks,
+        enable_progress_bar=not brief,
         enable_model_summary=False,
         logger=False,
         num_sanity_val_steps=0,
     )
-    last = folder / "checkpoints" / "last.ckpt"
     if last.exists():  # workers begin to read before Lightning tells the sampler its epoch
         done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
         loader.sampler.set_epoch(done)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
-    return Path(checkpoints.best_model_path) if monitor else last
-
-
-def load_weights(module: TrainingModule, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a module; the file is read as tensors, never as a pickle of objects."""
-    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(state)
+    if monitor:
+        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
 
 
 def pick_device(device: Device) -> torch.device:
@@ -158,9 +164,9 @@ def pick_device(device: Device) -> torch.device:
     return accelerator or torch.device("cpu")
 
 
-def _silence() -> None:
-    """Lightning's notes on what our config decides, and on what only its next version can change."""
+def begin(config: RunConfig) -> None:
+    """Seed all random numbers, before a model is made, and hide what libraries say to their developers."""
+    pl.seed_everything(config.seed, verbose=False)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    decided = (".*does not have many workers.*", ".*exists and is not empty.*", ".*number of training batches.*")
-    for message in (*decided, ".*LeafSpec.*is deprecated.*"):
-        warnings.filterwarnings("ignore", message, module="pytorch_lightning")
+    for message in _NOTES:
+        warnings.filterwarnings("ignore", message)

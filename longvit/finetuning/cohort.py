@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ class Cohort:
         slides: Slide ids of each patient.
         targets: A row per patient, by patient id: `label`, or `time` (in the table's unit) and `event` (1 = observed).
         classes: The classes in the order of the model's outputs; empty for survival.
-        left_out: Patients of the table whose class is not among `classes`.
+        left_out: Patients of the table whose class is not among `classes`, and their slides.
     """
 
     slides: dict[str, list[str]]
@@ -72,13 +73,22 @@ def few(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def read_strings(path: Path) -> pd.DataFrame:
+    """A CSV, zipped or not, with every value as it is written.
+
+    Raises:
+        CohortError: It is not CSV.
+    """
+    try:
+        return pd.read_csv(path, dtype=str)
+    except (ValueError, BadZipFile) as error:
+        raise CohortError(f"the table cannot be read as CSV: {error}", where=path, fix="export it as CSV") from None
+
+
 def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise CohortError("the table does not exist", where=path, fix="check the path")
-    try:
-        table = pd.read_csv(path, dtype=str)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CohortError(f"the table cannot be read as CSV: {error}", where=path, fix="export it as CSV") from None
+    table = read_strings(path)
     missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
@@ -86,14 +96,14 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
             where=f"{path}, columns: {few(list(table.columns), 12)}",
             fix="rename the column, or name yours in the config (task.label_column, task.time_column, ...)",
         )
-    empty = table[columns].isna()
-    if empty.any(axis=None):
-        line, column = np.argwhere(empty.to_numpy())[0]
-        raise CohortError(
-            f"{int(empty.any(axis=1).sum())} rows have no {columns[column]}",
-            where=f"{path}, line {line + 2}",
-            fix="fill in the value, or remove the row",
-        )
+    for name in columns:
+        empty = np.flatnonzero(table[name].isna())
+        if len(empty):
+            raise CohortError(
+                f"{len(empty)} of {len(table)} rows have no {name}",
+                where=f"{path}, line {empty[0] + 2}",
+                fix="fill in the value, or remove the row",
+            )
     return table
 
 
@@ -104,7 +114,7 @@ def _subtypes(table: pd.DataFrame, task: SubtypeTask) -> pd.DataFrame:
 def _survival(table: pd.DataFrame, task: CoxTask, path: Path) -> pd.DataFrame:
     columns = [task.time_column, task.censorship_column]
     numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(["time", "censorship"], axis=1)
-    bad = ~(numbers["time"] >= 0) | ~numbers["censorship"].isin([0, 1])
+    bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["censorship"].isin([0, 1])
     if bad.any():
         line = int(np.flatnonzero(bad)[0])
         raise CohortError(
@@ -129,5 +139,6 @@ def _choose_classes(slides: dict[str, list[str]], targets: pd.DataFrame, task: T
             fix="set task.classes to at least two classes of the table",
         )
     chosen = targets[targets["label"].isin(classes)]
-    left_out = frozenset(targets.index.difference(chosen.index))
+    others = targets.index.difference(chosen.index)
+    left_out = frozenset([*others, *(slide for case in others for slide in slides[case])])
     return Cohort({case: slides[case] for case in chosen.index}, chosen, classes, left_out)

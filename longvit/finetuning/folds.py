@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from longvit.finetuning.cohort import Cohort, few, slide_name
+from longvit.finetuning.cohort import Cohort, few, read_strings, slide_name
 from preprocessing.errors import CohortError
 
 PARTS = ("train", "val", "test")
@@ -48,34 +48,35 @@ def read_folds(folder: Path, cohort: Cohort, wanted: tuple[int, ...] | None = No
 
 
 def _read_fold(index: int, path: Path, cohort: Cohort) -> Fold:
-    table = pd.read_csv(path, dtype=str)
+    table = read_strings(path)
     absent = [part for part in PARTS[:2] if part not in table]
     if absent:
         raise CohortError(f"the split has no column {absent[0]}", where=path, fix="add the columns train, val and test")
-    parts = {part: _patients(table[part], path, cohort) if part in table else () for part in PARTS}
+    parts = {part: _patients(table[part], cohort) if part in table else () for part in PARTS}
     _refuse_leaks(parts, path)
+    _refuse_strangers(table, path, cohort)
     for part in PARTS[:2]:
         if not parts[part]:
             raise CohortError(f"no patient of the table is in {part}", where=path, fix="use splits made for this table")
     return Fold(index, **parts)
 
 
-def _patients(names: pd.Series, path: Path, cohort: Cohort) -> tuple[str, ...]:
+def _patients(names: pd.Series, cohort: Cohort) -> tuple[str, ...]:
     """Patients of a column, in its order, whether it names slides or cases."""
-    patient_of, found, unknown = cohort.patient_of, {}, []
-    for name in map(slide_name, names.dropna()):
-        patient = name if name in cohort.slides else patient_of.get(name)
-        if patient is not None:
-            found[patient] = None
-        elif not any(name.startswith(case) for case in cohort.left_out):
-            unknown.append(name)
+    patient_of = cohort.patient_of | {case: case for case in cohort.slides}
+    return tuple(dict.fromkeys(patient_of[name] for name in map(slide_name, names.dropna()) if name in patient_of))
+
+
+def _refuse_strangers(table: pd.DataFrame, path: Path, cohort: Cohort) -> None:
+    known = {*cohort.patient_of, *cohort.slides, *cohort.left_out}
+    names = [name for part in PARTS if part in table for name in map(slide_name, table[part].dropna())]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise CohortError(
-            f"column {names.name} names {len(unknown)} slides or cases that the table does not have: {few(unknown)}",
+            f"the split names {len(unknown)} slides or cases that the table does not have: {few(unknown)}",
             where=path,
             fix="use the table these splits were made from, or remove the names",
         )
-    return tuple(found)
 
 
 def _refuse_leaks(parts: dict[str, tuple[str, ...]], path: Path) -> None:

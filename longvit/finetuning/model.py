@@ -85,7 +85,7 @@ def load_model(path: Path) -> SlideModel:
     """Read a model that `save_model` wrote.
 
     Raises:
-        CheckpointError: No such file, or not a model of ours.
+        CheckpointError: No such file, not a model of ours, or one that this version cannot fill.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -103,8 +103,15 @@ def load_model(path: Path) -> SlideModel:
             where=path,
             fix="give a model.safetensors of `longvit finetune`",
         )
-    settings = json.loads(metadata["longvit_model"])
-    encoder = LongViT(EncoderConfig.model_validate(settings["encoder"]))
-    model = SlideModel(encoder, _TASK.validate_python(settings["task"]), tuple(settings["classes"]))
-    model.load_state_dict(state)
+    try:
+        settings = json.loads(metadata["longvit_model"])
+        encoder = LongViT(EncoderConfig.model_validate(settings["encoder"]))
+        model = SlideModel(encoder, _TASK.validate_python(settings["task"]), tuple(settings["classes"]))
+        model.load_state_dict(state)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            "what the file says of its model does not fit this version, or not its weights",
+            where=path,
+            fix="train the model again with `longvit finetune`",
+        ) from error
     return model.eval()

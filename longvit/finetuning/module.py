@@ -1,6 +1,5 @@
 """The training module of finetuning: windows of patients -> loss."""
 
-import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -9,13 +8,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from longvit.config import CoxTask, FinetuneConfig, SubtypeTask
+from longvit.finetuning.losses import cox_loss
 from longvit.finetuning.model import SlideModel
 from longvit.tokens.batch import TokenBatch
 from longvit.training import TrainingModule
-
-with warnings.catch_warnings():  # importing torchsurv 0.2 calls torch.jit.script, which torch has deprecated
-    warnings.simplefilter("ignore", FutureWarning)
-    from torchsurv.loss.cox import neg_partial_log_likelihood
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,4 @@ def task_loss(outputs: Tensor, window: list[Patient], task: SubtypeTask | CoxTas
         return F.cross_entropy(outputs, labels, label_smoothing=task.label_smoothing)
     event = torch.tensor([patient.event for patient in window], device=outputs.device)
     time = torch.tensor([patient.time for patient in window], device=outputs.device)
-    if not event.any():  # only the val part can be without events; windows of training never are
-        return outputs.sum() * 0.0
-    return neg_partial_log_likelihood(outputs[:, 0].float(), event, time, ties_method="efron")
+    return cox_loss(outputs[:, 0].float(), time, event)

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -28,7 +27,7 @@ from longvit.model import LongViT, load_encoder
 from longvit.runs import open_run
 from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import require_fit, slide_tokens
-from longvit.training import fit, load_weights, pick_device, write_rows
+from longvit.training import begin, fit, pick_device, write_rows
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.store import open_store
 
@@ -49,7 +48,7 @@ def run(config: FinetuneConfig) -> Path:
     for fold in folds:
         check_fold(fold, cohort, config)
     stores = cohort_stores(find_stores(config.stores), cohort, folds, config.stores)
-    pl.seed_everything(config.seed, verbose=False)
+    begin(config)
     encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
     for store in stores.values():
         require_fit(open_store(store), encoder.config.input)
@@ -116,7 +115,7 @@ def train_and_predict(
     folder = config.out / f"fold_{fold.index}" / ("" if shuffle is None else f"shuffled_{shuffle}")
     result = folder / "predictions.csv"
     if result.exists():
-        return pd.read_csv(result, dtype={"patient_id": str, "slide_id": str}).to_dict("records")
+        return pd.read_csv(result, dtype=str, keep_default_na=False).to_dict("records")
     folder.mkdir(parents=True, exist_ok=True)
     targets = cohort.targets if shuffle is None else shuffled_targets(cohort.targets, fold, (config.seed, shuffle))
     train, val = (PatientDataset(part, cohort, targets, read) for part in (fold.train, fold.val))
@@ -126,16 +125,15 @@ def train_and_predict(
     monitor = "val_loss" if config.select == "best_val" else None
     if not config.freeze_encoder:
         print(f"fold {fold.index}" + ("" if shuffle is None else f", shuffled labels {shuffle}"))
-    checkpoint = fit(
+    fit(
         module,
         train_loader(train, config),
         config,
         folder,
         val_loader=whole_loader(val) if monitor else None,
         monitor=monitor,
-        quiet=config.freeze_encoder,
+        brief=config.freeze_encoder,
     )
-    load_weights(module, checkpoint)
     if shuffle is None:
         save_model(folder / "model.safetensors", model)
     rows = [row | {"shuffled": shuffle} for row in predict_fold(module, fold, cohort, read, config)]

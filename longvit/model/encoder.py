@@ -54,9 +54,9 @@ class Encoder(nn.Module):
     """The LongNet blocks. No norm at the end, as in official LongViT: the heads own theirs.
 
     Linear weights start as Magneto (arXiv:2210.06423) and LongNet start them: Xavier-normal, with a gain of
-    sqrt(ln(2 depth)) for value, output and feed-forward projections. Official LongViT ends with a normal distribution of standard
-    deviation 0.0108 instead (0.02 was meant). At its width of 384 that trains; a narrow encoder is then almost linear,
-    and finds no texture.
+    sqrt(ln(2 depth)) for value, output and feed-forward projections. Official LongViT ends with a normal distribution
+    of standard deviation 0.0108 instead (0.02 was meant). At its width of 384 that trains; a narrow encoder is then
+    almost linear, and finds no texture.
     """
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -10,7 +10,7 @@ from longvit.pretraining.dino import DinoModule
 from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views
 from longvit.runs import open_run
 from longvit.tokens.dataset import find_stores
-from longvit.training import fit, load_weights
+from longvit.training import begin, fit
 from preprocessing.errors import ConfigError, StoreError
 from preprocessing.store import open_store
 
@@ -37,8 +37,9 @@ def run(config: PretrainConfig) -> Path:
     result = config.out / "encoder.safetensors"
     folder = open_run(config, "pretrain", result)
     if not result.exists():
+        begin(config)
         module = DinoModule(config)
-        load_weights(module, fit(module, region_loader(config, stores), config, folder))
+        fit(module, region_loader(config, stores), config, folder)
         save_encoder(result, module.teacher.encoder)
     return result
 

@@ -33,7 +33,7 @@ def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> Toke
 
 
 def require_fit(store: PatchStore, source: PixelInput | EmbeddingInput) -> None:
-    """Refuse a store that cannot give the tokens an encoder reads, without reading its pixels.
+    """Refuse a store that cannot give the tokens an encoder reads, before its tiles are read.
 
     Raises:
         StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from longvit.cli import run_command
 from preprocessing.synthetic import Cohort, make_cohort
@@ -87,3 +89,23 @@ def listing() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
         }
 
     return list_below
+
+
+@pytest.fixture(scope="session")
+def save_slide() -> Callable[..., Path]:
+    """(path, mpp=0.5) -> a slide of 1024 x 1024 pixels with tissue in its middle; without mpp it states none."""
+    rng = np.random.default_rng(0)
+    image = np.full((1024, 1024, 3), 243, np.uint8)
+    nuclei = rng.random((512, 512, 1)) > 0.7
+    image[256:768, 256:768] = np.where(nuclei, (110, 60, 140), (222, 150, 190)) + rng.integers(-9, 9, (512, 512, 1))
+
+    def save(path: Path, mpp: float | None = 0.5) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = "Aperio Image Library\n1024x1024 [0,0 1024x1024] (240x240) JPEG/RGB Q=95|AppMag = 20"
+        about += "" if mpp is None else f"|MPP = {mpp}"
+        tifffile.imwrite(
+            path, image, tile=(240, 240), photometric="rgb", compression="jpeg", description=about, metadata=None
+        )
+        return path
+
+    return save

@@ -9,6 +9,7 @@ from longvit.pretraining.dino import Branch, DinoModule, spread
 from longvit.pretraining.views import RegionDataset, collate_views
 from longvit.tokens import TokenBatch
 from longvit.tokens.dataset import find_stores
+from longvit.training import begin
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def batch(cohort, views) -> list[TokenBatch]:
 @pytest.fixture
 def module(config, monkeypatch) -> DinoModule:
     """As at the first of ten steps; what it logs is dropped."""
-    torch.manual_seed(0)
+    begin(config)
     module = DinoModule(config)
     module.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0, current_epoch=0)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
@@ -118,6 +119,7 @@ def test_the_loss_compares_only_different_views(module, batch, monkeypatch):
 
 
 def test_a_branch_gives_one_vector_and_one_projection_for_each_crop(config, batch):
+    begin(config)
     features, projections = Branch(config.encoder, config.objective)(batch[2])
     assert features.shape == (4, config.encoder.width)
     assert projections.shape == (4, config.objective.prototypes)

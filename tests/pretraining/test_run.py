@@ -26,16 +26,18 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def cut_power(monkeypatch, epoch: int) -> None:
-    """Fail at the second batch of an epoch."""
-    step = DinoModule.training_step
+def cut_power(monkeypatch, epoch: int) -> list[int]:
+    """Fail at the second batch of an epoch; the epoch of each batch is listed."""
+    step, epochs = DinoModule.training_step, []
 
     def failing_step(module, views, batch_idx):
+        epochs.append(module.current_epoch)
         if module.current_epoch == epoch and batch_idx == 1:
             raise PowerCut
         return step(module, views, batch_idx)
 
     monkeypatch.setattr(DinoModule, "training_step", failing_step)
+    return epochs
 
 
 def test_a_run_leaves_the_teacher_as_an_encoder_that_loads(config):
@@ -77,7 +79,10 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(config, tmp_path, monkeyp
         with pytest.raises(PowerCut):
             run(config)
     assert not (config.out / "encoder.safetensors").exists()
-    resumed = load_file(run(config))
+    with monkeypatch.context() as patch:
+        epochs = cut_power(patch, 99)
+        resumed = load_file(run(config))
+    assert min(epochs) == epoch  # no finished epoch is done again
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert (config.out / "metrics.csv").read_text() == (undisturbed.out / "metrics.csv").read_text()
 

@@ -1,0 +1,150 @@
+import pandas as pd
+import pytest
+
+from longvit.config import CoxTask, SubtypeTask
+from longvit.finetuning.cohort import few, read_cohort, slide_name
+from preprocessing.errors import CohortError
+
+
+def put(row: int, column: str, value: str | None):
+    def change(rows: pd.DataFrame) -> pd.DataFrame:
+        rows.loc[row, column] = value
+        return rows
+
+    return change
+
+
+def test_a_table_of_slides_becomes_patients_with_their_slides_and_class(table):
+    cohort = read_cohort(table(), SubtypeTask())
+    assert cohort.slides == {"A": ["A-1", "A-2"], "B": ["B-1"], "C": ["C-1"]}
+    assert cohort.targets["label"].to_dict() == {"A": "LUAD", "B": "LUSC", "C": "LUAD"}
+    assert cohort.classes == ("LUAD", "LUSC")
+    assert cohort.patient_of == {"A-1": "A", "A-2": "A", "B-1": "B", "C-1": "C"}
+    assert cohort.left_out == frozenset()
+
+
+def test_an_event_is_where_censorship_is_0(table):
+    cohort = read_cohort(table(), CoxTask())
+    assert cohort.targets["event"].to_dict() == {"A": 1, "B": 0, "C": 1}
+    assert cohort.targets["time"].to_dict() == {"A": 10.5, "B": 3.0, "C": 7.0}
+    assert cohort.classes == ()
+
+
+def test_classes_are_in_the_order_asked_for_and_patients_of_others_are_left_out(table):
+    path = table(lambda rows: pd.concat([rows, rows[2:3].assign(case_id="D", slide_id="D-1", oncotree_code="MESO")]))
+    cohort = read_cohort(path, SubtypeTask(classes=("LUSC", "LUAD")))
+    assert cohort.classes == ("LUSC", "LUAD")
+    assert set(cohort.slides) == set(cohort.targets.index) == {"A", "B", "C"}
+    assert cohort.left_out == {"D", "D-1"}
+
+
+def test_columns_may_have_other_names(table):
+    path = table(lambda rows: rows.rename(columns={"oncotree_code": "kind", "survival_months": "t", "censorship": "c"}))
+    assert read_cohort(path, SubtypeTask(label_column="kind")).classes == ("LUAD", "LUSC")
+    assert read_cohort(path, CoxTask(time_column="t", censorship_column="c")).targets["time"]["C"] == 7
+
+
+def test_a_zipped_table_is_read_as_it_is(table):
+    zipped, plain = (read_cohort(table(name=name), CoxTask()) for name in ("table.csv.zip", "table.csv"))
+    assert zipped.slides == plain.slides
+    assert zipped.targets.equals(plain.targets)
+
+
+def test_ids_that_look_like_numbers_stay_as_they_are(table):
+    path = table(lambda rows: rows.assign(case_id=["007", "007", "08", "1e5"]))
+    assert list(read_cohort(path, SubtypeTask()).slides) == ["007", "08", "1e5"]
+
+
+REFUSED = [
+    (lambda rows: rows.drop(columns="case_id"), "no column case_id$"),
+    (lambda rows: rows.drop(columns=["slide_id", "oncotree_code"]), "no column slide_id nor oncotree_code"),
+    (put(2, "oncotree_code", None), "1 of 4 rows have no oncotree_code"),
+    (put(1, "slide_id", None), "1 of 4 rows have no slide_id"),
+    (put(1, "slide_id", "A-1"), "slides stand in two rows: A-1"),
+    (put(1, "oncotree_code", "LUSC"), "contradict each other in oncotree_code: A"),
+    (lambda rows: rows.assign(oncotree_code="LUAD"), "there is one class: LUAD"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=[sentence for _, sentence in REFUSED])
+def test_a_table_that_cannot_be_used_for_subtyping_is_refused(table, change, sentence):
+    path = table(change)
+    with pytest.raises(CohortError, match=f"(?m){sentence}") as error:
+        read_cohort(path, SubtypeTask())
+    assert str(path) in str(error.value.where)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "found"),
+    [
+        (2, "survival_months", "soon", "soon and 1"),
+        (2, "survival_months", "-1", "-1 and 1"),
+        (2, "survival_months", "inf", "inf and 1"),
+        (3, "censorship", "2", "7 and 2"),
+        (3, "censorship", "no", "7 and no"),
+    ],
+)
+def test_an_impossible_time_or_censorship_is_refused_with_its_line(table, row, column, value, found):
+    with pytest.raises(CohortError, match=f"found {found}") as error:
+        read_cohort(table(put(row, column, value)), CoxTask())
+    assert str(error.value.where).endswith(f"line {row + 2}")
+
+
+def test_an_empty_value_is_refused_with_its_line(table):
+    with pytest.raises(CohortError) as error:
+        read_cohort(table(put(2, "survival_months", None)), CoxTask())
+    assert str(error.value.where).endswith("line 4")
+
+
+def test_two_times_of_one_patient_are_refused(table):
+    with pytest.raises(CohortError, match="contradict each other in survival_months, censorship: A"):
+        read_cohort(table(put(1, "survival_months", "11")), CoxTask())
+
+
+def test_a_class_that_the_table_lacks_is_refused_with_those_it_has(table):
+    with pytest.raises(CohortError, match="no patient of class MESO") as error:
+        read_cohort(table(), SubtypeTask(classes=("LUAD", "MESO")))
+    assert "classes LUAD, LUSC" in str(error.value.where)
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CohortError, match="the table does not exist"):
+        read_cohort(tmp_path / "none.csv", CoxTask())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("empty.csv", b""), ("binary.csv", b"\xff\xfe\x00\x80"), ("ragged.csv", b"a,b\n1,2,3,4\n1\n"), ("no.zip", b"x")],
+)
+def test_a_file_that_is_not_csv_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CohortError, match=r"cannot be read as CSV|no column"):
+        read_cohort(tmp_path / name, CoxTask())
+
+
+def test_a_slide_name_loses_its_file_ending_and_nothing_else():
+    assert [slide_name(name) for name in ("a.svs", "a.ndpi", "a.b", "a.svs.1", "svs")] == [
+        "a",
+        "a",
+        "a.b",
+        "a.svs.1",
+        "svs",
+    ]
+
+
+def test_of_many_names_the_first_are_given_and_the_rest_counted():
+    assert few(["a", "b"], 2) == "a, b"
+    assert few(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+
+
+def test_published_lung_subtypes_are_read(tcga):
+    cohort = read_cohort(tcga / "subtyping" / "dataset_csv" / "tcga_lung_subset.csv.zip", SubtypeTask())
+    assert cohort.targets["label"].value_counts().to_dict() == {"LUSC": 432, "LUAD": 430}
+    assert len(cohort.patient_of) == 958
+    assert not any(slide.endswith(".svs") for slide in cohort.patient_of)
+
+
+def test_published_survival_of_luad_is_read(tcga):
+    cohort = read_cohort(tcga / "survival" / "dataset_csv" / "tcga_luad_all_clean.slim.csv", CoxTask())
+    assert (len(cohort.slides), len(cohort.patient_of), int(cohort.targets["event"].sum())) == (453, 516, 158)
+    assert cohort.targets.loc["TCGA-05-4249"].tolist() == [50.03, 0]
