@@ -21,7 +21,6 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .

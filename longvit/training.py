@@ -22,6 +22,7 @@ _NOTES = (
     ".*exists and is not empty.*",  # a run that is taken up again
     ".*no `val_dataloader`.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
+    "Ties in `time` detected.*",  # torchsurv, which handles them as we ask
     ".*`torch.nn.utils.weight_norm` is deprecated.*",  # lightly's DINO head
 )
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}

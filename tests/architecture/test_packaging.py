@@ -9,6 +9,8 @@ from importlib.metadata import packages_distributions
 import pytest
 import yaml
 
+from longvit.runs import provenance
+
 NOT_IMPORTED = {
     "openslide-bin": "the library behind openslide-python",
     "torchvision": "lightly and timm import it, and its build must be of the same index as torch's",
@@ -79,3 +81,7 @@ def test_the_version_is_written_once(project):
     import longvit
 
     assert longvit.__version__ == project["version"]
+
+
+def test_the_provenance_of_a_run_names_libraries_that_are_declared(project):
+    assert set(provenance("tile")["libraries"]) <= {plain(name) for name in project["dependencies"]}
