@@ -121,6 +121,21 @@ class OptimiserConfig(StageConfig):
     """Largest norm of the gradient; none leaves it as it is."""
 
 
+class PretrainOptimiserConfig(OptimiserConfig):
+    """AdamW, linear warmup, cosine decay; DINO's defaults."""
+
+    epochs: PositiveInt = 100
+    """Passes over the data."""
+    learning_rate: PositiveFloat = 5e-4
+    """Learning rate after warmup."""
+    warmup_epochs: NonNegativeFloat = 10.0
+    """Epochs of linear warmup."""
+    weight_decay: NonNegativeFloat = 0.04
+    """Weight decay of matrices; biases, norms and vectors have none."""
+    clip_norm: PositiveFloat | None = 3.0
+    """Largest norm of the gradient; none leaves it as it is."""
+
+
 class ViewsConfig(StageConfig):
     """Views of a slide for self-supervision: crops of one region of a store, in the store's frame, never rescaled."""
 
@@ -176,9 +191,7 @@ class PretrainConfig(RunConfig):
     """The objective."""
     views: ViewsConfig = ViewsConfig()
     """The views."""
-    optimiser: OptimiserConfig = OptimiserConfig(
-        epochs=100, learning_rate=5e-4, warmup_epochs=10, weight_decay=0.04, clip_norm=3.0
-    )
+    optimiser: PretrainOptimiserConfig = PretrainOptimiserConfig()
     """The optimiser."""
     batch_size: PositiveInt = 64
     """Regions in a batch."""

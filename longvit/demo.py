@@ -19,6 +19,7 @@ from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneCo
 from longvit.evaluation.report import summary_table
 from longvit.runs import write_atomically
 from longvit.settings import load_yaml
+from preprocessing.errors import ConfigError
 from preprocessing.synthetic import make_cohort
 
 TASKS = ("subtype", "survival")
@@ -30,7 +31,7 @@ def run(config: DemoConfig) -> Path:
     Returns:
         `report.html`, with subtyping and survival on held-out patients beside shuffled labels.
     """
-    console, out, settings = Console(), config.out, config.configs or shipped_configs() / "tiny"
+    console, out, settings = Console(), config.out, settings_folder(config)
     cohort = config.cohort
     if cohort is None:
         with stage(console, "cohort: slides with planted subtype and hazard"):
@@ -59,11 +60,19 @@ def run(config: DemoConfig) -> Path:
     return report
 
 
-def shipped_configs() -> Path:
-    """The folder of configs: beside the package in a checkout, inside it once installed."""
-    package = Path(__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+def settings_folder(config: DemoConfig) -> Path:
+    """The folder of settings to use.
+
+    Raises:
+        ConfigError: It lacks a file that the demo reads.
+    """
+    folder = config.configs or Path(__file__).parents[1] / "configs" / "tiny"
+    files = ["tile.yaml", "pretrain.yaml", *(f"finetune_{task}.yaml" for task in TASKS)]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        fix = "run the demo from a checkout, or give --configs a folder with these files"
+        raise ConfigError(f"the demo's settings lack {', '.join(missing)}", where=folder, fix=fix)
+    return folder
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from torchsurv.loss.cox import neg_partial_log_likelihood
 def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: Bool[Tensor, " N"]) -> Tensor:
     """Mean over events of the negative log partial likelihood (Cox 1972), with Efron's ties (Efron 1977).
 
-    Who is censored at a time is still at risk at that time. torchsurv 0.2 lets the order of the patients decide that, so
-    it gets ranks of times, on which the likelihood depends alone, with the censored just after who died with them.
+    Who is censored at a time is still at risk at that time. torchsurv 0.2 lets the order of the patients decide that,
+    so it gets ranks of times, all that the likelihood depends on, with the censored just after who died with them.
 
     Args:
         risk_N: Log hazards.
