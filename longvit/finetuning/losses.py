@@ -13,13 +13,13 @@ def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: 
     so it gets ranks of times, all that the likelihood depends on, with the censored just after who died with them.
 
     Args:
-        risk_N: Log hazards.
+        risk_N: Log hazards, float32; they may lie 80 apart, beyond which exponentials vanish.
         time_N: Times of the event, or of the last visit.
         event_N: Whether the event was observed; 0 is the loss where none was, and of one patient alone.
     """
     if len(risk_N) == 1 or not event_N.any():
         return risk_N.sum() * 0.0
     ranks_N = 2.0 * torch.unique(time_N, return_inverse=True)[1] + ~event_N
-    centred_N = risk_N - risk_N.max().detach()  # a common factor of the hazards cancels, and must not overflow
+    centred_N = risk_N - risk_N.max().detach()  # a common factor cancels; torchsurv takes plain exponentials
     total = neg_partial_log_likelihood(centred_N, event_N, ranks_N, ties_method="efron", reduction="sum")
     return total / event_N.sum()

@@ -34,4 +34,4 @@ def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Ima
     mix = _UNMIX @ np.diag(scale) @ _STAINS
     matrix = np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
     density = cv2.transform(cv2.LUT(image, _DENSITY), matrix)
-    return (256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
+    return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from longvit.config import PixelInput, PretrainConfig
-from longvit.model import save_encoder
+from longvit.model import LongViT, save_encoder
 from longvit.pretraining.dino import DinoModule
 from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views
 from longvit.runs import open_run
@@ -40,7 +40,9 @@ def run(config: PretrainConfig) -> Path:
         begin(config)
         module = DinoModule(config)
         fit(module, region_loader(config, stores), config, folder)
-        save_encoder(result, module.teacher.encoder)
+        encoder = LongViT(config.encoder)  # as configured: the teacher's own has no dropout
+        encoder.load_state_dict(module.teacher.encoder.state_dict())
+        save_encoder(result, encoder)
     return result
 
 

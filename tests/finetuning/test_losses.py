@@ -85,3 +85,11 @@ def test_patients_without_an_event_have_a_loss_of_0_that_can_be_differentiated()
 
 def test_one_patient_alone_has_a_loss_of_0():
     assert loss([3.0], [1.0], [True]) == 0
+
+
+def test_hazards_far_apart_give_a_finite_loss_and_gradient():
+    risk = torch.tensor([90.0, 20.0, 20.0], requires_grad=True)
+    value = cox_loss(risk, torch.tensor([1.0, 2.0, 2.0]), torch.tensor([True, True, True]))
+    value.backward()
+    assert value.item() == pytest.approx(math.log(2) / 3, abs=1e-5)
+    assert torch.isfinite(risk.grad).all()
