@@ -2,7 +2,7 @@
 
 import pytest
 
-from longvit.config import DinoConfig, OptimiserConfig, PretrainConfig, ViewsConfig
+from longvit.config import DinoConfig, PretrainOptimiserConfig, PretrainConfig, ViewsConfig
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def config(cohort, tiny_encoder, views, tmp_path) -> PretrainConfig:
         encoder=tiny_encoder,
         objective=DinoConfig(prototypes=32, hidden=16, bottleneck=8),
         views=views,
-        optimiser=OptimiserConfig(epochs=3, learning_rate=1e-3, warmup_epochs=1),
+        optimiser=PretrainOptimiserConfig(epochs=3, learning_rate=1e-3, warmup_epochs=1),
         batch_size=5,
         regions_per_slide=1,
         loader_workers=0,
