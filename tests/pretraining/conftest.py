@@ -2,7 +2,7 @@
 
 import pytest
 
-from longvit.config import DinoConfig, PretrainOptimiserConfig, PretrainConfig, ViewsConfig
+from longvit.config import DinoConfig, PretrainConfig, PretrainOptimiserConfig, ViewsConfig
 
 
 @pytest.fixture
