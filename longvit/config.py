@@ -27,7 +27,7 @@ class EmbeddingInput(StageConfig):
     kind: Literal["embeddings"] = "embeddings"
     """Tokens from `embeddings/<encoder>` of the store."""
     encoder: str
-    """Name under which `longvit embed` wrote the embeddings."""
+    """Name under which `preprocessing.add_embeddings` wrote the embeddings."""
     dim: PositiveInt
     """Width of one embedding."""
 

@@ -155,7 +155,7 @@ class PatchStore:
             raise StoreError(
                 f"the store has no embeddings named {encoder!r} (it has: {', '.join(self.encoders) or 'none'})",
                 where=self.path,
-                fix=f"embed its tiles first: longvit embed with {encoder}",
+                fix=f"write them first with preprocessing.add_embeddings(path, {encoder!r}, ...)",
             )
         return self._array(f"embeddings/{encoder}")
 

@@ -204,7 +204,7 @@ def _check_patients(values: pd.DataFrame, truth: list[str], findings: _Findings)
     twice = values.duplicated(["shuffled", "fold", "slide_id", "split"], keep="first")
     findings.note(twice, "slide_id", "is predicted twice in one fold", "keep one row per slide, fold and shuffle")
     parts = values.groupby(["shuffled", "fold", "patient_id"])["split"].transform("nunique")
-    fix = "split by patient: `longvit audit` lists and moves such patients"
+    fix = "split by patient: leave all slides of a patient in one part"
     findings.note(parts > 1, "patient_id", "is in two parts of one fold (train, val, test), which leaks", fix)
 
 
