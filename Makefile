@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 # The versions that CI ran; `make demo CONSTRAINTS=` takes the newest that pyproject.toml admits.
 CONSTRAINTS ?= .ci/constraints.txt
+# What `make bench-tiling` compares with (an environment of its own), and where it makes its slides (a GB or two).
+VENV_HS2P ?= .venv-hs2p
+BENCH ?= build/bench
+SHARED ?= ../shared
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test slow check format configs lock clean
+.PHONY: demo test slow check format configs lock bench-tiling clean
 
 demo: $(VENV)/.installed
 	$(BIN)/longvit demo
@@ -32,6 +36,10 @@ configs: $(VENV)/.installed  ## configs/reference from the config classes
 lock: $(VENV)/.installed-test  ## the versions of this environment as the constraints of the next
 	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
 
+bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH)/slide20.svs $(BENCH)/slide40.svs $(BENCH)/huge.svs
+	$(BIN)/python tests/benchmarks/tiling.py --slide20 $(BENCH)/slide20.svs --slide40 $(BENCH)/slide40.svs \
+		--huge $(BENCH)/huge.svs --peer $(VENV_HS2P)/bin/python
+
 clean:
 	rm -rf demo build *.egg-info
 
@@ -45,3 +53,21 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[test]"
 	touch $@ $(VENV)/.installed
+
+$(VENV_HS2P)/.installed: tests/benchmarks/hs2p.txt
+	$(PYTHON) -m venv $(VENV_HS2P)
+	$(VENV_HS2P)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(BENCH)/slide20.svs: MPP = 0.5
+$(BENCH)/slide40.svs: MPP = 0.25
+$(BENCH)/slide20.svs $(BENCH)/slide40.svs: | $(VENV)/.installed
+	mkdir -p $(BENCH)
+	$(BIN)/python $(SHARED)/tools/make_slide.py $@.part.svs --size 32768 32768 --tile 256 --mpp $(MPP)
+	mv $@.part.svs.truth.npz $@.truth.npz
+	mv $@.part.svs $@
+
+$(BENCH)/huge.svs: | $(VENV)/.installed
+	mkdir -p $(BENCH)
+	$(BIN)/python tests/benchmarks/huge_slide.py $@.part.svs --texture $(SHARED)/data/slides/CMU-1-Small-Region.svs
+	mv $@.part.svs $@

@@ -1,4 +1,4 @@
-"""Building a folder so that it is whole or absent, whatever dies in between, and built by one process at a time."""
+"""Building a folder so that it is whole or absent, whatever dies in between, and by one process at a time."""
 
 import fcntl
 import os
@@ -7,59 +7,102 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from preprocessing.errors import StoreError
+from preprocessing.errors import BusyError, StoreError
 
 
 @contextmanager
 def claimed(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`, and put it in the target's place if the block ends well.
 
-    The folder is `.<name>.partial`, held by a file lock, which the system releases when its owner dies: what a dead run
-    left is emptied and used again, what a living run builds is left alone. If the block raises, the folder is removed.
+    Only the owner of a lock on the file `.<name>.lock` builds. The system releases it when its owner dies: what a dead
+    run left half done is then undone, while what a living run builds, on any machine that shares the file system's
+    locks, is left alone. If the block raises, the folder is removed and the target stays as it was; it stays, too, if
+    the block writes nothing.
 
     Raises:
-        StoreError: Another process is building the same target.
+        BusyError: Another process is building the same target.
+        StoreError: The file system cannot lock files.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        _lock(lock, partial, target)
-        _empty(partial)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _beside(target, "partial")
+    with _locked(target):
+        _undo_half_done(target)
+        partial.mkdir()
         try:
             yield partial
-            _replace(partial, target)
-        except BaseException:
+            if any(partial.iterdir()):
+                _replace(partial, target)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            raise
+
+
+def is_claimed(target: Path) -> bool:
+    """Whether a process builds `target`, or died while it did and left things to clear away."""
+    return _beside(target, "lock").exists()
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    path = _beside(target, "lock")
+    lock = _acquire(path, target)
+    try:
+        yield
     finally:
+        path.unlink(missing_ok=True)  # while it is held: `_acquire` notices that what it waited for is gone
         os.close(lock)
 
 
-def _lock(lock: int, partial: Path, target: Path) -> None:
-    busy = StoreError("another process is writing this store", where=target, fix="wait for it, then run again")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy from None
-    # Between our open and our lock its owner may have finished and renamed it: then we hold the finished store.
-    if not (partial.exists() and os.path.samestat(os.fstat(lock), partial.stat())):
-        raise busy
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+def _acquire(path: Path, target: Path) -> int:
+    """Descriptor of the lock file, locked. A file of its own, because network file systems lock no folders."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between our open and our lock its owner may have removed it: then we hold what nobody else will see.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
+        except BlockingIOError:
+            os.close(lock)
+            raise BusyError(
+                "another process is writing this store", where=target, fix="wait for it, then run again"
+            ) from None
+        except OSError as error:
+            os.close(lock)
+            path.unlink(missing_ok=True)  # nobody can hold it here
+            raise StoreError(
+                f"the file system cannot lock files ({error.strerror}), and two processes could write one store",
+                where=target.parent,
+                fix="write to a local disk and copy the stores there, or mount it with locks (Lustre: -o flock)",
+            ) from error
+        os.close(lock)
 
 
 def _replace(partial: Path, target: Path) -> None:
     """Rename over an existing folder, which the system allows for empty ones only: so the old one steps aside first."""
-    aside = target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = _beside(target, "old")
     with suppress(FileNotFoundError):
         target.rename(aside)
     partial.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
+
+
+def _undo_half_done(target: Path) -> None:
+    """Bring back the old target if a run died between stepping aside and replacing; clear away what it built."""
+    aside = _beside(target, "old")
+    if os.path.lexists(aside) and not os.path.lexists(target):
+        aside.rename(target)
+    _remove(aside)
+    _remove(_beside(target, "partial"))
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all in it, or a link, but never what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _beside(target: Path, role: str) -> Path:
+    return target.with_name(f".{target.name}.{role}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -25,6 +25,10 @@ class TissueConfig(StageConfig):
     """Leave out pixels of pen marks (blue, green, black, red)."""
     reject_blur: bool = True
     """Leave out tissue that is out of focus."""
+    fill_holes_um2: float = Field(default=0.0, ge=0)
+    """Count holes in tissue smaller than this as tissue, square micrometres; 0 keeps every hole."""
+    masks: Path | None = None
+    """Folder with your own masks, one `<slide_id>.geojson` (QuPath) or `<slide_id>.png` for each slide, used as it is."""
 
 
 class TileConfig(StageConfig):
@@ -36,21 +40,31 @@ class TileConfig(StageConfig):
     """Folder that receives one `<slide_id>.zarr` per slide, and `tile_report.csv`."""
     mpp: PositiveFloat = 0.5
     """Resolution of the store, micrometres per pixel (0.5 is about 20x)."""
+    mpp_tolerance: Share = 0.02
+    """Take a level of the slide as it is if its resolution is as near as this share; the store says which it has."""
+    canvas: PositiveInt | None = None
+    """Squeeze the whole slide to a square of so many pixels, as the paper does, whatever its mpp; 32768, for one."""
     tile_px: PositiveInt = Field(default=256, multiple_of=32)
     """Side of a tile in store pixels; a multiple of 32."""
     mpp_if_missing: PositiveFloat | None = None
     """Resolution of level 0 for slides that do not state theirs; without it such slides fail, none is guessed."""
+    mpp_from_objective: bool = False
+    """Take 10 / objective power (20x: 0.5) for slides that state only that; scanners differ from it by a tenth."""
     min_tissue: Share = 0.1
-    """Keep a tile if at least this share of it is tissue."""
+    """Keep a tile if at least this share of it is tissue; 0 keeps the glass too."""
     tissue: TissueConfig = TissueConfig()
     """How tissue is found."""
+    passthrough: bool = True
+    """Keep the slide's own JPEG tiles, lossless and many times faster, where they fit the store's size and mpp."""
     jpeg_quality: int = Field(default=90, ge=1, le=100)
-    """JPEG quality of the stored tiles."""
+    """JPEG quality of the tiles that are encoded."""
     jpeg_subsampling: Literal["444", "422", "420"] = "444"
-    """Chroma subsampling of the stored tiles."""
+    """Chroma subsampling of the tiles that are encoded."""
+    tolerate_bad_tiles: NonNegativeInt = 0
+    """Leave out up to so many tiles that cannot be decoded, and say so, before the slide fails."""
     shard_tiles: PositiveInt = 1024
     """Tiles in one shard (one file) of the store."""
     workers: PositiveInt = 2
-    """Slides tiled at the same time."""
+    """Threads that work at the same time, two to a slide when there are many slides."""
     overwrite: bool = False
     """Tile again what is already complete."""

@@ -27,6 +27,10 @@ class StoreError(PipelineError):
     """A patch store that is missing, unfinished, or breaks the schema."""
 
 
+class BusyError(StoreError):
+    """A patch store that another process is writing at this moment."""
+
+
 class CohortError(PipelineError):
     """A table of slides, a clinical table or a split that cannot be used as it is."""
 

@@ -6,8 +6,9 @@
     _rc  tile in the store's grid              (row, column) what positional embeddings take
 
 All four have their origin at the slide's top-left corner. Axis order is part of the frame and is turned only here.
-Sizes wear the suffix too: `tile_st` is the side of a tile in store pixels, `side_l0` the same side in level-0 pixels,
-a float, because the store's resolution is seldom a whole multiple of the slide's.
+Sizes wear the suffix too: `tile_st` is the side of a tile in store pixels, `side_l0` the same side in level-0 pixels:
+no whole number, because the store's resolution is seldom a multiple of the slide's, and its width and height where the
+slide was squeezed to a square.
 """
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
+Side = float | tuple[float, float]
+"""Side of a tile; or its width and height."""
 
 
 def side_l0_from_st(tile_st: int, mpp_st: float, mpp_l0: float) -> float:
@@ -22,14 +25,14 @@ def side_l0_from_st(tile_st: int, mpp_st: float, mpp_l0: float) -> float:
     return tile_st * mpp_st / mpp_l0
 
 
-def l0_from_rc(rc: Ints, side_l0: float) -> npt.NDArray[np.int64]:
+def l0_from_rc(rc: Ints, side_l0: Side) -> npt.NDArray[np.int64]:
     """Top-left corners (n, 2) as x, y of the tiles `rc` (n, 2), rounded to whole level-0 pixels."""
     return np.rint(np.asarray(rc)[..., ::-1] * side_l0).astype(np.int64)
 
 
-def rc_from_l0(xy_l0: Ints, side_l0: float) -> npt.NDArray[np.int32]:
+def rc_from_l0(xy_l0: Ints, side_l0: Side) -> npt.NDArray[np.int32]:
     """Grid row and column (n, 2) of tiles from their rounded corners; undoes `l0_from_rc` when a tile has 2+ pixels."""
-    return np.rint(np.asarray(xy_l0)[..., ::-1] / side_l0).astype(np.int32)
+    return np.rint((np.asarray(xy_l0) / side_l0)[..., ::-1]).astype(np.int32)
 
 
 def st_from_rc(rc: Ints, tile_st: int) -> npt.NDArray[np.int64]:

@@ -1,11 +1,11 @@
 """Which tiles of a slide go into its store. Pure: slide size, tile side and tissue mask in; tiles out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.frames import l0_from_rc
+from preprocessing.frames import Side, l0_from_rc
 from preprocessing.schema import MASK_CLASSES
 
 
@@ -21,42 +21,51 @@ class TileGrid:
     """Share of each tile that is tissue (n,)."""
     shape: tuple[int, int]
     """Rows and columns of the whole grid."""
+    side_l0: tuple[float, float]
+    """Width and height of a tile, level-0 pixels."""
+
+    def without(self, dropped: list[int]) -> "TileGrid":
+        """The grid without some of its chosen tiles."""
+        rest = np.delete(np.arange(len(self.rc)), dropped)
+        return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest])
 
 
-def grid_shape(size_l0: tuple[int, int], side_l0: float) -> tuple[int, int]:
+def grid_shape(size_l0: tuple[int, int], side_l0: Side) -> tuple[int, int]:
     """Rows and columns of the tiles that cover a slide (width, height); the last ones may reach beyond it."""
     # A tile whose rounded corner is not a pixel of the slide would hold nothing of it.
-    columns, rows = (max(1, int(np.ceil((size - 0.5) / side_l0))) for size in size_l0)
+    columns, rows = np.maximum(1, np.ceil((np.array(size_l0) - 0.5) / side_l0)).astype(int).tolist()
     return rows, columns
 
 
 def tissue_share(
-    mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: float, shape: tuple[int, int]
+    mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, shape: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
     """Share of each tile's area that the mask (h, w) calls tissue: (rows, columns), 0 to 1.
 
     A tile is weighed against mask pixels by their exact overlap; what lies outside of the slide counts as glass.
     """
     (height, width), (width_l0, height_l0), (rows, columns) = mask.shape, size_l0, shape
-    down = _overlap(rows, side_l0, height, height_l0 / height)
-    across = _overlap(columns, side_l0, width, width_l0 / width)
+    tile_width, tile_height = np.broadcast_to(side_l0, 2).tolist()
+    down = _overlap(rows, tile_height, height, height_l0 / height)
+    across = _overlap(columns, tile_width, width, width_l0 / width)
     share = down @ (mask == MASK_CLASSES["tissue"]).astype(np.float32) @ across.T
     return share.round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
 
 
-def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: float, min_tissue: float) -> TileGrid:
-    """The tiles of which at least `min_tissue` (0 to 1), and in any case some, is tissue.
+def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, min_tissue: float) -> TileGrid:
+    """The tiles of which at least `min_tissue` (0 to 1) is tissue: all of them, glass too, if that is 0.
 
     Args:
         mask: (h, w), covers the whole slide; see `preprocessing.schema.MASK_CLASSES`.
         size_l0: Width and height of the slide, level-0 pixels.
-        side_l0: Side of a tile, level-0 pixels.
+        side_l0: Side of a tile, or its width and height, level-0 pixels.
         min_tissue: Smallest share of tissue.
     """
     shape = grid_shape(size_l0, side_l0)
     share = tissue_share(mask, size_l0, side_l0, shape)
-    rc = np.argwhere((share > 0) & (share >= min_tissue)).astype(np.int32)
-    return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape)
+    side = tuple(np.broadcast_to(side_l0, 2).astype(float).tolist())
+    rc = np.argwhere(share >= min_tissue).astype(np.int32)
+    return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape, side)
 
 
 def _overlap(tiles: int, tile_side: float, pixels: int, pixel_side: float) -> npt.NDArray[np.float32]:

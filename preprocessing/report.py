@@ -4,23 +4,29 @@ import base64
 import csv
 from dataclasses import asdict, dataclass, fields
 from html import escape
+from io import StringIO
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
+from uuid import uuid4
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.errors import StoreError
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import MASK_CLASSES
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store import open_store
 
 THUMBNAIL_PX = 320
 """Longer side of a slide's picture on the page."""
 OUTLINES = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
 """Colour (RGB) of the outline of each class."""
-FEW_TILES = 10
-"""Fewer tiles than this are worth a look."""
+PICTURES = "tile_report"
+"""Folder, beside the page, of the slides' pictures."""
+PICTURES_IN_PAGE = 300
+"""The page holds the pictures of so many slides, and can be sent as it is; with more it would not open."""
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Tiling report</title>
@@ -55,6 +61,7 @@ class SlideRow:
     mpp: float | None = None
     mpp_source: str = ""
     seconds: float = 0.0
+    warnings: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,31 +89,29 @@ class TileReport:
         return f"{slides}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
 
     def save(self) -> None:
-        """Write `tile_report.csv` and `tile_report.html` beside the stores."""
-        with (self.out / "tile_report.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(SlideRow)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in self.rows)
-        self.page_path.write_text(self._page(), encoding="utf-8")
+        """Write `tile_report.csv` and `tile_report.html` beside the stores, whole, whoever else writes them too.
+
+        Raises:
+            StoreError: They cannot be written.
+        """
+        table = StringIO(newline="")
+        writer = csv.DictWriter(table, [field.name for field in fields(SlideRow)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        try:
+            _write_whole(self.out / "tile_report.csv", table.getvalue().encode())
+            _write_whole(self.page_path, self._page().encode())
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the report: {error.strerror}",
+                where=self.out,
+                fix="make room there, or make it writable, then run again; finished stores are kept",
+            ) from error
 
     def _page(self) -> str:
-        items = sorted((_item(row, self.out) for row in self.rows), key=lambda item: item[0])
+        source = _data if len(self.rows) <= PICTURES_IN_PAGE else _link
+        items = sorted((_item(row, source(self.out, row.slide_id)) for row in self.rows), key=lambda item: item[0])
         return PAGE.format(summary=f"{self.summary}.", slides="\n".join(html for _, html in items))
-
-
-def warnings(store: PatchStore) -> list[str]:
-    """What a person should look at in a store that is formally fine."""
-    shares = {name: float(np.mean(store.overview_mask == value)) for name, value in MASK_CLASSES.items()}
-    stained = shares["tissue"] + shares["blurred"]
-    found = {
-        f"only {len(store)} tiles": len(store) < FEW_TILES,
-        "no glass found: is the mask right?": shares["glass"] < 0.02,
-        f"{shares['blurred'] / max(stained, 1e-9):.0%} of the tissue is out of focus": shares["blurred"]
-        > 0.1 * stained,
-        f"pen marks cover {shares['pen']:.1%} of the slide": shares["pen"] > 0.001,
-        "its resolution is not the slide's own word": store.attributes["mpp_source"] == "flag",
-    }
-    return [sentence for sentence, holds in found.items() if holds]
 
 
 def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -122,22 +127,49 @@ def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> np
     return picture
 
 
-def _item(row: SlideRow, out: Path) -> tuple[tuple[int, str], str]:
+def picture_path(out: Path, slide_id: str) -> Path:
+    """Where the page has the picture of a slide."""
+    return out / PICTURES / f"{slide_id}.jpg"
+
+
+def save_picture(out: Path, slide_id: str) -> None:
+    """Write the picture of a slide that has a store in `out`: its overview with the outline of its mask."""
+    store, path = open_store(out / f"{slide_id}.zarr"), picture_path(out, slide_id)
+    path.parent.mkdir(exist_ok=True)
+    _write_whole(path, Jpeg(level=75).encode_image(outlined(store.overview, store.overview_mask)))
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")  # of our own: others may be writing theirs
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _data(out: Path, slide_id: str) -> str:
+    path = picture_path(out, slide_id)
+    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else ""
+
+
+def _link(_out: Path, slide_id: str) -> str:
+    return quote(picture_path(Path(), slide_id).as_posix())
+
+
+def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
     """One slide on the page, and where it comes: failures first, then what has warnings."""
-    lines, warned = [f"<b>{escape(row.slide_id)}</b> {row.status}"], False
+    lines = [f"<b>{escape(row.slide_id)}</b> {row.status}"]
     if row.reason:
         lines.append(escape(row.reason))
-    if row.status == "failed":
+    if row.fix:
         lines.append(f"Fix: {escape(row.fix)}")
-        rank, kind, picture = 0, "failed", ""
-    else:
-        store = open_store(out / f"{row.slide_id}.zarr")
-        found = warnings(store)
-        lines += [f'<span class="warning">{escape(sentence)}</span>' for sentence in found]
+    if row.warnings:
+        lines.append(f'<span class="warning">{escape(row.warnings)}</span>')
+    image = ""
+    if row.n_tiles:
         lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px ({escape(row.mpp_source)})")
-        warned = bool(found)
-        rank, kind = (1, "warned") if warned else (2, "fine")
-        data = Jpeg(level=75).encode_image(outlined(store.overview, store.overview_mask))
-        picture = f'<img alt="overview" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+        image = f'<img alt="overview" loading="lazy" src="{picture}">'
+    rank, kind = (0, "failed") if row.status == "failed" else (1, "warned") if row.warnings else (2, "fine")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
-    return (rank, row.slide_id), f'<li class="{kind}">{picture}{paragraphs}</li>'
+    return (rank, row.slide_id), f'<li class="{kind}">{image}{paragraphs}</li>'

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from preprocessing.errors import StoreError
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg import CODEC_NAME, Jpeg
+from preprocessing.resolution import MppSource
 from preprocessing.shards import EMPTY, read_index, shard_path
 
 SCHEMA_VERSION = 1
@@ -72,15 +73,16 @@ class StoreAttributes(BaseModel):
     source: Source
     vendor: str
     mpp: PositiveFloat
-    mpp_source: Literal["metadata", "manifest", "flag"]
+    mpp_source: MppSource
     mpp_level0: PositiveFloat
     size_l0: tuple[PositiveInt, PositiveInt]
     tile_st: PositiveInt
     grid_shape: tuple[PositiveInt, PositiveInt]
-    side_l0: PositiveFloat
+    side_l0: tuple[PositiveFloat, PositiveFloat]
     config: dict[str, Any]
     versions: dict[str, str]
     passthrough: bool = False
+    warnings: list[str] = []
     complete: bool = False
 
 
@@ -98,6 +100,21 @@ def read_attributes(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"the store's metadata cannot be read ({error})", where=path / "zarr.json", fix="tile the slide again"
+        ) from error
+
+
+def n_tiles(path: Path) -> int:
+    """Tiles of a store, from the metadata document of its array.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    document = path / "tiles" / "zarr.json"
+    try:
+        return int(json.loads(document.read_text(encoding="utf-8"))["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"the store's metadata cannot be read ({error})", where=document, fix="tile the slide again"
         ) from error
 
 

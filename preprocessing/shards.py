@@ -8,7 +8,7 @@ shard its offset and length as little-endian uint64 (both 2**64 - 1 where there 
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
 
 import google_crc32c
@@ -27,29 +27,30 @@ def shard_path(array: Path, shard: int) -> Path:
     return array / "c" / str(shard) / "0" / "0" / "0"
 
 
-def write_shards(array: Path, chunks: Iterable[bytes], n: int, tiles_per_shard: int) -> None:
-    """Write `n` encoded chunks, in order, as shards under the array's folder; one chunk is in memory at a time."""
-    remaining = iter(chunks)
-    written = sum(
-        _write_shard(shard_path(array, shard), islice(remaining, tiles_per_shard), tiles_per_shard)
-        for shard in range(-(-n // tiles_per_shard))
-    )
+def write_shards(array: Path, chunks: Iterable[tuple[int, bytes]], n: int, tiles_per_shard: int) -> None:
+    """Write `n` encoded chunks as shards under the array's folder; one chunk is in memory at a time.
+
+    Args:
+        array: The array's folder.
+        chunks: Index and bytes of every chunk, in any order within a shard, shard after shard.
+        n: How many there are.
+        tiles_per_shard: Chunks in a shard.
+    """
+    shards = groupby(chunks, key=lambda chunk: chunk[0] // tiles_per_shard)
+    written = sum(_write_shard(shard_path(array, shard), members, tiles_per_shard) for shard, members in shards)
     assert written == n, f"{written} chunks came where {n} were announced"
-    assert next(remaining, None) is None, f"more than the announced {n} chunks came"
 
 
-def _write_shard(path: Path, chunks: Iterable[bytes], tiles_per_shard: int) -> int:
+def _write_shard(path: Path, chunks: Iterable[tuple[int, bytes]], tiles_per_shard: int) -> int:
     """One shard file; returns how many chunks went into it."""
-    lengths: list[int] = []
+    index, end = np.full((tiles_per_shard, 2), EMPTY, "<u8"), 0
     path.parent.mkdir(parents=True)
-    with path.open("wb") as file:
-        for chunk in chunks:
-            lengths.append(file.write(chunk))
-        index = np.full((tiles_per_shard, 2), EMPTY, "<u8")
-        index[: len(lengths), 0] = np.cumsum([0, *lengths])[:-1]
-        index[: len(lengths), 1] = lengths
+    with path.open("wb", buffering=1 << 20) as file:
+        for i, chunk in chunks:
+            index[i % tiles_per_shard] = end, len(chunk)
+            end += file.write(chunk)
         file.write(index.tobytes() + _crc32c(index.tobytes()))
-    return len(lengths)
+    return int((index[:, 0] != EMPTY).sum())
 
 
 def read_index(path: Path, tiles_per_shard: int) -> npt.NDArray[np.uint64]:

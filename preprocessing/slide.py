@@ -1,41 +1,54 @@
 """A slide that can be read at any resolution, and where its resolution came from: stated, never guessed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from preprocessing.backends import Backend, open_backend
+from preprocessing.blank import refuse_blank
+from preprocessing.dicom import slide_file
 from preprocessing.errors import SlideError
+from preprocessing.resolution import MppSource, resolve_mpp
+from preprocessing.sizes import refuse_sizes
+from preprocessing.tiff_jpeg import SCALES, JpegTiff
 
-MppSource = Literal["metadata", "manifest", "flag"]
-
-MPP_LIMITS = (0.05, 20.0)
-"""No scanner is finer or coarser, micrometres per pixel; what says so has other units, or a printer's 72 dpi."""
-MAX_ANISOTROPY = 0.02
-"""Pixels whose sides differ by more are not square."""
 LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
-STRIP_PIXELS = 1 << 22
+STRIP_PIXELS = 1 << 21
 """Pixels read at once when a whole slide is made small."""
-MPP_FIX = "give its level-0 resolution in the column `mpp` of a manifest CSV"
+MAX_OVERVIEW_PX = 4096
+"""Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
+PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff")
+"""Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where pixels of a wanted size come from: a level, decoded at one pixel of `scale`."""
+
+    level: int
+    scale: int
+    downsample: float
+    """Level-0 pixels to a decoded pixel."""
 
 
 class Slide:
-    """An open slide; use it as a context manager. Sizes are (width, height), places (x, y).
+    """An open slide; use it as a context manager. Sizes are (width, height), places (x, y). Threads may share it.
 
     Attributes:
         path: The file that was opened.
-        vendor: What OpenSlide calls the format, or `tifffile`.
+        vendor: What OpenSlide calls the format, `dicom` and `generic-tiff` among them, or `ome-tiff`.
         size_l0: Size of level 0, pixels.
         level_sizes: Size of every level, pixels.
         downsamples: How many level-0 pixels make a pixel, for every level.
         mpp_l0: Micrometres per pixel of level 0.
-        mpp_source: Who said so: `metadata`, `manifest` or `flag`.
+        mpp_source: Who said so: `manifest`, `metadata`, `objective` or `flag`.
     """
 
     def __init__(self, path: Path, backend: Backend, mpp_l0: float, mpp_source: MppSource) -> None:
@@ -45,12 +58,16 @@ class Slide:
         self.vendor, self.level_sizes, self.size_l0 = backend.vendor, backend.level_sizes, backend.level_sizes[0]
         width_l0, height_l0 = self.size_l0
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
+        self._jpeg = JpegTiff(path, self.level_sizes) if self.vendor in PLAIN_TIFF else None
+        self.jpeg_levels = self._jpeg.levels if self._jpeg else {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._backend.close()
+        if self._jpeg:
+            self._jpeg.close()
 
     def read_region(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of `size` pixels of a level from the level-0 place `xy_l0`; white outside of the slide.
@@ -58,110 +75,158 @@ class Slide:
         Raises:
             SlideError: The file cannot be decoded there.
         """
-        try:
-            return self._backend.read(xy_l0, level, size)
-        except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base
-            raise SlideError(
-                f"cannot decode level {level} at x={xy_l0[0]}, y={xy_l0[1]}, {size[0]} x {size[1]} pixels ({error})",
-                where=self.path,
-                fix="the file is damaged: copy it again from where it came, or leave it out",
-            ) from error
+        downsample = self.downsamples[level]
+        xy = round(xy_l0[0] / downsample), round(xy_l0[1] / downsample)
+        return self._read(Sampling(level, 1, downsample), xy, xy_l0, size)
 
     def read_scaled(
         self, xy_l0: tuple[int, int], size_l0: tuple[float, float], size: tuple[int, int]
     ) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of a rectangle given in level-0 pixels, made `size` pixels large by area averaging.
 
-        Reads the coarsest level that is still fine enough. The rectangle is rounded to whole pixels of that level.
+        Reads the coarsest level that is still fine enough. The rectangle is rounded to whole decoded pixels.
         """
-        level = self.level_for(size_l0[0] / size[0])
-        width, height = (max(1, round(side / self.downsamples[level])) for side in size_l0)
-        pixels = self.read_region(xy_l0, level, (width, height))
+        sampling = self.sampling(size_l0[0] / size[0])
+        xy = round(xy_l0[0] / sampling.downsample), round(xy_l0[1] / sampling.downsample)
+        width, height = (max(1, round(side / sampling.downsample)) for side in size_l0)
+        pixels = self._read(sampling, xy, xy_l0, (width, height))
         if (width, height) == size:
             return pixels
         return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+    def read_sampled(
+        self,
+        sampling: Sampling,
+        xy: tuple[int, int],
+        size: tuple[int, int],
+        wanted: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """RGB (h, w, 3) of a rectangle given in the pixels that a `sampling` decodes; white outside of the slide.
+
+        Args:
+            sampling: As `sampling` gives it.
+            xy: Top-left corner.
+            size: Width and height.
+            wanted: Of a level in `jpeg_levels`, the tiles (rows, columns) that matter; others may stay white.
+
+        Raises:
+            SlideError: The file cannot be decoded there.
+        """
+        xy_l0 = round(xy[0] * sampling.downsample), round(xy[1] * sampling.downsample)
+        return self._read(sampling, xy, xy_l0, size, wanted)
+
+    def _read(
+        self,
+        sampling: Sampling,
+        xy: tuple[int, int],
+        xy_l0: tuple[int, int],
+        size: tuple[int, int],
+        wanted: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        try:
+            if sampling.level in self.jpeg_levels:
+                return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, wanted)
+            return self._backend.read(xy_l0, sampling.level, size)
+        except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base
+            raise undecodable(self.path, sampling.level, xy_l0, error) from error
+
+    def sampling(self, downsample: float) -> Sampling:
+        """How to read pixels of `downsample` level-0 pixels: nearly as fine, or finer and then to be averaged."""
+        level = self.level_for(downsample)
+        own, jpeg = self.downsamples[level], self.jpeg_levels.get(level)
+        scale = max(
+            (
+                scale
+                for scale in SCALES
+                if jpeg and jpeg.can_scale(scale) and own * scale <= downsample * LEVEL_TOLERANCE
+            ),
+            default=1,
+        )
+        return Sampling(level, scale, own * scale)
 
     def level_for(self, downsample: float) -> int:
         """The coarsest level that is no coarser than `downsample`, or as good as."""
         fine_enough = [i for i, own in enumerate(self.downsamples) if own <= downsample * LEVEL_TOLERANCE]
         return max(fine_enough, key=self.downsamples.__getitem__, default=0)
 
-    def overview(self, mask_um: float) -> npt.NDArray[np.uint8]:
-        """The whole slide, RGB (h, w, 3), with pixels of at most `mask_um` micrometres; read in strips."""
+    def overview(self, mask_um: float, apply: Callable = map) -> npt.NDArray[np.uint8]:
+        """The whole slide, RGB (h, w, 3), with pixels of `mask_um` micrometres, or larger ones if it is very large.
+
+        Args:
+            mask_um: Side of a pixel.
+            apply: `map`, or that of an executor whose threads share the work.
+
+        Raises:
+            SlideError: The file cannot be decoded, or decodes to nothing but black or white.
+        """
         (width_l0, height_l0) = self.size_l0
-        width, height = (max(1, int(np.ceil(side * self.mpp_l0 / mask_um))) for side in self.size_l0)
+        px_l0 = max(mask_um / self.mpp_l0, max(self.size_l0) / MAX_OVERVIEW_PX)
+        width, height = (max(1, int(np.ceil(round(side / px_l0, 6)))) for side in self.size_l0)
         out = np.empty((height, width, 3), np.uint8)
-        for top, bottom in self._strips(width, height):
+
+        def fill(strip: tuple[int, int]) -> None:
+            top, bottom = strip
             y_l0, end_l0 = round(top * height_l0 / height), round(bottom * height_l0 / height)
             out[top:bottom] = self.read_scaled((0, y_l0), (width_l0, end_l0 - y_l0), (width, bottom - top))
+
+        for _ in apply(fill, self._strips(width, height)):
+            pass
+        refuse_blank(self.path, out)
         return out
 
-    def _strips(self, width: int, height: int) -> Iterator[tuple[int, int]]:
+    def _strips(self, width: int, height: int) -> list[tuple[int, int]]:
         """Rows of the overview that are read at once, so that memory does not grow with the slide."""
-        level_width, level_height = self.level_sizes[self.level_for(self.size_l0[0] / width)]
-        rows = max(1, int(height * STRIP_PIXELS / (level_width * level_height)))
-        for top in range(0, height, rows):
-            yield top, min(top + rows, height)
+        per_pixel = (self.size_l0[0] / width / self.sampling(self.size_l0[0] / width).downsample) ** 2
+        rows = max(1, int(STRIP_PIXELS / (width * per_pixel)))
+        return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def read_slide(path: Path | str, mpp: float | None = None, mpp_if_missing: float | None = None) -> Slide:
+def undecodable(path: Path, level: int, xy_l0: tuple[int, int], error: Exception) -> SlideError:
+    """What is said when the pixels at a level-0 place cannot be had."""
+    return SlideError(
+        f"cannot decode level {level} at x={xy_l0[0]}, y={xy_l0[1]} ({error})",
+        where=path,
+        fix="the file is damaged: copy it again from where it came, leave it out, "
+        "or leave out such tiles with --tolerate-bad-tiles",
+    )
+
+
+def read_slide(
+    path: Path | str,
+    mpp: float | None = None,
+    mpp_if_missing: float | None = None,
+    mpp_from_objective: bool = False,
+) -> Slide:
     """Open a slide.
 
     Args:
-        path: A file that OpenSlide or tifffile reads; of a slide of several files, the one that OpenSlide wants.
+        path: A file that OpenSlide or tifffile reads, or a folder with the DICOM files of one slide; of a slide of
+            several files, the one that OpenSlide wants.
         mpp: Resolution of level 0 as the manifest states it, micrometres per pixel; goes before the slide's own.
         mpp_if_missing: Resolution of level 0 for a slide that does not state one.
+        mpp_from_objective: For a slide that states its objective's power only, take `10 / power` for its resolution.
 
     Raises:
-        SlideError: The file cannot be read, or its resolution is missing, absurd or differs between x and y.
+        SlideError: The file cannot be read, claims sizes that cannot be, or its resolution is missing, absurd or
+            differs between x and y.
 
     >>> with read_slide("slides/slide-1.svs") as slide:  # doctest: +SKIP
     ...     slide.mpp_l0, slide.mpp_source
     (0.499, 'metadata')
     """
-    path = Path(path)
+    path = slide_file(Path(path))
     backend = open_backend(path)
     try:
-        return Slide(path, backend, *resolve_mpp(path, mpp, backend.stated_mpp, mpp_if_missing))
-    except SlideError:
+        refuse_sizes(path, backend.level_sizes, backend.decoded_pixels)
+        mpp_l0, source = resolve_mpp(
+            path,
+            manifest=mpp,
+            stated=backend.stated_mpp,
+            objective_power=backend.objective_power,
+            from_objective=mpp_from_objective,
+            flag=mpp_if_missing,
+        )
+        return Slide(path, backend, mpp_l0, source)
+    except Exception:
         backend.close()
         raise
-
-
-def resolve_mpp(
-    path: Path, manifest: float | None, stated: tuple[float, float] | None, flag: float | None
-) -> tuple[float, MppSource]:
-    """Micrometres per pixel of level 0 and who said so: the manifest, else the slide itself, else the flag.
-
-    Raises:
-        SlideError: Nobody said, or what was said cannot be.
-    """
-    if manifest is not None:
-        return _checked(path, (manifest, manifest), "the manifest gives"), "manifest"
-    if stated is not None:
-        return _checked(path, stated, "the slide states"), "metadata"
-    if flag is not None:
-        return _checked(path, (flag, flag), "mpp_if_missing gives"), "flag"
-    raise SlideError(
-        "the slide does not state its resolution (no openslide.mpp-x and -y, no TIFF resolution)",
-        where=path,
-        fix=f"{MPP_FIX}, or pass --mpp-if-missing for all slides that lack theirs",
-    )
-
-
-def _checked(path: Path, mpp: tuple[float, float], who: str) -> float:
-    x, y = mpp
-    low, high = MPP_LIMITS
-    if not (low <= x <= high and low <= y <= high):
-        raise SlideError(
-            f"{who} {x:.6g} x {y:.6g} micrometres per pixel, and no slide has less than {low} or more than {high}",
-            where=path,
-            fix=MPP_FIX,
-        )
-    if abs(x - y) > MAX_ANISOTROPY * min(x, y):
-        raise SlideError(
-            f"{who} {x:.6g} x {y:.6g} micrometres per pixel: its pixels are not square",
-            where=path,
-            fix=f"resample the slide to square pixels, or, if one of the two is wrong, {MPP_FIX}",
-        )
-    return (x + y) / 2

@@ -1,100 +1,141 @@
 """One slide -> one store: find the tissue, choose the tiles, read and encode them."""
 
 import hashlib
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import imagecodecs
 import numpy as np
-import numpy.typing as npt
+import openslide
+import simplejpeg
+import tifffile
+import zarr
 
-from preprocessing.config import TileConfig, TissueConfig
+from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
+from preprocessing.find_tissue import find_tissue
 from preprocessing.frames import side_l0_from_st
-from preprocessing.grid import TileGrid, select_tiles
+from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
 from preprocessing.manifest import SlideEntry
+from preprocessing.pixels import Made, TilePixels
+from preprocessing.review import review
 from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
 from preprocessing.slide import Slide, read_slide
 from preprocessing.store import write_store
-from preprocessing.tissue import FOCUS_FACTOR, Image, Mask, classify, mark_blurred, sharpness
+from preprocessing.tiff_jpeg import SCALES
+from preprocessing.tissue import Mask
 
-FOCUS_BLOCK = 128
-"""Side of the block of mask pixels whose focus is judged at once."""
 MAX_ENLARGING = 1.25
 """How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""
-NOT_IN_STORE = {"slides", "out", "workers", "overwrite"}
+NOT_IN_STORE = {"slides", "out", "workers", "overwrite", "tolerate_bad_tiles"}
 """Settings of the run that do not change what is in a store."""
-LIBRARIES = (
-    "longvit",
-    "numpy",
-    "zarr",
-    "imagecodecs",
-    "openslide-python",
-    "openslide-bin",
-    "tifffile",
-    "opencv-python-headless",
-)
+LIBRARIES = (cv2, imagecodecs, np, openslide, simplejpeg, tifffile, zarr)
 """What a store's pixels depend on; their versions are written down."""
 
 
-def tile_slide(entry: SlideEntry, path: Path, config: TileConfig) -> StoreAttributes:
-    """Write the store of one slide to `path`; returns what was written down about it.
+class _BadTilesError(Exception):
+    """Tiles that could not be made; the rest could."""
+
+    def __init__(self, errors: dict[int, SlideError]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int = 1) -> StoreAttributes:
+    """Write the store of one slide into a folder; returns what was written down about it.
+
+    Args:
+        entry: The slide.
+        folder: What becomes the store; nobody else writes there.
+        config: The settings.
+        threads: How many share the work.
 
     Raises:
-        SlideError: The slide cannot be read, does not state its resolution, is too coarse, or shows no tissue.
-        StoreError: Another process is writing this store.
+        SlideError: The slide cannot be read, does not state its resolution, is too coarse, shows no tissue, or has more
+            damaged tiles than are tolerated.
     """
     jpeg = Jpeg(level=config.jpeg_quality, subsampling=config.jpeg_subsampling)
-    with read_slide(entry.path, entry.mpp, config.mpp_if_missing) as slide:
-        _refuse_enlarging(slide, config.mpp)
-        side_l0 = side_l0_from_st(config.tile_px, config.mpp, slide.mpp_l0)
-        overview, mask = find_tissue(slide, config.tissue)
-        grid = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue)
-        if not len(grid.rc):
-            raise SlideError(
-                f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {_shares(mask)}",
-                where=slide.path,
-                fix="look at the slide; if there is tissue, lower --min-tissue or --tissue.min-area-um2, "
-                "or switch off --tissue.reject-pen or --tissue.reject-blur",
+    with (
+        read_slide(entry.path, entry.mpp, config.mpp_if_missing, config.mpp_from_objective) as slide,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        digest = pool.submit(_sha256, slide.path)
+        mpp, side_l0 = geometry(slide, config)
+        overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
+        grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
+        while len(grid.rc):
+            pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
+            attributes = StoreAttributes(
+                slide_id=entry.slide_id,
+                source=Source(name=slide.path.name, size=slide.path.stat().st_size, sha256=digest.result()),
+                mpp=mpp,
+                grid_shape=grid.shape,
+                side_l0=grid.side_l0,
+                config=store_config(config),
+                passthrough=pixels.kept,
+                warnings=review(overview, mask, len(grid.rc), slide.mpp_source, bad.values()),
+                **_facts(slide, config),
             )
-        attributes = _attributes(entry.slide_id, slide, config, grid, side_l0)
-        arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
-        arrays |= {"overview": overview, "overview_mask": mask}
-        tiles = read_tiles(slide, grid.xy_l0, side_l0, config.tile_px)
-        jpegs = (jpeg.encode_image(tile) for tile in tiles)
-        write_store(path, jpegs, arrays, attributes, jpeg=jpeg, shard_tiles=config.shard_tiles)
-    return attributes
+            arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
+            arrays |= {"overview": overview, "overview_mask": mask}
+            tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
+            try:
+                write_store(folder, tiles, arrays, attributes, jpeg=jpeg, shard_tiles=config.shard_tiles)
+            except _BadTilesError as found:  # again, without them
+                bad, grid = found.errors, grid.without(list(found.errors))
+            else:
+                return attributes
+    raise SlideError(
+        f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {_shares(mask)}",
+        where=slide.path,
+        fix="look at the slide; if there is tissue, lower --min-tissue or --tissue.min-area-um2, "
+        "or switch off --tissue.reject-pen or --tissue.reject-blur",
+    )
 
 
-def find_tissue(slide: Slide, config: TissueConfig) -> tuple[Image, Mask]:
-    """Overview (h, w, 3) of a slide and its mask (h, w). Focus is judged on finer pixels, read only where tissue is."""
-    overview = slide.overview(config.mask_um)
-    mask = classify(overview, config.mask_um, config)
-    if not config.reject_blur:
-        return overview, mask
-    sharp = np.ones(mask.shape, np.float32)
-    height, width = mask.shape
-    per_px_l0 = slide.size_l0[0] / width, slide.size_l0[1] / height
-    for top in range(0, height, FOCUS_BLOCK):
-        for left in range(0, width, FOCUS_BLOCK):
-            block = np.s_[top : top + FOCUS_BLOCK, left : left + FOCUS_BLOCK]
-            if not (mask[block] == MASK_CLASSES["tissue"]).any():
-                continue
-            rows, columns = mask[block].shape
-            xy_l0 = round(left * per_px_l0[0]), round(top * per_px_l0[1])
-            size_l0 = columns * per_px_l0[0], rows * per_px_l0[1]
-            sharp[block] = sharpness(slide.read_scaled(xy_l0, size_l0, (columns * FOCUS_FACTOR, rows * FOCUS_FACTOR)))
-    return overview, mark_blurred(mask, sharp, config.min_area_um2 / config.mask_um**2)
+def geometry(slide: Slide, config: TileConfig) -> tuple[float, tuple[float, float]]:
+    """Resolution of a slide's store, micrometres per pixel, and width and height of its tiles in level-0 pixels.
+
+    A level of the slide, or the half, quarter or eighth of one, is taken as it is where it is near enough to the wanted
+    resolution; a canvas, to which the slide is squeezed, has the mean of its two resolutions.
+
+    Raises:
+        SlideError: The slide is too coarse.
+    """
+    if config.canvas is not None:
+        width, height = (size * config.tile_px / config.canvas for size in slide.size_l0)
+        return slide.mpp_l0 * (width * height) ** 0.5 / config.tile_px, (width, height)
+    if slide.mpp_l0 > config.mpp * MAX_ENLARGING:
+        raise SlideError(
+            f"the slide has {slide.mpp_l0:.4g} micrometres per pixel, too coarse for tiles at {config.mpp:g}",
+            where=slide.path,
+            fix=f"tile at --mpp {slide.mpp_l0:.3g} or coarser, or leave the slide out",
+        )
+    owns = (slide.mpp_l0 * scale * downsample for scale in SCALES for downsample in slide.downsamples)
+    near = (own for own in owns if abs(own / config.mpp - 1) <= config.mpp_tolerance)
+    mpp = next(near, config.mpp)
+    side = side_l0_from_st(config.tile_px, mpp, slide.mpp_l0)
+    return mpp, (side, side)
 
 
-def read_tiles(
-    slide: Slide, xy_l0: npt.NDArray[np.int64], side_l0: float, tile_st: int
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """The tiles (tile_st, tile_st, 3) whose corners are `xy_l0` (n, 2), one by one; white outside of the slide."""
-    for x, y in xy_l0.tolist():
-        yield slide.read_scaled((x, y), (side_l0, side_l0), (tile_st, tile_st))
+def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, bytes]]:
+    """What was made, as long as no more tiles than are tolerated could not be; at the end it raises those."""
+    bad = {}
+    for i, result in made:
+        if not isinstance(result, SlideError):
+            yield i, result
+            continue
+        bad[i] = result
+        if len(bad) > tolerated:
+            raise result
+    if bad:
+        raise _BadTilesError(bad)
 
 
 def store_config(config: TileConfig) -> dict[str, Any]:
@@ -102,44 +143,28 @@ def store_config(config: TileConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=NOT_IN_STORE)
 
 
-def _refuse_enlarging(slide: Slide, mpp: float) -> None:
-    if slide.mpp_l0 > mpp * MAX_ENLARGING:
-        raise SlideError(
-            f"the slide has {slide.mpp_l0:.4g} micrometres per pixel, too coarse for tiles at {mpp:g}",
-            where=slide.path,
-            fix=f"tile at --mpp {slide.mpp_l0:.3g} or coarser, or leave the slide out",
-        )
-
-
 def _shares(mask: Mask) -> str:
     return ", ".join(f"{np.mean(mask == value):.1%} {name}" for name, value in MASK_CLASSES.items())
 
 
-def _attributes(slide_id: str, slide: Slide, config: TileConfig, grid: TileGrid, side_l0: float) -> StoreAttributes:
-    return StoreAttributes(
-        slide_id=slide_id,
-        source=_source(slide.path),
-        vendor=slide.vendor,
-        mpp=config.mpp,
-        mpp_source=slide.mpp_source,
-        mpp_level0=slide.mpp_l0,
-        size_l0=slide.size_l0,
-        tile_st=config.tile_px,
-        grid_shape=grid.shape,
-        side_l0=side_l0,
-        config=store_config(config),
-        versions={name: _version(name) for name in LIBRARIES},
-    )
+def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
+    """What is written down of a slide as it is, and of what read it."""
+    return {
+        "vendor": slide.vendor,
+        "mpp_source": slide.mpp_source,
+        "mpp_level0": slide.mpp_l0,
+        "size_l0": slide.size_l0,
+        "tile_st": config.tile_px,
+        "versions": _versions(),
+    }
 
 
-def _source(path: Path) -> Source:
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Source(name=path.name, size=path.stat().st_size, sha256=digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
+@cache
+def _versions() -> dict[str, str]:
+    libraries = {module.__name__: module.__version__ for module in LIBRARIES}
+    return {"longvit": version("longvit"), "libopenslide": openslide.__library_version__, **libraries}

@@ -22,41 +22,37 @@ OVERVIEW_CHUNK = 1024
 
 
 def write_store(
-    path: Path,
-    jpegs: Iterable[bytes],
+    folder: Path,
+    jpegs: Iterable[tuple[int, bytes]],
     arrays: Mapping[str, npt.NDArray[Any]],
     attributes: StoreAttributes,
     *,
     jpeg: Jpeg,
     shard_tiles: int,
 ) -> None:
-    """Write a whole store, under a temporary name in the same folder, then rename it; replaces a store of that name.
+    """Write a whole store; `claimed` gives the folder, so that nobody sees it half written.
 
     Args:
-        path: Where the store goes, `<slide_id>.zarr`.
-        jpegs: The tiles in the order of `rc`, each a whole RGB JPEG of `tile_st` pixels a side; taken one at a time.
+        folder: What becomes the store; what is in it is removed.
+        jpegs: Index in `rc` and JPEG, whole, RGB, of `tile_st` pixels a side, of every tile; shard after shard.
         arrays: `xy_l0`, `rc`, `tissue`, `overview` and `overview_mask`, as `preprocessing.schema.ARRAYS` says.
         attributes: What is known of the slide; `complete` is set here, when all else is written.
         jpeg: The codec that is written down, and that encodes the overview.
         shard_tiles: Tiles in one shard (one file).
-
-    Raises:
-        StoreError: Another process is writing this store.
     """
     n, tile = len(arrays["rc"]), (attributes.tile_st, attributes.tile_st, 3)
     assert n > 0, "a store without tiles is never written"
-    with claimed(path) as partial:
-        group = zarr.create_group(partial, attributes=attributes.model_dump(mode="json"))
-        shards = (min(shard_tiles, n), *tile)
-        _create(group, "tiles", (n, *tile), chunks=(1, *tile), shards=shards, fill_value=WHITE, serializer=jpeg)
-        write_shards(partial / "tiles", jpegs, n, shards[0])
-        overview = arrays["overview"]
-        chunks = (*(min(side, OVERVIEW_CHUNK) for side in overview.shape[:2]), 3)
-        _create(group, "overview", overview.shape, chunks=chunks, fill_value=WHITE, serializer=jpeg)[:] = overview
-        for name in ("xy_l0", "rc", "tissue", "overview_mask"):
-            _create(group, name, arrays[name].shape, chunks=arrays[name].shape)[:] = arrays[name]
-        group.create_group("embeddings")
-        group.attrs["complete"] = True
+    group = zarr.create_group(folder, attributes=attributes.model_dump(mode="json"), overwrite=True)
+    shards = (min(shard_tiles, n), *tile)
+    _create(group, "tiles", (n, *tile), chunks=(1, *tile), shards=shards, fill_value=WHITE, serializer=jpeg)
+    write_shards(folder / "tiles", jpegs, n, shards[0])
+    overview = arrays["overview"]
+    chunks = (*(min(side, OVERVIEW_CHUNK) for side in overview.shape[:2]), 3)
+    _create(group, "overview", overview.shape, chunks=chunks, fill_value=WHITE, serializer=jpeg)[:] = overview
+    for name in ("xy_l0", "rc", "tissue", "overview_mask"):
+        _create(group, name, arrays[name].shape, chunks=arrays[name].shape)[:] = arrays[name]
+    group.create_group("embeddings")
+    group.attrs["complete"] = True
 
 
 def _create(group: zarr.Group, name: str, shape: tuple[int, ...], **layout: Any) -> zarr.Array:  # noqa: ANN401 - zarr's

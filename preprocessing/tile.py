@@ -1,23 +1,31 @@
 """Verb `tile`: slides -> stores, in parallel and safe to run again, with a report row for every slide."""
 
-import multiprocessing
+import hashlib
+import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-import cv2
-import zarr
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from preprocessing.claim import claimed, is_claimed
 from preprocessing.config import TileConfig
-from preprocessing.errors import ConfigError, PipelineError, StoreError
+from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, StoreError
 from preprocessing.manifest import SlideEntry, read_manifest
-from preprocessing.report import SlideRow, TileReport
-from preprocessing.schema import SCHEMA_VERSION, StoreAttributes, read_attributes
+from preprocessing.report import SlideRow, TileReport, picture_path, save_picture
+from preprocessing.schema import SCHEMA_VERSION, Source, StoreAttributes, n_tiles, read_attributes
 from preprocessing.slide_to_store import store_config, tile_slide
+from preprocessing.workers import completed, sigterm_as_interrupt
+
+THREADS_OF_A_SLIDE = 2
+"""Threads that share a slide when there are slides enough: more would wait for each other's Python."""
+BUSY = "another process is tiling it"
+"""Why a slide is skipped that another run over the same folder has in work."""
 
 
 def run(config: TileConfig) -> TileReport:
@@ -54,24 +62,31 @@ def run(config: TileConfig) -> TileReport:
     return report
 
 
-def tile_or_skip(entry: SlideEntry, config: TileConfig) -> SlideRow:
+def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> SlideRow:
     """Tile one slide unless that is done already. Never raises for what is wrong with the slide: the row says it."""
     start, path = time.perf_counter(), config.out / f"{entry.slide_id}.zarr"
     try:
         redo = reason_to_tile(entry, path, config)
-        if redo is None:
-            attributes, status = StoreAttributes.model_validate(read_attributes(path)), "skipped"
-        else:
-            attributes, status = tile_slide(entry, path, config), "done"
+        if redo is not None or is_claimed(path):
+            with claimed(path) as folder:
+                redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
+                if redo is not None:
+                    _tile_unchanging(entry, folder, config, threads)
+        if redo is not None or not picture_path(config.out, entry.slide_id).exists():
+            save_picture(config.out, entry.slide_id)
+        attributes = StoreAttributes.model_validate(read_attributes(path))
         return SlideRow(
             slide_id=entry.slide_id,
-            status=status,
+            status="skipped" if redo is None else "done",
             reason="complete" if redo is None else redo,
-            n_tiles=zarr.open_array(path / "tiles", mode="r").shape[0],
+            n_tiles=n_tiles(path),
             mpp=attributes.mpp_level0,
             mpp_source=attributes.mpp_source,
             seconds=round(time.perf_counter() - start, 3),
+            warnings="; ".join(attributes.warnings),
         )
+    except BusyError:
+        return SlideRow(entry.slide_id, "skipped", BUSY)
     except Exception as error:
         what, fix = explain(error)
         seconds = round(time.perf_counter() - start, 3)
@@ -79,27 +94,78 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig) -> SlideRow:
 
 
 def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | None:
-    """Why a slide has to be tiled: empty if it has no store, a sentence if it has one of no use, None if it is done."""
+    """Why a slide has to be tiled: empty if it has no store, a sentence if it has one of no use, None if it is done.
+
+    Raises:
+        StoreError: What has the store's name is no store of ours, which must not be replaced.
+    """
+    if not path.exists():
+        return ""
+    if not (path / "xy_l0").exists():  # no other program's Zarr has such an array
+        raise StoreError(
+            "something that is no patch store has the name of this slide's store",
+            where=path,
+            fix="move it away, or choose another --out",
+        )
     try:
         attributes = read_attributes(path)
-    except StoreError:
-        return "its store was damaged" if path.exists() else ""
-    if attributes.get("schema_version") != SCHEMA_VERSION or attributes.get("complete") is not True:
-        return "its store was unfinished or of another version"
-    old = StoreAttributes.model_validate(attributes)
-    source = (entry.path.name, entry.path.stat().st_size) if entry.path.exists() else None
+        if attributes.get("schema_version") != SCHEMA_VERSION or attributes.get("complete") is not True:
+            return "its store was unfinished or of another version"
+        old = StoreAttributes.model_validate(attributes)
+    except (StoreError, ValidationError):
+        return "its store was damaged"
     settings = store_config(config)
     if old.mpp_source != "flag":  # the flag is for slides that do not state their resolution
-        settings["mpp_if_missing"] = old.config.get("mpp_if_missing")
+        settings.pop("mpp_if_missing")
+    if old.mpp_source in ("manifest", "metadata"):  # and the objective for those that state nothing better
+        settings.pop("mpp_from_objective")
     changed = sorted(key for key in settings if settings[key] != old.config.get(key))
     manifest_mpp = old.mpp_level0 if old.mpp_source == "manifest" else None
     reasons = {
-        "it was asked for again": config.overwrite,
-        "the slide has changed": source != (old.source.name, old.source.size),
-        f"settings have changed: {', '.join(changed)}": bool(changed),
-        "the resolution in the manifest has changed": entry.mpp != manifest_mpp,
+        "it was asked for again": lambda: config.overwrite,
+        f"settings have changed: {', '.join(changed)}": lambda: bool(changed),
+        "the resolution in the manifest has changed": lambda: entry.mpp != manifest_mpp,
+        "the slide has changed": lambda: _has_changed(entry.path, old.source, path / "zarr.json"),
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    return next((reason for reason, holds in reasons.items() if holds()), None)
+
+
+def _has_changed(slide: Path, source: Source, document: Path) -> bool:
+    """Whether the slide is not the file that the store was made from.
+
+    Name and size tell without reading it. Only a slide that was written after the store is compared by its hash; if it
+    turns out to be the same, the store's document gets the slide's time, and the next run need not read it again.
+    """
+    if not slide.exists():
+        return True
+    now = slide.stat()
+    if (slide.name, now.st_size) != (source.name, source.size):
+        return True
+    if now.st_mtime_ns <= document.stat().st_mtime_ns:
+        return False
+    with slide.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == source.sha256
+    if same:
+        with suppress(OSError):  # where the store cannot be written the slide is read at every run
+            os.utime(document, ns=(now.st_mtime_ns, now.st_mtime_ns))
+    return not same
+
+
+def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, threads: int) -> None:
+    """Tile one slide inside of a claim, so that a store of two states of a file is thrown away."""
+    before = _identity(entry.path)
+    tile_slide(entry, folder, config, threads)
+    if _identity(entry.path) != before:
+        raise SlideError(
+            "the slide changed or vanished while it was read", where=entry.path, fix="run again when it is all there"
+        )
+
+
+def _identity(slide: Path) -> tuple[int, int, int] | None:
+    if not slide.exists():
+        return None
+    now = slide.stat()
+    return now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def explain(error: BaseException) -> tuple[str, str]:
@@ -108,31 +174,35 @@ def explain(error: BaseException) -> tuple[str, str]:
         return error.what, error.fix
     if isinstance(error, BrokenProcessPool):
         return (
-            "a worker process died, perhaps for want of memory",
-            "run again, with fewer --workers; what is done is kept",
+            "the process that tiled it was killed, and once more when alone, perhaps for want of memory",
+            "run again where there is more memory, or with fewer --workers; what is done is kept",
         )
+    if isinstance(error, MemoryError):
+        return "there was not enough memory", "run again, with fewer --workers; what is done is kept"
     if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}", "check room and permissions of the disk, then run again"
+        place = "" if error.filename is None else f": {error.filename}"
+        return f"{error.strerror or error}{place}", "check room and permissions of the disk, then run again"
     return f"{type(error).__name__}: {error}", "this is a fault of the program: please report it with this line"
 
 
 def _rows(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
-    """A row for every slide, as they get ready."""
-    workers = min(config.workers, len(entries))
-    if workers == 1:
-        for entry in entries:
-            yield tile_or_skip(entry, config)
+    """A row for every slide, as they get ready; what another process has in work is looked at again at the end."""
+    busy: dict[str, SlideEntry] = {entry.slide_id: entry for entry in entries}
+    with sigterm_as_interrupt():
+        for row in _rows_once(entries, config):
+            if row.reason != BUSY:
+                del busy[row.slide_id]
+                yield row
+        yield from _rows_once(list(busy.values()), config)
+
+
+def _rows_once(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
+    """Threads share a slide, processes of a few threads share the cohort, so that one of them may die."""
+    if config.workers == 1 or len(entries) <= 1:
+        yield from (tile_or_skip(entry, config, config.workers) for entry in entries)
         return
-    # Spawned, not forked: the libraries below run threads. OpenCV's own are off, the processes are the parallelism.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        futures = {pool.submit(tile_or_skip, entry, config): entry for entry in entries}
-        try:
-            for future in as_completed(futures):
-                error = future.exception()
-                yield (
-                    future.result() if error is None else SlideRow(futures[future].slide_id, "failed", *explain(error))
-                )
-        except BaseException:  # interrupted: do not begin with the slides that wait
-            pool.shutdown(cancel_futures=True)
-            raise
+    processes = min(len(entries), -(-config.workers // THREADS_OF_A_SLIDE))
+    work = partial(tile_or_skip, config=config, threads=-(-config.workers // processes))
+    for entry, future in completed(work, entries, processes):
+        error = future.exception()
+        yield future.result() if error is None else SlideRow(entry.slide_id, "failed", *explain(error))

@@ -58,11 +58,12 @@ def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndar
     overview = np.full((grid_shape[0] * 8, grid_shape[1] * 8, 3), 240, np.uint8)
     arrays |= {"overview": overview, "overview_mask": np.ones(overview.shape[:2], np.uint8)}
     known = {"slide_id": slide_id, "source": Source(name=f"{slide_id}.svs", size=1, sha256="0"), "vendor": "aperio"}
-    known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "tile_st": tile_st, "side_l0": side_l0}
+    known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "tile_st": tile_st}
+    known |= {"side_l0": (side_l0, side_l0)}
     known |= {"size_l0": (int(grid_shape[1] * side_l0), int(grid_shape[0] * side_l0)), "grid_shape": grid_shape}
     known |= {"config": {}, "versions": {}}
     jpeg, path = Jpeg(level=90, subsampling="444"), folder / f"{slide_id}.zarr"
-    jpegs = (jpeg.encode_image(tile) for tile in tiles)
+    jpegs = ((i, jpeg.encode_image(tile)) for i, tile in enumerate(tiles))
     write_store(path, jpegs, arrays, StoreAttributes(**known | changes), jpeg=jpeg, shard_tiles=4)
     return path
 

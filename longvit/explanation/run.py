@@ -12,6 +12,7 @@ from longvit.finetuning.model import SlideModel, load_model
 from longvit.tokens.read import slide_tokens
 from longvit.training import pick_device, write_rows
 from preprocessing.errors import ConfigError
+from preprocessing.frames import l0_from_rc
 from preprocessing.store import PatchStore, open_store
 
 
@@ -35,7 +36,7 @@ def run(config: ExplainConfig) -> Path:
     output = _output_index(model, outputs, config.target)
     scores = token_contributions(model, batch, output).float().cpu().numpy()
     rc = batch.rc_BL2[0].cpu().numpy()
-    side_l0 = store.attributes["side_l0"] * _token_st(store, model) / store.tile_st
+    side_l0 = np.array(store.attributes["side_l0"]) * _token_st(store, model) / store.tile_st
     config.out.mkdir(parents=True, exist_ok=True)
     _write_scores(config.out / f"{store.slide_id}_tokens.csv", scores, rc, side_l0)
     title, label = _words(model, outputs, output)
@@ -72,15 +73,15 @@ def _words(model: SlideModel, outputs: torch.Tensor, output: int) -> tuple[str, 
     return f"P({name}) = {outputs.softmax(0)[output]:.2f}", f"share of the logit of {name}"
 
 
-def _write_scores(path: Path, scores: np.ndarray, rc: np.ndarray, side_l0: float) -> None:
-    xy_l0 = np.rint(rc[:, ::-1] * side_l0).astype(np.int64)
+def _write_scores(path: Path, scores: np.ndarray, rc: np.ndarray, side_l0: np.ndarray) -> None:
+    xy_l0 = l0_from_rc(rc, side_l0)
     places = zip(xy_l0.tolist(), rc.tolist(), scores.tolist(), strict=True)
     write_rows(path, [{"x_l0": x, "y_l0": y, "row": r, "column": c, "score": s} for (x, y), (r, c), s in places])
 
 
-def _draw(path: Path, store: PatchStore, grid: np.ndarray, side_l0: float, title: str, label: str) -> None:
+def _draw(path: Path, store: PatchStore, grid: np.ndarray, side_l0: np.ndarray, title: str, label: str) -> None:
     scale = store.overview.shape[1] / store.attributes["size_l0"][0]
-    extent_px = (grid.shape[1] * side_l0 * scale, grid.shape[0] * side_l0 * scale)
+    extent_px = (grid.shape[1] * side_l0[0] * scale, grid.shape[0] * side_l0[1] * scale)
     temporary = path.with_name(f".{path.name}")
     overlay(store.overview, grid, extent_px, title, label).savefig(temporary, dpi=150, format="png")
     temporary.replace(path)

@@ -1,9 +1,14 @@
 """What training makes small: losses of a window of patients, as pure functions of their outputs."""
 
+import warnings
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchsurv.loss.cox import neg_partial_log_likelihood
+
+with warnings.catch_warnings():  # torchsurv 0.2 compiles itself with torch.jit.script, which torch calls deprecated
+    warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)
+    from torchsurv.loss.cox import neg_partial_log_likelihood
 
 
 def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: Bool[Tensor, " N"]) -> Tensor:

@@ -26,7 +26,7 @@ from longvit.finetuning.module import FinetuneModule
 from longvit.model import LongViT, load_encoder
 from longvit.runs import open_run
 from longvit.tokens.dataset import find_stores
-from longvit.tokens.read import require_fit, slide_tokens
+from longvit.tokens.read import require_fit, require_one_scale, slide_tokens
 from longvit.training import begin, fit, pick_device, write_rows
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.store import open_store
@@ -50,6 +50,7 @@ def run(config: FinetuneConfig) -> Path:
     stores = cohort_stores(find_stores(config.stores), cohort, folds, config.stores)
     begin(config)
     encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
+    require_one_scale(list(stores.values()))
     for store in stores.values():
         require_fit(open_store(store), encoder.config.input)
     model = SlideModel(encoder, config.task, cohort.classes)

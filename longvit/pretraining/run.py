@@ -10,9 +10,9 @@ from longvit.pretraining.dino import DinoModule
 from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views
 from longvit.runs import open_run
 from longvit.tokens.dataset import find_stores
+from longvit.tokens.read import require_one_scale
 from longvit.training import begin, fit
-from preprocessing.errors import ConfigError, StoreError
-from preprocessing.store import open_store
+from preprocessing.errors import ConfigError
 
 
 def run(config: PretrainConfig) -> Path:
@@ -26,7 +26,7 @@ def run(config: PretrainConfig) -> Path:
         StoreError: No stores, or stores of several resolutions.
     """
     stores = list(find_stores(config.stores).values())
-    require_one_mpp(stores)
+    require_one_scale(stores)
     draws = len(stores) * config.regions_per_slide
     if draws < config.batch_size:
         raise ConfigError(
@@ -59,21 +59,3 @@ def region_loader(config: PretrainConfig, stores: list[Path]) -> DataLoader:
         drop_last=True,
         persistent_workers=config.loader_workers > 0,
     )
-
-
-def require_one_mpp(paths: list[Path]) -> None:
-    """Refuse stores of several resolutions: the same patch would show different sizes of tissue.
-
-    Raises:
-        StoreError: Two stores differ.
-    """
-    first = open_store(paths[0])
-    for path in paths[1:]:
-        store = open_store(path)
-        if (store.mpp, store.tile_st) != (first.mpp, first.tile_st):
-            raise StoreError(
-                f"tiles of {store.tile_st} pixels at {store.mpp} um per pixel, but {first.path.name} has "
-                f"{first.tile_st} at {first.mpp}",
-                where=path,
-                fix="tile all slides of a cohort with the same --mpp and --tile-px",
-            )

@@ -1,5 +1,8 @@
 """One store -> the tokens of its slide."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -8,7 +11,10 @@ from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from preprocessing.errors import StoreError
-from preprocessing.store import PatchStore
+from preprocessing.store import PatchStore, open_store
+
+MPP_TOLERANCE = 0.05
+"""Scanners of one nominal magnification differ by about so much, and tiling keeps a slide's own pixels if it can."""
 
 
 def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> TokenBatch:
@@ -51,6 +57,23 @@ def require_fit(store: PatchStore, source: PixelInput | EmbeddingInput) -> None:
             where=store.path,
             fix=f"set encoder.input.dim to {width}",
         )
+
+
+def require_one_scale(stores: Sequence[Path]) -> None:
+    """Refuse stores of several resolutions or tile sizes: the same patch would show different sizes of tissue.
+
+    Raises:
+        StoreError: Two stores differ, in resolution by more than `MPP_TOLERANCE`.
+    """
+    first, *others = (open_store(path) for path in stores)
+    for store in others:
+        if store.tile_st != first.tile_st or abs(store.mpp / first.mpp - 1) > MPP_TOLERANCE:
+            raise StoreError(
+                f"tiles of {store.tile_st} pixels at {store.mpp:.4g} um per pixel, but {first.path.name} has "
+                f"{first.tile_st} at {first.mpp:.4g}",
+                where=store.path,
+                fix="tile all slides of a cohort with the same --mpp and --tile-px",
+            )
 
 
 def patchify(

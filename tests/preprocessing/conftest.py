@@ -77,9 +77,9 @@ def make_store(tmp_path, tiles):
         arrays |= {"overview": stained(12, 16), "overview_mask": np.eye(12, 16, dtype=np.uint8)}
         known = {"slide_id": "slide", "source": Source(name="slide.svs", size=1, sha256="0"), "vendor": "aperio"}
         known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "size_l0": (256, 192), "tile_st": 32}
-        known |= {"grid_shape": (3, 4), "side_l0": side_l0, "config": {}, "versions": {}}
+        known |= {"grid_shape": (3, 4), "side_l0": (side_l0, side_l0), "config": {}, "versions": {}}
         jpeg = Jpeg(level=90, subsampling="444")
-        jpegs = (jpeg.encode_image(tile) for tile in tiles)
+        jpegs = ((i, jpeg.encode_image(tile)) for i, tile in enumerate(tiles))
         attributes = StoreAttributes(**known | changes)
         write_store(tmp_path / name, jpegs, arrays, attributes, jpeg=jpeg, shard_tiles=2)
         return open_store(tmp_path / name)

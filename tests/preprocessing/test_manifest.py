@@ -49,11 +49,38 @@ def test_a_csv_gives_paths_beside_it_and_resolutions(tmp_path):
         ("slide_id,path\n../x,1.svs\n", "'../x' is not a plain name"),
         ("slide_id,path\n.x,1.svs\n", "'.x' is not a plain name"),
         ("slide_id,path\nx,1.svs\nX,2.svs\n", "'x' names 2 slides"),
+        ("slide_id,path\nx,1.svs\nx,1.svs\n", "'x' names 2 slides"),
+        ("slide_id,path\n\u00fc,1.svs\nu\u0308,2.svs\n", "'\u00fc' names 2 slides"),
+        ("slide_id,path\nx,a,b.svs\n", "line 2: more cells than columns"),
+        ('slide_id,path\nx,"1.svs\ny,2.svs\n', "after line 1: unexpected end of data"),
+        ("slide_id;path;mpp\nx;1.svs;0,25\n", "line 2: .*'0,25'"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_why(tmp_path, text, sentence):
     with pytest.raises(CohortError, match=sentence):
         read_manifest(write_csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_spreadsheets_may_separate_cells_as_they_do(tmp_path, delimiter):
+    rows = (("slide_id", "path", "mpp"), ("x", "1.svs", "0.25"))
+    table = write_csv(tmp_path, "".join(delimiter.join(row) + "\r\n" for row in rows))
+    assert read_manifest(table) == [SlideEntry("x", tmp_path / "1.svs", 0.25)]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_csv_that_is_not_utf8_is_refused_rather_than_guessed(tmp_path, encoding):
+    (tmp_path / "manifest.csv").write_bytes("slide_id,path\ngr\u00f6\u00dfe,1.svs\n".encode(encoding))
+    with pytest.raises(CohortError, match=r"line \d: the manifest is not UTF-8") as refused:
+        read_manifest(tmp_path / "manifest.csv")
+    assert "CSV UTF-8" in refused.value.fix
+
+
+def test_links_are_followed_and_a_broken_one_is_listed_to_fail_by_name(tmp_path):
+    touch(tmp_path, "far.data")
+    (tmp_path / "a.svs").symlink_to(tmp_path / "far.data")
+    (tmp_path / "b.svs").symlink_to(tmp_path / "gone.svs")
+    assert [entry.slide_id for entry in read_manifest(tmp_path)] == ["a", "b"]
 
 
 def test_two_slides_of_one_name_in_a_folder_are_refused(tmp_path):
@@ -82,6 +109,20 @@ def test_dicom_files_of_one_series_are_one_slide(tmp_path):
         (tmp_path / name).write_bytes(b"header" + uid + b"rest")
     (tmp_path / "d.dcm").write_bytes(b"header" + uid.replace(b"1.2.3", b"1.2.4"))
     assert [entry.path.name for entry in read_manifest(tmp_path)] == ["b.dcm", "d.dcm"]
+
+
+def test_a_folder_of_dicom_files_within_the_folder_is_one_slide(tmp_path):
+    uid = b"\x20\x00\x0e\x00UI\x06\x001.2.3\x00"
+    for folder, names in {"one": ("b.dcm", "c.DCM"), "two": ("a.dcm", "b.dcm")}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(
+                uid if folder == "one" else uid.replace(b"1.2.3", b"1.2." + name.encode()[:1])
+            )
+    entries = read_manifest(tmp_path)
+    assert entries == [SlideEntry("one", tmp_path / "one" / "b.dcm"), SlideEntry("two", tmp_path / "two")]
+    table = write_csv(tmp_path, "slide_id,path\nx,one\n")
+    assert read_manifest(table) == [SlideEntry("x", tmp_path / "one" / "b.dcm")]
 
 
 @pytest.mark.skipif(not SLIDES.exists(), reason="no shared slides on this machine")

@@ -2,7 +2,8 @@ import csv
 
 import numpy as np
 
-from preprocessing.report import SlideRow, TileReport, outlined, warnings
+import preprocessing.report
+from preprocessing.report import SlideRow, TileReport, outlined, save_picture
 
 
 def save(tmp_path, rows):
@@ -20,7 +21,7 @@ def test_the_table_has_a_row_for_every_slide_in_order(tmp_path, make_store):
     save(tmp_path, rows)
     with (tmp_path / "tile_report.csv").open() as file:
         read = list(csv.DictReader(file))
-    assert list(read[0]) == ["slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds"]
+    assert list(read[0]) == ["slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds", "warnings"]
     assert [(row["slide_id"], row["status"], row["reason"]) for row in read] == [
         ("slide", "done", ""),
         ("b", "failed", "why"),
@@ -28,23 +29,23 @@ def test_the_table_has_a_row_for_every_slide_in_order(tmp_path, make_store):
 
 
 def test_the_page_shows_failures_first_then_warnings(tmp_path, make_store):
-    make_store("odd.zarr", mpp_source="flag")
     _, page = save(
         tmp_path,
         [
-            SlideRow("odd", "done", n_tiles=5, mpp=0.25, mpp_source="flag"),
+            SlideRow("fine", "done", n_tiles=50, mpp=0.25, mpp_source="metadata"),
+            SlideRow("odd", "done", n_tiles=5, mpp=0.25, mpp_source="flag", warnings="only 5 tiles"),
             SlideRow("zz", "failed", "it <broke> & fell", "mend it"),
         ],
     )
-    assert page.index("zz") < page.index("odd")
+    assert page.index("zz") < page.index("odd") < page.index("fine")
     assert "it &lt;broke&gt; &amp; fell" in page
     assert "Fix: mend it" in page
     assert "only 5 tiles" in page
-    assert "not the slide&#x27;s own word" in page
 
 
 def test_the_page_needs_no_other_file(tmp_path, make_store):
     make_store()
+    save_picture(tmp_path, "slide")
     _, page = save(tmp_path, [SlideRow("slide", "skipped", "complete", n_tiles=5, mpp=0.25, mpp_source="metadata")])
     assert page.count('src="') == page.count('src="data:image/jpeg;base64,') == 1
     assert "http" not in page
@@ -57,9 +58,13 @@ def test_one_failure_makes_the_exit_code_one(tmp_path):
     assert TileReport(tmp_path, [failed]).exit_code == 1
 
 
-def test_what_looks_odd_is_warned_of(make_store):
-    assert warnings(make_store()) == ["only 5 tiles"]
-    assert len(warnings(make_store(mpp_source="flag"))) == 2
+def test_the_page_of_a_large_cohort_points_to_its_pictures(tmp_path, make_store, monkeypatch):
+    monkeypatch.setattr(preprocessing.report, "PICTURES_IN_PAGE", 0)
+    make_store("a b.zarr")
+    save_picture(tmp_path, "a b")
+    _, page = save(tmp_path, [SlideRow("a b", "done", n_tiles=5, mpp=0.25, mpp_source="metadata")])
+    assert 'src="tile_report/a%20b.jpg"' in page
+    assert (tmp_path / "tile_report" / "a b.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
 def test_each_class_gets_its_outline_and_the_picture_is_small():

@@ -6,10 +6,11 @@ import pytest
 
 from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import SlideError
+from preprocessing.find_tissue import find_tissue
 from preprocessing.manifest import SlideEntry
 from preprocessing.schema import problems
 from preprocessing.slide import read_slide
-from preprocessing.slide_to_store import find_tissue, tile_slide
+from preprocessing.slide_to_store import tile_slide
 from preprocessing.store import open_store
 
 
@@ -52,7 +53,7 @@ def test_provenance_is_written_down(make, svs):
 
 def test_a_coarser_store_shows_the_same_place(make, image):
     store = make(mpp=1.0, tile_px=128)
-    assert (store.mpp, store.attributes["side_l0"]) == (1.0, 256)
+    assert (store.mpp, store.attributes["side_l0"]) == (1.0, [256, 256])
     tile = store.read_tiles([store.rc.tolist().index([1, 1])])[0]
     averaged = image[256:512, 256:512].reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
     shifted = {(dy, dx): np.abs(np.roll(tile.astype(float), (dy, dx), (0, 1)) - averaged)[2:-2, 2:-2].mean()
@@ -92,8 +93,8 @@ def test_focus_is_judged_on_the_slide_not_the_overview(tmp_path, image, save_svs
     soft = image.copy()
     soft[:, 640:] = cv2.GaussianBlur(image, (0, 0), 5)[:, 640:]
     with read_slide(save_svs(tmp_path / "soft.svs", soft)) as slide:
-        _, mask = find_tissue(slide, TissueConfig(min_area_um2=5000))
-        _, careless = find_tissue(slide, TissueConfig(reject_blur=False))
+        _, mask = find_tissue(slide, TissueConfig(min_area_um2=5000), "soft")
+        _, careless = find_tissue(slide, TissueConfig(reject_blur=False), "soft")
     assert (mask[18:46, 44:60] == 3).mean() > 0.95
     assert (mask[18:46, 18:36] == 1).mean() > 0.95
     assert not (careless == 3).any()

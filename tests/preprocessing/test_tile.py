@@ -48,6 +48,7 @@ def test_a_bad_slide_is_named_and_the_others_go_on(cohort):
     assert problems(cohort.parent / "out" / "good.zarr") == []
     assert {path.name for path in (cohort.parent / "out").iterdir()} == {
         "good.zarr",
+        "tile_report",
         "tile_report.csv",
         "tile_report.html",
     }

@@ -1,0 +1,38 @@
+"""Which files of a folder are one DICOM slide: those of one series, each a level or a label."""
+
+import re
+from pathlib import Path
+
+from preprocessing.errors import SlideError
+
+SERIES_UID = re.compile(rb"\x20\x00\x0e\x00UI(..)", re.DOTALL)
+"""DICOM element (0020,000E), SeriesInstanceUID, as explicit little-endian VR writes it; its length follows."""
+HEAD_BYTES = 1 << 16
+"""The series is named before the pixels, within this."""
+
+
+def series_uid(file: Path) -> str | None:
+    """The SeriesInstanceUID of a DICOM file; None if its head names none."""
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    found = SERIES_UID.search(head)
+    if found is None:
+        return None
+    length = int.from_bytes(found[1], "little")
+    return head[found.end() : found.end() + length].rstrip(b"\0 ").decode("ascii", "replace")
+
+
+def slide_file(path: Path) -> Path:
+    """The file to open for a slide: `path` itself or, of a folder with the DICOM files of one slide, the first.
+
+    Raises:
+        SlideError: The folder holds no DICOM file, or those of several series.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".dcm" and file.name[0] != ".")
+    series = {series_uid(file) for file in files}
+    if len(series) == 1:
+        return files[0]
+    what = f"the folder holds DICOM files of {len(series)} series" if files else "it is a folder without DICOM files"
+    raise SlideError(what, where=path, fix="name a slide's file, or a folder that holds the .dcm files of one slide")

@@ -1,0 +1,185 @@
+"""The pixels of a store's tiles as JPEGs: the slide's own bytes where they fit, else decoded, made to size, encoded.
+
+Three ways, from nearly free to slow, and the slide and the wanted resolution decide which:
+
+    kept      the level has the store's resolution, its JPEG tiles the store's size: their bytes, untouched
+    JPEG      tiles of a TIFF, decoded at 1/1 to 1/8 within the JPEG, each once for all store tiles that it touches
+    any other what OpenSlide or tifffile give
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from itertools import islice
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.blank import is_blank
+from preprocessing.canvas import squeezed_tile
+from preprocessing.errors import SlideError
+from preprocessing.grid import TileGrid
+from preprocessing.jpeg import Jpeg
+from preprocessing.slide import Slide, undecodable
+
+UNIT_TILES = 32
+"""Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""
+BLOCKS = (1, 2, 4, 8)
+"""Sides, in tiles, of the block that is decoded at once, so that the slide's tiles under it are decoded once."""
+BLANK_BYTES = 0.05
+"""Bytes for each pixel below which a JPEG may show nothing at all; tissue has 0.3."""
+AHEAD = 2
+"""Units that wait for each thread; what is ready and not yet written stays in memory."""
+
+Pixels = npt.NDArray[np.uint8]
+Made = tuple[int, bytes | SlideError]
+"""A tile's index in the grid and its JPEG, or why there is none."""
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+class TilePixels:
+    """Makes the JPEGs of the tiles of a grid.
+
+    Args:
+        slide: The open slide.
+        grid: The tiles; read at `grid.side_l0` level-0 pixels a side.
+        tile_st: Side of a tile in store pixels.
+        jpeg: The codec of tiles that have to be encoded.
+        keep: Keep the slide's own JPEG tiles where they fit.
+        squeeze: The grid is a canvas that the slide is squeezed to: bicubic, as the official LongViT code does it.
+
+    Attributes:
+        kept: Whether they do.
+    """
+
+    def __init__(
+        self, slide: Slide, grid: TileGrid, tile_st: int, jpeg: Jpeg, *, keep: bool = True, squeeze: bool = False
+    ) -> None:
+        self.slide, self.grid, self.tile_st, self.jpeg, self.squeeze = slide, grid, tile_st, jpeg, squeeze
+        self.sampling = slide.sampling(min(grid.side_l0) / tile_st)
+        self.side = tuple(side / self.sampling.downsample for side in grid.side_l0)
+        """Width and height of a tile in decoded pixels; no whole numbers if it has to be resized."""
+        self.source = slide.jpeg_levels.get(self.sampling.level)
+        exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
+        own_grid = self.source is not None and self.source.tile == (tile_st, tile_st) and self.sampling.scale == 1
+        self.kept = keep and exact and own_grid and not squeeze
+        self.block = self._block()
+        self._wanted = self._touched() if self.source and self.block > 1 else None
+
+    def jpegs(self, pool: Executor, threads: int, shard_tiles: int) -> Iterator[Made]:
+        """Every tile of the grid as its index and JPEG, shard after shard, always in the same order."""
+        for unit in in_order(pool, self._make, self._units(shard_tiles), AHEAD * threads):
+            yield from unit
+
+    def _units(self, shard_tiles: int) -> list[npt.NDArray[np.intp]]:
+        """Tiles that are made together: a block of the grid, or some in a row; never of two shards."""
+        index = np.arange(len(self.grid.rc))
+        if self.block == 1:
+            keys = np.stack([index // shard_tiles, index % shard_tiles // UNIT_TILES], axis=1)
+        else:
+            keys = np.column_stack([index // shard_tiles, self.grid.rc // self.block])
+        _, unit_of, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        return np.split(np.argsort(unit_of.ravel(), kind="stable"), np.cumsum(sizes)[:-1])
+
+    def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
+        if self.block == 1:
+            return [self._try(i) for i in unit.tolist()]
+        try:
+            return list(self._from_block(unit))
+        except SlideError:  # a tile of the slide is damaged; which of ours does it touch?
+            return [self._try(i) for i in unit.tolist()]
+
+    def _try(self, i: int) -> Made:
+        try:
+            return i, self._kept_bytes(i) or next(self._from_block(np.array([i])))[1]
+        except SlideError as error:
+            return i, error
+
+    def _refuse_blank(self, i: int, tile: Pixels) -> None:
+        """Where the overview shows tissue, a tile of pure black or white has lost its pixels."""
+        if self.grid.tissue[i] > 0.5 and is_blank(tile):
+            raise self._undecodable(i, ValueError("pure black or white, where the overview shows tissue"))
+
+    def _undecodable(self, i: int, error: ValueError) -> SlideError:
+        x, y = self.grid.xy_l0[i].tolist()
+        return undecodable(self.slide.path, self.sampling.level, (x, y), error)
+
+    def _kept_bytes(self, i: int) -> bytes | None:
+        """The slide's own JPEG of a tile; None if it is not kept: it is missing, or part of it is not the slide."""
+        if not self.kept:
+            return None
+        (row, column), (width, height) = self.grid.rc[i].tolist(), self.source.size
+        if (column + 1) * self.tile_st > width or (row + 1) * self.tile_st > height:
+            return None
+        try:
+            data = self.source.fetch(row, column)
+        except ValueError as error:
+            raise self._undecodable(i, error) from error
+        if data is not None and len(data) < self.tile_st**2 * BLANK_BYTES:
+            self._refuse_blank(i, self.source.decode(row, column))
+        return data
+
+    def _from_block(self, unit: npt.NDArray[np.intp]) -> Iterator[Made]:
+        """The tiles of a unit, cut out of the rectangle around them."""
+        if self.squeeze:
+            for i in unit.tolist():
+                place = tuple(self.grid.rc[i].tolist())
+                tile = squeezed_tile(self.slide, self.sampling.level, place, self.grid.shape, self.tile_st)
+                yield i, self.jpeg.encode_image(tile)
+            return
+        starts, ends = self._corners(self.grid.rc[unit])
+        origin = starts.min(axis=0)
+        wanted = None if self._wanted is None or len(unit) == 1 else self._wanted
+        region = self.slide.read_sampled(
+            self.sampling, tuple(origin.tolist()), tuple((ends.max(axis=0) - origin).tolist()), wanted
+        )
+        size = (self.tile_st, self.tile_st)
+        for i, (left, top), (right, bottom) in zip(
+            unit.tolist(), (starts - origin).tolist(), (ends - origin).tolist(), strict=True
+        ):
+            tile = region[top:bottom, left:right]
+            if tile.shape[1::-1] != size:
+                tile = cv2.resize(tile, size, interpolation=cv2.INTER_AREA)
+            self._refuse_blank(i, tile)
+            yield i, self.jpeg.encode_image(np.ascontiguousarray(tile))
+
+    def _corners(self, rc: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First x, y of tiles and those behind the last (n, 2), decoded pixels; all tiles are as large."""
+        starts = np.rint(rc[:, ::-1] * self.side).astype(np.int64)
+        return starts, starts + np.maximum(1, np.rint(self.side)).astype(np.int64)
+
+    def _block(self) -> int:
+        """The smallest block whose edges are edges of the slide's own tiles, so that none is decoded twice."""
+        if self.source is None or self.squeeze:
+            return 1  # OpenSlide keeps what it decoded lately
+        tile = np.array(self.source.tile) / self.sampling.scale
+        fits = [side for side in BLOCKS if np.allclose((side * np.array(self.side) / tile) % 1, 0, atol=1e-9)]
+        return min(fits, default=max(BLOCKS))
+
+    def _touched(self) -> npt.NDArray[np.bool_]:
+        """Which of the level's own tiles, (rows, columns), hold pixels of ours."""
+        touched = np.zeros(self.source.offsets.shape, bool)
+        tile = np.array(self.source.tile) // self.sampling.scale
+        starts, ends = self._corners(self.grid.rc)
+        first, last = starts // tile, (ends - 1) // tile
+        for down in range(int((last - first)[:, 1].max()) + 1):
+            for across in range(int((last - first)[:, 0].max()) + 1):
+                x, y = np.minimum(first + np.array([across, down]), last).T
+                inside = (x < touched.shape[1]) & (y < touched.shape[0])
+                touched[y[inside], x[inside]] = True
+        return touched
+
+
+def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """Results in the order of the items, at most `ahead` of them computed and not yet taken: `pool.map` takes all."""
+    waiting, rest = deque(), iter(items)
+    try:
+        waiting.extend(pool.submit(function, item) for item in islice(rest, ahead))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,46 @@
+"""What a person should look at in a slide that was tiled without an error; said in its report and kept in its store."""
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.blank import black_share
+from preprocessing.errors import SlideError
+from preprocessing.schema import MASK_CLASSES
+
+FEW_TILES = 10
+"""Fewer tiles than this are worth a look."""
+
+
+def review(
+    overview: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    n_tiles: int,
+    mpp_source: str,
+    bad_tiles: Collection[SlideError] = (),
+) -> list[str]:
+    """Sentences about a slide; none if all is well.
+
+    Args:
+        overview: The whole slide, small (h, w, 3).
+        mask: Its classes (h, w), see `preprocessing.schema.MASK_CLASSES`.
+        n_tiles: Tiles in the store.
+        mpp_source: Who stated the resolution.
+        bad_tiles: Why tiles were left out that could not be decoded.
+    """
+    shares = {name: float(np.mean(mask == value)) for name, value in MASK_CLASSES.items()}
+    stained = shares["tissue"] + shares["blurred"]
+    black = black_share(overview)
+    found = {
+        f"only {n_tiles} tiles": n_tiles < FEW_TILES,
+        "no glass found: is the mask right?": shares["glass"] < 0.02,
+        f"{shares['blurred'] / max(stained, 1e-9):.0%} of the tissue is out of focus": shares["blurred"]
+        > 0.1 * stained,
+        f"pen marks cover {shares['pen']:.1%} of the slide": shares["pen"] > 0.001,
+        f"{black:.1%} of the slide is pure black: is the file whole?": black > 0.01,
+        "its resolution is not the slide's own word": mpp_source == "flag",
+        "its resolution is nominal, that of its objective": mpp_source == "objective",
+        f"{len(bad_tiles)} damaged tiles left out: {'; '.join(error.what for error in bad_tiles)}": len(bad_tiles) > 0,
+    }
+    return [sentence for sentence, holds in found.items() if holds]

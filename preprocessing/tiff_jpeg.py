@@ -1,0 +1,220 @@
+"""The JPEG tiles of a TIFF's levels as the scanner wrote them: fetched whole without decoding, or decoded at a scale.
+
+OpenSlide reads the same tiles, but gives them decoded, at one size only and at a third of the speed. A TIFF keeps the
+tables that its tiles share once, and says in a tag whether their colours are RGB or YCbCr; a JPEG on its own carries
+both, so they are put in (TIFF Technical Note 2; ITU-T T.81, annex B; marker APP14 as in Adobe's Technical Note 5116).
+"""
+
+import os
+import re
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import tifffile
+
+SCALES = (1, 2, 4, 8)
+"""A tile can be decoded at one pixel of so many, for less than decoding it whole."""
+MAX_TILE_PIXELS = 1 << 24
+"""The largest tile that is decoded here, 4096 x 4096 pixels; those of scanners have 240 to 1024 a side."""
+START, END = b"\xff\xd8", b"\xff\xd9"
+ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""APP14 up to its last byte, which says what the colours are."""
+ADOBE_COLOURS = {tifffile.PHOTOMETRIC.RGB: b"\x00", tifffile.PHOTOMETRIC.YCBCR: b"\x01"}
+SCAN, JFIF = 0xDA, 0xE0
+FRAMES = (0xC0, 0xC1)
+"""Kinds of frame with one scan that libjpeg decodes: baseline and extended. No scanner writes progressive ones."""
+MAX_HEADERS = 4
+MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""A baseline scan holds no marker but restarts up to the end of the image (T.81, B.1.1.5)."""
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class JpegLevel:
+    """One level of a tiled TIFF in JPEG compression. Sizes are (width, height), places (x, y), pixels of this level."""
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    head: bytes = field(repr=False)
+    """What every tile lacks in front of it: start of image, colours, shared tables."""
+    offsets: npt.NDArray[np.int64] = field(repr=False)
+    """Where in the file each tile begins, (rows, columns)."""
+    lengths: npt.NDArray[np.int64] = field(repr=False)
+    """Bytes of each tile, (rows, columns); 0 where the scanner left one out."""
+    descriptor: int = field(repr=False)
+    headers: list[bytes] = field(default_factory=list, repr=False)
+    """Beginnings of tiles that were found right; a scanner gives nearly all tiles of a level the same."""
+
+    def fetch(self, row: int, column: int) -> bytes | None:
+        """One tile as a whole JPEG, its form checked but not decoded; None where the scanner left it out.
+
+        Raises:
+            ValueError: The bytes are cut short, damaged, or no JPEG of this level's tile size.
+        """
+        length = int(self.lengths[row, column])
+        if length == 0:
+            return None
+        data = os.pread(self.descriptor, length, int(self.offsets[row, column]))
+        if len(data) != length or data[:2] != START:
+            raise ValueError("the tile's bytes are not there" if len(data) != length else "the tile is no JPEG")
+        data = self.head + data[2:]
+        header = next(filter(data.startswith, self.headers), None)
+        if header is None:
+            header = data[: scan_start(data, self.tile)]
+            if len(self.headers) < MAX_HEADERS:
+                self.headers.append(header)
+        check_scan(data, len(header))
+        return data
+
+    def decode(self, row: int, column: int, scale: int = 1) -> npt.NDArray[np.uint8]:
+        """One tile, RGB (height / scale, width / scale, 3); what it holds beyond the level's edge is white.
+
+        Raises:
+            ValueError: As `fetch`, or its data cannot be decoded.
+        """
+        width, height = self.tile[0] // scale, self.tile[1] // scale
+        data = self.fetch(row, column)
+        if data is None:
+            return np.full((height, width, 3), WHITE, np.uint8)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+        pixels[max(0, self.size[1] // scale - row * height) :] = WHITE
+        pixels[:, max(0, self.size[0] // scale - column * width) :] = WHITE
+        return pixels
+
+    def can_scale(self, scale: int) -> bool:
+        """Whether decoding at one pixel of `scale` gives tiles of whole pixels."""
+        return scale in SCALES and self.tile[0] % scale == 0 and self.tile[1] % scale == 0
+
+    def read(
+        self,
+        xy: tuple[int, int],
+        size: tuple[int, int],
+        scale: int = 1,
+        wanted: npt.NDArray[np.bool_] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """RGB (h, w, 3) of a rectangle given in pixels of the level decoded at `scale`; white outside of the level.
+
+        Args:
+            xy: Top-left corner.
+            size: Width and height.
+            scale: Decode one pixel of so many; one of `SCALES`.
+            wanted: The tiles (rows, columns) that matter; the others may stay white.
+
+        Raises:
+            ValueError: A tile that the rectangle touches is damaged.
+        """
+        (x, y), (width, height) = xy, (self.tile[0] // scale, self.tile[1] // scale)
+        rows, columns = self.offsets.shape
+        one = size == (width, height) and x % width == y % height == 0
+        if one and 0 <= x // width < columns and 0 <= y // height < rows:
+            return self.decode(y // height, x // width, scale)  # no copy
+        region = np.full((size[1], size[0], 3), WHITE, np.uint8)
+        for row in range(max(0, y // height), min(rows, -(-(y + size[1]) // height))):
+            for column in range(max(0, x // width), min(columns, -(-(x + size[0]) // width))):
+                if wanted is not None and not wanted[row, column]:
+                    continue
+                left, top = column * width - x, row * height - y  # of the tile, in the region
+                into = region[max(0, top) : top + height, max(0, left) : left + width]
+                pixels = self.decode(row, column, scale)[max(0, -top) :, max(0, -left) :]
+                into[:] = pixels[: into.shape[0], : into.shape[1]]
+        return region
+
+
+class JpegTiff:
+    """The levels of a slide that are JPEG tiles in a TIFF, by their number; none for a file that is not understood.
+
+    Tiles are read with pread, so threads may share it.
+    """
+
+    def __init__(self, path: Path, level_sizes: list[tuple[int, int]]) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self.levels = _read_levels(path, level_sizes, self._descriptor)
+        except Exception:  # tifffile raises anything on a damaged file; what opened it otherwise will say what is wrong
+            self.levels = {}
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def _read_levels(path: Path, level_sizes: list[tuple[int, int]], descriptor: int) -> dict[int, JpegLevel]:
+    levels: dict[int, JpegLevel] = {}
+    with tifffile.TiffFile(path) as file:
+        for page in (level.keyframe for series in file.series for level in series.levels):
+            size = (page.imagewidth, page.imagelength)
+            if size in level_sizes and _is_jpeg(page):
+                levels.setdefault(level_sizes.index(size), _level(page, descriptor))
+    return {number: level for number, level in levels.items() if _says_its_colours(level)}
+
+
+def scan_start(data: bytes, size: tuple[int, int]) -> int:
+    """Where the scan of a colour JPEG of `size` (width, height) begins.
+
+    Raises:
+        ValueError: It is no such JPEG.
+    """
+    at, frame = len(START), None
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind in FRAMES:
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            frame = (width, height), components
+        at += 2 + length
+        if kind == SCAN:
+            break
+    if frame is None:
+        raise ValueError("the tile has no JPEG header")
+    if frame != (size, 3):
+        (width, height), components = frame
+        raise ValueError(
+            f"the tile is a JPEG of {width} x {height} pixels and {components} colours, not {size[0]} x {size[1]} and 3"
+        )
+    return at
+
+
+def check_scan(data: bytes, at: int) -> None:
+    """Refuse a scan that begins `at` and is not whole, without decoding it.
+
+    Decoders read much damage without complaint, as gray or as noise; this sees bytes that were zeroed, cut off or
+    overwritten with anything that has markers, but not a bit turned.
+
+    Raises:
+        ValueError: It is not whole.
+    """
+    marker = MARKER_IN_SCAN.search(data, at)
+    if marker is None or marker[0] != END:
+        raise ValueError("the tile's JPEG data is damaged")
+
+
+def _is_jpeg(page: tifffile.TiffPage) -> bool:
+    return (
+        page.is_tiled
+        and page.compression == tifffile.COMPRESSION.JPEG
+        and page.photometric in ADOBE_COLOURS
+        and (page.samplesperpixel, page.bitspersample, page.planarconfig) == (3, 8, tifffile.PLANARCONFIG.CONTIG)
+        and page.tilewidth * page.tilelength <= MAX_TILE_PIXELS
+    )
+
+
+def _level(page: tifffile.TiffPage, descriptor: int) -> JpegLevel:
+    size, tile = (page.imagewidth, page.imagelength), (page.tilewidth, page.tilelength)
+    grid = (-(-size[1] // tile[1]), -(-size[0] // tile[0]))
+    tables = page.jpegtables or START + END
+    head = START + ADOBE + ADOBE_COLOURS[page.photometric] + tables[len(START) : -len(END)]
+    offsets, lengths = (np.array(values, np.int64).reshape(grid) for values in (page.dataoffsets, page.databytecounts))
+    return JpegLevel(size, tile, head, offsets, lengths, descriptor)
+
+
+def _says_its_colours(level: JpegLevel) -> bool:
+    """Whether the APP14 we put in decides: a JFIF header of the tile's own would overrule it, and mean YCbCr."""
+    used = np.argwhere(level.lengths > 0)
+    if not len(used):
+        return True
+    row, column = used[0].tolist()
+    data = os.pread(level.descriptor, 32, int(level.offsets[row, column]))
+    return level.head[len(START) + len(ADOBE)] == 1 or data[2:4] != bytes((0xFF, JFIF))

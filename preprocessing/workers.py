@@ -1,0 +1,104 @@
+"""Work over processes: one that dies takes down one item, none outlives the run, and all stop when they are told to."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+import cv2
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def completed(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Run `function` on every item in `workers` processes; yields items with their finished futures, as they get ready.
+
+    A process that dies breaks its pool, and nobody can say which of the items then in work it was. So those are tried
+    again, each in a process alone: the one that kills that too has a future with `BrokenProcessPool`, the rest go on.
+    If the caller stops or is interrupted, the processes end at once; they also end when this process is killed.
+    """
+    waiting = list(reversed(items))
+    while waiting:
+        suspects = yield from _until_one_dies(function, waiting, workers)
+        for item in suspects:
+            with _pool(1) as pool:
+                future = pool.submit(function, item)
+                wait([future])
+                yield item, future
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM (kill, scancel, docker stop) raise KeyboardInterrupt, as Ctrl-C does, so that all is cleaned up.
+
+    Outside of the main thread, which alone may handle signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _until_one_dies(
+    function: Callable[[Item], Result], waiting: list[Item], workers: int
+) -> Generator[tuple[Item, Future[Result]], None, list[Item]]:
+    """Take items off the end of `waiting`; returns those in work when a process died, none if all is done."""
+    running: dict[Future[Result], Item] = {}
+    with _pool(workers) as pool:
+        while waiting or running:
+            with suppress(BrokenProcessPool):  # if it is broken, so are the futures below
+                while waiting and len(running) < workers:  # no more, so that only items in work fall under suspicion
+                    running[pool.submit(function, waiting[-1])] = waiting[-1]
+                    waiting.pop()
+            ready = wait(running, return_when=FIRST_COMPLETED).done
+            done = [future for future in ready if not isinstance(future.exception(), BrokenProcessPool)]
+            for future in done:
+                yield running.pop(future), future
+            if len(done) < len(ready) or not ready:
+                break
+        return list(running.values())
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the block, and at once if it raises.
+
+    Each watches a pipe whose other end is open here only: it closes when we say so, and when we are killed.
+    """
+    # Spawned, not forked: the libraries below run threads.
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(theirs,))
+    with theirs, ours:
+        try:
+            yield pool
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start(parents: Connection) -> None:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of a terminal's processes; our parent decides
+    threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
+
+
+def _end_with(parents: Connection) -> None:
+    """End this process when the other end of the pipe closes; nothing ever comes through it."""
+    parents.poll(None)
+    os._exit(1)

@@ -1,0 +1,46 @@
+"""What a measurement was made on, in sentences without the names of machine or user."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+OURS = ("imagecodecs", "numpy", "opencv-python-headless", "openslide-bin", "pillow", "simplejpeg", "tifffile", "zarr")
+PEER = ("hs2p", "cucim-cu12", "numpy", "pyturbojpeg")
+ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+
+
+def describe(peer: Path) -> list[str]:
+    """Date, command, machine, and the versions of both environments; `peer` is the Python of the other one."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return [
+        f"{date.today().isoformat()}, commit {_commit()}",
+        f"Command: `{_command()}`",
+        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB; load before the run {os.getloadavg()[0]:.1f}",
+        f"Ours: Python {platform.python_version()}, {_versions(sys.executable, OURS)}",
+        f"Peer: {_versions(peer, PEER)}",
+    ]
+
+
+def _versions(python: str | Path, names: tuple[str, ...]) -> str:
+    answer = subprocess.run([str(python), "-c", ASK, *names], capture_output=True, text=True, check=True).stdout
+    return ", ".join(f"{name} {version}" for name, version in json.loads(answer).items())
+
+
+def _command() -> str:
+    """The command as it was given, with files by their names alone."""
+    return shlex.join(["python", *(part if part.startswith("-") else Path(part).name for part in sys.argv)])
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True).stdout.strip()
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

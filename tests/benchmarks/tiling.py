@@ -1,0 +1,179 @@
+"""Tiling and reading, ours against its fastest peers, alternating in one run; writes the table `tiling.md`.
+
+    python tests/benchmarks/tiling.py --slide20 slide20.svs --slide40 slide40.svs --huge huge.svs \\
+        --peer .venv-hs2p/bin/python
+
+README.md beside this file says what is measured and how; `make bench-tiling` makes all it needs first.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import machine
+from measure import run_measured
+
+HERE = Path(__file__).parent
+WORKERS = ["--workers", "2"]
+Command = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: the same work by us and by a peer."""
+
+    name: str
+    peer: str
+    target: float
+    """Our tiles per second over the peer's: at least this."""
+    ours: Command
+    theirs: Command
+
+
+@dataclass(frozen=True)
+class Side:
+    """The repetitions of one side of a case."""
+
+    runs: list[dict[str, Any]]
+
+    @property
+    def rates(self) -> list[float]:
+        """Tiles per second of each repetition."""
+        return [run["tiles"] / run["seconds"] for run in self.runs]
+
+    @property
+    def rate(self) -> str:
+        """Median rate, slowest and fastest, in words."""
+        return f"{median(self.rates):,.0f} ({min(self.rates):,.0f} to {max(self.rates):,.0f})"
+
+    @property
+    def peak(self) -> str:
+        """Median peak memory, MB."""
+        return f"{median(run['peak_mb'] for run in self.runs):,.0f}"
+
+
+def tiling_cases(slide20: Path, slide40: Path, peer: Path, scratch: Path) -> Iterator[Case]:
+    """A slide to stored tiles of 256 pixels at 0.5 micrometres per pixel, by two workers."""
+    store, tar = scratch / "ours", scratch / "hs2p"
+
+    def case(name: str, target: float, slide: Path, *options: str) -> Case:
+        ours = [sys.executable, HERE / "tile_ours.py", slide, store, *WORKERS, *options]
+        return Case(name, "hs2p", target, ours, [peer, HERE / "tile_hs2p.py", slide, tar, *WORKERS])
+
+    yield case("20x slide, its own JPEG bytes kept", 12, slide20)
+    yield case("20x slide, decoded and encoded again", 2.2, slide20, "--reencode")
+    yield case("40x slide to 20x", 3.5, slide40)
+
+
+def reading_cases(slide20: Path, store: Path) -> Iterator[Case]:
+    """Random tiles of the store by us, the same places of the slide by an OpenSlide loader."""
+    for workers, in_words in (("1", "one worker"), ("2", "two workers")):
+        ours, theirs = (
+            [sys.executable, HERE / "read_tiles.py", source, store, slide20, "--workers", workers]
+            for source in ("store", "openslide")
+        )
+        yield Case(f"random tiles for training, {in_words}", "OpenSlide", 6, ours, theirs)
+
+
+def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
+    """Run both sides in turn, `repeat` times each, with nothing left to write from the run before."""
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
+    for _ in range(repeat):
+        for runs, command in zip(sides, (case.ours, case.theirs), strict=True):
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            os.sync()
+            runs.append(run_measured(command))
+            print(f"{case.name}: {runs[-1]}", file=sys.stderr)
+    return Side(sides[0]), Side(sides[1])
+
+
+def as_row(case: Case, ours: Side, theirs: Side) -> str:
+    """A line of the table."""
+    ratio = median(ours.rates) / median(theirs.rates)
+    verdict = "" if ratio >= case.target else " **(missed)**"
+    cells = [case.name, case.peer, str(ours.runs[0]["tiles"]), str(theirs.runs[0]["tiles"]), ours.rate, theirs.rate]
+    cells += [f"{ratio:.1f}{verdict}", f"{case.target:g}", ours.peak, theirs.peak]
+    return f"| {' | '.join(cells)} |"
+
+
+def memory_rows(huge: Path, scratch: Path) -> Iterator[str]:
+    """A line each for a huge slide whose tiles are decoded and shrunk, and one whose bytes are kept; ours alone."""
+    for mpp in ("0.5", "0.25"):
+        run = run_measured([sys.executable, HERE / "tile_ours.py", huge, scratch, *WORKERS, "--mpp", mpp])
+        shutil.rmtree(scratch)
+        how = "kept" if run["passthrough"] else "decoded, encoded again"
+        yield f"| {mpp} | {how} | {run['tiles']:,} | {run['seconds']:.0f} | {run['peak_mb']:.0f} | 500 |"
+
+
+def read_through(*slides: Path) -> None:
+    """Bring the slides into the page cache, so that no side pays for the disk."""
+    for slide in slides:
+        with slide.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+
+
+HEADER = """\
+| what | peer | tiles, ours | tiles, peer | tiles/s, ours | tiles/s, peer | ratio | wanted | MB, ours | MB, peer |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"""
+MEMORY_HEADER = """\
+| um/px of the store | the slide's JPEG bytes | tiles | seconds | MB | bound |
+|---|---|---:|---:|---:|---:|"""
+
+
+def page(rows: Sequence[str], memory: Sequence[str], about: Sequence[str], repeat: int) -> str:
+    """The text of `tiling.md`."""
+    lines = "\n".join(f"- {line}" for line in about)
+    return f"""# Tiling, measured
+
+Medians of {repeat} runs, slowest and fastest in brackets; memory is the peak of the whole process tree.
+Written by `tests/benchmarks/tiling.py`; `README.md` beside it says what each line is.
+
+{lines}
+
+{HEADER}
+{chr(10).join(rows)}
+
+A slide of 100,000 x 100,000 pixels at 0.25 um per pixel, one run each:
+
+{MEMORY_HEADER}
+{chr(10).join(memory)}
+"""
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slide20", type=Path, required=True, help="a slide of 0.5 micrometres per pixel")
+    parser.add_argument("--slide40", type=Path, required=True, help="a slide of 0.25 micrometres per pixel")
+    parser.add_argument("--huge", type=Path, required=True, help="a slide made by huge_slide.py")
+    parser.add_argument("--peer", type=Path, required=True, help="the Python of hs2p's environment")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE / "tiling.md")
+    a = parser.parse_args()
+    about = machine.describe(a.peer)
+    read_through(a.slide20, a.slide40)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch, stores = Path(folder) / "scratch", Path(folder) / "stores"
+        store = stores / f"{a.slide20.stem}.zarr"
+        rows = [
+            as_row(case, *compare(case, a.repeat, scratch))
+            for case in tiling_cases(a.slide20, a.slide40, a.peer, scratch)
+        ]
+        run_measured([sys.executable, HERE / "tile_ours.py", a.slide20, stores, "--reencode"])
+        rows += [as_row(case, *compare(case, a.repeat, scratch)) for case in reading_cases(a.slide20, store)]
+        memory = list(memory_rows(a.huge, scratch))
+    a.out.write_text(page(rows, memory, about, a.repeat), encoding="utf-8")
+    print(a.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from preprocessing.errors import SlideError
+from preprocessing.grid import select_tiles
+from preprocessing.jpeg import Jpeg
+from preprocessing.pixels import TilePixels, in_order
+from preprocessing.slide import read_slide
+
+JPEG = Jpeg(level=95, subsampling="444")
+
+
+def write_pyramid(path, image, tile=256):
+    """A TIFF of RGB JPEG tiles, 0.5 um per pixel, levels 1 and 1/2."""
+    with tifffile.TiffWriter(path) as tiff:
+        for step, kind in ((1, 0), (2, 1)):
+            tiff.write(
+                np.ascontiguousarray(image[::step, ::step]),
+                tile=(tile, tile),
+                photometric="rgb",
+                subfiletype=kind,
+                compression="jpeg",
+                compressionargs={"level": 95},
+                resolution=(20_000 / step, 20_000 / step),
+                resolutionunit="CENTIMETER",
+            )
+    return path
+
+
+@pytest.fixture(scope="session")
+def pyramid(tmp_path_factory, image):
+    return write_pyramid(tmp_path_factory.mktemp("pyramid") / "slide.tif", image)
+
+
+def tiles_of(slide, side_l0, tile_st, *, threads=1, shard_tiles=1024, min_tissue=0.0, **options):
+    """Every tile of the grid as (grid, pixels object, decoded tiles in the order of the grid)."""
+    grid = select_tiles(np.ones((32, 40), np.uint8), slide.size_l0, side_l0, min_tissue)
+    pixels = TilePixels(slide, grid, tile_st, JPEG, **options)
+    with ThreadPoolExecutor(threads) as pool:
+        made = list(pixels.jpegs(pool, threads, shard_tiles))
+    assert [i // shard_tiles for i, _ in made] == sorted(i // shard_tiles for i, _ in made)
+    made = dict(made)
+    assert sorted(made) == list(range(len(grid.rc)))
+    return grid, pixels, [made[i] for i in range(len(grid.rc))]
+
+
+def test_where_grids_align_the_bytes_of_the_slide_are_kept(pyramid):
+    with read_slide(pyramid) as slide:
+        grid, pixels, tiles = tiles_of(slide, 256.0, 256)
+        assert pixels.kept
+        for (row, column), tile in zip(grid.rc.tolist(), tiles, strict=True):
+            assert tile == slide.jpeg_levels[0].fetch(row, column)
+
+
+def test_the_bytes_of_a_coarser_level_are_kept_too(pyramid):
+    with read_slide(pyramid) as slide:
+        _, pixels, tiles = tiles_of(slide, 512.0, 256, threads=2)
+        assert pixels.kept
+        assert tiles[0] == slide.jpeg_levels[1].fetch(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("side_l0", "tile_st", "options"),
+    [(256.0, 256, {"keep": False}), (128.0, 128, {}), (300.0, 256, {}), (512.0, 128, {})],
+    ids=["not wanted", "other tile side", "other resolution", "decoded at half"],
+)
+def test_otherwise_tiles_are_encoded(pyramid, side_l0, tile_st, options):
+    with read_slide(pyramid) as slide:
+        assert not TilePixels(
+            slide, select_tiles(np.ones((4, 5), np.uint8), slide.size_l0, side_l0, 0.1), tile_st, JPEG, **options
+        ).kept
+
+
+def test_a_tile_that_reaches_beyond_the_slide_is_white_there_and_not_kept(tmp_path, image):
+    path = write_pyramid(tmp_path / "odd.tif", image[:700, :900])
+    with read_slide(path) as slide:
+        grid, pixels, tiles = tiles_of(slide, 256.0, 256)
+        assert pixels.kept
+        last = JPEG.decode_image(tiles[grid.rc.tolist().index([2, 3])])
+        assert (last[:, 900 - 768 + 8 :] > 250).all()
+        assert (last[700 - 512 + 8 :] > 250).all()
+        assert np.abs(last[:180, :120].astype(int) - image[512:692, 768:888]).mean() < 5
+
+
+@settings(max_examples=12, deadline=None)
+@given(side_l0=st.floats(100, 700), tile_st=st.sampled_from([64, 96, 256]), shard_tiles=st.integers(1, 9))
+def test_any_grid_shows_the_places_it_names(pyramid, side_l0, tile_st, shard_tiles):
+    with read_slide(pyramid) as slide:
+        grid, _, tiles = tiles_of(slide, side_l0, tile_st, threads=2, shard_tiles=shard_tiles)
+        for i in range(0, len(tiles), max(1, len(tiles) // 6)):
+            expected = slide.read_scaled(tuple(grid.xy_l0[i].tolist()), (side_l0, side_l0), (tile_st, tile_st))
+            blurred = [tile.reshape(tile_st // 8, 8, tile_st // 8, 8, 3).mean(axis=(1, 3)) for tile in
+                       (JPEG.decode_image(tiles[i]).astype(float), expected.astype(float))]  # fmt: skip
+            assert np.abs(blurred[0] - blurred[1]).mean() < 6
+
+
+def test_openslide_serves_what_is_no_jpeg_tiff(tmp_path, image):
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(
+        path, image, tile=(256, 256), photometric="rgb", compression="lzw", resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    with read_slide(path) as slide:
+        assert not slide.jpeg_levels
+        grid, pixels, tiles = tiles_of(slide, 256.0, 256, threads=2)
+        assert not pixels.kept
+        tile = JPEG.decode_image(tiles[grid.rc.tolist().index([1, 2])])
+        assert np.abs(tile.astype(int) - image[256:512, 512:768]).mean() < 4
+
+
+def test_a_damaged_tile_is_named_and_the_tiles_around_it_are_made(tmp_path, image):
+    path = write_pyramid(tmp_path / "damaged.tif", image)
+    with read_slide(path) as slide:
+        level = slide.jpeg_levels[0]
+        offset, length = int(level.offsets[1, 2]), int(level.lengths[1, 2])
+    with path.open("r+b") as file:
+        file.seek(offset + length // 2)
+        file.write(bytes(length // 2))
+    for keep in (True, False):
+        with read_slide(path) as slide:
+            grid, _, tiles = tiles_of(slide, 256.0, 256, keep=keep)
+        (bad,) = [i for i, tile in enumerate(tiles) if isinstance(tile, SlideError)]
+        assert grid.rc[bad].tolist() == [1, 2]
+        assert "level 0 at x=512, y=256" in tiles[bad].what
+
+
+def test_a_damaged_tile_under_a_block_takes_only_the_tiles_that_it_touches(tmp_path, image):
+    path = write_pyramid(tmp_path / "damaged.tif", image)
+    with read_slide(path) as slide:
+        slide.jpeg_levels[0].lengths[1, 2] -= 40
+        grid, pixels, tiles = tiles_of(slide, 300.0, 256)
+        assert pixels.block == 8
+        bad = {tuple(grid.rc[i].tolist()) for i, tile in enumerate(tiles) if isinstance(tile, SlideError)}
+    assert bad == {(0, 1), (0, 2), (1, 1), (1, 2)}  # 512 to 768 x 256 to 512
+
+
+def test_a_tile_of_nothing_where_the_overview_has_tissue_is_damaged(pyramid):
+    with read_slide(pyramid) as slide:
+        slide.jpeg_levels[0].lengths[2, 2] = 0
+        grid, _, tiles = tiles_of(slide, 256.0, 256)
+    error = tiles[grid.rc.tolist().index([2, 2])]
+    assert isinstance(error, SlideError)
+    assert "pure black or white" in error.what
+
+
+def test_the_squeezed_slide_is_what_pillow_makes_of_the_whole(tmp_path, image):
+    path = tmp_path / "plain.tif"
+    tifffile.imwrite(
+        path, image[:700, :900], tile=(256, 256), photometric="rgb", resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    canvas, tile_st = 512, 128
+    expected = np.asarray(Image.fromarray(image[:700, :900]).resize((canvas, canvas), Image.Resampling.BICUBIC))
+    with read_slide(path) as slide:
+        side_l0 = (900 * tile_st / canvas, 700 * tile_st / canvas)
+        grid, pixels, tiles = tiles_of(slide, side_l0, tile_st, squeeze=True)
+        assert grid.shape == (4, 4)
+        assert not pixels.kept
+        for (row, column), tile in zip(grid.rc.tolist(), tiles, strict=True):
+            there = expected[row * tile_st : (row + 1) * tile_st, column * tile_st : (column + 1) * tile_st]
+            once_encoded = JPEG.decode_image(JPEG.encode_image(np.ascontiguousarray(there)))
+            assert np.abs(JPEG.decode_image(tile).astype(int) - once_encoded).max() <= 4
+
+
+def test_results_come_in_order_and_few_wait():
+    running, most = set(), [0]
+    lock = threading.Lock()
+
+    def work(i):
+        with lock:
+            running.add(i)
+            most[0] = max(most[0], len(running))
+        return i
+
+    with ThreadPoolExecutor(2) as pool:
+        seen = []
+        for i in in_order(pool, work, range(50), 4):
+            seen.append(i)
+            with lock:
+                running.discard(i)
+    assert seen == list(range(50))
+    assert most[0] <= 5

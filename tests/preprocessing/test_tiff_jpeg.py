@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import simplejpeg
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocessing.slide import read_slide
+from preprocessing.tiff_jpeg import JpegTiff, check_scan, scan_start
+
+APERIO = Path(__file__).parents[2] / ".." / "shared/data/slides/CMU-1-Small-Region.svs"
+
+
+def write_tiff(path, image, tile=(128, 128), photometric="ycbcr", **options):
+    """A tiled TIFF whose tiles we compress ourselves, so that their colours are what `photometric` says."""
+    colorspace = "YCBCR" if photometric == "ycbcr" else "RGB"
+    height, width = image.shape[:2]
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            image,
+            tile=tile,
+            photometric="rgb",
+            compression="jpeg",
+            compressionargs={"level": 95, "outcolorspace": colorspace},
+            resolution=(20_000, 20_000),
+            resolutionunit="CENTIMETER",
+            **options,
+        )
+    return path, (width, height)
+
+
+@pytest.fixture(params=["ycbcr", "rgb"])
+def tiff(request, tmp_path, image):
+    path, size = write_tiff(tmp_path / "slide.tif", image[:700, :900], photometric=request.param)
+    opened = JpegTiff(path, [size])
+    yield opened
+    opened.close()
+
+
+def test_a_level_is_read_as_it_was_written(tiff, image):
+    pixels = tiff.levels[0].read((0, 0), (900, 700)).astype(int)
+    assert np.abs(pixels - image[:700, :900]).mean() < 4
+
+
+def test_a_fetched_tile_is_a_jpeg_of_its_own_with_the_right_colours(tiff, image):
+    jpeg = tiff.levels[0].fetch(2, 3)
+    pixels = simplejpeg.decode_jpeg(jpeg, "RGB").astype(int)
+    assert np.abs(pixels - image[256:384, 384:512]).mean() < 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(x=st.integers(-200, 1000), y=st.integers(-200, 800), width=st.integers(1, 400), height=st.integers(1, 400))
+def test_any_rectangle_is_cut_from_the_level_and_white_outside(tmp_path_factory, image, x, y, width, height):
+    path = tmp_path_factory.getbasetemp() / "rectangles.tif"
+    if not path.exists():
+        write_tiff(path, image[:700, :900])
+    opened = JpegTiff(path, [(900, 700)])
+    level = opened.levels[0]
+    padded = np.full((700 + 1600, 900 + 1600, 3), 255, np.uint8)
+    padded[800:1500, 800:1700] = level.read((0, 0), (900, 700))
+    region = level.read((x, y), (width, height))
+    opened.close()
+    np.testing.assert_array_equal(region, padded[800 + y :, 800 + x :][:height, :width])
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_decoding_at_a_scale_is_near_to_averaging(tiff, image, scale):
+    small = tiff.levels[0].read((0, 0), (640 // scale, 640 // scale), scale).astype(float)
+    averaged = image[:640, :640].reshape(640 // scale, scale, 640 // scale, scale, 3).mean(axis=(1, 3))
+    assert np.abs(small - averaged).mean() < 4
+
+
+def test_tiles_that_do_not_matter_are_not_decoded(tiff):
+    wanted = np.zeros(tiff.levels[0].offsets.shape, bool)
+    wanted[1, 1] = True
+    region = tiff.levels[0].read((0, 0), (900, 700), wanted=wanted)
+    assert (region[128:256, 128:256] != 255).any()
+    region[128:256, 128:256] = 255
+    assert (region == 255).all()
+
+
+def test_a_tile_that_the_scanner_left_out_is_white(tiff):
+    tiff.levels[0].lengths[0, 0] = 0
+    assert tiff.levels[0].fetch(0, 0) is None
+    assert (tiff.levels[0].decode(0, 0) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda data: data[: len(data) // 2], "damaged"),
+        (lambda data: data[:-700] + bytes(700), "damaged"),
+        (lambda data: data[:-700] + b"\xff\xc4" * 350, "damaged"),
+        (lambda data: b"\xff\xd8" + bytes(len(data) - 2), "no JPEG header"),
+        (lambda data: simplejpeg.encode_jpeg(np.zeros((64, 64, 3), np.uint8)), "64 x 64"),
+        (lambda data: simplejpeg.encode_jpeg(np.zeros((128, 128, 1), np.uint8), colorspace="GRAY"), "1 colours"),
+    ],
+)
+def test_what_decoders_would_take_for_gray_or_noise_is_refused(tiff, damage, complaint):
+    data = tiff.levels[0].fetch(1, 1)
+    check_scan(data, scan_start(data, (128, 128)))
+    with pytest.raises(ValueError, match=complaint):
+        check_scan(damage(data), scan_start(damage(data), (128, 128)))
+
+
+def test_strips_other_compressions_and_other_files_have_no_such_levels(tmp_path, image):
+    tifffile.imwrite(tmp_path / "strips.tif", image[:256, :256], photometric="rgb", compression="jpeg")
+    tifffile.imwrite(tmp_path / "lzw.tif", image[:256, :256], photometric="rgb", compression="lzw", tile=(128, 128))
+    (tmp_path / "text.tif").write_text("no slide")
+    for name in ("strips.tif", "lzw.tif", "text.tif"):
+        opened = JpegTiff(tmp_path / name, [(256, 256)])
+        assert opened.levels == {}
+        opened.close()
+
+
+@pytest.mark.skipif(not APERIO.exists(), reason="../shared is not here")
+def test_a_real_aperio_slide_with_shared_tables_and_rgb_tiles_reads_as_openslide_reads_it():
+    with read_slide(APERIO) as slide, openslide.OpenSlide(APERIO) as other:
+        assert slide.jpeg_levels[0].tile == (240, 240)
+        for xy in ((0, 0), (701, 1203), (1900, 2700)):
+            theirs = np.asarray(other.read_region(xy, 0, (320, 300)))
+            inside = theirs[..., 3] == 255
+            np.testing.assert_array_equal(slide.read_region(xy, 0, (320, 300))[inside], theirs[..., :3][inside])
+
+
+@pytest.mark.skipif(not APERIO.exists(), reason="../shared is not here")
+def test_a_kept_tile_of_a_real_aperio_slide_decodes_to_the_pixels_of_openslide():
+    with read_slide(APERIO) as slide, openslide.OpenSlide(APERIO) as other:
+        pixels = simplejpeg.decode_jpeg(slide.jpeg_levels[0].fetch(5, 4), "RGB")
+        np.testing.assert_array_equal(pixels, np.asarray(other.read_region((960, 1200), 0, (240, 240)))[..., :3])
