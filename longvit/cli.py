@@ -27,6 +27,7 @@ app = App(
     help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
     "Exit code: 0 done, 1 some slides failed, 2 the request was wrong.",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 

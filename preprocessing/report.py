@@ -17,7 +17,6 @@ import numpy.typing as npt
 from preprocessing.errors import StoreError
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import MASK_CLASSES
-from preprocessing.store import open_store
 
 THUMBNAIL_PX = 320
 """Longer side of a slide's picture on the page."""
@@ -109,8 +108,8 @@ class TileReport:
             ) from error
 
     def _page(self) -> str:
-        source = _data if len(self.rows) <= PICTURES_IN_PAGE else _link
-        items = sorted((_item(row, source(self.out, row.slide_id)) for row in self.rows), key=lambda item: item[0])
+        in_page = len(self.rows) <= PICTURES_IN_PAGE
+        items = sorted(_item(row, _picture(self.out, row.slide_id, in_page)) for row in self.rows)
         return PAGE.format(summary=f"{self.summary}.", slides="\n".join(html for _, html in items))
 
 
@@ -132,11 +131,11 @@ def picture_path(out: Path, slide_id: str) -> Path:
     return out / PICTURES / f"{slide_id}.jpg"
 
 
-def save_picture(out: Path, slide_id: str) -> None:
-    """Write the picture of a slide that has a store in `out`: its overview with the outline of its mask."""
-    store, path = open_store(out / f"{slide_id}.zarr"), picture_path(out, slide_id)
+def save_picture(out: Path, slide_id: str, overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> None:
+    """Write the picture of a slide: its overview (h, w, 3) with the outline of each class of its mask (h, w)."""
+    path = picture_path(out, slide_id)
     path.parent.mkdir(exist_ok=True)
-    _write_whole(path, Jpeg(level=75).encode_image(outlined(store.overview, store.overview_mask)))
+    _write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask)))
 
 
 def _write_whole(path: Path, data: bytes) -> None:
@@ -148,13 +147,14 @@ def _write_whole(path: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _data(out: Path, slide_id: str) -> str:
+def _picture(out: Path, slide_id: str, in_page: bool) -> str:
+    """Where the page finds the picture of a slide; a slide that could not be opened has none."""
     path = picture_path(out, slide_id)
-    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else ""
-
-
-def _link(_out: Path, slide_id: str) -> str:
-    return quote(picture_path(Path(), slide_id).as_posix())
+    if not path.exists():
+        return ""
+    if not in_page:
+        return quote(path.relative_to(out).as_posix())
+    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
@@ -166,10 +166,9 @@ def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
         lines.append(f"Fix: {escape(row.fix)}")
     if row.warnings:
         lines.append(f'<span class="warning">{escape(row.warnings)}</span>')
-    image = ""
     if row.n_tiles:
         lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px ({escape(row.mpp_source)})")
-        image = f'<img alt="overview" loading="lazy" src="{picture}">'
+    image = f'<img alt="overview" loading="lazy" src="{picture}">' if picture else ""
     rank, kind = (0, "failed") if row.status == "failed" else (1, "warned") if row.warnings else (2, "fine")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return (rank, row.slide_id), f'<li class="{kind}">{image}{paragraphs}</li>'

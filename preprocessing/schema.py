@@ -139,7 +139,10 @@ def problems(path: Path | str) -> list[str]:
         return found
     valid = StoreAttributes.model_validate(attributes)
     arrays = dict(group.arrays())
-    shapes = _shape_problems(arrays | _embedding_arrays(group), valid)
+    embeddings = {
+        f"embeddings/{name}": zarr.open_array(path / "embeddings" / name, mode="r") for name in encoders(path)
+    }
+    shapes = _shape_problems(arrays | embeddings, valid)
     return shapes or _value_problems(arrays, valid) + _shard_problems(path, arrays["tiles"])
 
 
@@ -224,9 +227,6 @@ def _shard_problems(path: Path, tiles: zarr.Array) -> list[str]:
     return found
 
 
-def _embedding_arrays(group: zarr.Group) -> dict[str, zarr.Array]:
-    """Every set of embeddings in the store, as `embeddings/<encoder>`."""
-    embeddings = group.get("embeddings")
-    if not isinstance(embeddings, zarr.Group):
-        return {}
-    return {f"embeddings/{name}": array for name, array in sorted(embeddings.arrays())}
+def encoders(path: Path) -> list[str]:
+    """Names of the tile encoders whose embeddings the store at `path` holds; not those that are being written."""
+    return sorted(document.parent.name for document in path.glob("embeddings/[!.]*/zarr.json"))

@@ -24,6 +24,7 @@ from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
 from preprocessing.manifest import SlideEntry
 from preprocessing.pixels import Made, TilePixels
+from preprocessing.report import save_picture
 from preprocessing.review import review
 from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
 from preprocessing.slide import Slide, read_slide
@@ -68,6 +69,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         digest = pool.submit(_sha256, slide.path)
         mpp, side_l0 = geometry(slide, config)
         overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
+        drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
         grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
         while len(grid.rc):
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
@@ -90,6 +92,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             except _BadTilesError as found:  # again, without them
                 bad, grid = found.errors, grid.without(list(found.errors))
             else:
+                drawn.result()
                 return attributes
     raise SlideError(
         f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {_shares(mask)}",

@@ -1,6 +1,7 @@
 """The patch store `<slide_id>.zarr`: write it, open it, add embeddings. Its schema is in `preprocessing.schema`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from preprocessing.errors import StoreError
 from preprocessing.frames import st_from_rc
 from preprocessing.jpeg import Jpeg, decode_rgb_into
 from preprocessing.manifest import is_plain_name
-from preprocessing.schema import ARRAYS, EMBEDDING_DTYPES, SCHEMA_VERSION, StoreAttributes, read_attributes
+from preprocessing.schema import ARRAYS, EMBEDDING_DTYPES, SCHEMA_VERSION, StoreAttributes, encoders, read_attributes
 from preprocessing.schema import problems as problems
 from preprocessing.shards import read_chunks, read_index, shard_path, write_shards
 
@@ -45,14 +46,20 @@ def write_store(
     group = zarr.create_group(folder, attributes=attributes.model_dump(mode="json"), overwrite=True)
     shards = (min(shard_tiles, n), *tile)
     _create(group, "tiles", (n, *tile), chunks=(1, *tile), shards=shards, fill_value=WHITE, serializer=jpeg)
-    write_shards(folder / "tiles", jpegs, n, shards[0])
+    with ThreadPoolExecutor(1) as beside:  # zarr takes its time, and so do the tiles
+        rest = beside.submit(_write_arrays, group, arrays, jpeg)
+        write_shards(folder / "tiles", jpegs, n, shards[0])
+        rest.result()
+    group.create_group("embeddings")
+    group.attrs["complete"] = True
+
+
+def _write_arrays(group: zarr.Group, arrays: Mapping[str, npt.NDArray[Any]], jpeg: Jpeg) -> None:
     overview = arrays["overview"]
     chunks = (*(min(side, OVERVIEW_CHUNK) for side in overview.shape[:2]), 3)
     _create(group, "overview", overview.shape, chunks=chunks, fill_value=WHITE, serializer=jpeg)[:] = overview
     for name in ("xy_l0", "rc", "tissue", "overview_mask"):
         _create(group, name, arrays[name].shape, chunks=arrays[name].shape)[:] = arrays[name]
-    group.create_group("embeddings")
-    group.attrs["complete"] = True
 
 
 def _create(group: zarr.Group, name: str, shape: tuple[int, ...], **layout: Any) -> zarr.Array:  # noqa: ANN401 - zarr's
@@ -60,6 +67,7 @@ def _create(group: zarr.Group, name: str, shape: tuple[int, ...], **layout: Any)
     if "serializer" in layout:
         layout["compressors"] = None  # a JPEG does not get smaller
     layout |= {"dimension_names": spec.axes, "attributes": {"meaning": spec.meaning}}
+    layout["config"] = {"write_empty_chunks": True}  # else zarr compares every chunk with its fill value
     return group.create_array(name, shape=shape, dtype=spec.dtype, **layout)
 
 
@@ -139,7 +147,7 @@ class PatchStore:
     @property
     def encoders(self) -> list[str]:
         """Names of the tile encoders whose embeddings the store holds."""
-        return sorted(path.parent.name for path in self.path.glob("embeddings/[!.]*/zarr.json"))
+        return encoders(self.path)
 
     def embeddings(self, encoder: str) -> npt.NDArray[np.floating]:
         """One vector per tile (n, e), float16 or float32, as `add_embeddings` stored them.

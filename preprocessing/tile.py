@@ -20,6 +20,7 @@ from preprocessing.manifest import SlideEntry, read_manifest
 from preprocessing.report import SlideRow, TileReport, picture_path, save_picture
 from preprocessing.schema import SCHEMA_VERSION, Source, StoreAttributes, n_tiles, read_attributes
 from preprocessing.slide_to_store import store_config, tile_slide
+from preprocessing.store import open_store
 from preprocessing.workers import completed, sigterm_as_interrupt
 
 THREADS_OF_A_SLIDE = 2
@@ -72,8 +73,9 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
                 redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
                 if redo is not None:
                     _tile_unchanging(entry, folder, config, threads)
-        if redo is not None or not picture_path(config.out, entry.slide_id).exists():
-            save_picture(config.out, entry.slide_id)
+        if not picture_path(config.out, entry.slide_id).exists():
+            store = open_store(path)
+            save_picture(config.out, entry.slide_id, store.overview, store.overview_mask)
         attributes = StoreAttributes.model_validate(read_attributes(path))
         return SlideRow(
             slide_id=entry.slide_id,

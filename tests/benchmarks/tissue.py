@@ -109,7 +109,10 @@ def compare(mask: np.ndarray, size_l0: tuple[int, int], side_l0: int, truth: dic
     found = [f"{share(chosen, among):.4f}" for among in (true, true & clear)]
     found += [f"{share(true, among):.4f}" for among in (chosen, chosen & clear)]
     for wrong in (pen > 0.5, blurred > 0.5):
-        found += [f"{share(~chosen, among):.3f} of {among.sum()}" for among in (wrong & ~true, wrong)]
+        found += [
+            f"{share(~chosen, among):.3f} of {among.sum()}" if among.any() else "none"
+            for among in (wrong & ~true, wrong)
+        ]
     return (str(true.sum()), *found)
 
 
@@ -122,8 +125,8 @@ def shares(cells: np.ndarray, cell_l0: int, size_l0: tuple[int, int], side_l0: i
 
 
 def share(event: np.ndarray, among: np.ndarray) -> float:
-    """How many of some tiles something holds for; 1 where there are none."""
-    return float(event[among].mean()) if among.any() else 1.0
+    """For which share of some tiles something holds."""
+    return float(event[among].mean())
 
 
 if __name__ == "__main__":

@@ -49,8 +49,20 @@ def test_the_sharp_rim_of_a_blurred_piece_does_not_make_it_sharp():
     assert judge(fine)[21:38, 22:].all()
 
 
-def test_what_is_flat_says_nothing():
-    assert not judge(np.full((160, 160, 3), 180, np.uint8)).any()
+def test_a_flat_lake_in_sharp_tissue_is_not_blurred():
+    fine = texture(960)
+    cv2.circle(fine, (480, 480), 120, (180, 180, 180), -1)  # 480 um
+    assert not judge(fine).any()
+
+
+@pytest.mark.parametrize("sigma", [2, 5, 10])
+def test_tissue_so_far_out_of_focus_that_it_is_flat_is_blurred(sigma):
+    assert judge(cv2.GaussianBlur(texture(), (0, 0), sigma)).all()
+    fine = texture(1280)
+    fine[:, 640:] = cv2.GaussianBlur(fine, (0, 0), sigma)[:, 640:]
+    found = judge(fine)
+    assert found[:, 46:].all()
+    assert not found[:, :36].any()
 
 
 def test_only_tissue_is_blurred():

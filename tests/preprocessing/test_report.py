@@ -5,6 +5,8 @@ import numpy as np
 import preprocessing.report
 from preprocessing.report import SlideRow, TileReport, outlined, save_picture
 
+OVERVIEW = np.full((20, 30, 3), 240, np.uint8)
+
 
 def save(tmp_path, rows):
     report = TileReport(tmp_path, rows)
@@ -12,8 +14,7 @@ def save(tmp_path, rows):
     return report, (tmp_path / "tile_report.html").read_text()
 
 
-def test_the_table_has_a_row_for_every_slide_in_order(tmp_path, make_store):
-    make_store()
+def test_the_table_has_a_row_for_every_slide_in_order(tmp_path):
     rows = [
         SlideRow("slide", "done", n_tiles=5, mpp=0.25, mpp_source="metadata"),
         SlideRow("b", "failed", "why", "how"),
@@ -21,14 +22,24 @@ def test_the_table_has_a_row_for_every_slide_in_order(tmp_path, make_store):
     save(tmp_path, rows)
     with (tmp_path / "tile_report.csv").open() as file:
         read = list(csv.DictReader(file))
-    assert list(read[0]) == ["slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds", "warnings"]
+    assert list(read[0]) == [
+        "slide_id",
+        "status",
+        "reason",
+        "fix",
+        "n_tiles",
+        "mpp",
+        "mpp_source",
+        "seconds",
+        "warnings",
+    ]
     assert [(row["slide_id"], row["status"], row["reason"]) for row in read] == [
         ("slide", "done", ""),
         ("b", "failed", "why"),
     ]
 
 
-def test_the_page_shows_failures_first_then_warnings(tmp_path, make_store):
+def test_the_page_shows_failures_first_then_warnings(tmp_path):
     _, page = save(
         tmp_path,
         [
@@ -43,9 +54,8 @@ def test_the_page_shows_failures_first_then_warnings(tmp_path, make_store):
     assert "only 5 tiles" in page
 
 
-def test_the_page_needs_no_other_file(tmp_path, make_store):
-    make_store()
-    save_picture(tmp_path, "slide")
+def test_the_page_needs_no_other_file(tmp_path):
+    save_picture(tmp_path, "slide", OVERVIEW, OVERVIEW[..., 0] % 4)
     _, page = save(tmp_path, [SlideRow("slide", "skipped", "complete", n_tiles=5, mpp=0.25, mpp_source="metadata")])
     assert page.count('src="') == page.count('src="data:image/jpeg;base64,') == 1
     assert "http" not in page
@@ -58,10 +68,9 @@ def test_one_failure_makes_the_exit_code_one(tmp_path):
     assert TileReport(tmp_path, [failed]).exit_code == 1
 
 
-def test_the_page_of_a_large_cohort_points_to_its_pictures(tmp_path, make_store, monkeypatch):
+def test_the_page_of_a_large_cohort_points_to_its_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing.report, "PICTURES_IN_PAGE", 0)
-    make_store("a b.zarr")
-    save_picture(tmp_path, "a b")
+    save_picture(tmp_path, "a b", OVERVIEW, OVERVIEW[..., 0] % 4)
     _, page = save(tmp_path, [SlideRow("a b", "done", n_tiles=5, mpp=0.25, mpp_source="metadata")])
     assert 'src="tile_report/a%20b.jpg"' in page
     assert (tmp_path / "tile_report" / "a b.jpg").read_bytes().startswith(b"\xff\xd8")

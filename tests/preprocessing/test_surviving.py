@@ -293,7 +293,7 @@ def test_tolerated_bad_tiles_are_left_out_named_and_neither_black_nor_white(tmp_
     assert f"{left_out} damaged tiles left out: cannot decode level 0 at x=" in row.warnings
     kept = [good.rc.tolist().index(rc) for rc in store.rc.tolist()]
     assert np.array_equal(store.read_tiles(range(len(store))), good.read_tiles(kept))
-    assert tile_one(slide, out, tolerate_bad_tiles=left_out - 1).status == "failed"
+    assert tile_one(slide, tmp_path / "strict", tolerate_bad_tiles=left_out - 1).status == "failed"
 
 
 def open_store_of(slide: Path, out: Path):
