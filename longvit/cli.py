@@ -11,6 +11,7 @@ from longvit import __version__
 from longvit.config import (
     VERBS,
     DemoConfig,
+    EncodeConfig,
     EvaluateConfig,
     ExplainConfig,
     FinetuneConfig,
@@ -61,6 +62,18 @@ def finetune(*, config: Annotated[FinetuneConfig, Parameter(name="*")]) -> int:
 
     print(run(config))
     return 0
+
+
+@app.command
+def encode(*, config: Annotated[EncodeConfig, Parameter(name="*")]) -> int:
+    """Stores -> one vector per slide."""
+    from longvit.encoding.run import run
+
+    encoded = run(config)
+    for slide_id, error in encoded.failed.items():
+        print(f"failed: {slide_id}: {error}", file=sys.stderr)
+    print(encoded.table)
+    return 1 if encoded.failed else 0
 
 
 @app.command

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from longvit.objective import DinoConfig as DinoConfig
+from longvit.objective import ViewsConfig as ViewsConfig
 from preprocessing.config import Share, StageConfig
 from preprocessing.config import TileConfig as TileConfig
 
@@ -46,6 +48,9 @@ class LearnedPosition(StageConfig):
     """A learned table, interpolated."""
     grid: PositiveInt = 32
     """Side of the table, tokens."""
+    stretch: Literal["forward", "load"] = "forward"
+    """`forward` scales the table as official LongViT does in a forward pass, `load` as it does once for larger images,
+    when it loads a checkpoint."""
 
 
 class EncoderConfig(StageConfig):
@@ -73,9 +78,17 @@ class EncoderConfig(StageConfig):
     """Dropout after attention and feed-forward."""
     drop_path: Share = 0.1
     """Stochastic depth at the last block, growing linearly from 0."""
+    class_token: bool = False
+    """Put a learned token that stands nowhere before those of the slide, as Prov-GigaPath does."""
+    final_norm: bool = False
+    """Normalise after the last block, and the slide's vector once more, as Prov-GigaPath does."""
+    pooling: Literal["mean", "class"] = "mean"
+    """What the slide's vector is: the mean of its tokens, or what the class token has become."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "EncoderConfig":
+        if self.pooling == "class" and not self.class_token:
+            raise ValueError("pooling class needs class_token true")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if len(self.segment_lengths) != len(self.dilation_ratios):
@@ -134,50 +147,6 @@ class PretrainOptimiserConfig(OptimiserConfig):
     """Weight decay of matrices; biases, norms and vectors have none."""
     clip_norm: PositiveFloat | None = 3.0
     """Largest norm of the gradient; none leaves it as it is."""
-
-
-class ViewsConfig(StageConfig):
-    """Views of a slide for self-supervision: crops of one region of a store, in the store's frame, never rescaled."""
-
-    region_px: PositiveInt = 1536
-    """Side of the region that the crops of one sample are drawn from, store pixels."""
-    global_px: PositiveInt = 1024
-    """Side of the two global crops."""
-    local_px: PositiveInt = 512
-    """Side of a local crop."""
-    local_views: NonNegativeInt = 8
-    """Local crops per sample."""
-    min_tissue: Share = 0.25
-    """Share of a region that must be tissue; others are drawn again."""
-    stain_jitter: NonNegativeFloat = 0.1
-    """Strength of the jitter of haematoxylin, eosin and residual (Tellez et al. 2018); 0 is none."""
-    blur_probability: Share = 0.2
-    """Share of crops that are blurred a little."""
-
-
-class DinoConfig(StageConfig):
-    """Self-distillation (Caron et al. 2021, arXiv:2104.14294), the paper's objective."""
-
-    kind: Literal["dino"] = "dino"
-    """DINO."""
-    prototypes: PositiveInt = 65536
-    """Width of the head's output."""
-    hidden: PositiveInt = 2048
-    """Width of the head's hidden layers."""
-    bottleneck: PositiveInt = 256
-    """Width of the head's bottleneck."""
-    student_temperature: PositiveFloat = 0.1
-    """Temperature of the student's softmax."""
-    teacher_temperature: PositiveFloat = 0.04
-    """Temperature of the teacher's softmax after its warmup."""
-    teacher_temperature_start: PositiveFloat = 0.04
-    """Temperature of the teacher's softmax at the start."""
-    teacher_temperature_epochs: NonNegativeInt = 0
-    """Epochs of the teacher temperature's warmup."""
-    momentum: Share = 0.996
-    """Momentum of the teacher at the start; it grows to 1 along a cosine."""
-    freeze_last_layer_epochs: NonNegativeInt = 1
-    """Epochs in which the head's last layer stays as it is."""
 
 
 class PretrainConfig(RunConfig):
@@ -271,6 +240,31 @@ class FinetuneConfig(RunConfig):
         return self
 
 
+class EncodeConfig(RunConfig):
+    """Stores -> one vector per slide."""
+
+    stores: Path
+    """A store, or a folder of stores."""
+    checkpoint: Path | None = None
+    """The encoder: an `encoder.safetensors`, or the folder of the run that wrote it."""
+    preset: str | None = None
+    """A published encoder instead, by name, such as longvit_small_32768 or gigapath_slide_enc12l768d."""
+    official: Path | None = None
+    """The preset's published weights, a .pth file. Without it the weights are random: good for timing, not for use."""
+    precision: Literal["32", "bf16"] = "32"
+    """Arithmetic: float32, or bfloat16 throughout, in half the memory."""
+    keep_tokens: bool = False
+    """Keep the vector and the place of every token beside the slide's."""
+
+    @model_validator(mode="after")
+    def _encoder_given_once(self) -> "EncodeConfig":
+        if (self.checkpoint is None) == (self.preset is None):
+            raise ValueError("give either checkpoint or preset")
+        if self.official is not None and self.preset is None:
+            raise ValueError("official weights need the preset that says their shape")
+        return self
+
+
 class ExplainConfig(StageConfig):
     """Model + store -> which tokens spoke for the prediction."""
 
@@ -316,6 +310,7 @@ VERBS: dict[str, type[StageConfig]] = {
     "tile": TileConfig,
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
+    "encode": EncodeConfig,
     "evaluate": EvaluateConfig,
     "explain": ExplainConfig,
     "demo": DemoConfig,

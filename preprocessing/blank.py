@@ -23,7 +23,7 @@ def black_share(image: npt.NDArray[np.uint8]) -> float:
 
 def is_blank(tile: npt.NDArray[np.uint8]) -> bool:
     """Whether a tile (h, w, 3) is pure black or pure white all over, as nothing on glass is."""
-    return bool(tile.min() == tile.max() and tile.flat[0] in (0, 255))
+    return bool(tile.flat[0] in (0, 255) and tile.min() == tile.max())
 
 
 def refuse_blank(path: Path, overview: npt.NDArray[np.uint8]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -44,12 +45,17 @@ def tissue_share(
 
     A tile is weighed against mask pixels by their exact overlap; what lies outside of the slide counts as glass.
     """
-    (height, width), (width_l0, height_l0), (rows, columns) = mask.shape, size_l0, shape
-    tile_width, tile_height = np.broadcast_to(side_l0, 2).tolist()
-    down = _overlap(rows, tile_height, height, height_l0 / height)
-    across = _overlap(columns, tile_width, width, width_l0 / width)
-    share = down @ (mask == MASK_CLASSES["tissue"]).astype(np.float32) @ across.T
-    return share.round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
+    # Summed from the corner, a mask is linear between its pixels' edges, so it can be looked up at the edges of tiles.
+    total = cv2.integral((mask == MASK_CLASSES["tissue"]).astype(np.uint8)).astype(np.float64)
+    for axis, (tiles, side) in enumerate(zip(shape, np.broadcast_to(side_l0, 2)[::-1].tolist(), strict=True)):
+        pixels = mask.shape[axis]
+        edges = np.minimum(np.arange(tiles + 1) * side / size_l0[1 - axis], 1) * pixels
+        before = np.minimum(edges.astype(np.intp), pixels - 1)
+        weight = np.expand_dims(edges - before, 1 - axis)
+        total = total.take(before, axis) * (1 - weight) + total.take(before + 1, axis) * weight
+    area_l0 = np.diff(np.diff(total, axis=0), axis=1) * (size_l0[0] * size_l0[1] / mask.size)
+    share = area_l0 / np.prod(np.broadcast_to(side_l0, 2))
+    return share.astype(np.float32).round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
 
 
 def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, min_tissue: float) -> TileGrid:
@@ -66,11 +72,3 @@ def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0:
     side = tuple(np.broadcast_to(side_l0, 2).astype(float).tolist())
     rc = np.argwhere(share >= min_tissue).astype(np.int32)
     return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape, side)
-
-
-def _overlap(tiles: int, tile_side: float, pixels: int, pixel_side: float) -> npt.NDArray[np.float32]:
-    """Overlap of each tile with each mask pixel along one axis, as a share of the tile's side: (tiles, pixels)."""
-    tile = np.arange(tiles)[:, None] * tile_side
-    pixel = np.arange(pixels)[None, :] * pixel_side
-    overlap = np.minimum(tile + tile_side, pixel + pixel_side) - np.maximum(tile, pixel)
-    return (overlap.clip(min=0) / tile_side).astype(np.float32)

@@ -10,6 +10,7 @@ Three ways, from nearly free to slow, and the slide and the wanted resolution de
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -65,6 +66,8 @@ class TilePixels:
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
         own_grid = self.source is not None and self.source.tile == (tile_st, tile_st) and self.sampling.scale == 1
         self.kept = keep and exact and own_grid and not squeeze
+        self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
+        self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
         self._wanted = self._touched() if self.source and self.block > 1 else None
 
@@ -84,16 +87,17 @@ class TilePixels:
         return np.split(np.argsort(unit_of.ravel(), kind="stable"), np.cumsum(sizes)[:-1])
 
     def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
-        if self.block == 1:
-            return [self._try(i) for i in unit.tolist()]
-        try:
-            return list(self._from_block(unit))
-        except SlideError:  # a tile of the slide is damaged; which of ours does it touch?
-            return [self._try(i) for i in unit.tolist()]
+        if self.kept:
+            own = self.source.read_bytes(self.grid.rc[unit])
+            return [self._try(self._keep, i, data) for i, data in zip(unit.tolist(), own, strict=True)]
+        if self.block > 1:
+            with suppress(SlideError):  # a tile of the slide is damaged; which of ours does it touch?
+                return list(self._from_block(unit))
+        return [self._try(self._decoded, i) for i in unit.tolist()]
 
-    def _try(self, i: int) -> Made:
+    def _try(self, make: Callable[..., bytes], i: int, *more: memoryview) -> Made:
         try:
-            return i, self._kept_bytes(i) or next(self._from_block(np.array([i])))[1]
+            return i, make(i, *more)
         except SlideError as error:
             return i, error
 
@@ -106,49 +110,43 @@ class TilePixels:
         x, y = self.grid.xy_l0[i].tolist()
         return undecodable(self.slide.path, self.sampling.level, (x, y), error)
 
-    def _kept_bytes(self, i: int) -> bytes | None:
-        """The slide's own JPEG of a tile; None if it is not kept: it is missing, or part of it is not the slide."""
-        if not self.kept:
-            return None
+    def _keep(self, i: int, data: memoryview) -> bytes:
+        """The slide's own JPEG of a tile; encoded anew where it is missing, or part of it is not the slide."""
         (row, column), (width, height) = self.grid.rc[i].tolist(), self.source.size
-        if (column + 1) * self.tile_st > width or (row + 1) * self.tile_st > height:
-            return None
+        if not data or (column + 1) * self.tile_st > width or (row + 1) * self.tile_st > height:
+            return self._decoded(i)
         try:
-            data = self.source.fetch(row, column)
+            data = self.source.whole(data)
         except ValueError as error:
             raise self._undecodable(i, error) from error
-        if data is not None and len(data) < self.tile_st**2 * BLANK_BYTES:
+        if len(data) < self.tile_st**2 * BLANK_BYTES:
             self._refuse_blank(i, self.source.decode(row, column))
         return data
 
+    def _decoded(self, i: int) -> bytes:
+        """One tile, decoded and encoded by itself."""
+        if self.squeeze:
+            place = tuple(self.grid.rc[i].tolist())
+            return self._encoded(
+                i, squeezed_tile(self.slide, self.sampling.level, place, self.grid.shape, self.tile_st)
+            )
+        left, top = self._starts[i].tolist()
+        return self._encoded(i, self.slide.read_sampled(self.sampling, (left, top), self._size))
+
     def _from_block(self, unit: npt.NDArray[np.intp]) -> Iterator[Made]:
         """The tiles of a unit, cut out of the rectangle around them."""
-        if self.squeeze:
-            for i in unit.tolist():
-                place = tuple(self.grid.rc[i].tolist())
-                tile = squeezed_tile(self.slide, self.sampling.level, place, self.grid.shape, self.tile_st)
-                yield i, self.jpeg.encode_image(tile)
-            return
-        starts, ends = self._corners(self.grid.rc[unit])
-        origin = starts.min(axis=0)
-        wanted = None if self._wanted is None or len(unit) == 1 else self._wanted
-        region = self.slide.read_sampled(
-            self.sampling, tuple(origin.tolist()), tuple((ends.max(axis=0) - origin).tolist()), wanted
-        )
-        size = (self.tile_st, self.tile_st)
-        for i, (left, top), (right, bottom) in zip(
-            unit.tolist(), (starts - origin).tolist(), (ends - origin).tolist(), strict=True
-        ):
-            tile = region[top:bottom, left:right]
-            if tile.shape[1::-1] != size:
-                tile = cv2.resize(tile, size, interpolation=cv2.INTER_AREA)
-            self._refuse_blank(i, tile)
-            yield i, self.jpeg.encode_image(np.ascontiguousarray(tile))
+        left, top = self._starts[unit].min(axis=0).tolist()
+        right, bottom = (self._starts[unit].max(axis=0) + self._size).tolist()
+        region = self.slide.read_sampled(self.sampling, (left, top), (right - left, bottom - top), self._wanted)
+        width, height = self._size
+        for i, (x, y) in zip(unit.tolist(), (self._starts[unit] - (left, top)).tolist(), strict=True):
+            yield i, self._encoded(i, region[y : y + height, x : x + width])
 
-    def _corners(self, rc: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """First x, y of tiles and those behind the last (n, 2), decoded pixels; all tiles are as large."""
-        starts = np.rint(rc[:, ::-1] * self.side).astype(np.int64)
-        return starts, starts + np.maximum(1, np.rint(self.side)).astype(np.int64)
+    def _encoded(self, i: int, tile: Pixels) -> bytes:
+        if tile.shape[:2] != (self.tile_st, self.tile_st):
+            tile = cv2.resize(tile, (self.tile_st, self.tile_st), interpolation=cv2.INTER_AREA)
+        self._refuse_blank(i, tile)
+        return self.jpeg.encode_image(np.ascontiguousarray(tile))
 
     def _block(self) -> int:
         """The smallest block whose edges are edges of the slide's own tiles, so that none is decoded twice."""
@@ -162,8 +160,7 @@ class TilePixels:
         """Which of the level's own tiles, (rows, columns), hold pixels of ours."""
         touched = np.zeros(self.source.offsets.shape, bool)
         tile = np.array(self.source.tile) // self.sampling.scale
-        starts, ends = self._corners(self.grid.rc)
-        first, last = starts // tile, (ends - 1) // tile
+        first, last = self._starts // tile, (self._starts + self._size - 1) // tile
         for down in range(int((last - first)[:, 1].max()) + 1):
             for across in range(int((last - first)[:, 0].max()) + 1):
                 x, y = np.minimum(first + np.array([across, down]), last).T

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -29,7 +30,8 @@ def review(
         mpp_source: Who stated the resolution.
         bad_tiles: Why tiles were left out that could not be decoded.
     """
-    shares = {name: float(np.mean(mask == value)) for name, value in MASK_CLASSES.items()}
+    counts = cv2.calcHist([mask], [0], None, [len(MASK_CLASSES)], [0, len(MASK_CLASSES)]).ravel()
+    shares = {name: float(counts[value] / mask.size) for name, value in MASK_CLASSES.items()}
     stained = shares["tissue"] + shares["blurred"]
     black = black_share(overview)
     found = {

@@ -28,6 +28,10 @@ SCAN, JFIF = 0xDA, 0xE0
 FRAMES = (0xC0, 0xC1)
 """Kinds of frame with one scan that libjpeg decodes: baseline and extended. No scanner writes progressive ones."""
 MAX_HEADERS = 4
+MAX_GAP = 1 << 14
+"""Bytes between two tiles in the file that are read and thrown away rather than begin another read."""
+CUT_SHORT = memoryview(b"\0")
+"""Stands for a tile that the file ends within."""
 MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A baseline scan holds no marker but restarts up to the end of the image (T.81, B.1.1.5)."""
 WHITE = 255
@@ -56,12 +60,36 @@ class JpegLevel:
             ValueError: The bytes are cut short, damaged, or no JPEG of this level's tile size.
         """
         length = int(self.lengths[row, column])
-        if length == 0:
-            return None
         data = os.pread(self.descriptor, length, int(self.offsets[row, column]))
-        if len(data) != length or data[:2] != START:
-            raise ValueError("the tile's bytes are not there" if len(data) != length else "the tile is no JPEG")
-        data = self.head + data[2:]
+        return self.whole(memoryview(data) if len(data) == length else CUT_SHORT)
+
+    def read_bytes(self, rc: npt.NDArray[np.integer]) -> list[memoryview]:
+        """What the file has of the tiles `rc` (n, 2); neighbours in the file are read at once.
+
+        Many small reads would have threads wait for each other's turn with Python more than for the disk.
+        """
+        starts, lengths = self.offsets[rc[:, 0], rc[:, 1]], self.lengths[rc[:, 0], rc[:, 1]]
+        order = np.argsort(starts, kind="stable")
+        gaps = starts[order][1:] - (starts + lengths)[order][:-1]
+        tiles = [memoryview(b"")] * len(rc)
+        for run in np.split(order, np.flatnonzero((gaps < 0) | (gaps > MAX_GAP)) + 1):
+            first = int(starts[run[0]])
+            data = memoryview(os.pread(self.descriptor, int(starts[run[-1]] + lengths[run[-1]]) - first, first))
+            for i, start, length in zip(
+                run.tolist(), (starts[run] - first).tolist(), lengths[run].tolist(), strict=True
+            ):
+                tiles[i] = data[start : start + length]
+                if len(tiles[i]) < length:
+                    tiles[i] = CUT_SHORT
+        return tiles
+
+    def whole(self, data: memoryview) -> bytes | None:
+        """A whole JPEG from what the file has of a tile; see `fetch`."""
+        if not data:
+            return None
+        if data[:2] != START:
+            raise ValueError("the tile's bytes are not there" if data is CUT_SHORT else "the tile is no JPEG")
+        data = b"".join((self.head, data[2:]))
         header = next(filter(data.startswith, self.headers), None)
         if header is None:
             header = data[: scan_start(data, self.tile)]

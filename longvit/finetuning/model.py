@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longvit.config import CoxTask, EncoderConfig, SubtypeTask
-from longvit.model import LongViT, mean_pool
+from longvit.model import LongViT
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError
 
@@ -62,7 +62,7 @@ class SlideModel(nn.Module):
 
     def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
         """The slides' representations."""
-        return mean_pool(self.encoder(batch), batch.mask_BL)
+        return self.encoder.represent(batch)
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B O"]:
         """Logits of the classes, or the log hazard."""

@@ -9,9 +9,9 @@ Shape letters, the same in the whole project, last in a tensor's name and in its
 """
 
 from longvit.model.checkpoint import load_encoder as load_encoder
-from longvit.model.checkpoint import load_official as load_official
 from longvit.model.checkpoint import save_encoder as save_encoder
 from longvit.model.dilated import dilated_attention as dilated_attention
 from longvit.model.encoder import LongViT as LongViT
+from longvit.model.official import load_official as load_official
 from longvit.model.pooling import mean_pool as mean_pool
 from longvit.model.presets import PRESETS as PRESETS

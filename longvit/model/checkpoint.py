@@ -1,11 +1,8 @@
-"""Encoders in files: safetensors with their config inside, and the official checkpoints of LongViT."""
+"""Encoders in files: safetensors with their config inside."""
 
 import os
-import pickle
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -15,7 +12,6 @@ from torch import Tensor
 
 from longvit.config import EncoderConfig
 from longvit.model.encoder import LongViT
-from longvit.model.presets import PRESETS
 from preprocessing.errors import CheckpointError
 
 _CONFIG = "longvit_encoder_config"
@@ -36,7 +32,7 @@ def load_encoder(path: Path) -> LongViT:
         CheckpointError: The file is missing, not safetensors, without a config, or does not hold what its config says.
     """
     try:
-        with safe_open(_existing(path), "pt") as file:
+        with safe_open(existing(path), "pt") as file:
             metadata = file.metadata() or {}
         state = load_file(path)
     except SafetensorError as error:
@@ -53,83 +49,31 @@ def load_encoder(path: Path) -> LongViT:
             where=path,
             fix="pass a file that `save_encoder` of this version wrote",
         ) from error
-    return _filled(config, state, path)
+    return filled(config, state, path)
 
 
-def load_official(source: Path | Mapping[str, Any], preset: str | EncoderConfig) -> LongViT:
-    """Build an encoder with the weights of an official torchscale LongViT, on the CPU and in evaluation mode.
-
-    Reads the layout of `longvit_small_patch32_1024.pth` (DINO's: `teacher`, names after `backbone.`) and of fine-tuned
-    models (`model` or `module`, names after `model.`). Heads, and the norm before them, are not part of the encoder
-    and are left out.
-
-    Args:
-        source: A `.pth` file, or the mapping of names to tensors from one.
-        preset: A name in `PRESETS`, or a config of its own.
+def existing(path: Path) -> Path:
+    """The path itself.
 
     Raises:
-        CheckpointError: The file is missing, or cannot be read without running code from it, or holds no tensors by
-            name; the preset does not exist; tensors are missing, left over, or of another shape.
+        CheckpointError: No file is there.
     """
-    config = _preset(preset) if isinstance(preset, str) else preset
-    where = "the given state dict" if isinstance(source, Mapping) else source
-    state = _state_dict(source if isinstance(source, Mapping) else _read_pth(source), where)
-    renamed = (_ours(name, tensor) for name, tensor in state.items())
-    return _filled(config, dict(item for item in renamed if item), where)
-
-
-def _preset(name: str) -> EncoderConfig:
-    if name not in PRESETS:
-        raise CheckpointError(f"there is no preset {name!r}", where="preset", fix=f"pass one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def _existing(path: Path) -> Path:
     if not path.is_file():
         raise CheckpointError("the checkpoint does not exist", where=path, fix="check the path")
     return path
 
 
-def _read_pth(path: Path) -> object:
-    try:
-        with torch.serialization.safe_globals([Namespace]):  # DINO keeps its command line beside the weights
-            return torch.load(_existing(path), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            "the file is not a torch checkpoint of plain tensors",
-            where=path,
-            fix="download it again, or ask its author",
-        ) from error
+def filled(config: EncoderConfig, state: Mapping[str, Tensor], where: object) -> LongViT:
+    """Build a model of `config` and copy `state` into it, whose tensors it must have all of and no others.
 
+    Args:
+        config: The encoder.
+        state: Our names -> tensors of any float dtype; they are copied.
+        where: What the user gave, for the error.
 
-def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
-    """Find the names and tensors in what an official checkpoint holds."""
-    for key in ("teacher", "model", "module"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise CheckpointError(
-            "the checkpoint holds no tensors by name, neither under `teacher`, `model` or `module` nor by itself",
-            where=where,
-            fix="pass a checkpoint of torchscale's LongViT",
-        )
-    return content
-
-
-def _ours(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
-    """Official name and tensor -> ours; None for what belongs to a head."""
-    for prefix in ("module.", "backbone.", "model."):
-        name = name.removeprefix(prefix)
-    if name.startswith(("head.", "norm.", "fc_norm.")):
-        return None
-    if name == "patch_embed.proj.weight":
-        return "input.proj.weight", tensor.flatten(1)
-    return {"patch_embed.proj.bias": "input.proj.bias", "pos_embed": "position.table"}.get(name, name), tensor
-
-
-def _filled(config: EncoderConfig, state: Mapping[str, Tensor], where: object) -> LongViT:
-    """Build a model of `config` and copy `state` into it, whose tensors it must have all of and no others."""
+    Raises:
+        CheckpointError: Tensors are missing, left over, or of another shape; the first few are named.
+    """
     with torch.device("meta"):
         encoder = LongViT(config)
     if problems := _problems(encoder.state_dict(), state):

@@ -1,5 +1,7 @@
 """How a token's place in its slide enters: computed sines and cosines, or official LongViT's learned table."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -20,37 +22,72 @@ def sincos_position(rc_BL2: Int64[Tensor, "B L 2"], width: int) -> Float[Tensor,
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(2)
 
 
+class Extent(NamedTuple):
+    """The box around the tokens of each slide, which a table is stretched over."""
+
+    first_B2: Int64[Tensor, "B 2"]
+    """First row and column."""
+    side_B2: Int64[Tensor, "B 2"]
+    """Number of rows and columns."""
+
+
+def extent_of(rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]) -> Extent:
+    """The box around each slide's real tokens; a piece of a slide is placed by the box of the whole."""
+    padding_BL1 = ~mask_BL.unsqueeze(-1)
+    limits = torch.iinfo(torch.int32)
+    first_B2 = rc_BL2.masked_fill(padding_BL1, limits.max).amin(1)
+    last_B2 = rc_BL2.masked_fill(padding_BL1, limits.min).amax(1)
+    return Extent(first_B2, last_B2 - first_B2 + 1)
+
+
 class SinCos(nn.Module):
-    """Fixed positions without a table; the width is a multiple of 4."""
+    """Fixed positions without a table, so that no slide is too large; the width is a multiple of 4.
+
+    Prov-GigaPath looks the same numbers up in a table of 1000 x 1000 tiles of 3 GB. A tile beyond it fails there, or
+    gets the place of another one; here it has its own.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
-        """One vector for the place of each token."""
+    def forward(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
+        """One vector for the place of each token, whatever the extent."""
         return sincos_position(batch.rc_BL2, self.width)
 
 
 class Learned(nn.Module):
     """The official LongViT's learned table, stretched over the rows and columns that the slide's tokens span.
 
-    Stretched by bicubic interpolation with the official arithmetic: the scale is (side + 0.1) / grid, and a grid of the
-    table's own size gets the table itself. Each token is interpolated by itself, so a sparse slide costs what its
-    tokens cost, and a million tokens need no table of 400 million weights.
+    Stretched by bicubic interpolation with one of the two official arithmetics, which differ. A grid of the table's own
+    size gets the table itself in both.
+
+    - `forward`: the scale is (side + 0.1) / grid, as in the official forward pass, for a slide of another size than the
+      encoder was made for.
+    - `load`: the scale is side / grid, as where the official code loads a checkpoint into an encoder for larger images.
+      It then rounds the table to half precision; we do not.
+
+    Each token is interpolated by itself, so a sparse slide costs what its tokens cost, and a million tokens need no
+    table of 400 million weights.
     """
 
-    def __init__(self, grid: int, width: int) -> None:
+    def __init__(self, position: LearnedPosition, width: int) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(1, grid**2, width))
+        self.grid = position.grid
+        self.excess = 0.1 if position.stretch == "forward" else 0.0
+        self.table = nn.Parameter(torch.empty(1, self.grid**2, width))
         nn.init.trunc_normal_(self.table, std=0.02)
-        self.grid = grid
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
-        """One vector for the place of each token, of the table's dtype."""
-        first_B2, side_B2 = _extent(batch.rc_BL2, batch.mask_BL)
+    def forward(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
+        """One vector for the place of each token, of the table's dtype.
+
+        Args:
+            batch: The tokens.
+            extent: What the table is stretched over, where the tokens are a piece of a slide; default: themselves.
+        """
+        first_B2, side_B2 = extent or extent_of(batch.rc_BL2, batch.mask_BL)
         is_table_B1 = (side_B2 == self.grid).all(1, keepdim=True)
-        scale_B2 = torch.where(is_table_B1, 1.0, (side_B2 + 0.1) / self.grid)
+        scale_B2 = torch.where(is_table_B1, 1.0, (side_B2 + self.excess) / self.grid)
         # From the centre of a token to the table in [-1, 1], (row, column) turned into grid_sample's (x, y).
         at_BL2 = (batch.rc_BL2 - first_B2.unsqueeze(1) + 0.5) / scale_B2.unsqueeze(1)
         at_B1L2 = (at_BL2 * 2 / self.grid - 1).flip(-1).unsqueeze(1)
@@ -60,19 +97,8 @@ class Learned(nn.Module):
         return pos_BD1L.squeeze(2).mT.to(self.table.dtype)
 
 
-def _extent(
-    rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]
-) -> tuple[Int64[Tensor, "B 2"], Int64[Tensor, "B 2"]]:
-    """First row and column, and number of rows and columns, of the box around each slide's real tokens."""
-    padding_BL1 = ~mask_BL.unsqueeze(-1)
-    limits = torch.iinfo(torch.int32)
-    first_B2 = rc_BL2.masked_fill(padding_BL1, limits.max).amin(1)
-    last_B2 = rc_BL2.masked_fill(padding_BL1, limits.min).amax(1)
-    return first_B2, last_B2 - first_B2 + 1
-
-
 def build_position(position: SinCosPosition | LearnedPosition, width: int) -> SinCos | Learned:
     """Build the module for a configured kind of position."""
     if isinstance(position, SinCosPosition):
         return SinCos(width)
-    return Learned(position.grid, width)
+    return Learned(position, width)

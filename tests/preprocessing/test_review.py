@@ -9,7 +9,7 @@ OVERVIEW = np.full((20, 20, 3), 240, np.uint8)
 def mask(**shares):
     """20 rows; of each class so many."""
     values = {"glass": 0, "tissue": 1, "pen": 2, "blurred": 3}
-    return np.repeat([values[name] for name, rows in shares.items() for _ in range(rows)], 20).reshape(20, 20)
+    return np.repeat(np.uint8([values[name] for name, rows in shares.items() for _ in range(rows)]), 20).reshape(20, 20)
 
 
 def test_nothing_is_said_of_a_slide_that_is_well():

@@ -1,0 +1,117 @@
+"""Published weights: torchscale's LongViT, and the slide encoder of Prov-GigaPath."""
+
+import math
+import pickle
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longvit.config import EncoderConfig, LearnedPosition
+from longvit.model.checkpoint import existing, filled
+from longvit.model.encoder import LongViT
+from longvit.model.presets import PRESETS
+from preprocessing.errors import CheckpointError
+
+_KEYS = ("teacher", "model", "module")
+_PREFIXES = ("module.", "backbone.", "model.")
+_NAMES = {
+    "patch_embed.proj.weight": "input.proj.weight",
+    "patch_embed.proj.bias": "input.proj.bias",
+    "pos_embed": "position.table",
+    "cls_token": "class_token.vector",
+    "norm.weight": "pooling.norm.weight",
+    "norm.bias": "pooling.norm.bias",
+}
+
+
+def load_official(source: Path | Mapping[str, Any], preset: str | EncoderConfig) -> LongViT:
+    """Build an encoder with published weights, on the CPU and in evaluation mode. No code of the file is run.
+
+    Reads the layout of `longvit_small_patch32_1024.pth` (DINO's: `teacher`, names after `backbone.`), of fine-tuned
+    LongViTs (`model` or `module`, names after `model.`), and of Prov-GigaPath's `slide_encoder.pth` (`model`). Heads
+    are not part of the encoder and are left out, and so is LongViT's norm before them. A learned table of positions may
+    be of any side, as fine-tuned encoders have their own: it is kept as it is, and stretched as the preset says.
+
+    Args:
+        source: A `.pth` file, or the mapping of names to tensors from one.
+        preset: A name in `PRESETS`, or a config of its own.
+
+    Raises:
+        CheckpointError: The file is missing, or cannot be read without running code from it, or holds no tensors by
+            name; the preset does not exist; tensors are missing, left over, or of another shape.
+    """
+    config = preset_config(preset) if isinstance(preset, str) else preset
+    where = "the given state dict" if isinstance(source, Mapping) else source
+    state = _state_dict(source if isinstance(source, Mapping) else _read_pth(source), where)
+    ours = _renamed(state, config)
+    return filled(_with_table_of(config, ours), ours, where)
+
+
+def preset_config(name: str) -> EncoderConfig:
+    """The encoder of that name.
+
+    Raises:
+        CheckpointError: There is none; the names are listed.
+    """
+    if name not in PRESETS:
+        raise CheckpointError(f"there is no preset {name!r}", where="preset", fix=f"pass one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _read_pth(path: Path) -> object:
+    try:
+        with torch.serialization.safe_globals([Namespace]):  # DINO keeps its command line beside the weights
+            return torch.load(existing(path), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            "the file is cut short, or is not a torch checkpoint of plain tensors",
+            where=path,
+            fix="download it again and compare its size, or ask its author",
+        ) from error
+
+
+def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
+    """Find the names and tensors in what an official checkpoint holds."""
+    for key in _KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    named = isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
+    if not named or not content:
+        raise CheckpointError(
+            f"the checkpoint holds no tensors by name, neither under {', '.join(f'`{key}`' for key in _KEYS)} nor by "
+            "itself",
+            where=where,
+            fix="pass a checkpoint of torchscale's LongViT or of Prov-GigaPath's slide encoder",
+        )
+    return content
+
+
+def _renamed(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
+    """Official names and tensors -> ours, without what is not of the encoder."""
+    ours = {}
+    for official, tensor in state.items():
+        name = official
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        if name.startswith(("head.", "fc_norm.")) or (name.startswith("norm.") and not config.final_norm):
+            continue
+        if name == "pos_embed" and not isinstance(config.position, LearnedPosition):
+            continue  # a fixed table, which we compute
+        ours[_NAMES.get(name, name)] = tensor.flatten(1) if name == "patch_embed.proj.weight" else tensor
+    return ours
+
+
+def _with_table_of(config: EncoderConfig, state: Mapping[str, Tensor]) -> EncoderConfig:
+    """The config with the side of the checkpoint's own table of positions."""
+    table = state.get("position.table")
+    if table is None or table.ndim != 3 or math.isqrt(table.shape[1]) ** 2 != table.shape[1]:
+        return config
+    position = LearnedPosition(grid=math.isqrt(table.shape[1]), stretch=config.position.stretch)  # type: ignore[union-attr]
+    return config.model_copy(update={"position": position})
