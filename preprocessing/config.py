@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -28,7 +28,7 @@ class TissueConfig(StageConfig):
     fill_holes_um2: float = Field(default=0.0, ge=0)
     """Count holes in tissue smaller than this as tissue, square micrometres; 0 keeps every hole."""
     masks: Path | None = None
-    """Folder with your own masks, one `<slide_id>.geojson` (QuPath) or `<slide_id>.png` for each slide, used as it is."""
+    """Folder with your own masks, one `<slide_id>.geojson` (QuPath) or `<slide_id>.png` for each slide."""
 
 
 class TileConfig(StageConfig):
@@ -66,5 +66,13 @@ class TileConfig(StageConfig):
     """Tiles in one shard (one file) of the store."""
     workers: PositiveInt = 2
     """Threads that work at the same time, two to a slide when there are many slides."""
+    export_masks: Literal["geojson", "png"] | None = None
+    """Also write each slide's mask to `masks/` beside the stores: to mend in QuPath and give back as `tissue.masks`."""
     overwrite: bool = False
     """Tile again what is already complete."""
+
+    @model_validator(mode="after")
+    def _whole_tiles(self) -> "TileConfig":
+        if self.canvas is not None and self.canvas % self.tile_px:
+            raise ValueError(f"canvas {self.canvas} is not a multiple of tile_px {self.tile_px}")
+        return self

@@ -18,7 +18,7 @@ from preprocessing.tissue import Image, Mask, classify, glass_colour
 BLOCK_PX = 256
 """Side of the block of fine pixels that is judged at once, about: whole tiles of the slide, where it has some."""
 ALL_BLOCKS = 256
-"""Of more blocks with tissue every other is judged, as on a chessboard: cells are judged by those around them anyway."""
+"""Of more blocks than this every other is read, as on a chessboard: a cell is judged by those around it anyway."""
 COARSEST_UM = 3.0
 """On coarser pixels a blur of 2 um leaves no trace."""
 

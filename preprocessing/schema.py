@@ -54,7 +54,7 @@ MASK_CLASSES = {"glass": 0, "tissue": 1, "pen": 2, "blurred": 3}
 
 
 class Source(BaseModel):
-    """The slide file that a store was made from; for slides of several files, the one that was opened."""
+    """A file that a store was made from: the slide (of several files, the one that was opened), or a mask for it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,6 +81,7 @@ class StoreAttributes(BaseModel):
     side_l0: tuple[PositiveFloat, PositiveFloat]
     config: dict[str, Any]
     versions: dict[str, str]
+    mask: Source | None = None
     passthrough: bool = False
     warnings: list[str] = []
     complete: bool = False

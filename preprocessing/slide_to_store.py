@@ -23,6 +23,7 @@ from preprocessing.frames import side_l0_from_st
 from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
 from preprocessing.manifest import SlideEntry
+from preprocessing.masks import find_mask
 from preprocessing.pixels import Made, TilePixels
 from preprocessing.report import save_picture
 from preprocessing.review import review
@@ -34,8 +35,8 @@ from preprocessing.tissue import Mask
 
 MAX_ENLARGING = 1.25
 """How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""
-NOT_IN_STORE = {"slides", "out", "workers", "overwrite", "tolerate_bad_tiles"}
-"""Settings of the run that do not change what is in a store."""
+NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
+"""Settings of the run that do not change what is in a store; a mask that was brought is known by its hash."""
 LIBRARIES = (cv2, imagecodecs, np, openslide, simplejpeg, tifffile, zarr)
 """What a store's pixels depend on; their versions are written down."""
 
@@ -66,7 +67,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         read_slide(entry.path, entry.mpp, config.mpp_if_missing, config.mpp_from_objective) as slide,
         ThreadPoolExecutor(threads) as pool,
     ):
-        digest = pool.submit(_sha256, slide.path)
+        digest = pool.submit(sha256, slide.path)
         mpp, side_l0 = geometry(slide, config)
         overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
         drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
@@ -76,6 +77,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             attributes = StoreAttributes(
                 slide_id=entry.slide_id,
                 source=Source(name=slide.path.name, size=slide.path.stat().st_size, sha256=digest.result()),
+                mask=_mask_source(entry, config),
                 mpp=mpp,
                 grid_shape=grid.shape,
                 side_l0=grid.side_l0,
@@ -143,7 +145,7 @@ def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, bytes]]:
 
 def store_config(config: TileConfig) -> dict[str, Any]:
     """The settings that decide what is in a store, as JSON holds them."""
-    return config.model_dump(mode="json", exclude=NOT_IN_STORE)
+    return config.model_dump(mode="json", exclude=NOT_IN_STORE | {"tissue": {"masks"}})
 
 
 def _shares(mask: Mask) -> str:
@@ -162,7 +164,15 @@ def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
     }
 
 
-def _sha256(path: Path) -> str:
+def _mask_source(entry: SlideEntry, config: TileConfig) -> Source | None:
+    if config.tissue.masks is None:
+        return None
+    path = find_mask(config.tissue.masks, entry.slide_id)
+    return Source(name=path.name, size=path.stat().st_size, sha256=sha256(path))
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,25 +1,23 @@
 """Verb `tile`: slides -> stores, in parallel and safe to run again, with a report row for every slide."""
 
-import hashlib
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from preprocessing.claim import claimed, is_claimed
 from preprocessing.config import TileConfig
-from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, StoreError
+from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError
 from preprocessing.manifest import SlideEntry, read_manifest
+from preprocessing.masks import export_mask
+from preprocessing.redo import reason_to_tile
 from preprocessing.report import SlideRow, TileReport, picture_path, save_picture
-from preprocessing.schema import SCHEMA_VERSION, Source, StoreAttributes, n_tiles, read_attributes
-from preprocessing.slide_to_store import store_config, tile_slide
+from preprocessing.schema import StoreAttributes, n_tiles, read_attributes
+from preprocessing.slide_to_store import tile_slide
 from preprocessing.store import open_store
 from preprocessing.workers import completed, sigterm_as_interrupt
 
@@ -44,6 +42,10 @@ def run(config: TileConfig) -> TileReport:
     0
     """
     entries = read_manifest(config.slides)
+    if config.tissue.masks is not None and not config.tissue.masks.is_dir():
+        raise ConfigError(
+            "there is no such folder of masks", where=config.tissue.masks, fix="check --tissue.masks, or leave it away"
+        )
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,9 +75,7 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
                 redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
                 if redo is not None:
                     _tile_unchanging(entry, folder, config, threads)
-        if not picture_path(config.out, entry.slide_id).exists():
-            store = open_store(path)
-            save_picture(config.out, entry.slide_id, store.overview, store.overview_mask)
+        _save_missing(config, path)
         attributes = StoreAttributes.model_validate(read_attributes(path))
         return SlideRow(
             slide_id=entry.slide_id,
@@ -95,62 +95,16 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
         return SlideRow(entry.slide_id, "failed", what, fix, seconds=seconds)
 
 
-def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | None:
-    """Why a slide has to be tiled: empty if it has no store, a sentence if it has one of no use, None if it is done.
-
-    Raises:
-        StoreError: What has the store's name is no store of ours, which must not be replaced.
-    """
-    if not path.exists():
-        return ""
-    if not (path / "xy_l0").exists():  # no other program's Zarr has such an array
-        raise StoreError(
-            "something that is no patch store has the name of this slide's store",
-            where=path,
-            fix="move it away, or choose another --out",
-        )
-    try:
-        attributes = read_attributes(path)
-        if attributes.get("schema_version") != SCHEMA_VERSION or attributes.get("complete") is not True:
-            return "its store was unfinished or of another version"
-        old = StoreAttributes.model_validate(attributes)
-    except (StoreError, ValidationError):
-        return "its store was damaged"
-    settings = store_config(config)
-    if old.mpp_source != "flag":  # the flag is for slides that do not state their resolution
-        settings.pop("mpp_if_missing")
-    if old.mpp_source in ("manifest", "metadata"):  # and the objective for those that state nothing better
-        settings.pop("mpp_from_objective")
-    changed = sorted(key for key in settings if settings[key] != old.config.get(key))
-    manifest_mpp = old.mpp_level0 if old.mpp_source == "manifest" else None
-    reasons = {
-        "it was asked for again": lambda: config.overwrite,
-        f"settings have changed: {', '.join(changed)}": lambda: bool(changed),
-        "the resolution in the manifest has changed": lambda: entry.mpp != manifest_mpp,
-        "the slide has changed": lambda: _has_changed(entry.path, old.source, path / "zarr.json"),
-    }
-    return next((reason for reason, holds in reasons.items() if holds()), None)
-
-
-def _has_changed(slide: Path, source: Source, document: Path) -> bool:
-    """Whether the slide is not the file that the store was made from.
-
-    Name and size tell without reading it. Only a slide that was written after the store is compared by its hash; if it
-    turns out to be the same, the store's document gets the slide's time, and the next run need not read it again.
-    """
-    if not slide.exists():
-        return True
-    now = slide.stat()
-    if (slide.name, now.st_size) != (source.name, source.size):
-        return True
-    if now.st_mtime_ns <= document.stat().st_mtime_ns:
-        return False
-    with slide.open("rb") as file:
-        same = hashlib.file_digest(file, "sha256").hexdigest() == source.sha256
-    if same:
-        with suppress(OSError):  # where the store cannot be written the slide is read at every run
-            os.utime(document, ns=(now.st_mtime_ns, now.st_mtime_ns))
-    return not same
+def _save_missing(config: TileConfig, path: Path) -> None:
+    """What a finished store has beside it: its picture, and its mask if that is asked for."""
+    store = open_store(path)
+    if not picture_path(config.out, store.slide_id).exists():
+        save_picture(config.out, store.slide_id, store.overview, store.overview_mask)
+    if config.export_masks is not None:
+        mask = config.out / "masks" / f"{store.slide_id}.{config.export_masks}"
+        if not mask.exists() or mask.stat().st_mtime_ns < (path / "zarr.json").stat().st_mtime_ns:
+            mask.parent.mkdir(exist_ok=True)
+            export_mask(store, mask)
 
 
 def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, threads: int) -> None:

@@ -5,12 +5,16 @@ import shutil
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 import preprocessing.tile
-from preprocessing.config import TileConfig
+from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.schema import problems
+from preprocessing.store import open_store
 from preprocessing.tile import explain, run
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
@@ -32,7 +36,7 @@ def rows(report):
 
 
 def tile(folder, **settings):
-    return run(TileConfig(slides=folder, out=folder.parent / "out", **{"workers": 1} | settings))
+    return run(TileConfig(slides=folder, **{"out": folder.parent / "out", "workers": 1} | settings))
 
 
 def test_a_bad_slide_is_named_and_the_others_go_on(cohort):
@@ -162,3 +166,62 @@ def test_a_real_slide_becomes_a_valid_store(tmp_path):
     assert (report.exit_code, report.rows[0].mpp) == (0, 0.499)
     assert report.rows[0].n_tiles > 40
     assert problems(tmp_path / "CMU-1-Small-Region.zarr") == []
+
+
+def test_masks_go_out_are_mended_and_come_back_and_a_change_is_noticed(cohort):
+    (cohort / "empty.svs").unlink()
+    (cohort / "text.tiff").unlink()
+    tile(cohort, export_masks="png")
+    masks = cohort.parent / "out" / "masks"
+    mask = cv2.imread(str(masks / "good.png"), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(mask)) == {0, 1}
+    mask[:, : mask.shape[1] // 2] = 0
+    cv2.imwrite(str(masks / "good.png"), mask)
+    mended = TissueConfig(masks=masks)
+    seen = [rows(tile(cohort, tissue=mended))["good"] for _ in range(2)]
+    assert [(row.status, row.reason) for row in seen] == [
+        ("done", "settings have changed: tissue.masks"),
+        ("skipped", "complete"),
+    ]
+    assert 0 < seen[0].n_tiles < 6
+    mask[:, :] = 1
+    cv2.imwrite(str(masks / "good.png"), mask)
+    again = rows(tile(cohort, tissue=mended))["good"]
+    assert (again.status, again.reason, again.n_tiles) == ("done", "its mask has changed", 20)
+
+
+def test_a_folder_of_masks_that_is_not_there_is_refused_before_any_work(cohort):
+    with pytest.raises(ConfigError, match="no such folder of masks"):
+        tile(cohort, tissue=TissueConfig(masks=cohort / "none"))
+    assert not (cohort.parent / "out").exists()
+
+
+def test_the_canvas_of_the_paper_holds_the_whole_slide_squeezed(cohort, image):
+    report = tile(cohort / "good.svs", out=cohort / "out", canvas=512, tile_px=64, min_tissue=0.0)
+    store = open_store(cohort / "out" / "good.zarr")
+    assert problems(store.path) == []
+    assert (store.grid_shape, len(store), report.rows[0].n_tiles) == ((8, 8), 64, 64)
+    assert store.attributes["side_l0"] == [160, 128]
+    squeezed = store.read_region((0, 0), (512, 512)).astype(int)
+    expected = np.asarray(Image.fromarray(image).resize((512, 512), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(squeezed - expected).mean() < 6
+
+
+def test_a_level_that_is_near_enough_is_taken_as_it_is_and_the_store_says_so(cohort):
+    tile(cohort, mpp=0.505)
+    store = open_store(cohort.parent / "out" / "good.zarr")
+    assert (store.mpp, store.attributes["side_l0"]) == (0.5, [256, 256])
+    tile(cohort, mpp=0.505, mpp_tolerance=0.0)
+    store = open_store(cohort.parent / "out" / "good.zarr")
+    assert store.mpp == 0.505
+
+
+@pytest.mark.skipif(not SLIDES.exists(), reason="no shared slides on this machine")
+def test_a_folder_of_dicom_files_is_one_slide_and_is_skipped_when_it_is_done(tmp_path):
+    folder = tmp_path / "slides" / "boxes"
+    folder.mkdir(parents=True)
+    for file in SLIDES.glob("boxes_*.dcm"):
+        shutil.copy(file, folder)
+    (tmp_path / "cohort.csv").write_text("slide_id,path,mpp\nboxes,slides/boxes,0.5\n")
+    config = TileConfig(slides=tmp_path / "cohort.csv", out=tmp_path / "out", workers=1, tile_px=64, min_tissue=0.0)
+    assert [run(config).rows[0].status for _ in range(2)] == ["done", "skipped"]
