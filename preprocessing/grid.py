@@ -46,7 +46,7 @@ def tissue_share(
     A tile is weighed against mask pixels by their exact overlap; what lies outside of the slide counts as glass.
     """
     # Summed from the corner, a mask is linear between its pixels' edges, so it can be looked up at the edges of tiles.
-    total = cv2.integral((mask == MASK_CLASSES["tissue"]).astype(np.uint8)).astype(np.float64)
+    total = cv2.integral((mask == MASK_CLASSES["tissue"]).astype(np.uint8))
     for axis, (tiles, side) in enumerate(zip(shape, np.broadcast_to(side_l0, 2)[::-1].tolist(), strict=True)):
         pixels = mask.shape[axis]
         edges = np.minimum(np.arange(tiles + 1) * side / size_l0[1 - axis], 1) * pixels

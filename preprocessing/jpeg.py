@@ -9,11 +9,11 @@ import base64
 from dataclasses import dataclass, fields
 from typing import Any, Self, cast
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import zarr
+from imagecodecs import jpeg8_decode, jpeg8_encode
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
@@ -58,7 +58,7 @@ class Jpeg(ArrayBytesCodec):
 
     def encode_image(self, image: npt.NDArray[np.uint8]) -> bytes:
         """JPEG bytes of one image (height, width, 3) or (height, width)."""
-        encoded = imagecodecs.jpeg8_encode(
+        encoded = jpeg8_encode(
             image,
             level=self.level,
             colorspace=self.colorspace_data,
@@ -75,7 +75,7 @@ class Jpeg(ArrayBytesCodec):
         """One image (height, width, 3) or (height, width) from JPEG bytes."""
         if self.header is not None:
             data = base64.b64decode(self.header) + data + b"\xff\xd9"
-        return imagecodecs.jpeg8_decode(
+        return jpeg8_decode(
             data,
             tables=None if self.tables is None else base64.b64decode(self.tables),
             colorspace=self.colorspace_jpeg,

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,12 @@ MAX_ENLARGING = 1.25
 """How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""
 NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
 """Settings of the run that do not change what is in a store; a mask that was brought is known by its hash."""
-LIBRARIES = (cv2, imagecodecs, np, openslide, simplejpeg, tifffile, zarr)
-"""What a store's pixels depend on; their versions are written down."""
+VERSIONS = {
+    "longvit": version("longvit"),
+    "libopenslide": openslide.__library_version__,
+    **{module.__name__: module.__version__ for module in (cv2, imagecodecs, np, openslide, simplejpeg, tifffile, zarr)},
+}
+"""What a store's pixels depend on; written down with them."""
 
 
 class _BadTilesError(Exception):
@@ -160,7 +163,7 @@ def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "mpp_level0": slide.mpp_l0,
         "size_l0": slide.size_l0,
         "tile_st": config.tile_px,
-        "versions": _versions(),
+        "versions": VERSIONS,
     }
 
 
@@ -175,9 +178,3 @@ def sha256(path: Path) -> str:
     """Hash of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _versions() -> dict[str, str]:
-    libraries = {module.__name__: module.__version__ for module in LIBRARIES}
-    return {"longvit": version("longvit"), "libopenslide": openslide.__library_version__, **libraries}
