@@ -28,10 +28,12 @@ from preprocessing.report import save_picture
 from preprocessing.review import review
 from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
 from preprocessing.slide import Slide, read_slide
-from preprocessing.store import write_store
+from preprocessing.store import finish_store, write_arrays
 from preprocessing.tiff_jpeg import SCALES
 from preprocessing.tissue import Mask
 
+HASHED_BYTES = 1 << 22
+"""Bytes of a file that are hashed at once."""
 MAX_ENLARGING = 1.25
 """How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""
 NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
@@ -70,13 +72,22 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         read_slide(entry.path, entry.mpp, config.mpp_if_missing, config.mpp_from_objective) as slide,
         ThreadPoolExecutor(threads) as pool,
     ):
-        digest = pool.submit(sha256, slide.path)
         mpp, side_l0 = geometry(slide, config)
         overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
         drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
         grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
+        digest = pool.submit(sha256, slide.path)  # beside the tiles, since these use Python more than both cores
         while len(grid.rc):
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
+            tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
+            arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
+            arrays |= {"overview": overview, "overview_mask": mask}
+            try:
+                write_arrays(folder, tiles, arrays, config.tile_px, jpeg=jpeg, shard_tiles=config.shard_tiles)
+            except _BadTilesError as found:  # again, without them
+                bad, grid = found.errors, grid.without(list(found.errors))
+                continue
+            drawn.result()
             attributes = StoreAttributes(
                 slide_id=entry.slide_id,
                 source=Source(name=slide.path.name, size=slide.path.stat().st_size, sha256=digest.result()),
@@ -89,16 +100,8 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
                 warnings=review(overview, mask, len(grid.rc), slide.mpp_source, bad.values()),
                 **_facts(slide, config),
             )
-            arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
-            arrays |= {"overview": overview, "overview_mask": mask}
-            tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
-            try:
-                write_store(folder, tiles, arrays, attributes, jpeg=jpeg, shard_tiles=config.shard_tiles)
-            except _BadTilesError as found:  # again, without them
-                bad, grid = found.errors, grid.without(list(found.errors))
-            else:
-                drawn.result()
-                return attributes
+            finish_store(folder, attributes)
+            return attributes
     raise SlideError(
         f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {_shares(mask)}",
         where=slide.path,
@@ -175,6 +178,9 @@ def _mask_source(entry: SlideEntry, config: TileConfig) -> Source | None:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hash of a file, hexadecimal; in large pieces, since each waits for its turn with Python."""
+    digest, piece = hashlib.sha256(), memoryview(bytearray(HASHED_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            digest.update(piece[:size])
+    return digest.hexdigest()

@@ -31,30 +31,48 @@ def write_store(
     jpeg: Jpeg,
     shard_tiles: int,
 ) -> None:
-    """Write a whole store; `claimed` gives the folder, so that nobody sees it half written.
+    """Write a whole store: `write_arrays`, then `finish_store`."""
+    write_arrays(folder, jpegs, arrays, attributes.tile_st, jpeg=jpeg, shard_tiles=shard_tiles)
+    finish_store(folder, attributes)
+
+
+def write_arrays(
+    folder: Path,
+    jpegs: Iterable[tuple[int, bytes]],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    tile_st: int,
+    *,
+    jpeg: Jpeg,
+    shard_tiles: int,
+) -> None:
+    """Write all of a store but its attributes; `claimed` gives the folder, so that nobody sees it half written.
 
     Args:
         folder: What becomes the store; what is in it is removed.
         jpegs: Index in `rc` and JPEG, whole, RGB, of `tile_st` pixels a side, of every tile; shard after shard.
         arrays: `xy_l0`, `rc`, `tissue`, `overview` and `overview_mask`, as `preprocessing.schema.ARRAYS` says.
-        attributes: What is known of the slide; `complete` is set here, when all else is written.
+        tile_st: Side of a tile, store pixels.
         jpeg: The codec that is written down, and that encodes the overview.
         shard_tiles: Tiles in one shard (one file).
     """
-    n, tile = len(arrays["rc"]), (attributes.tile_st, attributes.tile_st, 3)
+    n, tile = len(arrays["rc"]), (tile_st, tile_st, 3)
     assert n > 0, "a store without tiles is never written"
-    group = zarr.create_group(folder, attributes=attributes.model_dump(mode="json"), overwrite=True)
+    group = zarr.create_group(folder, overwrite=True)
     shards = (min(shard_tiles, n), *tile)
     _create(group, "tiles", (n, *tile), chunks=(1, *tile), shards=shards, fill_value=WHITE, serializer=jpeg)
     with ThreadPoolExecutor(1) as beside:  # zarr takes its time, and so do the tiles
-        rest = beside.submit(_write_arrays, group, arrays, jpeg)
+        rest = beside.submit(_write_small, group, arrays, jpeg)
         write_shards(folder / "tiles", jpegs, n, shards[0])
         rest.result()
     group.create_group("embeddings")
-    group.attrs["complete"] = True
 
 
-def _write_arrays(group: zarr.Group, arrays: Mapping[str, npt.NDArray[Any]], jpeg: Jpeg) -> None:
+def finish_store(folder: Path, attributes: StoreAttributes) -> None:
+    """Write the attributes, `complete` among them: the last thing that is written."""
+    zarr.open_group(folder, mode="r+").attrs.put(attributes.model_dump(mode="json") | {"complete": True})
+
+
+def _write_small(group: zarr.Group, arrays: Mapping[str, npt.NDArray[Any]], jpeg: Jpeg) -> None:
     overview = arrays["overview"]
     chunks = (*(min(side, OVERVIEW_CHUNK) for side in overview.shape[:2]), 3)
     _create(group, "overview", overview.shape, chunks=chunks, fill_value=WHITE, serializer=jpeg)[:] = overview
