@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -82,7 +83,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(theirs,))
-    with theirs, ours:
+    with theirs, ours, _main_hidden():
         try:
             yield pool
         except BaseException:
@@ -90,6 +91,21 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep new processes from running the user's script again, which they need not: a script without a guard
+    (`if __name__ == "__main__"`) would begin anew in each of them, and one from standard input cannot be found.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    vars(main).update(__file__=None, __spec__=None)
+    try:
+        yield
+    finally:
+        del main.__file__
+        vars(main).update(hidden)
 
 
 def _start(parents: Connection) -> None:

@@ -117,3 +117,18 @@ def test_a_thread_may_tile_too_though_it_may_not_handle_signals():
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_script_without_a_guard_is_not_run_again_by_its_workers(tmp_path, how):
+    script = (
+        "from preprocessing.workers import completed\n"
+        "print('begun', flush=True)\n"
+        "print(sorted(future.result() for _, future in completed(abs, [-1, 2, -3], 2)))\n"
+        "import sys; print(sys.modules['__main__'].__dict__.get('__file__'))\n"
+    )
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    options = {"args": [sys.executable, path]} if how == "file" else {"args": [sys.executable], "input": script}
+    done = subprocess.run(**options, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"begun\n[1, 2, 3]\n{path if how == 'file' else '<stdin>'}\n"
