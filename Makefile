@@ -10,7 +10,7 @@ SHARED ?= ../shared
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test slow check format configs lock bench-tiling clean
+.PHONY: demo test slow check format configs lock bench-tiling bench-longnet clean
 
 demo: $(VENV)/.installed
 	$(BIN)/longvit demo
@@ -39,6 +39,9 @@ lock: $(VENV)/.installed-test  ## the versions of this environment as the constr
 bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH)/slide20.svs $(BENCH)/slide40.svs $(BENCH)/huge.svs
 	$(BIN)/python tests/benchmarks/tiling.py --slide20 $(BENCH)/slide20.svs --slide40 $(BENCH)/slide40.svs \
 		--huge $(BENCH)/huge.svs --peer $(VENV_HS2P)/bin/python
+
+bench-longnet: $(VENV)/.installed  ## half an hour, on a quiet machine
+	$(BIN)/python tests/benchmarks/longnet.py
 
 clean:
 	rm -rf demo build *.egg-info

@@ -14,15 +14,15 @@ PEER = ("hs2p", "cucim-cu12", "numpy", "pyturbojpeg")
 ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 
 
-def describe(peer: Path) -> list[str]:
-    """Date, command, machine, and the versions of both environments; `peer` is the Python of the other one."""
+def describe(libraries: tuple[str, ...] = OURS, peer: Path | None = None) -> list[str]:
+    """Date, command, machine, versions of libraries, and of a peer's, whose Python is `peer`."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return [
         f"{date.today().isoformat()}, commit {_commit()}",
         f"Command: `{_command()}`",
         f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB; load before the run {os.getloadavg()[0]:.1f}",
-        f"Ours: Python {platform.python_version()}, {_versions(sys.executable, OURS)}",
-        f"Peer: {_versions(peer, PEER)}",
+        f"Ours: Python {platform.python_version()}, {_versions(sys.executable, libraries)}",
+        *([f"Peer: {_versions(peer, PEER)}"] if peer else []),
     ]
 
 

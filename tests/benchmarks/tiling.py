@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HERE / "tiling.md")
     a = parser.parse_args()
-    about = machine.describe(a.peer)
+    about = machine.describe(peer=a.peer)
     read_through(a.slide20, a.slide40)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "scratch"

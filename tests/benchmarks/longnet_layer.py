@@ -1,0 +1,67 @@
+"""One measurement of `longnet.py`: LongViT-small's attention layer, by us or by the textbook; prints what it took.
+
+python tests/benchmarks/longnet_layer.py ours --tokens 65536 --dtype float32 --backward
+"""
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import textbook
+import torch
+from torch import Tensor
+
+from longvit.model.attention import DilatedSelfAttention
+from longvit.model.presets import PRESETS
+
+PRESET = "longvit_small_32768"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("side", choices=["ours", "textbook"])
+    parser.add_argument("--tokens", type=int, required=True)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--backward", action="store_true")
+    parser.add_argument("--branches", type=int, default=5, help="of the preset's, the first so many")
+    a = parser.parse_args()
+    torch.manual_seed(0)
+    branches = {name: getattr(PRESETS[PRESET], name)[: a.branches] for name in ("segment_lengths", "dilation_ratios")}
+    config = PRESETS[PRESET].model_copy(update={"recompute": "all_but_attention", **branches})
+    layer = DilatedSelfAttention(config).to(getattr(torch, a.dtype))
+    x_BLD = torch.randn(1, a.tokens, config.width, dtype=getattr(torch, a.dtype), requires_grad=a.backward)
+    run = layer if a.side == "ours" else partial(textbook_layer, layer)
+    step(run, x_BLD[:, : min(config.segment_lengths)].detach().requires_grad_(a.backward))  # kernels are set up
+    before, start = _peak_mb(), time.perf_counter()
+    step(run, x_BLD)
+    print(json.dumps({"seconds": time.perf_counter() - start, "mb": _peak_mb() - before, "tokens": a.tokens}))
+
+
+def step(run: Callable[[Tensor], Tensor], x_BLD: Tensor) -> None:
+    """Forward, and backward if the tokens want a gradient."""
+    with nullcontext() if x_BLD.requires_grad else torch.inference_mode():
+        out_BLD = run(x_BLD)
+        if x_BLD.requires_grad:
+            out_BLD.sum().backward()
+
+
+def textbook_layer(layer: DilatedSelfAttention, x_BLD: Tensor) -> Tensor:
+    """The layer's own weights around the textbook's attention."""
+    q, k, v = (
+        proj(x_BLD).unflatten(-1, (layer.config.heads, -1)) for proj in (layer.q_proj, layer.k_proj, layer.v_proj)
+    )
+    out = textbook.dilated_attention(q, k, v, layer.config.segment_lengths, layer.config.dilation_ratios)
+    return layer.out_proj(layer.inner_attn_ln(out.flatten(-2)))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""LongNet's dilated attention as its paper writes it down (arXiv:2307.02486, equations 2 to 9): what ours is timed with.
+
+Each branch is made dense: its outputs and softmax denominators are scattered to (B, L, H, ...), all branches are kept,
+and mixed in the end. Mixing weights are constants to the gradient and heads are shifted by `h // ceil(H / r)`, both as
+in the official code, which does it in this way too. The kernel is the same as ours, torch's flash attention for CPUs.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def dilated_attention(
+    q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, segment_lengths: Sequence[int], dilation_ratios: Sequence[int]
+) -> Tensor:
+    """Mix the branches (w, r); w divides the sequence length or exceeds it, r divides w."""
+    outs, logsumexps = [], []
+    for segment_length, ratio in zip(segment_lengths, dilation_ratios, strict=True):
+        out, logsumexp = _branch(q_BLHK, k_BLHK, v_BLHK, min(segment_length, q_BLHK.shape[1]), ratio)
+        outs.append(out)
+        logsumexps.append(logsumexp)
+    with torch.no_grad():
+        weights = torch.stack(logsumexps).softmax(0).to(q_BLHK.dtype)
+    return sum(weight.unsqueeze(-1) * out for weight, out in zip(weights, outs, strict=True))
+
+
+def _branch(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, segment: int, ratio: int) -> tuple[Tensor, Tensor]:
+    """One branch, dense: (B, L, H, K) with 0, and (B, L, H) with -inf, where a head keeps no token."""
+    batch, length, heads, width = q_BLHK.shape
+    share = math.ceil(heads / ratio)
+    kept = torch.arange(0, segment, ratio)[None, :] + torch.arange(heads)[:, None] // share  # (H, tokens of a segment)
+    kept = kept.T[:, :, None]
+    q, k, v = (_sparse(x.unflatten(1, (-1, segment)), kept) for x in (q_BLHK, k_BLHK, v_BLHK))
+    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    out = out.transpose(1, 2).unflatten(0, (batch, -1))
+    logsumexp = logsumexp.transpose(1, 2).unflatten(0, (batch, -1)).unsqueeze(-1)
+    dense = out.new_zeros(batch, length // segment, segment, heads, width)
+    dense_logsumexp = logsumexp.new_full((batch, length // segment, segment, heads, 1), -math.inf)
+    where = kept.expand(*out.shape[:2], *kept.shape[:2], width)
+    dense = dense.scatter(2, where, out)
+    dense_logsumexp = dense_logsumexp.scatter(2, where[..., :1], logsumexp.detach())
+    return dense.flatten(1, 2), dense_logsumexp.flatten(1, 2).squeeze(-1)
+
+
+def _sparse(x: Tensor, kept: Tensor) -> Tensor:
+    """(B, segments, w, H, K) -> (B * segments, H, w / r, K): what each head keeps of each segment."""
+    return x.gather(2, kept.expand(*x.shape[:2], *kept.shape[:2], x.shape[-1])).flatten(0, 1).transpose(1, 2)
