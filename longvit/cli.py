@@ -10,12 +10,14 @@ from cyclopts.config import Dict
 from longvit import __version__
 from longvit.config import (
     VERBS,
+    AuditConfig,
     DemoConfig,
     EncodeConfig,
     EvaluateConfig,
     ExplainConfig,
     FinetuneConfig,
     PretrainConfig,
+    SplitConfig,
     TileConfig,
 )
 from longvit.request import Request
@@ -53,6 +55,23 @@ def pretrain(*, config: Annotated[PretrainConfig, Parameter(name="*")]) -> int:
 
     print(run(config))
     return 0
+
+
+@app.command
+def split(*, config: Annotated[SplitConfig, Parameter(name="*")]) -> int:
+    """Table -> splits by patient, stratified."""
+    from longvit.finetuning.split_run import run
+
+    print(run(config))
+    return 0
+
+
+@app.command
+def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
+    """Are these splits sound? Exit code 1 if not."""
+    from longvit.finetuning.audit_run import run
+
+    return int(any(finding.level == "error" for finding in run(config).findings))
 
 
 @app.command

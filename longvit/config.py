@@ -5,99 +5,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from longvit.cohort_config import AuditConfig as AuditConfig
+from longvit.cohort_config import CoxTask as CoxTask
+from longvit.cohort_config import SplitConfig as SplitConfig
+from longvit.cohort_config import SplitsConfig
+from longvit.cohort_config import SubtypeTask as SubtypeTask
+from longvit.encoder_config import EmbeddingInput as EmbeddingInput
+from longvit.encoder_config import EncoderConfig as EncoderConfig
+from longvit.encoder_config import LearnedPosition as LearnedPosition
+from longvit.encoder_config import PixelInput as PixelInput
+from longvit.encoder_config import SinCosPosition as SinCosPosition
 from longvit.objective import DinoConfig as DinoConfig
+from longvit.objective import MaskedConfig as MaskedConfig
+from longvit.objective import MocoConfig as MocoConfig
+from longvit.objective import ProbeConfig as ProbeConfig
 from longvit.objective import ViewsConfig as ViewsConfig
-from preprocessing.config import Share, StageConfig
+from preprocessing.config import StageConfig
 from preprocessing.config import TileConfig as TileConfig
-
-
-class PixelInput(StageConfig):
-    """Tokens are square patches of pixels, as in LongViT."""
-
-    kind: Literal["pixels"] = "pixels"
-    """Tokens from pixels."""
-    patch_px: PositiveInt = 32
-    """Side of a patch, store pixels; it divides the store's tile side."""
-    scale: Literal["fixed", "patch"] = "fixed"
-    """`fixed` scales all pixels alike, as the paper does; `patch` takes each patch's own mean colour and contrast out,
-    so that shape is seen whatever the stain."""
-
-
-class EmbeddingInput(StageConfig):
-    """Tokens are tiles, each embedded beforehand by a tile encoder, as in Prov-GigaPath."""
-
-    kind: Literal["embeddings"] = "embeddings"
-    """Tokens from `embeddings/<encoder>` of the store."""
-    encoder: str
-    """Name under which `preprocessing.add_embeddings` wrote the embeddings."""
-    dim: PositiveInt
-    """Width of one embedding."""
-
-
-class SinCosPosition(StageConfig):
-    """Fixed 2-D sine-cosine positions computed from row and column: no table, no largest slide."""
-
-    kind: Literal["sincos"] = "sincos"
-    """Computed from row and column."""
-
-
-class LearnedPosition(StageConfig):
-    """The official LongViT's learned table, resized to the slide's grid."""
-
-    kind: Literal["learned"] = "learned"
-    """A learned table, interpolated."""
-    grid: PositiveInt = 32
-    """Side of the table, tokens."""
-    stretch: Literal["forward", "load"] = "forward"
-    """`forward` scales the table as official LongViT does in a forward pass, `load` as it does once for larger images,
-    when it loads a checkpoint."""
-
-
-class EncoderConfig(StageConfig):
-    """LongViT: tokens -> LongNet blocks -> one vector per token. Defaults are LongViT-small's at 1,024 pixels."""
-
-    input: Annotated[PixelInput | EmbeddingInput, Field(discriminator="kind")] = PixelInput()
-    """What a token is."""
-    position: Annotated[SinCosPosition | LearnedPosition, Field(discriminator="kind")] = SinCosPosition()
-    """How a token's place enters."""
-    width: PositiveInt = Field(default=384, multiple_of=4)
-    """Width D of a token."""
-    depth: PositiveInt = 12
-    """Number of LongNet blocks."""
-    heads: PositiveInt = 16
-    """Attention heads H; they divide the width."""
-    ffn_ratio: PositiveFloat = 4.0
-    """Width of the feed-forward layer over D."""
-    segment_lengths: tuple[PositiveInt, ...] = (64, 128, 256, 512, 1024)
-    """Segment length w of each attention branch, tokens."""
-    dilation_ratios: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
-    """Dilation r of each attention branch."""
-    padding: Literal["masked", "zero_keys"] = "masked"
-    """`masked` leaves padding out of the softmax; `zero_keys` reproduces the official code, where it takes part."""
-    dropout: Share = 0.0
-    """Dropout after attention and feed-forward."""
-    drop_path: Share = 0.1
-    """Stochastic depth at the last block, growing linearly from 0."""
-    class_token: bool = False
-    """Put a learned token that stands nowhere before those of the slide, as Prov-GigaPath does."""
-    final_norm: bool = False
-    """Normalise after the last block, and the slide's vector once more, as Prov-GigaPath does."""
-    pooling: Literal["mean", "class"] = "mean"
-    """What the slide's vector is: the mean of its tokens, or what the class token has become."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EncoderConfig":
-        if self.pooling == "class" and not self.class_token:
-            raise ValueError("pooling class needs class_token true")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if len(self.segment_lengths) != len(self.dilation_ratios):
-            raise ValueError(
-                f"segment_lengths has {len(self.segment_lengths)} entries and dilation_ratios "
-                f"{len(self.dilation_ratios)}; they are paired, one of each per branch"
-            )
-        return self
-
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -156,8 +80,8 @@ class PretrainConfig(RunConfig):
     """Folder of stores."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder."""
-    objective: DinoConfig = DinoConfig()
-    """The objective."""
+    objective: Annotated[DinoConfig | MocoConfig | MaskedConfig, Field(discriminator="kind")] = DinoConfig()
+    """What is learned from the views; the encoder and its checkpoint do not know which it was."""
     views: ViewsConfig = ViewsConfig()
     """The views."""
     optimiser: PretrainOptimiserConfig = PretrainOptimiserConfig()
@@ -165,12 +89,19 @@ class PretrainConfig(RunConfig):
     batch_size: PositiveInt = 64
     """Regions in a batch."""
     regions_per_slide: PositiveInt = 100
-    """Regions drawn from each slide in an epoch."""
+    """Regions drawn in an epoch for every slide there is; patients share them evenly."""
+    patients: Path | None = None
+    """CSV with `case_id` and `slide_id`: who is whose slide. Without it, slides named by TCGA barcodes are taken for
+    their patient's (first 12 characters), and any other slide for a patient of its own."""
+    probe: ProbeConfig = ProbeConfig()
+    """The probe."""
 
     @model_validator(mode="after")
     def _views_fit(self) -> "PretrainConfig":
+        if self.objective.kind == "moco" and not self.objective.queue and self.batch_size == 1:
+            raise ValueError("moco tells the regions of a batch apart: it needs batch_size 2 or more, or a queue")
         if self.encoder.input.kind != "pixels":
-            raise ValueError("DINO on crops needs encoder.input.kind pixels")
+            return self  # the views are pieces of slides
         views, patch = self.views, self.encoder.input.patch_px
         if not views.local_px <= views.global_px <= views.region_px:
             raise ValueError("views need local_px <= global_px <= region_px")
@@ -179,55 +110,21 @@ class PretrainConfig(RunConfig):
         return self
 
 
-class SubtypeTask(StageConfig):
-    """Which class is this slide? Cross-entropy."""
-
-    kind: Literal["subtype"] = "subtype"
-    """Subtyping."""
-    label_column: str = "oncotree_code"
-    """Column of the table with the class."""
-    classes: tuple[str, ...] | None = None
-    """The classes, in order; patients of others are left out. Default: all in the table, sorted."""
-    label_smoothing: Share = 0.0
-    """Label smoothing of the cross-entropy."""
-
-
-class CoxTask(StageConfig):
-    """Who has the event earlier? Cox partial likelihood (Cox 1972) with Efron's ties."""
-
-    kind: Literal["cox"] = "cox"
-    """Survival."""
-    time_column: str = "survival_months"
-    """Column of the table with the time to the event or the last visit."""
-    censorship_column: str = "censorship"
-    """Column that is 1 where the event was NOT observed, as in the published TCGA tables."""
-    min_events: PositiveInt = 2
-    """Observed events that every window of patients holds at least."""
-
-
-class FinetuneConfig(RunConfig):
+class FinetuneConfig(SplitsConfig, RunConfig):
     """Encoder + table + splits -> one model per fold, and predictions.csv."""
 
     stores: Path
     """Folder of stores."""
-    table: Path
-    """CSV (or zipped CSV) with `case_id`, `slide_id` and the task's columns; `.svs` endings do not matter."""
-    splits: Path
-    """Folder of `splits_<k>.csv` with columns train, val and test, of slide ids or case ids."""
     checkpoint: Path | None = None
     """Pretrained encoder, `encoder.safetensors`; without it the encoder starts at random."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder when there is no checkpoint; a checkpoint brings its own."""
-    task: Annotated[SubtypeTask | CoxTask, Field(discriminator="kind")] = SubtypeTask()
-    """What is predicted."""
     freeze_encoder: bool = False
     """Train the head alone, on representations computed once."""
     window: PositiveInt = 16
     """Patients whose loss is computed together; each slide is still a sequence of its own length."""
     select: Literal["last", "best_val"] = "last"
     """Which epoch's weights are used: the last, or the one with the lowest loss on val. Test is never looked at."""
-    folds: tuple[NonNegativeInt, ...] | None = None
-    """Folds to run; default all."""
     shuffles: NonNegativeInt = 0
     """Controls: models trained on shuffled labels, this many per fold, predicted beside the real ones."""
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -253,13 +150,15 @@ class EncodeConfig(RunConfig):
     """The preset's published weights, a .pth file. Without it the weights are random: good for timing, not for use."""
     precision: Literal["32", "bf16"] = "32"
     """Arithmetic: float32, or bfloat16 throughout, in half the memory."""
+    loader_workers: PositiveInt = 2
+    """Threads that read and decode tiles ahead of the encoder."""
     keep_tokens: bool = False
     """Keep the vector and the place of every token beside the slide's."""
 
     @model_validator(mode="after")
     def _encoder_given_once(self) -> "EncodeConfig":
-        if (self.checkpoint is None) == (self.preset is None):
-            raise ValueError("give either checkpoint or preset")
+        if self.checkpoint is not None and self.preset is not None:
+            raise ValueError("give checkpoint or preset, not both: each is an encoder")
         if self.official is not None and self.preset is None:
             raise ValueError("official weights need the preset that says their shape")
         return self
@@ -301,14 +200,26 @@ class EvaluateConfig(StageConfig):
     predictions: Path
     """A `predictions.csv` as `longvit finetune` writes it."""
     out: Path | None = None
-    """Folder for `metrics.json`, `report.html` and figures; default: beside the predictions."""
+    """Folder for `metrics.json`, `report.html`, `report.md` and figures; default: beside the predictions."""
     split: Literal["test", "val"] = "test"
     """Part of each fold that is evaluated."""
+    name: str = "Model"
+    """What the tables call the model."""
+    baseline: dict[str, Path] = Field(default={})
+    """Predictions of baselines for the same patients in the same folds, by name: `--baseline.abmil abmil.csv`; each
+    gets a row beside the model, with the difference between the two."""
+    compare: Path | None = None
+    """Predictions of one more model for the same patients, called by the name of its file."""
+    clinical: Path | None = None
+    """Table of patients (`patient_id` or `case_id`; age, sex or gender or is_female, stage): the risk is put beside
+    these in a Cox regression. Survival only."""
 
 
 VERBS: dict[str, type[StageConfig]] = {
     "tile": TileConfig,
     "pretrain": PretrainConfig,
+    "split": SplitConfig,
+    "audit": AuditConfig,
     "finetune": FinetuneConfig,
     "encode": EncodeConfig,
     "evaluate": EvaluateConfig,

@@ -1,14 +1,16 @@
-"""Settings of self-supervision, free of torch: the views of a slide, and the objective on them."""
+"""Settings of self-supervision, free of torch: views of a slide, the objective on them, the probe of what it learns."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from preprocessing.config import Share, StageConfig
 
 
 class ViewsConfig(StageConfig):
-    """Views of a slide for self-supervision: crops of one region of a store, in the store's frame, never rescaled."""
+    """Views of a slide for self-supervision: crops of one region of a store, in the store's frame, never rescaled; of a
+    slide whose tiles are embedded, pieces of it."""
 
     region_px: PositiveInt = 1536
     """Side of the region that the crops of one sample are drawn from, store pixels."""
@@ -24,28 +26,87 @@ class ViewsConfig(StageConfig):
     """Strength of the jitter of haematoxylin, eosin and residual (Tellez et al. 2018); 0 is none."""
     blur_probability: Share = 0.2
     """Share of crops that are blurred a little."""
+    global_tiles: float = Field(default=0.5, gt=0, le=1)
+    """Share of a slide's tiles in each of the two global views, where a token is the embedding of a tile."""
+    local_tiles: float = Field(default=0.15, gt=0, le=1)
+    """Share of a slide's tiles in a local view, where a token is the embedding of a tile."""
+    drop_tiles: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the tiles of such a view that are left out, at random."""
+
+
+class ProbeConfig(StageConfig):
+    """Labelled slides that say, while a run goes on, what its representations are worth. Nothing is trained on them."""
+
+    table: Path | None = None
+    """CSV with `case_id`, `slide_id` and the label, as `finetune` reads it; slides without a store are passed over.
+    Without a table nothing is probed."""
+    label_column: str = "oncotree_code"
+    """Column of the table with the label."""
+    every: PositiveInt = 10
+    """Epochs from one probe to the next; the untrained encoder and the last epoch are always probed."""
+    folds: int = Field(default=5, ge=2)
+    """Parts of the patients; each is predicted from the others."""
+    neighbours: PositiveInt = 10
+    """Nearest neighbours that vote in the k-NN probe."""
+    tokens: PositiveInt = 16384
+    """Tokens of a slide that are looked at, at most: whole tiles, spread evenly over the slide."""
 
 
 class DinoConfig(StageConfig):
     """Self-distillation (Caron et al. 2021, arXiv:2104.14294), the paper's objective."""
 
     kind: Literal["dino"] = "dino"
-    """DINO."""
+    """dino compares crops with what a slowly moving teacher says of them, moco finds the other crop of a region among
+    others, masked restores hidden tokens."""
     prototypes: PositiveInt = 65536
-    """Width of the head's output."""
+    """DINO: width of the head's output."""
     hidden: PositiveInt = 2048
-    """Width of the head's hidden layers."""
+    """DINO: width of the head's hidden layers."""
     bottleneck: PositiveInt = 256
-    """Width of the head's bottleneck."""
+    """DINO: width of the head's bottleneck."""
+    batch_norm: bool = False
+    """DINO: batch norm in the head's hidden layers takes out what all crops of a batch share, which would else drown
+    what they differ in."""
     student_temperature: PositiveFloat = 0.1
-    """Temperature of the student's softmax."""
+    """DINO: temperature of the student's softmax."""
     teacher_temperature: PositiveFloat = 0.04
-    """Temperature of the teacher's softmax after its warmup."""
+    """DINO: temperature of the teacher's softmax after its warmup; a lower one makes it decide."""
     teacher_temperature_start: PositiveFloat = 0.04
-    """Temperature of the teacher's softmax at the start."""
+    """DINO: temperature of the teacher's softmax at the start."""
     teacher_temperature_epochs: NonNegativeInt = 0
-    """Epochs of the teacher temperature's warmup."""
+    """DINO: epochs of the teacher temperature's warmup."""
     momentum: Share = 0.996
-    """Momentum of the teacher at the start; it grows to 1 along a cosine."""
+    """DINO and MoCo: momentum of the network that follows the trained one at the start; grows to 1 along a cosine."""
     freeze_last_layer_epochs: NonNegativeInt = 1
-    """Epochs in which the head's last layer stays as it is."""
+    """DINO: epochs in which the head's last layer stays as it is."""
+
+
+class MocoConfig(StageConfig):
+    """Momentum contrast (Chen et al. 2021, arXiv:2104.02057): tell the other crop of a region from crops of others."""
+
+    kind: Literal["moco"] = "moco"
+    """dino compares crops with what a slowly moving teacher says of them, moco finds the other crop of a region among
+    others, masked restores hidden tokens."""
+    mlp_dim: PositiveInt = 4096
+    """MoCo: width of the hidden layers of the projection and prediction heads."""
+    dim: PositiveInt = 256
+    """MoCo: width of the vectors that are compared."""
+    temperature: PositiveFloat = 0.2
+    """MoCo: temperature of the softmax over the crops."""
+    momentum: Share = 0.996
+    """DINO and MoCo: momentum of the network that follows the trained one at the start; grows to 1 along a cosine."""
+    queue: NonNegativeInt = 0
+    """MoCo: crops of earlier batches to tell from, for batches too small to be hard; 0 takes the batch itself, as
+    MoCo v3 does."""
+
+
+class MaskedConfig(StageConfig):
+    """Masked modelling (He et al. 2021, arXiv:2111.06377; Xie et al. 2021, arXiv:2111.09886): restore hidden tokens."""
+
+    kind: Literal["masked"] = "masked"
+    """dino compares crops with what a slowly moving teacher says of them, moco finds the other crop of a region among
+    others, masked restores hidden tokens."""
+    hidden_share: float = Field(default=0.6, gt=0, lt=1)
+    """Masked: share of the tokens of a view that are hidden."""
+    decoder_width: PositiveInt = 512
+    """Masked: width of the hidden layer of the head that restores them."""

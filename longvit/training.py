@@ -1,20 +1,23 @@
-"""What pretraining and finetuning share: seeds, optimiser groups, schedule, the loop's settings, metrics on disk."""
+"""What pretraining and finetuning share: seeds, optimiser groups, schedule, the loop's settings."""
 
-import csv
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from longvit.config import Device, OptimiserConfig, RunConfig
+from longvit.records import Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
+from longvit.records import write_rows as write_rows
 
 _NOTES = (
     ".*does not have many workers.*",
@@ -71,39 +74,6 @@ def warmup_cosine(optimiser: torch.optim.Optimizer, settings: OptimiserConfig, s
     return LambdaLR(optimiser, factor)
 
 
-class MetricsFile(pl.Callback):
-    """`metrics.csv`, a row per epoch; a resumed run goes on after the last epoch that its checkpoint holds."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, []
-
-    def state_dict(self) -> dict:
-        """The rows so far, so that they travel with the checkpoint."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Take up the rows of the checkpoint."""
-        self.rows = state_dict["rows"]
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the epoch's row and write the file."""
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "learning_rate": rate}
-        self.rows.append(row | {name: float(value) for name, value in trainer.callback_metrics.items()})
-        write_rows(self.path, self.rows)
-
-
-def write_rows(path: Path, rows: list[Mapping]) -> None:
-    """Write rows as CSV through a temporary name; columns are those of all rows."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
-
-
 def fit(
     module: TrainingModule,
     loader: DataLoader,
@@ -113,6 +83,8 @@ def fit(
     val_loader: DataLoader | None = None,
     monitor: str | None = None,
     brief: bool = False,
+    meters: Sequence[Meter] = (),
+    read: Reader | None = None,
 ) -> None:
     """Train for the configured epochs in `folder`, from its last checkpoint if there is one.
 
@@ -122,17 +94,23 @@ def fit(
         module: What is trained.
         loader: Its batches.
         config: Seed, device, precision.
-        folder: Receives `checkpoints/` and `metrics.csv`.
+        folder: Receives `checkpoints/`, `metrics.csv` and `timing.csv`, and `tensorboard/` where tensorboard is
+            installed.
         val_loader: Batches of the val part.
         monitor: A metric of the val part; none takes the last epoch.
-        brief: A fit of seconds: no progress bar, and no checkpoint to go on from.
+        brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.
+        meters: What is measured beside what the module logs.
+        read: What the metrics say in words, for `notes.txt`.
     """
     begin(config)
     module.train()
     last = folder / "checkpoints" / "last.ckpt"
     best = ModelCheckpoint(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
     every = ModelCheckpoint(last.parent, filename=last.stem, enable_version_counter=False)
-    callbacks = [MetricsFile(folder / "metrics.csv")]
+    waiting, metrics = Waiting(), MetricsFile(folder / "metrics.csv", meters)
+    callbacks = [] if brief else [TimingFile(folder / "timing.csv", waiting)]
+    callbacks += [*meters, metrics]
+    callbacks += [Notes(folder / "notes.txt", metrics, read)] if read else []
     callbacks += [best] if monitor else []
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
@@ -145,7 +123,9 @@ def fit(
         enable_checkpointing=best in callbacks or every in callbacks,
         enable_progress_bar=not brief,
         enable_model_summary=False,
-        logger=False,
+        logger=False if brief else _tensorboard(folder),
+        profiler=waiting,
+        plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
     )
     if last.exists():  # workers begin to read before Lightning tells the sampler its epoch
@@ -155,6 +135,11 @@ def fit(
     if monitor:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
+
+
+def _tensorboard(folder: Path) -> Logger | bool:
+    """The logger, where tensorboard is installed: training does not need it."""
+    return TensorBoardLogger(folder, name="", version="tensorboard") if find_spec("tensorboard") else False
 
 
 def pick_device(device: Device) -> torch.device:

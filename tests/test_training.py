@@ -1,6 +1,5 @@
 """What pretraining and finetuning share, on a model of one layer."""
 
-import csv
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from longvit.config import OptimiserConfig, RunConfig
-from longvit.training import TrainingModule, fit, optimiser_groups, pick_device, warmup_cosine, write_rows
+from longvit.training import TrainingModule, fit, optimiser_groups, pick_device, warmup_cosine
 
 SETTINGS = OptimiserConfig(epochs=10, learning_rate=0.1, min_learning_rate=0.01, warmup_epochs=2.0, weight_decay=0.3)
 
@@ -201,13 +200,6 @@ def test_dropout_depends_on_seed_and_step_alone():
     module.trainer.global_step = 8
     module.on_train_batch_start(None, 0)
     assert drawn[0] == drawn[1] != torch.rand(3).tolist()
-
-
-def test_rows_of_different_columns_become_one_table(tmp_path):
-    write_rows(tmp_path / "rows.csv", [{"a": 1, "b": 2}, {"a": 3, "c": "x, y"}])
-    with (tmp_path / "rows.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [{"a": "1", "b": "2", "c": ""}, {"a": "3", "b": "", "c": "x, y"}]
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
 def test_the_device_is_the_one_asked_for_or_what_there_is():

@@ -1,6 +1,5 @@
 """Predictions -> metrics: per fold, their mean, and pooled; each with an interval and its shuffled-label control."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,27 +8,30 @@ import numpy as np
 import pandas as pd
 
 from longvit.evaluation import intervals
-from longvit.evaluation.metrics import CLASSIFICATION_METRICS, classification_metrics, label_codes
+from longvit.evaluation.judges import Judge, Resampled, judge
+from longvit.evaluation.metrics import CLASSIFICATION_METRICS
 from longvit.evaluation.predictions import Predictions, read_predictions
-from longvit.evaluation.survival import SURVIVAL_METRICS, survival_metrics
+from longvit.evaluation.survival import SURVIVAL_METRICS
 from longvit.evaluation.wording import METRIC_NAMES
 from preprocessing.errors import CohortError
 
 CHANCE = 0.5
 """AUROC and c-index of a model that knows nothing."""
-AVERAGED = (*CLASSIFICATION_METRICS, "c_index")
+AVERAGED = {*CLASSIFICATION_METRICS, *SURVIVAL_METRICS} - {"logrank_p"}
 """Numbers whose mean over folds means something; the mean of p-values does not."""
-
-Resampled = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What differs between subtyping and survival: names of numbers, and how rows of patients are scored."""
+class Evaluated:
+    """One evaluation, with what a comparison with another needs.
 
-    metrics: tuple[str, ...]
-    score: Callable[[pd.DataFrame], dict[str, Any]]
-    resample: Callable[[pd.DataFrame, np.ndarray], Resampled]
+    Attributes:
+        metrics: Content of `metrics.json`, see `evaluate_predictions`.
+        resampled: Numbers of every bootstrap resample per fold, `mean` and `pooled`.
+    """
+
+    metrics: dict[str, Any]
+    resampled: dict[Any, Resampled]
 
 
 @dataclass(frozen=True)
@@ -55,31 +57,36 @@ def evaluate_predictions(path: Path | str, split: str = "test") -> dict[str, Any
     the pooled c-index counts pairs within a fold only, since the risks of two models are on different scales.
     Every number comes as `value`, `low` and `high` (95 % bootstrap interval over patients), and `shuffled` (the same
     number for models trained on permuted labels, mean over permutations); a number that does not exist is None.
+    `confusion` and `reliability`, or `over_time`, hold what the figures show.
 
     Raises:
         CohortError: The file cannot be read or holds nothing to evaluate in `split`.
     """
-    return evaluate(read_predictions(Path(path)), split)
+    return evaluate(read_predictions(Path(path)), split).metrics
 
 
-def evaluate(predictions: Predictions, split: str = "test") -> dict[str, Any]:
+def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
     """`evaluate_predictions` of predictions that are already read."""
     rows = predictions.part(split)
     if rows.empty:
         what = f"there are no predictions of split `{split}`, only of {', '.join(set(predictions.patients['split']))}"
         raise CohortError(what, where=f"{predictions.file}, column split", fix="choose another split")
-    task = _task(predictions)
-    points = _points(rows, task)
-    if "pooled" in points.reasons:
+    try:
+        task = judge(rows, predictions)
+        points = _points(rows, task)
+    except CohortError as error:
         where = f"{predictions.file}, split {split}, all folds together"
-        raise CohortError(points.reasons["pooled"], where=where, fix="predict more patients")
+        raise CohortError(error.what, where=where, fix="predict more patients") from None
     shuffles = predictions.shuffles(split)
-    control = _control([_points(predictions.part(split, shuffled), task).table for shuffled in shuffles], points)
-    resampled = _resampled(rows, task, points)
+    tables = [_shuffled_table(predictions, split, shuffled) for shuffled in shuffles]
+    control = _control([table for table in tables if table is not None], points)
+    weights = intervals.resample_weights(rows["patient_id"])
+    resampled = _resampled(rows, task, points, weights)
     numbers = lambda place: {name: _number(place, name, points, control, resampled) for name in task.metrics}
     mean = numbers("mean")
     result = {
         "source": {"file": predictions.file, "sha256": predictions.sha256},
+        "name": "Model",
         "task": predictions.task,
         "split": split,
         "headline": task.metrics[0],
@@ -92,48 +99,41 @@ def evaluate(predictions: Predictions, split: str = "test") -> dict[str, Any]:
         ],
         "mean": {name: mean[name] | {"sd": _known(points.sd[name])} for name in task.metrics if name in AVERAGED},
         "pooled": numbers("pooled"),
+        **task.details(weights),
+        "models": [],
         "n_shuffles": len(shuffles),
         "bootstrap": {"resamples": intervals.RESAMPLES, "seed": intervals.SEED, "over": "patients", "level": 0.95},
     }
-    return result | {"warnings": _warnings(result, rows, predictions)}
+    return Evaluated(result | {"warnings": _warnings(result, rows, predictions)}, resampled)
 
 
-def _task(predictions: Predictions) -> Task:
-    if predictions.task == "survival":
-        columns = ["time", "event", "risk"]
-        return Task(
-            SURVIVAL_METRICS,
-            lambda rows: survival_metrics(*(rows[name] for name in columns), stratum=rows["fold"]),
-            lambda rows, weights: {
-                "c_index": intervals.resampled_c_index(
-                    {name: rows[name].to_numpy() for name in columns}, rows["fold"].to_numpy(), weights
-                )
-            },
-        )
-    classes = predictions.classes
-    probability = lambda rows: rows[[f"p_{name}" for name in classes]].to_numpy()
-    return Task(
-        CLASSIFICATION_METRICS,
-        lambda rows: classification_metrics(rows["label"], probability(rows), classes=classes),
-        lambda rows, weights: intervals.resampled_classification(
-            label_codes(rows["label"], classes), probability(rows), weights
-        ),
-    )
+def _points(rows: pd.DataFrame, task: Judge) -> Points:
+    """Numbers per fold, their mean, and pooled.
 
-
-def _points(rows: pd.DataFrame, task: Task) -> Points:
-    """Numbers per fold, their mean, and pooled."""
+    Raises:
+        CohortError: There is no number even of all folds together.
+    """
     scored: dict[Any, dict[str, Any]] = {}
     reasons = {}
-    for place, part in [*rows.groupby("fold"), ("pooled", rows)]:
+    for fold, part in rows.groupby("fold"):
         try:
-            scored[place] = task.score(part)
+            scored[fold] = task.score(part.index.to_numpy())
         except CohortError as error:
-            scored[place], reasons[place] = {}, error.what
+            scored[fold], reasons[fold] = {}, error.what
+    scored["pooled"] = task.score(rows.index.to_numpy())
     table = pd.DataFrame(list(scored.values()), index=list(scored), columns=list(task.metrics), dtype=float)
     folds = table.drop(index="pooled")
     table.loc["mean"] = folds.mean()
     return Points(table, folds.std(ddof=1), reasons)
+
+
+def _shuffled_table(predictions: Predictions, split: str, shuffled: int) -> pd.DataFrame | None:
+    """Numbers of the models of one permutation; none where its patients have no pooled number."""
+    rows = predictions.part(split, shuffled)
+    try:
+        return _points(rows, judge(rows, predictions)).table
+    except CohortError:
+        return None
 
 
 def _control(tables: list[pd.DataFrame], points: Points) -> pd.DataFrame:
@@ -143,11 +143,10 @@ def _control(tables: list[pd.DataFrame], points: Points) -> pd.DataFrame:
     return pd.concat(tables).groupby(level=0, sort=False).mean().reindex(points.table.index)
 
 
-def _resampled(rows: pd.DataFrame, task: Task, points: Points) -> dict[Any, Resampled]:
+def _resampled(rows: pd.DataFrame, task: Judge, points: Points, weights: np.ndarray) -> dict[Any, Resampled]:
     """Numbers of every resample, from one draw of patients: a fold sees those of the drawn that it holds out."""
-    weights = intervals.resample_weights(rows["patient_id"])
     folds = {
-        fold: task.resample(rows.loc[index], weights[:, index])
+        fold: task.resample(index.to_numpy(), weights)
         for fold, index in rows.groupby("fold").groups.items()
         if fold not in points.reasons
     }
@@ -156,7 +155,7 @@ def _resampled(rows: pd.DataFrame, task: Task, points: Points) -> dict[Any, Resa
         of_folds = [numbers[name] for numbers in folds.values() if name in numbers]
         if of_folds:
             mean[name] = pd.DataFrame(of_folds).mean().to_numpy()
-    return folds | {"mean": mean, "pooled": task.resample(rows, weights)}
+    return folds | {"mean": mean, "pooled": task.resample(rows.index.to_numpy(), weights)}
 
 
 def _number(
@@ -200,6 +199,9 @@ def _warnings(result: dict[str, Any], rows: pd.DataFrame, predictions: Predictio
         said.append(f"The interval of the pooled {name} reaches {CHANCE}: it is not shown to be better than chance.")
     elif None not in (pooled["low"], pooled["shuffled"]) and pooled["low"] <= pooled["shuffled"]:
         said.append(f"The shuffled-label control lies within the interval of the pooled {name}, or above it.")
+    ibs, of_kaplan_meier = (result["pooled"].get(one, {"value": None})["value"] for one in ("ibs", "ibs_km"))
+    if None not in (ibs, of_kaplan_meier) and ibs >= of_kaplan_meier:
+        said.append("Survival curves made from the risks are no better than Kaplan-Meier's, which tells all the same.")
     of_folds = [fold["metrics"][result["headline"]] for fold in result["folds"] if fold["metrics"]]
     if any(number["low"] is not None and number["low"] == number["high"] for number in [pooled, *of_folds]):
         said.append("An interval without width comes from a perfect score on few patients; it is no certainty.")

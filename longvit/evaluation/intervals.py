@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from longvit.evaluation.metrics import scored_classes
-from longvit.evaluation.survival import TIED_TOL
+from longvit.evaluation.metrics import CALIBRATION_BINS, calibration_bin, scored_classes, stated
 
-RESAMPLES = 1_000
+RESAMPLES = 2_000
 SEED = 0
+TIED_TOL = 1e-8
+"""Risks closer than this are a tie and count one half, as in scikit-survival."""
 MIN_COMPUTABLE = 0.5
 """An interval is given if the number exists in at least this share of the resamples."""
 
@@ -55,14 +56,16 @@ def resampled_classification(
     for c in np.unique(truth):
         is_true, is_predicted = truth == c, predicted == c
         hits, n_true = weights @ (is_true & is_predicted), weights @ is_true
-        recall.append(_ratio(hits, n_true))
-        f1.append(np.where(n_true > 0, _ratio(2 * hits, n_true + weights @ is_predicted), np.nan))
+        recall.append(ratio(hits, n_true))
+        f1.append(np.where(n_true > 0, ratio(2 * hits, n_true + weights @ is_predicted), np.nan))
     return {
         "auroc": np.mean([auroc for auroc, _ in curves], axis=0),
         "auprc": np.mean([auprc for _, auprc in curves], axis=0),
         "balanced_accuracy": np.mean(recall, axis=0),
         "f1": np.mean(f1, axis=0),
-        "accuracy": _ratio(weights @ (truth == predicted), weights.sum(axis=1)),
+        "kappa": _kappa(truth, predicted, weights),
+        "accuracy": ratio(weights @ (truth == predicted), weights.sum(axis=1)),
+        "ece": _calibration_error(*stated(truth, probability), weights),
     }
 
 
@@ -81,18 +84,42 @@ def resampled_c_index(
         rows = stratum == one
         time, event, risk = (np.asarray(survival[name])[rows] for name in ("time", "event", "risk"))
         drawn = weights[:, rows]
-        pairs, agrees = _pairs(time.astype(float), event.astype(bool), risk.astype(float))
+        pairs, agrees = comparable_pairs(time.astype(float), event.astype(bool), risk.astype(float))
         comparable = comparable + ((drawn @ pairs) * drawn).sum(axis=1)
         agreeing = agreeing + ((drawn @ agrees) * drawn).sum(axis=1)
-    return _ratio(agreeing, comparable)
+    return ratio(agreeing, comparable)
 
 
-def _pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, n) 1 where the row's event precedes the column's last follow-up; the same times 1, 1/2, 0 as risks agree."""
+def comparable_pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of patients: two (n, n) arrays.
+
+    The first is 1 where the row's event precedes the column's last follow-up, the second that times 1, 1/2 or 0 as the
+    risks agree.
+    """
     outlived = (time[:, None] < time) | ((time[:, None] == time) & ~event)
     comparable = (event[:, None] & outlived).astype(float)
-    excess = risk[:, None] - risk
-    return comparable, comparable * np.where(np.abs(excess) <= TIED_TOL, 0.5, excess > 0)
+    return comparable, comparable * agreement(risk, risk)
+
+
+def agreement(risk: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n, m) 1 where the row's risk is the higher one, 1/2 where they are tied, else 0."""
+    excess = risk[:, None] - other
+    return np.where(np.abs(excess) <= TIED_TOL, 0.5, excess > 0)
+
+
+def _kappa(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resamples,) Cohen's kappa: agreement beyond that of independent labels; NaN where only one class is left."""
+    total = weights.sum(axis=1)
+    agreed = ratio(weights @ (truth == predicted), total)
+    classes = np.union1d(truth, predicted)
+    by_chance = ratio(sum((weights @ (truth == c)) * (weights @ (predicted == c)) for c in classes), total**2)
+    return ratio(agreed - by_chance, 1 - by_chance)
+
+
+def _calibration_error(confidence: np.ndarray, came_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(resamples,) mean over patients of the gap, in the patient's bin, between what is stated and what came true."""
+    gap = (came_true - confidence)[:, None] * (calibration_bin(confidence)[:, None] == np.arange(CALIBRATION_BINS))
+    return ratio(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
 
 
 def _rank_metrics(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,12 +131,12 @@ def _rank_metrics(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) 
     lost = np.add.reduceat(drawn * ~positive, starts, axis=1)
     n_gained, n_lost = gained.sum(axis=1), lost.sum(axis=1)
     below = n_lost[:, None] - lost.cumsum(axis=1) + lost / 2
-    auroc = _ratio((gained * below).sum(axis=1), n_gained * n_lost)
-    precision = np.nan_to_num(_ratio(gained.cumsum(axis=1), (gained + lost).cumsum(axis=1)))
-    auprc = np.where(n_lost > 0, _ratio((gained * precision).sum(axis=1), n_gained), np.nan)
+    auroc = ratio((gained * below).sum(axis=1), n_gained * n_lost)
+    precision = np.nan_to_num(ratio(gained.cumsum(axis=1), (gained + lost).cumsum(axis=1)))
+    auprc = np.where(n_lost > 0, ratio((gained * precision).sum(axis=1), n_gained), np.nan)
     return auroc, auprc
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) != 0)

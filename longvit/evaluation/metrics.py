@@ -4,12 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    cohen_kappa_score,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from preprocessing.errors import CohortError
 
-CLASSIFICATION_METRICS = ("auroc", "auprc", "balanced_accuracy", "f1", "accuracy")
+CLASSIFICATION_METRICS = ("auroc", "auprc", "balanced_accuracy", "f1", "kappa", "accuracy", "ece")
 """Names of the numbers, the headline first."""
+CALIBRATION_BINS = 10
+"""Bins of equal width between 0 and 1 in which stated and observed shares are compared."""
 
 
 def classification_metrics(
@@ -18,8 +27,10 @@ def classification_metrics(
     """How well probabilities tell classes apart, for n patients and C classes.
 
     `auroc` and `auprc` (average precision) are those of the second class when there are two, and the mean over
-    one-vs-rest problems (macro) for more. `balanced_accuracy` (mean recall), `f1` (macro) and `accuracy` judge the
-    most probable class. Means run over the classes that occur in `label`.
+    one-vs-rest problems (macro) for more. `balanced_accuracy` (mean recall), `f1` (macro), `kappa` (Cohen's, without
+    weights) and `accuracy` judge the most probable class. Means run over the classes that occur in `label`. `ece` is
+    the expected calibration error (Naeini et al., AAAI 2015) of the statements that `stated` describes; on few
+    patients it is above 0 even for a model that is calibrated.
 
     Example:
         >>> classification_metrics([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]])["auroc"]
@@ -31,7 +42,7 @@ def classification_metrics(
         classes: The C names, in the order of the columns of `probability`.
 
     Returns:
-        `auroc`, `auprc`, `balanced_accuracy`, `f1`, `accuracy` and `n`.
+        The numbers of `CLASSIFICATION_METRICS`, and `n`.
 
     Raises:
         CohortError: No patients, one class only, an unknown label, or arrays that do not fit each other.
@@ -48,9 +59,41 @@ def classification_metrics(
         "auprc": float(np.mean([average_precision_score(positive, score) for positive, score in problems])),
         "balanced_accuracy": float(recall_score(truth, predicted, **macro)),
         "f1": float(f1_score(truth, predicted, **macro)),
+        "kappa": float(cohen_kappa_score(truth, predicted)),
         "accuracy": float(accuracy_score(truth, predicted)),
+        "ece": float(
+            sum(one["share"] * abs(one["observed"] - one["stated"]) for one in reliability(truth, probability))
+        ),
         "n": len(truth),
     }
+
+
+def stated(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a model says of each patient and whether it was so: (n,) probabilities and (n,) bool.
+
+    Of two classes it is the probability of the second; of more, that of the likeliest class (Guo et al., ICML 2017).
+    """
+    if probability.shape[1] == 2:
+        return probability[:, 1], truth == 1
+    predicted = probability.argmax(axis=1)
+    return probability.max(axis=1), truth == predicted
+
+
+def calibration_bin(confidence: np.ndarray) -> np.ndarray:
+    """(n,) number of the bin of equal width that a probability falls in; a bin holds its upper edge."""
+    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+
+
+def reliability(truth: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
+    """Stated against observed, per bin that holds a patient: `stated`, `observed`, `share` (of patients) and `n`."""
+    confidence, came_true = stated(truth, probability)
+    place = calibration_bin(confidence)
+    bins = []
+    for one in np.unique(place):
+        rows = place == one
+        means = {"stated": float(confidence[rows].mean()), "observed": float(came_true[rows].mean())}
+        bins.append(means | {"share": float(rows.mean()), "n": int(rows.sum())})
+    return bins
 
 
 def label_codes(label: npt.ArrayLike, classes: Sequence[str] | None) -> np.ndarray:

@@ -1,34 +1,33 @@
 """Metrics and figures -> one self-contained HTML page, and the same table for the terminal. Pure: writes nothing."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
-from longvit.evaluation.figures import Drawing
-from longvit.evaluation.wording import METRIC_NAMES, MISSING, composition, decimal, interval, p_value
-
-HOW = {
-    "subtyping": (
-        "AUROC and AUPRC are those of the second class, or the mean over one-vs-rest problems where there are more "
-        "than two; balanced accuracy, F1 (macro) and accuracy judge the most probable class. Pooled takes the "
-        "probabilities of all held-out patients together."
-    ),
-    "survival": (
-        "The c-index is Harrell's: the share of comparable pairs of patients in which the one with the higher risk has "
-        "the earlier event. Pooled counts only pairs within the same fold, because the risks of two models are on "
-        "different scales. The log-rank test compares patients above and below the median risk of their fold."
-    ),
-}
-HOW_ALL = (
-    " A patient with several slides counts once per fold: slides are averaged. Intervals are 95 % percentile intervals "
-    "from {resamples:,} bootstrap resamples of patients; ± is the standard deviation over folds."
+from longvit.evaluation.drawing import Drawing
+from longvit.evaluation.tables import TextTable, models_table
+from longvit.evaluation.wording import (
+    METRIC_NAMES,
+    MISSING,
+    bare_p,
+    composition,
+    decimal,
+    heading,
+    how_computed,
+    interval,
 )
-HOW_CONTROL = " Grey: the same number for models trained on shuffled labels, mean over {n_shuffles} of them."
+
+PIXELS_PER_INCH = 85
+"""Of a figure on a page that is wide enough; type of 9 points is then 10 to 11 pixels high."""
+BRACKET = re.compile(r" \(([-+.\d]+ to [-+.\d]+)\)(.*)$")
+"""An interval behind a number, as `tables` writes it."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +46,38 @@ def page(sections: Iterable[Section], title: str) -> str:
 
 
 def evaluation_section(
-    metrics: Mapping[str, Any], drawings: Sequence[Drawing], provenance: Mapping[str, str]
+    metrics: Mapping[str, Any],
+    drawings: Sequence[Drawing],
+    tables: Sequence[TextTable],
+    provenance: Mapping[str, str],
+    settings: Mapping[str, str],
 ) -> Section:
-    """The part of a page that one evaluation fills, from its headline down to where the numbers came from."""
-    how = HOW[metrics["task"]] + HOW_ALL.format(**metrics["bootstrap"])
-    if metrics["n_shuffles"]:
-        how += HOW_CONTROL.format(**metrics)
+    """The part of a page that one evaluation fills, from its headline down to where the numbers came from.
+
+    Args:
+        metrics: Content of `metrics.json`.
+        drawings: Figures.
+        tables: What follows the numbers.
+        provenance: Where the numbers come from.
+        settings: Title -> YAML or command, shown folded.
+    """
     parts = [
         _headline(metrics),
         _warning_box(metrics["warnings"]),
         _figures(drawings),
         "<h3>Numbers</h3>",
         _table(metrics),
-        f'<p class="note">{html.escape(how)}</p>',
+        f'<p class="note">{html.escape(how_computed(metrics) + _how_control(metrics))}</p>',
+        *map(_text_table, tables),
         "<h3>Provenance</h3>",
         _definitions(provenance),
+        *(_folded(title, text) for title, text in settings.items()),
     ]
     return Section(heading(metrics), "\n".join(part for part in parts if part))
 
 
-def heading(metrics: Mapping[str, Any]) -> str:
-    """`Survival`, or `Subtyping: LUAD, LUSC`."""
-    return "Survival" if metrics["task"] == "survival" else f"Subtyping: {', '.join(metrics['classes'])}"
-
-
-def summary_table(metrics: Mapping[str, Any]) -> Table:
-    """The headline number per fold, averaged and pooled, beside shuffled labels, for the terminal."""
+def summary_table(metrics: Mapping[str, Any]) -> Group:
+    """The headline number per fold, averaged and pooled, beside shuffled labels and other models, for the terminal."""
     name = metrics["headline"]
     survival = metrics["task"] == "survival"
     table = Table(title=heading(metrics), title_justify="left", title_style="bold")
@@ -92,6 +97,17 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
     spread = "" if mean["sd"] is None else f" ± {mean['sd']:.3f}"
     table.add_row("mean", *[""] * len(counts(metrics)), value + spread, *others)
     table.add_row("pooled", *counts(metrics), *_cells(metrics["pooled"][name]), style="bold")
+    others = models_table(metrics)
+    return Group(table) if others is None else Group(table, _terminal(others))
+
+
+def _terminal(found: TextTable) -> Table:
+    """The name, the headline and the difference of every model."""
+    table = Table(title=found.title, title_justify="left", title_style="bold")
+    for column in (0, 1, -1):
+        table.add_column(found.head[column])
+    for i, row in enumerate(found.rows):
+        table.add_row(row[0], row[1], row[-1], style="bold" if i in found.best else None)
     return table
 
 
@@ -127,12 +143,13 @@ def _warning_box(warnings: Sequence[str]) -> str:
 
 
 def _figures(drawings: Sequence[Drawing]) -> str:
-    shown = (
-        f'<figure role="img" aria-label="{html.escape(one.caption)}" style="flex-grow: {one.aspect}">{one.svg}'
-        f"<figcaption>{html.escape(one.caption)}</figcaption></figure>"
-        for one in drawings
-    )
-    return '<div class="figures">' + "\n".join(shown) + "</div>"
+    return '<div class="figures">' + "\n".join(map(_figure, drawings)) + "</div>"
+
+
+def _figure(one: Drawing) -> str:
+    caption, width = html.escape(one.caption), round(one.width_in * PIXELS_PER_INCH)
+    shown = f'<figure role="img" aria-label="{caption}" style="flex-basis: {width}px">{one.svg}'
+    return f"{shown}<figcaption>{caption}</figcaption></figure>"
 
 
 def _table(metrics: Mapping[str, Any]) -> str:
@@ -165,13 +182,44 @@ def _cell(name: str, number: Mapping[str, float | None] | None) -> str:
     """A number, its control in grey beside it, and its interval below."""
     if number is None or number["value"] is None:
         return MISSING
-    write = decimal if name != "logrank_p" else lambda p: p_value(p).removeprefix("p = ").removeprefix("p ")
+    write = bare_p if name == "logrank_p" else decimal
     spread = f"<small>± {number['sd']:.3f}</small>" if number.get("sd") is not None else ""
-    control = (
-        "" if number["shuffled"] is None else f'<span class="control">{html.escape(write(number["shuffled"]))}</span>'
-    )
+    shuffled = number["shuffled"]
+    control = "" if shuffled is None else f'<span class="control">{html.escape(write(shuffled))}</span>'
     below = "" if number["low"] is None else f"<small>{interval(number)}</small>"
     return f"{html.escape(write(number['value']))}{control}{spread}{below}"
+
+
+def _how_control(metrics: Mapping[str, Any]) -> str:
+    n = metrics["n_shuffles"]
+    return f" Grey: the same number for models trained on shuffled labels, mean over {n} of them." if n else ""
+
+
+def _text_table(table: TextTable) -> str:
+    lines = [f"<h3>{html.escape(table.title)}</h3>"]
+    if table.rows:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in table.head)
+        rows = "".join(_text_row(row, total=i in table.best) for i, row in enumerate(table.rows))
+        lines.append(
+            f'<div class="scroll"><table class="text"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
+    lines += [f'<p class="note">{html.escape(note)}</p>' for note in table.notes]
+    return "\n".join(lines)
+
+
+def _text_row(row: Sequence[str], *, total: bool) -> str:
+    cells = "".join(f"<td>{BRACKET.sub(_below, html.escape(cell))}</td>" for cell in row)
+    return f'<tr class="total">{cells}</tr>' if total else f"<tr>{cells}</tr>"
+
+
+def _below(found: re.Match[str]) -> str:
+    """An interval goes under its number, and what follows the interval under that."""
+    rest = found[2].removeprefix(", ").strip()
+    return f"<small>{found[1]}</small>" + (f"<small>{rest}</small>" if rest else "")
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
 
 
 def _definitions(pairs: Mapping[str, str]) -> str:

@@ -1,21 +1,31 @@
-"""Verb `evaluate`: predictions.csv -> metrics.json, report.html and figures."""
+"""Verb `evaluate`: predictions.csv -> metrics.json, report.html, report.md and figures."""
 
 import datetime
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from longvit import __version__
 from longvit.config import EvaluateConfig
+from longvit.evaluation.audit import read_audit
+from longvit.evaluation.clinical import read_clinical
+from longvit.evaluation.compare import compared, require_same_patients
+from longvit.evaluation.cox import cox_regression
 from longvit.evaluation.figures import draw_figures
 from longvit.evaluation.folds import evaluate
-from longvit.evaluation.predictions import read_predictions
+from longvit.evaluation.markdown import markdown_report
+from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.report import Section, evaluation_section, page
+from longvit.evaluation.tables import detail_tables
+from preprocessing.errors import CohortError
 
 LIBRARIES = ("numpy", "scikit-learn", "scikit-survival", "lifelines")
 
@@ -38,7 +48,7 @@ class Evaluation:
 
 
 def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluation:
-    """Write `metrics.json`, `report.html` and `figures/*.svg|png` of one `predictions.csv`.
+    """Write `metrics.json`, `report.html`, `report.md` and `figures/*.svg|png` of one `predictions.csv`.
 
     Everything is computed before the first file is written, and each file is replaced as a whole: after an error the
     folder is as it was.
@@ -51,15 +61,56 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
         CohortError: The predictions cannot be evaluated; the message names columns and lines.
     """
     predictions = read_predictions(config.predictions)
-    metrics = evaluate(predictions, config.split)
+    metrics = evaluate_request(config, predictions)
+    audit = read_audit(config.predictions)
+    if audit is not None and audit.accepted:
+        metrics["warnings"].append(f"The splits were accepted in spite of their audit: {', '.join(audit.accepted)}.")
     drawings = draw_figures(predictions, metrics)
-    section = evaluation_section(metrics, drawings, _provenance(metrics, date or datetime.date.today()))
+    tables = detail_tables(metrics, audit)
+    shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config)
+    section = evaluation_section(metrics, *shown)
     out = config.out or config.predictions.parent
     for drawing in drawings:
         _replace(out / "figures" / f"{drawing.name}.svg", drawing.svg.encode())
         _replace(out / "figures" / f"{drawing.name}.png", drawing.png)
     _replace(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
+    _replace(out / "report.md", markdown_report(metrics, *shown).encode())
     return Evaluation(metrics, section, write_report(out / "report.html", [section], "LongViT evaluation"))
+
+
+def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[str, Any]:
+    """Metrics of the model, beside its baselines and its clinical covariates.
+
+    Raises:
+        CohortError: Another model has other patients, a name is used twice, or the clinical table does not fit.
+    """
+    clinical = None if config.clinical is None else read_clinical(config.clinical)
+    if clinical is not None and predictions.task != "survival":
+        fix = "leave out --clinical, or give predictions of survival"
+        raise CohortError("a clinical table is used for survival only", where=config.clinical, fix=fix)
+    others = {name: read_predictions(path) for name, path in _others(config).items()}
+    for name, other in others.items():
+        require_same_patients(predictions, other, config.split, name)
+    ours = evaluate(predictions, config.split)
+    beside = compared(ours, {name: evaluate(other, config.split) for name, other in others.items()})
+    metrics = ours.metrics | {"name": config.name, "models": beside}
+    if clinical is None:
+        return metrics
+    rows = predictions.part(config.split)
+    if not rows["patient_id"].isin(clinical.table.index).any():
+        what = f"no patient of the predictions is in the clinical table: {rows['patient_id'][0]}, for one"
+        raise CohortError(what, where=config.clinical, fix="use the same patient names in both")
+    return metrics | {"cox": cox_regression(rows, clinical)}
+
+
+def _others(config: EvaluateConfig) -> dict[str, Path]:
+    """Name of every other model -> its predictions."""
+    compare = {} if config.compare is None else {config.compare.stem: config.compare}
+    repeated = sorted(({config.name} & (config.baseline.keys() | compare.keys())) | (config.baseline.keys() & compare))
+    if repeated:
+        fix = "give each model a name of its own with --name and --baseline.NAME"
+        raise CohortError(f"two models are called {', '.join(repeated)}", where="name, baseline, compare", fix=fix)
+    return config.baseline | compare
 
 
 def combine_reports(evaluations: Sequence[Evaluation], path: Path, title: str) -> Path:
@@ -83,6 +134,23 @@ def _provenance(metrics: dict[str, Any], date: datetime.date) -> dict[str, str]:
         "Date": date.isoformat(),
         "Versions": ", ".join([f"longvit {__version__}", *versions, f"Python {platform.python_version()}"]),
     }
+
+
+def _settings(config: EvaluateConfig) -> dict[str, str]:
+    """The command of this evaluation, and the settings and command that made the predictions, where they are known."""
+    given = config.model_dump(mode="json", exclude_defaults=True, exclude={"predictions", "out"})
+    flags = []
+    for key, value in given.items():
+        pairs = [(f"{key}.{name}", path) for name, path in value.items()] if isinstance(value, dict) else [(key, value)]
+        flags += [word for name, written in pairs for word in (f"--{name}", written)]
+    settings = {"Command": shlex.join(["longvit", "evaluate", str(config.predictions), *flags])}
+    settings["Configuration of this evaluation"] = yaml.safe_dump(
+        config.model_dump(mode="json", exclude={"out"}), sort_keys=False, allow_unicode=True
+    )
+    training = config.predictions.with_name("config.yaml")
+    if training.is_file():
+        settings["Configuration of the training"] = training.read_text(encoding="utf-8")
+    return settings
 
 
 def _replace(path: Path, content: bytes) -> None:

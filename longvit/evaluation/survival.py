@@ -6,25 +6,45 @@ from lifelines.statistics import logrank_test
 from sksurv.exceptions import NoComparablePairException
 from sksurv.metrics import concordance_index_censored
 
+from longvit.evaluation.curves import cross_fold_curves
+from longvit.evaluation.intervals import TIED_TOL
+from longvit.evaluation.ipcw import (
+    Censoring,
+    SurvivalRows,
+    brier,
+    censoring,
+    dynamic_auc,
+    evaluation_times,
+    mean_auc,
+    over_time,
+    uno_c_index,
+)
 from preprocessing.errors import CohortError
 
-SURVIVAL_METRICS = ("c_index", "logrank_p")
+SURVIVAL_METRICS = ("c_index", "uno_c_index", "td_auc", "ibs", "ibs_km", "logrank_p")
 """Names of the numbers, the headline first."""
-TIED_TOL = 1e-8
-"""Risks closer than this are a tie and count one half, as in scikit-survival."""
 
 
 def survival_metrics(
-    time: npt.ArrayLike, event: npt.ArrayLike, risk: npt.ArrayLike, *, stratum: npt.ArrayLike | None = None
+    time: npt.ArrayLike,
+    event: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    *,
+    stratum: npt.ArrayLike | None = None,
+    patient: npt.ArrayLike | None = None,
 ) -> dict[str, float | int | None]:
-    """How well risks order the events of n patients.
+    """How well risks tell the events of n patients.
 
     `c_index` is Harrell's (JAMA 1982): the share of comparable pairs in which the patient of higher risk has the
     earlier event. With `stratum` it is the stratified index: concordant over comparable pairs, both summed over strata,
     so that two patients are compared only within one stratum. This is what pooling over cross-validation folds needs:
     a Cox risk is known up to a constant, which differs between the models of two folds.
 
-    `logrank_p` compares patients above the median risk (of their stratum) with the others; None where a group is empty.
+    `uno_c_index` (inverse probability of censoring weights) and `td_auc` (mean cumulative/dynamic AUC over time) are
+    stratified alike. `ibs` is the integrated Brier score of survival curves that are fitted on the other strata
+    (`longvit.evaluation.curves`), `ibs_km` that of Kaplan-Meier on the same: lower is better, and a risk that says
+    something is below `ibs_km`. Censoring is estimated from all n patients, and times end where nine in ten of them
+    left observation. `logrank_p` compares patients above the median risk (of their stratum) with the others.
 
     Example:
         >>> survival_metrics(time=[2, 5, 7, 9], event=[1, 1, 0, 1], risk=[0.9, 0.1, 0.4, 0.2])["c_index"]
@@ -35,21 +55,64 @@ def survival_metrics(
         event: (n,) 1 observed, 0 censored.
         risk: (n,) higher means an earlier event.
         stratum: (n,) whose pairs may be compared, for instance the fold.
+        patient: (n,) names, where one patient can be in several strata.
 
     Returns:
-        `c_index`, `logrank_p`, `n` and `n_events`.
+        The numbers of `SURVIVAL_METRICS`, None where one does not exist (Brier scores of one stratum, a log-rank test
+        of one group, times without follow-up); `n` and `n_events`.
 
     Raises:
         CohortError: No events, no comparable pairs, or arrays that do not fit each other.
     """
+    rows = survival_rows(time, event, risk, stratum, patient)
+    once = np.ones((1, len(rows.time)))
+    return score_survival(rows, censoring(rows, once))
+
+
+def survival_rows(
+    time: npt.ArrayLike,
+    event: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    stratum: npt.ArrayLike | None,
+    patient: npt.ArrayLike | None,
+) -> SurvivalRows:
+    """Checked patients with the times and the curves that all of them give; arguments as for `survival_metrics`."""
     time, event, risk, stratum = checked_survival(time, event, risk, stratum)
-    high = high_risk(risk, stratum)
+    patient = np.arange(len(time)) if patient is None else np.asarray(patient)
+    times = evaluation_times(time, event)
+    curves = cross_fold_curves(time, event, risk, stratum, patient, times) if times.size else None
+    return SurvivalRows(time, event, risk, stratum, times, *(curves or ()))
+
+
+def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | int | None]:
+    """`survival_metrics` of some patients, whose times, curves and censoring come from all.
+
+    Raises:
+        CohortError: No events or no comparable pairs.
+    """
+    require_events(rows.event)
+    weighted = resampled_survival(rows, np.ones((1, len(rows.time))), known)
     return {
-        "c_index": _stratified_c_index(time, event, risk, stratum),
-        "logrank_p": _logrank_p(time, event, high),
-        "n": len(time),
-        "n_events": int(event.sum()),
+        "c_index": _stratified_c_index(rows.time, rows.event, rows.risk, rows.stratum),
+        **{name: float(values[0]) if np.isfinite(values[0]) else None for name, values in weighted.items()},
+        "logrank_p": _logrank_p(rows.time, rows.event, high_risk(rows.risk, rows.stratum)),
+        "n": len(rows.time),
+        "n_events": int(rows.event.sum()),
     }
+
+
+def resampled_survival(
+    rows: SurvivalRows, weights: npt.NDArray[np.float64], known: Censoring
+) -> dict[str, npt.NDArray[np.float64]]:
+    """(resamples,) per number that weighs by censoring; NaN where a resample has none.
+
+    The survival curves are those of all patients: resampling moves who is scored by them, not how they were fitted.
+    """
+    scores = {"uno_c_index": uno_c_index(rows, weights, known), "td_auc": mean_auc(dynamic_auc(rows, weights, known))}
+    for name, curves in (("ibs", rows.model), ("ibs_km", rows.reference)):
+        missing = np.full(len(weights), np.nan)
+        scores[name] = missing if curves is None else over_time(brier(rows, curves, weights, known), rows.times)
+    return scores
 
 
 def high_risk(risk: npt.ArrayLike, stratum: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -75,10 +138,15 @@ def checked_survival(
     if not (np.isfinite(time).all() and np.isfinite(risk).all() and np.isin(event, [0, 1]).all()):
         what = "times or risks are not finite, or events are not 0 or 1"
         raise CohortError(what, where="survival_metrics", fix="leave out patients without follow-up before evaluating")
-    if not event.any():
-        what = f"no patient has an event (n = {len(time)}): the c-index is not defined"
-        raise CohortError(what, where="event", fix="evaluate more patients, or stratify the folds by event")
+    require_events(event)
     return time, event.astype(bool), risk, stratum
+
+
+def require_events(event: np.ndarray) -> None:
+    """Refuse patients none of whom has an event."""
+    if not event.any():
+        what = f"no patient has an event (n = {len(event)}): the c-index is not defined"
+        raise CohortError(what, where="event", fix="evaluate more patients, or stratify the folds by event")
 
 
 def _stratified_c_index(time: np.ndarray, event: np.ndarray, risk: np.ndarray, stratum: np.ndarray) -> float:

@@ -1,17 +1,18 @@
-"""Clinical tables as the field publishes them -> patients with their slides and targets."""
+"""Clinical tables -> patients with their slides, targets and sites."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from longvit.config import CoxTask, SubtypeTask
+from longvit.finetuning.tables import few, read_table
 from preprocessing.errors import CohortError
 
 Task = SubtypeTask | CoxTask
-_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr")
 
 
 @dataclass(frozen=True)
@@ -22,123 +23,146 @@ class Cohort:
         slides: Slide ids of each patient.
         targets: A row per patient, by patient id: `label`, or `time` (in the table's unit) and `event` (1 = observed).
         classes: The classes in the order of the model's outputs; empty for survival.
-        left_out: Patients of the table whose class is not among `classes`, and their slides.
+        left_out: Patients and slides of the tables that take no part: their label is ignored or not among `classes`,
+            or one of two tables lacks them.
+        sites: The hospital of each patient, where it is known.
     """
 
     slides: dict[str, list[str]]
     targets: pd.DataFrame
     classes: tuple[str, ...]
     left_out: frozenset[str]
+    sites: dict[str, str]
 
     @property
     def patient_of(self) -> dict[str, str]:
         """The patient of each slide."""
         return {slide: patient for patient, slides in self.slides.items() for slide in slides}
 
+    @property
+    def strata(self) -> pd.Series:
+        """What parts are balanced by: the class of each patient, or whether the event was observed."""
+        return self.targets["label" if self.classes else "event"]
 
-def read_cohort(path: Path, task: Task) -> Cohort:
-    """Read a table with a row per slide: `case_id`, `slide_id` and the task's columns.
-
-    Raises:
-        CohortError: The file or a column is missing, a value is missing or impossible, a slide stands in two rows, or
-            two rows of a patient contradict each other.
-    """
-    columns = [task.label_column] if isinstance(task, SubtypeTask) else [task.time_column, task.censorship_column]
-    table = _read_table(path, ["case_id", "slide_id", *columns])
-    table["slide_id"] = table["slide_id"].map(slide_name)
-    repeated = sorted(table["slide_id"][table["slide_id"].duplicated()])
-    if repeated:
-        raise CohortError(f"slides stand in two rows: {few(repeated)}", where=path, fix="keep one row of each slide")
-    targets = _subtypes(table, task) if isinstance(task, SubtypeTask) else _survival(table, task, path)
-    per_patient = targets.groupby(table["case_id"]).nunique()
-    torn = sorted(per_patient.index[(per_patient > 1).any(axis=1)])
-    if torn:
-        raise CohortError(
-            f"patients whose rows contradict each other in {', '.join(columns)}: {few(torn)}",
-            where=path,
-            fix="give all slides of a patient the same values",
-        )
-    targets = targets.groupby(table["case_id"]).first()
-    slides = {str(case): list(group) for case, group in table.groupby("case_id")["slide_id"]}
-    return _choose_classes(slides, targets, task, path)
+    def without(self, slides: Collection[str]) -> "Cohort":
+        """The cohort that never had these slides, nor the patients who have no other."""
+        kept = {case: [s for s in owned if s not in slides] for case, owned in self.slides.items()}
+        kept = {case: owned for case, owned in kept.items() if owned}
+        gone = self.left_out | set(slides) | (set(self.slides) - set(kept))
+        return replace(self, slides=kept, targets=self.targets.loc[list(kept)], left_out=frozenset(gone))
 
 
-def slide_name(name: str) -> str:
-    """A slide id without the file ending that some tables append."""
-    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_column: str | None = None) -> Cohort:
+    """Read a table with a row per slide, or one with a row per patient beside one with a row per slide.
 
-
-def few(names: list[str], most: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def read_strings(path: Path) -> pd.DataFrame:
-    """A CSV, zipped or not, with every value as it is written.
+    Args:
+        path: `case_id` and the task's columns; and `slide_id`, unless there is a `slide_table`.
+        task: Names the columns, and says which labels become which classes.
+        slide_table: `case_id` and `slide_id`.
+        site_column: Column of `path` with the hospital; without it, that of a TCGA barcode.
 
     Raises:
-        CohortError: It is not CSV.
+        CohortError: A file or a column is missing, a value is missing or impossible, a slide stands in two rows, or two
+            rows of a patient contradict each other.
     """
-    try:
-        return pd.read_csv(path, dtype=str)
-    except (ValueError, BadZipFile) as error:
-        raise CohortError(f"the table cannot be read as CSV: {error}", where=path, fix="export it as CSV") from None
+    columns = _target_columns(task)
+    needed = ["case_id", *([] if slide_table else ["slide_id"]), *columns, *([site_column] if site_column else [])]
+    table = read_table(path, needed)
+    rows = _subtypes(table, task, path) if isinstance(task, SubtypeTask) else _survival(table, task, path)
+    rows["case_id"] = table["case_id"]
+    rows["site"] = table[site_column] if site_column else table["case_id"].map(_barcode_site)
+    if slide_table:
+        slides = read_table(slide_table, ["case_id", "slide_id"])[["case_id", "slide_id"]]
+        names = {*slides["case_id"], *slides["slide_id"], *table["case_id"]}
+        rows = rows.merge(slides, on="case_id")
+        if rows.empty:
+            fix = "name patients alike in both tables"
+            raise CohortError("no patient of the table is in the table of slides", where=slide_table, fix=fix)
+    else:
+        rows["slide_id"] = table["slide_id"]
+        names = {*rows["case_id"], *rows["slide_id"]}
+    classes = _classes(rows, task, path)
+    if classes:
+        rows = rows[rows["label"].isin(classes)]
+    _refuse_contradictions(rows, columns, slide_table or path)
+    patients = rows.groupby("case_id")
+    return Cohort(
+        slides={str(case): list(group) for case, group in patients["slide_id"]},
+        targets=patients[["label"] if classes else ["time", "event"]].first(),
+        classes=classes,
+        left_out=frozenset(names - {*rows["case_id"], *rows["slide_id"]}),
+        sites=patients["site"].first().dropna().to_dict(),
+    )
 
 
-def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise CohortError("the table does not exist", where=path, fix="check the path")
-    table = read_strings(path)
-    missing = [name for name in columns if name not in table]
-    if missing:
+def _target_columns(task: Task) -> list[str]:
+    if isinstance(task, SubtypeTask):
+        return [task.label_column]
+    return [task.time_column, task.event_column or task.censorship_column]
+
+
+def _barcode_site(case: str) -> str | None:
+    """The tissue source site of a TCGA barcode (https://docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode)."""
+    match = re.match(r"TCGA-(\w\w)-\w{4}", case)
+    return match[1] if match else None
+
+
+def _subtypes(table: pd.DataFrame, task: SubtypeTask, path: Path) -> pd.DataFrame:
+    labels = table[task.label_column]
+    unknown = sorted(set(task.label_map) - set(labels))
+    if unknown:
         raise CohortError(
-            f"the table has no column {' nor '.join(missing)}",
-            where=f"{path}, columns: {few(list(table.columns), 12)}",
-            fix="rename the column, or name yours in the config (task.label_column, task.time_column, ...)",
+            f"task.label_map renames labels that the table does not have: {few(unknown)}",
+            where=f"{path}, column {task.label_column}, labels {few(sorted(labels.unique()), 20)}",
+            fix="name labels as the table writes them",
         )
-    for name in columns:
-        empty = np.flatnonzero(table[name].isna())
-        if len(empty):
-            raise CohortError(
-                f"{len(empty)} of {len(table)} rows have no {name}",
-                where=f"{path}, line {empty[0] + 2}",
-                fix="fill in the value, or remove the row",
-            )
-    return table
-
-
-def _subtypes(table: pd.DataFrame, task: SubtypeTask) -> pd.DataFrame:
-    return table[[task.label_column]].set_axis(["label"], axis=1)
+    return labels.replace(task.label_map).where(~labels.isin(task.ignore)).to_frame("label")
 
 
 def _survival(table: pd.DataFrame, task: CoxTask, path: Path) -> pd.DataFrame:
-    columns = [task.time_column, task.censorship_column]
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(["time", "censorship"], axis=1)
-    bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["censorship"].isin([0, 1])
+    columns = _target_columns(task)
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(["time", "status"], axis=1)
+    bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["status"].isin([0, 1])
     if bad.any():
         line = int(np.flatnonzero(bad)[0])
         raise CohortError(
-            f"{columns[0]} must be a number of at least 0 and {columns[1]} 0 or 1 (1 = event not observed), "
+            f"{columns[0]} must be a number of at least 0 and {columns[1]} 0 or 1 "
+            f"(1 = event {'observed' if task.event_column else 'not observed'}), "
             f"found {table[columns[0]][line]} and {table[columns[1]][line]}",
             where=f"{path}, line {line + 2}",
             fix="mend the row",
         )
-    return pd.DataFrame({"time": numbers["time"], "event": 1 - numbers["censorship"].astype(int)})
+    status = numbers["status"].astype(int)
+    return pd.DataFrame({"time": numbers["time"], "event": status if task.event_column else 1 - status})
 
 
-def _choose_classes(slides: dict[str, list[str]], targets: pd.DataFrame, task: Task, path: Path) -> Cohort:
+def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
+    """The classes, in order; those of a subtyping task that the rows do not have are refused."""
     if not isinstance(task, SubtypeTask):
-        return Cohort(slides, targets, (), frozenset())
-    found = sorted(targets["label"].unique())
+        return ()
+    found = sorted(rows["label"].dropna().unique())
     classes = task.classes or tuple(found)
     absent = [name for name in classes if name not in found]
     if absent or len(classes) < 2:
+        few_classes = f"there is one class: {found[0]}" if found else "every label is ignored"
         raise CohortError(
-            f"the table has no patient of class {', '.join(absent)}" if absent else f"there is one class: {found[0]}",
+            f"the table has no patient of class {', '.join(absent)}" if absent else few_classes,
             where=f"{path}, column {task.label_column}, classes {', '.join(found)}",
             fix="set task.classes to at least two classes of the table",
         )
-    chosen = targets[targets["label"].isin(classes)]
-    others = targets.index.difference(chosen.index)
-    left_out = frozenset([*others, *(slide for case in others for slide in slides[case])])
-    return Cohort({case: slides[case] for case in chosen.index}, chosen, classes, left_out)
+    return classes
+
+
+def _refuse_contradictions(rows: pd.DataFrame, columns: list[str], where: Path) -> None:
+    repeated = sorted(rows["slide_id"][rows["slide_id"].duplicated()])
+    if repeated:
+        fix = "keep one row of each slide"
+        raise CohortError(f"slides stand in two rows: {few(repeated)}", where=where, fix=fix)
+    targets = rows.drop(columns=["slide_id", "site"]).groupby("case_id").nunique()
+    torn = sorted(targets.index[(targets > 1).any(axis=1)])
+    if torn:
+        raise CohortError(
+            f"patients whose rows contradict each other in {', '.join(columns)}: {few(torn)}",
+            where=where,
+            fix="give all slides of a patient the same values",
+        )

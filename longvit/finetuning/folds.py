@@ -1,15 +1,25 @@
-"""Published splits -> folds of patients, refused when a patient stands in two parts."""
+"""Published splits <-> folds of patients. Whether a fold is sound is for `longvit.finetuning.audit` to say."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from longvit.finetuning.cohort import Cohort, few, read_strings, slide_name
+from longvit.cohort_config import PARTS, Part
+from longvit.finetuning.cohort import Cohort
+from longvit.finetuning.tables import read_strings, slide_name
 from preprocessing.errors import CohortError
 
-PARTS = ("train", "val", "test")
+
+@dataclass(frozen=True)
+class Split:
+    """One `splits_<k>.csv`: the names of slides or cases in each part, without file endings, in the file's order."""
+
+    index: int
+    path: Path
+    parts: dict[Part, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -22,19 +32,27 @@ class Fold:
     test: tuple[str, ...]
 
     @property
-    def held_out(self) -> str:
+    def held_out(self) -> Part:
         """The part that results are reported on: test, or val in splits that have only train and val."""
         return "test" if self.test else "val"
 
+    @property
+    def parts(self) -> dict[Part, tuple[str, ...]]:
+        """The patients of train, val and test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
 
-def read_folds(folder: Path, cohort: Cohort, wanted: tuple[int, ...] | None = None) -> list[Fold]:
-    """Read `splits_<k>.csv` files with columns train, val and test of slide ids or case ids.
+
+def read_splits(folder: Path, wanted: tuple[int, ...] | None = None) -> list[Split]:
+    """Read `splits_<k>.csv` files with columns train, val and maybe test, in order of k.
+
+    The columns hold slide ids or case ids, with file endings or without; or, as in CLAM's `splits_<k>_bool.csv`, True
+    and False beside a first column of ids. A `_bool` file is read where its fold has no other.
 
     Raises:
-        CohortError: No splits, a wanted fold or a column is missing, a name that the table does not have, or a patient
-            in two parts of a fold.
+        CohortError: No splits, or a wanted fold or a column is missing.
     """
-    files = {int(m[1]): path for path in folder.glob("splits_*.csv") if (m := re.fullmatch(r"splits_(\d+)", path.stem))}
+    names = sorted(folder.glob("splits_*.csv"), key=lambda path: path.stem.endswith("_bool"), reverse=True)
+    files = {int(m[1]): path for path in names if (m := re.fullmatch(r"splits_(\d+)(_bool)?", path.stem))}
     if not files:
         raise CohortError("there is no splits_<k>.csv", where=folder, fix="check the path of the folder of splits")
     missing = sorted(set(wanted or ()) - set(files))
@@ -44,47 +62,51 @@ def read_folds(folder: Path, cohort: Cohort, wanted: tuple[int, ...] | None = No
             where=folder,
             fix=f"folds present: {', '.join(map(str, sorted(files)))}",
         )
-    return [_read_fold(k, files[k], cohort) for k in sorted(files) if wanted is None or k in wanted]
+    return [_read_split(k, files[k]) for k in sorted(files) if wanted is None or k in wanted]
 
 
-def _read_fold(index: int, path: Path, cohort: Cohort) -> Fold:
+def _read_split(index: int, path: Path) -> Split:
     table = read_strings(path)
     absent = [part for part in PARTS[:2] if part not in table]
     if absent:
         raise CohortError(f"the split has no column {absent[0]}", where=path, fix="add the columns train, val and test")
-    parts = {part: _patients(table[part], cohort) if part in table else () for part in PARTS}
-    _refuse_leaks(parts, path)
-    _refuse_strangers(table, path, cohort)
-    for part in PARTS[:2]:
-        if not parts[part]:
-            raise CohortError(f"no patient of the table is in {part}", where=path, fix="use splits made for this table")
-    return Fold(index, **parts)
+    present = [part for part in PARTS if part in table]
+    if table[present].isin(["True", "False", "TRUE", "FALSE"]).all(axis=None) and len(table):
+        ids = table.iloc[:, 0]
+        columns = {part: ids[table[part].str.lower() == "true"] for part in present}
+    else:
+        columns = {part: table[part].dropna() for part in present}
+    return Split(index, path, {part: tuple(map(slide_name, names)) for part, names in columns.items()})
 
 
-def _patients(names: pd.Series, cohort: Cohort) -> tuple[str, ...]:
-    """Patients of a column, in its order, whether it names slides or cases."""
+def to_fold(split: Split, cohort: Cohort) -> Fold:
+    """The patients that a split names, by themselves or by a slide; names that the cohort lacks are passed over.
+
+    Raises:
+        CohortError: No patient of the cohort is in train, or none in val.
+    """
     patient_of = cohort.patient_of | {case: case for case in cohort.slides}
-    return tuple(dict.fromkeys(patient_of[name] for name in map(slide_name, names.dropna()) if name in patient_of))
+    patients = {
+        part: tuple(dict.fromkeys(patient_of[name] for name in split.parts.get(part, ()) if name in patient_of))
+        for part in PARTS
+    }
+    for part in PARTS[:2]:
+        if not patients[part]:
+            fix = "use splits made for this table"
+            raise CohortError(f"no patient of the table is in {part}", where=split.path, fix=fix)
+    return Fold(split.index, **patients)
 
 
-def _refuse_strangers(table: pd.DataFrame, path: Path, cohort: Cohort) -> None:
-    known = {*cohort.patient_of, *cohort.slides, *cohort.left_out}
-    names = [name for part in PARTS if part in table for name in map(slide_name, table[part].dropna())]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise CohortError(
-            f"the split names {len(unknown)} slides or cases that the table does not have: {few(unknown)}",
-            where=path,
-            fix="use the table these splits were made from, or remove the names",
-        )
+def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
+    """Write `splits_<k>.csv` of slide ids with columns train, val and test, as they are published.
 
-
-def _refuse_leaks(parts: dict[str, tuple[str, ...]], path: Path) -> None:
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        both = sorted(set(parts[a]) & set(parts[b]))
-        if both:
-            raise CohortError(
-                f"{len(both)} patients are in both {a} and {b}: {few(both)}",
-                where=path,
-                fix="leave all slides of a patient in one part; a result on shared patients is not held out",
-            )
+    Raises:
+        CohortError: The folder holds splits already; some of another draw would be read with these.
+    """
+    if any(folder.glob("splits_*.csv")):
+        raise CohortError("the folder holds splits already", where=folder, fix="choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    for fold in folds:
+        slides = {part: [s for case in cases for s in cohort.slides[case]] for part, cases in fold.parts.items()}
+        table = pd.DataFrame({part: pd.Series(names, dtype=str) for part, names in slides.items()})
+        table.to_csv(folder / f"splits_{fold.index}.csv")

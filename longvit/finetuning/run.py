@@ -10,7 +10,8 @@ from rich.progress import track
 from torch import Tensor
 
 from longvit.config import CoxTask, FinetuneConfig
-from longvit.finetuning.cohort import Cohort, read_cohort
+from longvit.finetuning.audit import audit
+from longvit.finetuning.cohort import Cohort
 from longvit.finetuning.data import (
     PatientDataset,
     SlideReader,
@@ -20,11 +21,11 @@ from longvit.finetuning.data import (
     train_loader,
     whole_loader,
 )
-from longvit.finetuning.folds import Fold, read_folds
+from longvit.finetuning.folds import Fold
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.finetuning.module import FinetuneModule
 from longvit.model import LongViT, load_encoder
-from longvit.runs import open_run
+from longvit.runs import open_run, write_atomically
 from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import require_fit, require_one_scale, slide_tokens
 from longvit.training import begin, fit, pick_device, write_rows
@@ -36,15 +37,17 @@ def run(config: FinetuneConfig) -> Path:
     """Train and predict every fold; what an interrupted run has finished is not done again.
 
     Returns:
-        `predictions.csv` in the run's folder: a row per held-out slide of every fold, and of every shuffled control.
+        `predictions.csv` in the run's folder: a row per held-out slide of every fold, and of every shuffled control;
+        beside it `audit.json`, what the audit found and the user accepted.
 
     Raises:
-        CohortError: The table or the splits cannot be used.
+        CohortError: The table or the splits cannot be used, or the audit refuses them.
         StoreError, CheckpointError: Stores or weights are missing or do not fit.
         ConfigError: The settings contradict each other, or the folder holds another run.
     """
-    cohort = read_cohort(config.table, config.task)
-    folds = read_folds(config.splits, cohort, config.folds)
+    audited = audit(config)
+    audited.refuse()
+    cohort, folds = audited.cohort, audited.folds
     for fold in folds:
         check_fold(fold, cohort, config)
     stores = cohort_stores(find_stores(config.stores), cohort, folds, config.stores)
@@ -57,6 +60,7 @@ def run(config: FinetuneConfig) -> Path:
     result = config.out / "predictions.csv"
     folder = open_run(config, "finetune", result)
     if not result.exists():
+        write_atomically(folder / "audit.json", audited.as_json())
         read = slide_reader(model, stores, config, folder)
         jobs = [(fold, shuffle) for fold in folds for shuffle in (None, *range(config.shuffles))]
         shown = track(jobs, "train folds") if config.freeze_encoder else jobs

@@ -3,16 +3,19 @@
 import math
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.utils.checkpoint import checkpoint
 
 from longvit.config import EncoderConfig
 from longvit.model.attention import DilatedSelfAttention
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
+from longvit.model.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
 
@@ -36,10 +39,11 @@ class Block(nn.Module):
     Parameters have their official names; `final_layer_norm` is the norm before the feed-forward layer.
     """
 
-    def __init__(self, config: EncoderConfig, drop_path: float) -> None:
+    def __init__(self, config: EncoderConfig, drop_path: float, *, causal: bool = False) -> None:
         super().__init__()
+        self.config = config
         self.self_attn_layer_norm = nn.LayerNorm(config.width)
-        self.self_attn = DilatedSelfAttention(config)
+        self.self_attn = DilatedSelfAttention(config, causal=causal)
         self.final_layer_norm = nn.LayerNorm(config.width)
         self.ffn = FeedForward(config.width, int(config.width * config.ffn_ratio))
         self.drop = nn.Sequential(nn.Dropout(config.dropout), DropPath(drop_path))
@@ -48,24 +52,39 @@ class Block(nn.Module):
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B L D"]:
         """One round of mixing tokens, then one of mixing channels."""
-        x_BLD = x_BLD + self.drop(self.self_attn(self.self_attn_layer_norm(x_BLD), mask_BL))
-        return x_BLD + self.drop(self.ffn(self.final_layer_norm(x_BLD)))
+        x_BLD = _add(x_BLD, self.drop(self.self_attn(x_BLD, mask_BL, norm=self.self_attn_layer_norm)))
+        mixed_BLD = in_pieces(
+            lambda piece_BLD: self.ffn(self.final_layer_norm(piece_BLD)),
+            x_BLD,
+            self.config.tokens_at_once,
+            recompute=self.config.recompute != "nothing",
+        )
+        return _add(x_BLD, self.drop(mixed_BLD))
+
+
+def _add(x_BLD: Tensor, more_BLD: Tensor) -> Tensor:
+    """The sum, in the memory of `more_BLD`; under autocast, where that is narrower, in memory of its own."""
+    return more_BLD.add_(x_BLD) if more_BLD.dtype == x_BLD.dtype else x_BLD + more_BLD
 
 
 class Encoder(nn.Module):
-    """The LongNet blocks. A norm at the end only if configured: in official LongViT the heads own theirs.
+    """The LongNet blocks, of the encoder, or with `causal` of a language model's decoder.
+
+    A norm at the end only if configured: in official LongViT the heads own theirs.
 
     Linear weights start as Magneto (arXiv:2210.06423) and LongNet start them: Xavier-normal, with a gain of
-    sqrt(ln(2 depth)) for value, output and feed-forward projections. Official LongViT ends with a normal distribution
-    of standard deviation 0.0108 instead (0.02 was meant). At its width of 384 that trains; a narrow encoder is then
-    almost linear, and finds no texture.
+    sqrt(ln(2 depth)) for value, output and feed-forward projections. Refused: official LongViT ends with a normal
+    distribution of standard deviation 0.0108 instead (0.02 was meant). At its width of 384 that trains; a narrow
+    encoder is then almost linear, and finds no texture.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, *, causal: bool = False) -> None:
         super().__init__()
+        self.config = config
         last = max(config.depth - 1, 1)
-        self.layers = nn.ModuleList(Block(config, config.drop_path * i / last) for i in range(config.depth))
-        self.layer_norm = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
+        shares = (config.drop_path * i / last for i in range(config.depth))
+        self.layers = nn.ModuleList(Block(config, share, causal=causal) for share in shares)
+        self.layer_norm = nn.LayerNorm(config.width) if config.final_norm == "both" else nn.Identity()
         gain = math.sqrt(math.log(2 * config.depth))
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -74,11 +93,19 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(
-        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
+        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
-        """All blocks in turn; what comes out at padding means nothing."""
+        """All blocks in turn; what comes out at padding means nothing.
+
+        With `overwrite`, for where no gradients are wanted, every block's result takes the memory of `x_BLD`, which a
+        caller would otherwise hold to the end.
+        """
+        recompute = self.config.recompute == "blocks" and torch.is_grad_enabled()
         for layer in self.layers:
-            x_BLD = layer(x_BLD, mask_BL)
+            if overwrite:
+                x_BLD.copy_(layer(x_BLD, mask_BL))
+            else:
+                x_BLD = checkpoint(layer, x_BLD, mask_BL, use_reentrant=False) if recompute else layer(x_BLD, mask_BL)
         return self.layer_norm(x_BLD)
 
 
@@ -128,10 +155,18 @@ class LongViT(nn.Module):
         """
         return self.input(batch) + self.position(batch, extent).to(self.input.proj.weight.dtype)
 
-    def encode(self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None) -> Encoded:
-        """Embedded tokens -> tokens in context, and slides; without a mask every token is real."""
+    def encode(
+        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
+    ) -> Encoded:
+        """Embedded tokens -> tokens in context, and slides.
+
+        Args:
+            x_BLD: What `embed` gives.
+            mask_BL: True for a real token; without it every token is real.
+            overwrite: Whether the result may take the memory of `x_BLD`, where no gradients are wanted.
+        """
         x_BMD, mask_BM = (x_BLD, mask_BL) if self.class_token is None else self.class_token(x_BLD, mask_BL)
-        x_BMD = self.encoder(x_BMD, mask_BM)
+        x_BMD = self.encoder(x_BMD, mask_BM, overwrite=overwrite)
         tokens_BLD = x_BMD[:, x_BMD.shape[1] - x_BLD.shape[1] :]
         if mask_BL is not None:
             tokens_BLD = tokens_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0)

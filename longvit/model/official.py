@@ -95,12 +95,13 @@ def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
 
 def _renamed(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
     """Official names and tensors -> ours, without what is not of the encoder."""
+    unused = {"none": ("norm.",), "slide": ("encoder.layer_norm.",), "both": ()}[config.final_norm]
     ours = {}
     for official, tensor in state.items():
         name = official
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
-        if name.startswith(("head.", "fc_norm.")) or (name.startswith("norm.") and not config.final_norm):
+        if name.startswith(("head.", "fc_norm.", *unused)):
             continue
         if name == "pos_embed" and not isinstance(config.position, LearnedPosition):
             continue  # a fixed table, which we compute

@@ -44,7 +44,7 @@ class Pooling(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.by_class, self.first = config.pooling == "class", int(config.class_token)
-        self.norm = nn.LayerNorm(config.width, eps=1e-6) if config.final_norm else nn.Identity()
+        self.norm = nn.LayerNorm(config.width, eps=1e-6) if config.final_norm != "none" else nn.Identity()
 
     def forward(
         self, x_BMD: Float[Tensor, "B M D"], mask_BL: Bool[Tensor, "B L"] | None = None

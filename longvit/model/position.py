@@ -17,8 +17,8 @@ def sincos_position(rc_BL2: Int64[Tensor, "B L 2"], width: int) -> Float[Tensor,
     The first half of the width stands for the row, the second for the column, each with its sines before its cosines.
     This is the order of Prov-GigaPath's table, whose index is column-major; MAE's own table has the halves swapped.
     """
-    frequency = 10_000 ** -(torch.arange(width // 4, device=rc_BL2.device) / (width // 4))
-    angle = rc_BL2.float().unsqueeze(-1) * frequency
+    frequency = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))  # on the CPU: MPS has none
+    angle = rc_BL2.float().unsqueeze(-1) * frequency.float().to(rc_BL2.device)
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(2)
 
 

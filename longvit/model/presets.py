@@ -45,6 +45,8 @@ def _gigapath(width: int, depth: int, max_side_px: int = 262_144, tile_px: int =
 
     Segment lengths grow by a constant factor from 1024 to all tiles of the largest slide, rounded down. The store's row
     and column of a tile are its floor(y / 256) and floor(x / 256), so tile slides with `--tile-px 256 --mpp 0.5`.
+    The official pipeline and finetuning ask for the states of all layers, and so pass by the norm after the last block,
+    which the plain forward pass applies: `final_norm="both"`.
     """
     growth = int(math.log2((max_side_px // tile_px) ** 2)) - 10
     return EncoderConfig(
@@ -58,7 +60,7 @@ def _gigapath(width: int, depth: int, max_side_px: int = 262_144, tile_px: int =
         padding="zero_keys",
         dropout=0.25,
         class_token=True,
-        final_norm=True,
+        final_norm="slide",
         pooling="class",
     )
 

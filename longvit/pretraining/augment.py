@@ -10,16 +10,18 @@ from longvit.config import ViewsConfig
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _UNMIX = np.linalg.inv(_STAINS)
 _DENSITY = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+_TURNS = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 
 Image = UInt8[np.ndarray, "height width 3"]
 
 
 def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image:
-    """One random version of a square crop."""
-    image = np.rot90(image, rng.integers(4))
+    """One random version of a square crop: one of the eight turns and flips, its own stain, now and then a blur."""
+    turn = _TURNS[rng.integers(4)]
+    if turn is not None:
+        image = cv2.rotate(image, turn)  # several times faster than a copy of numpy's turned view
     if rng.random() < 0.5:
-        image = image[:, ::-1]
-    image = np.ascontiguousarray(image)
+        image = cv2.flip(image, 1)
     if views.stain_jitter:
         image = jitter_stain(image, views.stain_jitter, rng)
     if rng.random() < views.blur_probability:
@@ -28,10 +30,22 @@ def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image
 
 
 def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Scale and shift each stain's density (Tellez et al. 2018, arXiv:1808.05896), in one 3 x 4 matrix."""
+    """Scale and shift each stain's density (Tellez et al. 2018, arXiv:1808.05896), in one 3 x 4 matrix.
+
+    Unmixing, scaling, shifting and mixing are one linear map of optical density; all else is done in place, since a
+    crop of 1,024 pixels is 12 MB of densities.
+
+    Args:
+        image: RGB.
+        strength: Densities are scaled by 1 - strength to 1 + strength, and shifted by up to a tenth of it.
+        rng: Draws three scales and three shifts.
+    """
     scale = rng.uniform(1 - strength, 1 + strength, 3)
     shift = rng.uniform(-strength, strength, 3) * 0.1
     mix = _UNMIX @ np.diag(scale) @ _STAINS
     matrix = np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
-    density = cv2.transform(cv2.LUT(image, _DENSITY), matrix)
-    return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
+    grey = cv2.transform(cv2.LUT(image, _DENSITY), -matrix)
+    np.exp(grey, out=grey)
+    grey *= 256
+    grey -= 0.5  # less the 1 of the density, plus the half that makes cutting off a rounding
+    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)

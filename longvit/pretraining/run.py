@@ -4,10 +4,14 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from longvit.config import PixelInput, PretrainConfig
+from longvit.config import PretrainConfig, ViewsConfig
 from longvit.model import LongViT, save_encoder
-from longvit.pretraining.dino import DinoModule
-from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views
+from longvit.pretraining.labels import read_labelled, read_patients
+from longvit.pretraining.monitor import Monitor, tell
+from longvit.pretraining.objectives import build_objective
+from longvit.pretraining.probe import Probe
+from longvit.pretraining.turns import DrawSampler
+from longvit.pretraining.views import build_views, collate_views, one_thread
 from longvit.runs import open_run
 from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import require_one_scale
@@ -22,11 +26,14 @@ def run(config: PretrainConfig) -> Path:
         `encoder.safetensors` in the run's folder, the last thing that is written.
 
     Raises:
+        CohortError: The table of patients or that of the probe does not fit the stores.
         ConfigError: A batch is larger than an epoch, or the folder holds another run.
         StoreError: No stores, or stores of several resolutions.
     """
-    stores = list(find_stores(config.stores).values())
+    found = find_stores(config.stores)
+    stores = list(found.values())
     require_one_scale(stores)
+    patient_of, labelled = read_patients(config.patients, found), read_labelled(config.probe, found)
     draws = len(stores) * config.regions_per_slide
     if draws < config.batch_size:
         raise ConfigError(
@@ -38,24 +45,32 @@ def run(config: PretrainConfig) -> Path:
     folder = open_run(config, "pretrain", result)
     if not result.exists():
         begin(config)
-        module = DinoModule(config)
-        fit(module, region_loader(config, stores), config, folder)
-        encoder = LongViT(config.encoder)  # as configured: the teacher's own has no dropout
-        encoder.load_state_dict(module.teacher.encoder.state_dict())
+        module = build_objective(config)
+        meters = [Monitor(), *([Probe(config, labelled)] if labelled else [])]
+        loader = views_loader(config, stores, patient_of)
+        fit(module, loader, config, folder, meters=meters, read=lambda rows: tell(rows, config.optimiser.epochs))
+        encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
+        encoder.load_state_dict(module.kept.state_dict())
         save_encoder(result, encoder)
     return result
 
 
-def region_loader(config: PretrainConfig, stores: list[Path]) -> DataLoader:
+def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
     """Batches of views; workers stay alive between epochs."""
-    assert isinstance(config.encoder.input, PixelInput)
-    dataset = RegionDataset(stores, config.views, config.encoder.input.patch_px, config.regions_per_slide, config.seed)
+    draws, seed = config.regions_per_slide, config.seed
+    dataset = build_views(stores, config.encoder.input, drawn_views(config), draws, seed, patient_of)
     return DataLoader(
         dataset,
         config.batch_size,
-        sampler=DrawSampler(len(dataset), config.seed),
+        sampler=DrawSampler(len(dataset), seed),
         num_workers=config.loader_workers,
         collate_fn=collate_views,
         drop_last=True,
+        worker_init_fn=one_thread,
         persistent_workers=config.loader_workers > 0,
     )
+
+
+def drawn_views(config: PretrainConfig) -> ViewsConfig:
+    """The views that the objective looks at: DINO alone looks at local ones."""
+    return config.views if config.objective.kind == "dino" else config.views.model_copy(update={"local_views": 0})

@@ -1,51 +1,92 @@
-"""Views of slides: random regions of stores that hold tissue, and crops of them as tokens."""
+"""Views of slides: crops of random regions that hold tissue, or pieces of slides whose tiles are embedded, as tokens.
 
-from collections.abc import Iterator, Sequence
+Every draw has a random generator of its own, seeded by its number: what is drawn depends neither on the number of
+workers nor on where a run was interrupted.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from jaxtyping import Int
+from torch.utils.data import Dataset
 
-from longvit.config import ViewsConfig
+from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
 from longvit.pretraining.augment import augment
+from longvit.pretraining.turns import SlideTurns
 from longvit.tokens.batch import TokenBatch
+from longvit.tokens.order import raster_order
 from longvit.tokens.read import patchify
 from preprocessing.store import PatchStore, open_store
 
 _TRIES = 100
 
 
-class RegionDataset(Dataset[list[TokenBatch]]):
-    """Draw number i -> the views of one random region: two global crops, then the local ones.
-
-    Every draw has a random generator of its own, seeded by its number: what is drawn depends neither on the number of
-    workers nor on where a run was interrupted.
+class ViewsDataset(Dataset[list[TokenBatch]]):
+    """Draw number i -> the views of one slide: two global ones, then the local ones.
 
     Args:
-        stores: One store per slide; draws go round them.
-        views: Sides, numbers and changes of the crops.
-        patch_px: Side of a token.
-        regions_per_slide: Regions of each slide in an epoch.
+        stores: One store per slide.
+        views: What a view is.
+        draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
         seed: Seed of all draws.
+        patient_of: Patient of each slide id; slides that it does not name are patients of their own.
     """
 
     def __init__(
-        self, stores: Sequence[Path], views: ViewsConfig, patch_px: int, regions_per_slide: int, seed: int
+        self,
+        stores: Sequence[Path],
+        views: ViewsConfig,
+        draws_per_slide: int,
+        seed: int,
+        patient_of: Mapping[str, str] | None = None,
     ) -> None:
-        self.paths, self.views, self.patch_px = list(stores), views, patch_px
-        self.regions_per_slide, self.seed = regions_per_slide, seed
+        self.turns = SlideTurns(stores, patient_of or {})
+        self.views, self.seed, self.length = views, seed, len(stores) * draws_per_slide
         self._open: dict[Path, PatchStore] = {}
 
     def __len__(self) -> int:
-        return len(self.paths) * self.regions_per_slide
+        return self.length
 
     def __getitem__(self, draw: int) -> list[TokenBatch]:
-        rng = np.random.default_rng((self.seed, draw))
-        path = self.paths[draw % len(self.paths)]
+        path = self.turns[draw]
         if path not in self._open:
             self._open[path] = open_store(path)
-        store = self._open[path]
+        return self.draw(self._open[path], np.random.default_rng((self.seed, draw)))
+
+    def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
+        """The views of one draw, each a batch of one."""
+        raise NotImplementedError
+
+
+class RegionDataset(ViewsDataset):
+    """Views are square crops of one random region of a slide, in the store's pixels.
+
+    Args:
+        stores: One store per slide.
+        views: Sides, numbers and changes of the crops.
+        patch_px: Side of a token.
+        draws_per_slide: Regions in an epoch for every slide there is; patients share them evenly.
+        seed: Seed of all draws.
+        patient_of: Patient of each slide id.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Path],
+        views: ViewsConfig,
+        patch_px: int,
+        draws_per_slide: int,
+        seed: int,
+        patient_of: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(stores, views, draws_per_slide, seed, patient_of)
+        self.patch_px = patch_px
+
+    def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
+        """Crops of one region, whose tiles are decoded once."""
         views = self.views
         corner_st = draw_region(store, views.region_px, views.min_tissue, rng)
         region = store.read_region(tuple(corner_st), (views.region_px, views.region_px))
@@ -54,21 +95,62 @@ class RegionDataset(Dataset[list[TokenBatch]]):
         return [self._crop(region, grid_rc, side, rng) for side in sides]
 
     def _crop(self, region: np.ndarray, grid_rc: np.ndarray, side: int, rng: np.random.Generator) -> TokenBatch:
-        """One crop at a random place of the token grid.
-
-        Were the crops of a region told their true places, the encoder could match them by place and see nothing.
-        """
+        """One crop at a random place of the token grid, as uint8: the device scales what the queue carries."""
         x, y = rng.integers(0, len(region) - side + 1, 2)
         image = augment(region[y : y + side, x : x + side], self.views, rng)
         patches = patchify(image[None], self.patch_px)[0]
-        rows = len(patches)
-        corner_rc = rng.integers(0, np.maximum(grid_rc - rows, 0) + 1)
-        rc = corner_rc + np.stack(np.mgrid[0:rows, 0:rows], axis=-1).reshape(-1, 2)
-        return TokenBatch(
-            x=torch.from_numpy(patches.reshape(1, rows * rows, -1)),
-            rc_BL2=torch.from_numpy(rc.astype(np.int64))[None],
-            mask_BL=torch.ones(1, rows * rows, dtype=torch.bool),
-        )
+        rc = np.stack(np.mgrid[0 : len(patches), 0 : len(patches)], axis=-1).reshape(-1, 2)
+        return _batch(patches.reshape(len(rc), -1), place(rc, grid_rc, rng))
+
+
+class PieceDataset(ViewsDataset):
+    """Views are pieces of a slide whose tiles are embedded: the tiles around a random one, some of them dropped.
+
+    Args:
+        stores: One store per slide.
+        views: Sizes of the pieces, and how many tiles are dropped.
+        encoder: Name of the embeddings.
+        draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
+        seed: Seed of all draws.
+        patient_of: Patient of each slide id.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Path],
+        views: ViewsConfig,
+        encoder: str,
+        draws_per_slide: int,
+        seed: int,
+        patient_of: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(stores, views, draws_per_slide, seed, patient_of)
+        self.encoder = encoder
+
+    def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
+        """Pieces of one slide, each turned and flipped as a crop of pixels is."""
+        views, embeddings = self.views, store.embeddings(self.encoder)
+        pieces = []
+        for share in [views.global_tiles] * 2 + [views.local_tiles] * views.local_views:
+            tiles = draw_piece(store.rc, share, views.drop_tiles, rng)
+            rc = place(turn(store.rc[tiles], rng), np.array(store.grid_shape), rng)
+            order = raster_order(rc)
+            pieces.append(_batch(embeddings[tiles[order]], rc[order]))
+        return pieces
+
+
+def build_views(
+    stores: Sequence[Path],
+    source: PixelInput | EmbeddingInput,
+    views: ViewsConfig,
+    draws_per_slide: int,
+    seed: int,
+    patient_of: Mapping[str, str],
+) -> ViewsDataset:
+    """The views that go with what a token is: crops of pixels, or pieces of slides."""
+    if isinstance(source, PixelInput):
+        return RegionDataset(stores, views, source.patch_px, draws_per_slide, seed, patient_of)
+    return PieceDataset(stores, views, source.encoder, draws_per_slide, seed, patient_of)
 
 
 def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.Generator) -> np.ndarray:
@@ -96,24 +178,47 @@ def tissue_share(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
     return float((overlap.clip(0).prod(axis=1) * store.tissue).sum() / side**2)
 
 
+def draw_piece(
+    rc: Int[np.ndarray, "n 2"], share: float, drop: float, rng: np.random.Generator
+) -> Int[np.ndarray, " k"]:
+    """Indices of the `share` of all tiles that are nearest to a random one, less a random `drop` of them.
+
+    Nearest along the farther axis, so that a piece is a square where there is tissue all around. One tile at least.
+    """
+    far = np.abs(rc - rc[rng.integers(len(rc))]).max(axis=1)
+    near = np.argsort(far, kind="stable")[: max(1, round(share * len(rc)))]
+    kept = near[rng.random(len(near)) >= drop]
+    return kept if len(kept) else near[:1]
+
+
+def turn(rc: Int[np.ndarray, "n 2"], rng: np.random.Generator) -> Int[np.ndarray, "n 2"]:
+    """The same tokens after one of the eight turns and flips of the grid."""
+    rc = rc[:, ::-1] if rng.random() < 0.5 else rc
+    return rc * rng.choice([-1, 1], 2)
+
+
+def place(rc: Int[np.ndarray, "n 2"], grid_rc: np.ndarray, rng: np.random.Generator) -> Int[np.ndarray, "n 2"]:
+    """Tokens as they lie to each other, moved to a random place of the slide's grid.
+
+    Were two views of a region told their true places, the encoder could match them by place and see nothing.
+    """
+    rc = rc - rc.min(axis=0)
+    return rc + rng.integers(0, np.maximum(grid_rc - rc.max(axis=0) - 1, 0) + 1)
+
+
 def collate_views(samples: list[list[TokenBatch]]) -> list[TokenBatch]:
     """Samples of views -> one batch per view."""
     return [TokenBatch.collate(list(view)) for view in zip(*samples, strict=True)]
 
 
-class DrawSampler(Sampler[int]):
-    """Numbers of draws in a random order, new in every epoch, the same for the same seed and epoch."""
+def one_thread(worker: int) -> None:
+    """Keep OpenCV in a loader's worker to one thread, as torch does with itself: the workers share the cores."""
+    cv2.setNumThreads(0)
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, a resumed one included."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        yield from (order + self.epoch * self.length).tolist()
+def _batch(x: np.ndarray, rc: np.ndarray) -> TokenBatch:
+    return TokenBatch(
+        x=torch.from_numpy(x)[None],
+        rc_BL2=torch.from_numpy(rc.astype(np.int64))[None],
+        mask_BL=torch.ones(1, len(rc), dtype=torch.bool),
+    )

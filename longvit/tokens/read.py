@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
@@ -27,7 +27,7 @@ def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> Toke
     """
     require_fit(store, source)
     if isinstance(source, PixelInput):
-        x, rc = _pixel_tokens(store, source.patch_px)
+        x, rc = read_patches(store, source.patch_px, np.arange(len(store))), patch_rc(store, source.patch_px)
     else:
         x, rc = store.embeddings(source.encoder).astype(np.float32), store.rc
     order = raster_order(rc)
@@ -86,9 +86,14 @@ def patchify(
     return np.ascontiguousarray(patches).reshape(n, rows, columns, 3 * patch_px**2)
 
 
-def _pixel_tokens(store: PatchStore, patch_px: int) -> tuple[np.ndarray, np.ndarray]:
-    patches = patchify(store.read_tiles(np.arange(len(store))), patch_px)
-    side = patches.shape[1]
+def read_patches(store: PatchStore, patch_px: int, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n pixels"]:
+    """The patches of some tiles, tile after tile; those of a tile row by row."""
+    patches = patchify(store.read_tiles(tiles), patch_px)
+    return patches.reshape(-1, patches.shape[-1])
+
+
+def patch_rc(store: PatchStore, patch_px: int) -> Int[np.ndarray, "n 2"]:
+    """Row and column in the grid of patches of every patch of a store, in the order of `read_patches`."""
+    side = store.tile_st // patch_px
     within = np.stack(np.mgrid[0:side, 0:side], axis=-1)  # (side, side, 2)
-    rc = store.rc[:, None, None, :] * side + within
-    return patches.reshape(-1, patches.shape[-1]), rc.reshape(-1, 2)
+    return (store.rc[:, None, None, :] * side + within).reshape(-1, 2)

@@ -80,7 +80,7 @@ def page(rows: Sequence[str], measured: list[tuple[int, float, float]], repeat: 
     lines = "\n".join(f"| {length:,} | {cost:.1f} | {mb:,.0f} |" for length, cost, mb in measured)
     return f"""# LongNet, measured
 
-LongViT-small's attention layer (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 with ratios 1, 2, 4, 8,
+LongViT-small's attention layer (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 and ratios 1, 2, 4, 8,
 16), ours beside `textbook.py`, which makes every branch dense; both on torch's flash attention for CPUs. Medians of
 {repeat} runs, alternating (one run at {max(TOKENS):,} tokens); MB are those above the process before the layer ran.
 Ours keeps nothing but the input in training (`recompute: all_but_attention`).

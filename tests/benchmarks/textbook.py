@@ -1,4 +1,4 @@
-"""LongNet's dilated attention as its paper writes it down (arXiv:2307.02486, equations 2 to 9): what ours is timed with.
+"""LongNet's dilated attention as its paper writes it (arXiv:2307.02486, equations 2 to 9): ours is timed with it.
 
 Each branch is made dense: its outputs and softmax denominators are scattered to (B, L, H, ...), all branches are kept,
 and mixed in the end. Mixing weights are constants to the gradient and heads are shifted by `h // ceil(H / r)`, both as

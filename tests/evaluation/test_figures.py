@@ -10,7 +10,7 @@ from longvit.evaluation.predictions import read_predictions
 
 def drawings(path):
     predictions = read_predictions(path)
-    return {one.name: one for one in draw_figures(predictions, evaluate(predictions))}
+    return {one.name: one for one in draw_figures(predictions, evaluate(predictions).metrics)}
 
 
 def words(svg: str) -> list[str]:
@@ -18,8 +18,8 @@ def words(svg: str) -> list[str]:
 
 
 def test_each_task_has_its_figures(subtyping_csv, survival_csv):
-    assert list(drawings(subtyping_csv)) == ["folds", "roc", "confusion"]
-    assert list(drawings(survival_csv)) == ["folds", "kaplan_meier"]
+    assert list(drawings(subtyping_csv)) == ["folds", "roc", "confusion", "calibration"]
+    assert list(drawings(survival_csv)) == ["folds", "kaplan_meier", "over_time", "hazard_ratios"]
 
 
 def test_the_confusion_matrix_counts_patients(subtyping_csv):

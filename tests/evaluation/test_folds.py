@@ -142,3 +142,37 @@ def test_patients_held_out_by_two_folds_are_said(survival_csv):
 def test_a_class_absent_from_one_of_three_class_folds_is_said(subtyping_csv, edited):
     three = edited(subtyping_csv, lambda table: table.assign(p_SCLC="0"))
     assert "Fold 0 holds out no SCLC" in warned(three)
+
+
+def test_intervals_stand_beside_every_number_but_the_p_value(tmp_path):
+    rng = np.random.default_rng(0)
+    risk, patients = rng.normal(size=90), [f"P{i}" for i in range(90)]
+    table = pd.DataFrame({"patient_id": patients, "slide_id": patients, "fold": np.arange(90) % 3, "split": "test"})
+    table = table.assign(time=rng.exponential(np.exp(-risk)), event=rng.integers(0, 2, 90), risk=risk)
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    metrics = evaluate_predictions(tmp_path / "predictions.csv")
+    for place in (metrics["pooled"], metrics["mean"], metrics["folds"][0]["metrics"]):
+        for name, number in place.items():
+            assert (number["low"] is None) == (name == "logrank_p"), name
+            assert name == "logrank_p" or number["low"] <= number["value"] <= number["high"], name
+    assert metrics["bootstrap"]["resamples"] == 2000
+    assert not any("no better than Kaplan-Meier" in sentence for sentence in metrics["warnings"])
+    table.assign(risk=-(risk**2)).to_csv(tmp_path / "noise.csv", index=False)
+    assert "no better than Kaplan-Meier" in warned(tmp_path / "noise.csv")
+    series = metrics["over_time"]
+    assert len(series["months"]) == len(series["td_auc"]) == len(series["brier"]) == len(series["brier_km"])
+    assert [group["n"] for group in metrics["risk_groups"]] == [45, 45]
+    assert metrics["risk_groups"][0]["median_months"] > metrics["risk_groups"][1]["median_months"]
+
+
+def test_a_control_without_any_number_is_no_control(survival_csv):
+    lines = ["A,A-1,0,test,2,1,0.9,0", "B,B-1,0,test,5,1,0.1,0"]
+    censored = survival_csv.read_text().replace("A,A-1,0,test,2,1", "A,A-1,0,test,2,0")
+    survival_csv.write_text(censored + lines[0].replace("2,1,", "2,0,") + "\n")
+    assert evaluate_predictions(survival_csv)["pooled"]["c_index"]["shuffled"] is None
+
+
+def test_the_confusion_matrix_and_reliability_count_patients(subtyping_csv):
+    metrics = evaluate_predictions(subtyping_csv)
+    assert metrics["confusion"] == [[3, 0], [1, 2]]
+    assert sum(one["n"] for one in metrics["reliability"]) == 6

@@ -2,9 +2,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
+from torch import tensor
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from longvit.evaluation import classification_metrics
+from longvit.evaluation.metrics import reliability
 from preprocessing.errors import CohortError
 
 law = settings(max_examples=30, deadline=None)
@@ -100,3 +104,39 @@ def test_what_has_no_auroc_is_refused(label, probability, says):
 def test_an_unknown_class_is_named():
     with pytest.raises(CohortError, match="unknown classes: SCLC"):
         classification_metrics(["LUAD", "SCLC"], two_columns([0.2, 0.9]), classes=("LUAD", "LUSC"))
+
+
+def test_kappa_and_calibration_of_a_hand_computed_case():
+    # Calls: 0 0 0 1 for 0 0 1 1: agreed 3/4, by chance 1/2 * 3/4 + 1/2 * 1/4 = 1/2. Gaps: .05 and .35, and .45, .25
+    metrics = classification_metrics([0, 0, 1, 1], two_columns([0.05, 0.35, 0.45, 0.75]))
+    assert metrics["kappa"] == pytest.approx((3 / 4 - 1 / 2) / (1 - 1 / 2))
+    assert metrics["ece"] == pytest.approx((0.05 + 0.35 + 0.55 + 0.25) / 4)
+
+
+@law
+@given(seed=st.integers(0, 2**32 - 1), n_classes=st.integers(2, 4))
+def test_calibration_error_agrees_with_torchmetrics(seed, n_classes):
+    rng = np.random.default_rng(seed)
+    probability = rng.dirichlet(np.ones(n_classes), 60)
+    label = np.arange(60) % n_classes
+    if n_classes == 2:
+        expected = binary_calibration_error(tensor(probability[:, 1]), tensor(label), n_bins=10)
+    else:
+        expected = multiclass_calibration_error(tensor(probability), tensor(label), n_classes, n_bins=10)
+    assert classification_metrics(label, probability)["ece"] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_the_reliability_figure_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    stated = rng.random(300)
+    truth = (rng.random(300) < stated).astype(int)
+    bins = reliability(truth, np.array(two_columns(stated)))
+    observed, predicted = calibration_curve(truth, stated, n_bins=10)
+    assert [one["observed"] for one in bins] == pytest.approx(observed)
+    assert [one["stated"] for one in bins] == pytest.approx(predicted)
+    assert sum(one["n"] for one in bins) == 300
+
+
+def test_a_share_at_the_edge_of_a_bin_belongs_to_the_lower_one():
+    bins = reliability(np.array([0, 1, 1]), np.array(two_columns([0.0, 0.1, 1.0])))
+    assert [one["n"] for one in bins] == [2, 1]

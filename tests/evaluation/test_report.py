@@ -9,6 +9,7 @@ from longvit.evaluation import evaluate_predictions
 from longvit.evaluation.figures import draw_figures
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.report import Section, evaluation_section, page, summary_table
+from longvit.evaluation.tables import detail_tables
 
 
 def text_of(html: str) -> str:
@@ -20,7 +21,8 @@ def text_of(html: str) -> str:
 
 def section_of(path) -> Section:
     metrics = evaluate_predictions(path)
-    return evaluation_section(metrics, draw_figures(read_predictions(path), metrics), {"Date": "2026-01-31"})
+    drawings, tables = draw_figures(read_predictions(path), metrics), detail_tables(metrics, None)
+    return evaluation_section(metrics, drawings, tables, {"Date": "2026-01-31"}, {"Command": "longvit evaluate <p>"})
 
 
 def printed(path) -> str:

@@ -8,7 +8,8 @@ import pytest
 from longvit.config import EvaluateConfig
 from longvit.evaluation import evaluate_predictions
 from longvit.evaluation import run as run_module
-from longvit.evaluation.run import combine_reports, run
+from longvit.evaluation.predictions import read_predictions
+from longvit.evaluation.run import combine_reports, evaluate_request, run
 from preprocessing.errors import CohortError
 
 DAY = datetime.date(2026, 1, 31)
@@ -17,8 +18,10 @@ DAY = datetime.date(2026, 1, 31)
 def test_a_run_writes_metrics_report_and_figures(subtyping_csv, tmp_path):
     evaluation = run(EvaluateConfig(predictions=subtyping_csv, out=tmp_path / "out"), date=DAY)
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
-    figures = [f"figures/{name}.{kind}" for name in ("confusion", "folds", "roc") for kind in ("png", "svg")]
-    assert files == [*figures, "metrics.json", "report.html"]
+    figures = [
+        f"figures/{name}.{kind}" for name in ("calibration", "confusion", "folds", "roc") for kind in ("png", "svg")
+    ]
+    assert files == [*figures, "metrics.json", "report.html", "report.md"]
     assert evaluation.exit_code == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == evaluate_predictions(subtyping_csv)
     html = evaluation.report_path.read_text()
@@ -66,6 +69,87 @@ def test_one_page_holds_subtyping_and_survival(subtyping_csv, survival_csv, tmp_
     assert html.index("<h2>Subtyping: LUAD, LUSC</h2>") < html.index("<h2>Survival</h2>")
     assert ">0.889</b>" in html
     assert ">0.714</b>" in html
+
+
+CLINICAL = """\
+case_id,age,gender,stage
+A,50,female,I
+B,61,male,IIA
+C,72,female,III
+D,55,male,I
+E,48,female,IV
+F,66,male,II
+G,59,male,III
+"""
+
+
+def test_a_report_holds_models_covariates_audit_settings_and_command(survival_csv, edited, tmp_path):
+    baseline = edited(survival_csv, lambda table: table.assign(risk=table["time"]))
+    (tmp_path / "clinical.csv").write_text(CLINICAL)
+    leak = {"level": "accepted", "what": "A | B are in two parts", "where": "splits_0.csv", "fix": "move them"}
+    (tmp_path / "audit.json").write_text(json.dumps({"findings": [leak], "accepted": ["leak:A"]}))
+    (tmp_path / "config.yaml").write_text("seed: 42\n")
+    config = EvaluateConfig(
+        predictions=survival_csv, name="LongViT", baseline={"ABMIL": baseline}, clinical=tmp_path / "clinical.csv"
+    )
+    metrics = run(config, date=DAY).metrics
+    difference = metrics["models"][0]["difference"]["pooled"]["c_index"]
+    assert difference["value"] == pytest.approx(5 / 7 - metrics["models"][0]["pooled"]["c_index"]["value"])
+    assert len(metrics["cox"]["covariates"]) == 4
+    assert "The splits were accepted in spite of their audit: leak:A." in metrics["warnings"]
+    html, markdown = ((tmp_path / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for words in ("ABMIL", "Stage, per step I to IV", "seed: 42", "--baseline.ABMIL", "splits_0.csv", "low risk"):
+        assert words in html
+        assert words in markdown
+    assert "A \\| B are in two parts" in markdown
+    for name in ("folds", "kaplan_meier", "hazard_ratios", "models"):
+        assert f"(figures/{name}.svg)" in markdown
+        assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_row_of_a_markdown_table_has_the_columns_of_its_head(subtyping_csv):
+    run(EvaluateConfig(predictions=subtyping_csv), date=DAY)
+    text = (subtyping_csv.parent / "report.md").read_text()
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    assert tables
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+    assert "| 0.889 (" in text.replace("**", "")
+    assert "Pooled, shuffled labels |  | 0.222" in text
+
+
+def test_a_second_model_is_called_by_its_file(survival_csv, edited):
+    other = edited(survival_csv, lambda table: table)
+    metrics = evaluate_request(EvaluateConfig(predictions=survival_csv, compare=other), read_predictions(survival_csv))
+    assert [model["name"] for model in metrics["models"]] == ["edited"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "edited"}, "two models are called edited"),
+        ({"clinical": "clinical.csv"}, "no patient of the predictions is in the clinical table"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(survival_csv, edited, tmp_path, change, says):
+    (tmp_path / "clinical.csv").write_text("patient_id,age\nZ,50\n")
+    change = {key: tmp_path / value if key == "clinical" else value for key, value in change.items()}
+    config = EvaluateConfig(predictions=survival_csv, compare=edited(survival_csv, lambda table: table), **change)
+    with pytest.raises(CohortError, match=says):
+        evaluate_request(config, read_predictions(survival_csv))
+
+
+def test_a_clinical_table_beside_subtypes_is_refused(subtyping_csv, tmp_path):
+    (tmp_path / "clinical.csv").write_text(CLINICAL)
+    config = EvaluateConfig(predictions=subtyping_csv, clinical=tmp_path / "clinical.csv")
+    with pytest.raises(CohortError, match="for survival only"):
+        run(config)
+
+
+def test_an_audit_that_cannot_be_read_is_refused(subtyping_csv):
+    subtyping_csv.with_name("audit.json").write_text('{"findings": 3}')
+    with pytest.raises(CohortError, match="the audit cannot be read"):
+        run(EvaluateConfig(predictions=subtyping_csv))
 
 
 def test_evaluation_loads_neither_torch_nor_pyplot():

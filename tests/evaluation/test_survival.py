@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from lifelines.utils import concordance_index
 
 from longvit.evaluation import survival_metrics
-from longvit.evaluation.survival import high_risk
+from longvit.evaluation.survival import SURVIVAL_METRICS, high_risk
 from preprocessing.errors import CohortError
 
 law = settings(max_examples=30, deadline=None)
@@ -120,3 +120,19 @@ def test_there_is_no_log_rank_test_of_one_group():
 def test_what_has_no_c_index_is_refused(time, event, risk, says):
     with pytest.raises(CohortError, match=says):
         survival_metrics(time, event, risk)
+
+
+def test_every_number_of_a_cohort_with_two_strata_exists():
+    rng = np.random.default_rng(0)
+    risk = rng.normal(size=120)
+    metrics = survival_metrics(rng.exponential(np.exp(-risk)), rng.random(120) < 0.7, risk, stratum=np.arange(120) % 2)
+    assert set(metrics) == {*SURVIVAL_METRICS, "n", "n_events"}
+    assert all(0 <= metrics[name] <= 1 for name in SURVIVAL_METRICS)
+    assert metrics["td_auc"] > metrics["c_index"] > 0.6
+
+
+def test_one_stratum_has_no_brier_score_since_its_curves_would_be_fitted_on_itself():
+    metrics = survival_metrics([2, 5, 7, 9], [1, 1, 0, 1], [0.9, 0.1, 0.4, 0.2])
+    assert metrics["ibs"] is None
+    assert metrics["ibs_km"] is None
+    assert metrics["td_auc"] is not None

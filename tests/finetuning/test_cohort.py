@@ -1,8 +1,12 @@
+import importlib.util
+import sys
+
 import pandas as pd
 import pytest
 
 from longvit.config import CoxTask, SubtypeTask
-from longvit.finetuning.cohort import few, read_cohort, slide_name
+from longvit.finetuning.cohort import read_cohort
+from longvit.finetuning.tables import few, slide_name
 from preprocessing.errors import CohortError
 
 
@@ -66,6 +70,97 @@ REFUSED = [
 ]
 
 
+def test_rows_with_an_ignored_label_are_left_out_whatever_else_their_patient_has(table):
+    path = table(put(1, "oncotree_code", "MESO"))
+    with pytest.raises(CohortError, match="contradict each other in oncotree_code: A"):
+        read_cohort(path, SubtypeTask())
+    cohort = read_cohort(path, SubtypeTask(ignore=("MESO",)))
+    assert cohort.slides == {"A": ["A-1"], "B": ["B-1"], "C": ["C-1"]}
+    assert cohort.classes == ("LUAD", "LUSC")
+    assert cohort.left_out == {"A-2"}
+    with pytest.raises(CohortError, match="every label is ignored"):
+        read_cohort(path, SubtypeTask(ignore=("MESO", "LUAD", "LUSC")))
+
+
+def test_labels_are_merged_into_classes(table):
+    path = table(lambda rows: rows.assign(oncotree_code=["LUAD", "LUAD", "LUSC", "MUC"]))
+    cohort = read_cohort(path, SubtypeTask(label_map={"LUAD": "adeno", "MUC": "adeno"}))
+    assert cohort.classes == ("LUSC", "adeno")
+    assert cohort.targets["label"].to_dict() == {"A": "adeno", "B": "LUSC", "C": "adeno"}
+    with pytest.raises(CohortError, match="renames labels that the table does not have: LUUD") as error:
+        read_cohort(path, SubtypeTask(label_map={"LUUD": "adeno"}))
+    assert "labels LUAD, LUSC, MUC" in str(error.value.where)
+
+
+def test_a_preset_fills_in_what_is_not_set():
+    task = SubtypeTask(preset="tcga_brca", ignore=(), classes=None)  # as a copied reference file has them
+    assert (task.classes, len(task.ignore)) == (("IDC", "ILC"), 9)
+    assert SubtypeTask(preset="tcga_brca", classes=("ILC", "IDC")).classes == ("ILC", "IDC")
+    with pytest.raises(ValueError, match="tcga_brca"):
+        SubtypeTask(preset="brca")
+
+
+def test_an_event_column_is_read_instead_of_the_censorship(table):
+    path = table(lambda rows: rows.assign(died=["1", "1", "1", "0"]))
+    assert read_cohort(path, CoxTask(event_column="died")).targets["event"].to_dict() == {"A": 1, "B": 1, "C": 0}
+    with pytest.raises(CohortError, match=r"died 0 or 1 \(1 = event observed\)"):
+        read_cohort(table(lambda rows: rows.assign(died="yes")), CoxTask(event_column="died"))
+
+
+def test_a_table_of_patients_and_one_of_slides_are_joined(tmp_path, table):
+    (tmp_path / "clini.csv").write_text("PATIENT,KIND,days,event\nA,x,3,1\nB,y,4,0\nC,y,5,0\nD,x,6,0\n")
+    (tmp_path / "slide.csv").write_text("FILENAME,PATIENT\nA-1.h5,A\nA-2.h5,A\nB-1.h5,B\nC-1.h5,C\nE-1.h5,E\n")
+    task = SubtypeTask(label_column="KIND", ignore=("z",))
+    cohort = read_cohort(tmp_path / "clini.csv", task, tmp_path / "slide.csv")
+    assert cohort.slides == {"A": ["A-1", "A-2"], "B": ["B-1"], "C": ["C-1"]}
+    assert cohort.targets["label"].to_dict() == {"A": "x", "B": "y", "C": "y"}
+    assert cohort.left_out == {"D", "E", "E-1"}
+    survival = CoxTask(time_column="days", event_column="event")
+    assert read_cohort(tmp_path / "clini.csv", survival, tmp_path / "slide.csv").targets["event"].sum() == 1
+    with pytest.raises(CohortError, match="no column slide_id") as error:
+        read_cohort(tmp_path / "clini.csv", task)
+    assert "slide_table" in error.value.fix
+    with pytest.raises(CohortError, match="no patient of the table is in the table of slides"):
+        read_cohort(table(), SubtypeTask(), slide_table=_write(tmp_path / "other.csv", "PATIENT,FILENAME\nZ,Z-1\n"))
+
+
+def _write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_sites_come_from_barcodes_or_from_a_column(table):
+    def barcodes(rows):
+        return rows.replace({"case_id": {"A": "TCGA-05-4250", "B": "TCGA-3C-AALI"}}).assign(ward=list("xxyz"))
+
+    assert read_cohort(table(barcodes), SubtypeTask()).sites == {"TCGA-05-4250": "05", "TCGA-3C-AALI": "3C"}
+    assert read_cohort(table(barcodes), SubtypeTask(), site_column="ward").sites["C"] == "z"
+
+
+def test_a_cohort_without_some_slides_has_no_patient_without_slides(table):
+    cohort = read_cohort(table(), SubtypeTask()).without({"A-1", "B-1"})
+    assert cohort.slides == {"A": ["A-2"], "C": ["C-1"]}
+    assert list(cohort.targets.index) == ["A", "C"]
+    assert cohort.left_out == {"A-1", "B-1", "B"}
+
+
+def test_excel_without_its_library_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "t.xlsx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(CohortError, match="openpyxl") as error:
+        read_cohort(tmp_path / "t.xlsx", SubtypeTask())
+    assert "pip install openpyxl" in error.value.fix
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("openpyxl"), reason="openpyxl is not installed")
+def test_an_excel_sheet_is_read_as_the_csv_is(table):
+    csv = table()
+    pd.read_csv(csv).to_excel(csv.with_suffix(".xlsx"), index=False)
+    excel, plain = (read_cohort(path, CoxTask()) for path in (csv.with_suffix(".xlsx"), csv))
+    assert excel.slides == plain.slides
+    assert excel.targets.equals(plain.targets)
+
+
 @pytest.mark.parametrize(("change", "sentence"), REFUSED, ids=[sentence for _, sentence in REFUSED])
 def test_a_table_that_cannot_be_used_for_subtyping_is_refused(table, change, sentence):
     path = table(change)
@@ -123,7 +218,8 @@ def test_a_file_that_is_not_csv_is_refused(tmp_path, name, content):
 
 
 def test_a_slide_name_loses_its_file_ending_and_nothing_else():
-    assert [slide_name(name) for name in ("a.svs", "a.ndpi", "a.b", "a.svs.1", "svs")] == [
+    assert [slide_name(name) for name in ("a.svs", "a.NDPI", "a.h5", "a.b", "a.svs.1", "svs")] == [
+        "a",
         "a",
         "a",
         "a.b",
@@ -137,10 +233,22 @@ def test_of_many_names_the_first_are_given_and_the_rest_counted():
     assert few(["a", "b", "c", "d"], 2) == "a, b and 2 more"
 
 
-def test_published_lung_subtypes_are_read(tcga):
-    cohort = read_cohort(tcga / "subtyping" / "dataset_csv" / "tcga_lung_subset.csv.zip", SubtypeTask())
-    assert cohort.targets["label"].value_counts().to_dict() == {"LUSC": 432, "LUAD": 430}
-    assert len(cohort.patient_of) == 958
+PUBLISHED = {  # slides and patients of each class
+    "brca": ({"IDC": 726, "ILC": 149}, {"IDC": 694, "ILC": 143}, 62),
+    "lung": ({"LUAD": 492, "LUSC": 466}, {"LUAD": 430, "LUSC": 432}, 0),
+    "kidney": ({"CCRCC": 498, "PRCC": 289, "CHRCC": 118}, {"CCRCC": 492, "PRCC": 267, "CHRCC": 107}, 0),
+}
+
+
+@pytest.mark.parametrize("cancer", PUBLISHED)
+def test_the_presets_end_in_the_classes_of_the_published_tables(tcga, cancer):
+    slides, patients, ignored = PUBLISHED[cancer]
+    path = tcga / "subtyping" / "dataset_csv" / f"tcga_{cancer}_subset.csv.zip"
+    cohort = read_cohort(path, SubtypeTask(preset=f"tcga_{cancer}"))
+    assert cohort.classes == tuple(slides)
+    assert cohort.targets["label"].value_counts().to_dict() == patients
+    assert cohort.targets["label"][list(cohort.patient_of.values())].value_counts().to_dict() == slides
+    assert len([name for name in cohort.left_out if "DX" in name]) == ignored
     assert not any(slide.endswith(".svs") for slide in cohort.patient_of)
 
 

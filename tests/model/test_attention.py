@@ -70,4 +70,6 @@ def test_gradients_are_the_true_ones_and_not_the_official_ones(golden, name):
 
 def test_the_golden_corpus_is_complete(golden_names):
     models = {"longvit_tiny", "longvit_tiny_default_segments", "longvit_classifier_tiny"}
+    models |= {"gigapath_tiny", "gigapath_tiny_optimal_segments"}
+    models |= {"gigapath_tiny", "gigapath_tiny_optimal_segments"}
     assert golden_names == {*AGREES, *DISAGREES, *models}

@@ -1,23 +1,10 @@
-from argparse import Namespace
-
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from longvit.config import EncoderConfig, LearnedPosition
-from longvit.model import PRESETS, LongViT, checkpoint, load_encoder, load_official, save_encoder
+from longvit.model import PRESETS, LongViT, checkpoint, load_encoder, save_encoder
 from preprocessing.errors import CheckpointError
-
-OFFICIAL = EncoderConfig(
-    position=LearnedPosition(grid=8),
-    width=48,
-    depth=2,
-    heads=4,
-    segment_lengths=(16, 32, 64),
-    dilation_ratios=(1, 2, 4),
-    padding="zero_keys",
-)
 
 
 @pytest.fixture
@@ -114,47 +101,7 @@ def test_only_the_first_of_many_problems_are_named(saved):
         load_encoder(path)
 
 
-@pytest.mark.parametrize(("key", "prefix"), [("teacher", "backbone."), ("model", "model."), ("module", "model.")])
-def test_official_checkpoints_load_and_their_heads_stay_behind(golden, tmp_path, key, prefix):
-    weights = golden("longvit_tiny").weights
-    state = {prefix + name: x for name, x in weights.items()}
-    state |= {f"{prefix}norm.weight": torch.ones(48), "head.last_layer.weight_v": torch.ones(5, 8)}
-    path = tmp_path / "longvit_small_patch32_1024.pth"
-    torch.save({key: state, "epoch": 100, "args": Namespace(arch="vit_small")}, path)
-    assert same_weights(load_official(path, OFFICIAL), load_official(weights, OFFICIAL))
-
-
-def test_a_loaded_model_shares_no_memory_with_the_state_dict(golden):
-    weights = golden("longvit_tiny").weights
-    encoder = load_official(weights, OFFICIAL)
-    assert torch.equal(encoder.position.table, weights["pos_embed"])
-    assert encoder.position.table.data_ptr() != weights["pos_embed"].data_ptr()
-
-
-def test_official_weights_of_another_size_are_refused(golden):
-    with pytest.raises(CheckpointError, match=r"is \(48, 3072\), expected \(384, 3072\)"):
-        load_official(golden("longvit_tiny").weights, "longvit_small_1024")
-
-
-def test_an_unknown_preset_lists_those_that_exist(golden):
-    with pytest.raises(CheckpointError) as error:
-        load_official(golden("longvit_tiny").weights, "longvit_large")
-    assert "longvit_small_4096" in error.value.fix
-
-
-@pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}], ids=["a tensor", "no weights"])
-def test_a_checkpoint_without_named_tensors_is_refused(tmp_path, content):
-    torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(CheckpointError, match="no tensors by name"):
-        load_official(tmp_path / "odd.pth", OFFICIAL)
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"teacher": RunsCode()}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="not a torch checkpoint of plain tensors"):
-        load_official(tmp_path / "evil.pth", OFFICIAL)
-
-
-class RunsCode:
-    def __reduce__(self):
-        return print, ("this must never be printed",)
+def test_every_preset_comes_back_with_its_config(tmp_path):
+    config = PRESETS["gigapath_slide_enc12l768d"].model_copy(update={"width": 32, "depth": 1})
+    save_encoder(tmp_path / "encoder.safetensors", LongViT(config))
+    assert load_encoder(tmp_path / "encoder.safetensors").config == config

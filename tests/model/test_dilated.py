@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from longvit.model import dilated
-from longvit.model.dilated import FLASH_CPU, MATH, dilated_attention
+from longvit.model import backends
+from longvit.model.backends import FLASH_CPU, MATH
+from longvit.model.dilated import dilated_attention
 
 BACKENDS = pytest.mark.parametrize("backend", [FLASH_CPU, MATH], ids=["flash_cpu", "math"])
 seeds = st.integers(0, 2**31)
@@ -19,7 +20,7 @@ branches = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6)), min_size=1
 
 
 def through(backend):
-    return patch.object(dilated, "backend_for", lambda x: backend)
+    return patch.object(backends, "BACKENDS", (backend,))
 
 
 def qkv(batch: int, length: int, heads: int, width: int, seed: int, dtype=torch.float64) -> list[Tensor]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from longvit.config import LearnedPosition, SinCosPosition
-from longvit.model.position import Learned, build_position, sincos_position
+from longvit.model.position import Learned, build_position, extent_of, sincos_position
 from longvit.tokens.batch import TokenBatch
 
 
@@ -26,8 +26,14 @@ def prov_gigapath_table(width: int, side: int) -> np.ndarray:
     return np.concatenate([f(half) for half in halves for f in (np.sin, np.cos)], axis=1)
 
 
-def golden_table(golden) -> Learned:
-    position = Learned(grid=8, width=48)
+def prov_gigapath_row(width: int, position: int) -> np.ndarray:
+    """Half a vector of that table, for one row or column."""
+    angle = position / 10_000 ** (np.arange(width // 4) / (width / 4))
+    return np.concatenate([np.sin(angle), np.cos(angle)])
+
+
+def golden_table(golden, stretch: str = "forward") -> Learned:
+    position = Learned(LearnedPosition(grid=8, stretch=stretch), width=48)
     position.table.data.copy_(golden("longvit_tiny")["w.pos_embed"])
     return position
 
@@ -51,28 +57,58 @@ def test_the_learned_table_is_stretched_as_in_the_official_forward(golden, image
     assert_close(position, golden("longvit_tiny")[f"{image}.pos"], rtol=1e-4, atol=2e-6)
 
 
-def test_differs_from_the_official_interpolation_of_loading_which_is_another_one(golden):
+def test_the_learned_table_is_stretched_as_where_the_official_code_loads_a_checkpoint(golden):
+    position = golden_table(golden, "load")(at(grid(10, 10)))
+    assert_close(position, golden("longvit_tiny")["pos_loadtime_10x10"], rtol=1e-4, atol=2e-6)
+
+
+def test_the_two_official_interpolations_differ(golden):
     position = golden_table(golden)(at(grid(10, 10)))
     assert not torch.allclose(position, golden("longvit_tiny")["pos_loadtime_10x10"], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("stretch", ["forward", "load"])
+def test_a_grid_of_the_tables_own_size_gets_the_table(golden, stretch):
+    position = golden_table(golden, stretch)
+    assert_close(position(at(grid(8, 8))), position.table.data, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "position", [SinCosPosition(), LearnedPosition(grid=8), LearnedPosition(grid=8, stretch="load")]
+)
+@given(cuts=st.lists(st.integers(1, 76), unique=True, max_size=4), shift=st.integers(0, 10**4))
+def test_pieces_of_a_slide_have_the_places_that_they_have_in_the_whole(position, cuts, shift):
+    module, whole = build_position(position, 16), at(grid(11, 7) + shift)
+    pieces = torch.tensor_split(whole.rc_BL2, sorted(cuts), dim=1)
+    placed = [module(at(piece), extent_of(whole.rc_BL2, whole.mask_BL)) for piece in pieces]
+    assert_close(torch.cat(placed, dim=1), module(whole), rtol=0, atol=1e-6)
+
+
+def test_places_beyond_prov_gigapaths_table_are_their_own():
+    # There, row 1000 of a column is row 0 of the next one.
+    beyond = sincos_position(torch.tensor([[[1000, 3], [0, 4], [5000, 5000]]]), 768)[0]
+    assert (beyond[0] - beyond[1]).norm() > 1
+    expected = prov_gigapath_row(768, 5000)
+    assert_close(beyond[2], torch.from_numpy(np.tile(expected, 2)).float(), rtol=0, atol=1e-3)
 
 
 @given(shift=st.tuples(*[st.integers(0, 10**4)] * 2), seed=st.integers(0, 2**31))
 def test_a_learned_position_depends_on_the_place_in_the_slide_and_on_no_other_token(shift, seed):
     torch.manual_seed(seed)
-    position, rc = Learned(grid=8, width=4), grid(11, 7)
+    position, rc = Learned(LearnedPosition(grid=8), width=4), grid(11, 7)
     some = torch.cat([torch.tensor([0, 76]), torch.randperm(77)[:20]])  # the corners span the slide
     assert_close(position(at(rc[:, some] + torch.tensor(shift))), position(at(rc))[:, some], rtol=0, atol=1e-6)
 
 
 def test_padding_does_not_stretch_the_table():
-    position, rc = Learned(grid=8, width=4), grid(3, 3)
+    position, rc = Learned(LearnedPosition(grid=8), width=4), grid(3, 3)
     padded = torch.cat([rc, torch.full((1, 5, 2), 900)], dim=1)
     batch = TokenBatch(torch.zeros(1, 14, 1), padded, torch.arange(14)[None] < 9)
     assert_close(position(batch)[:, :9], position(at(rc)))
 
 
 def test_a_slide_without_tokens_leaves_the_others_alone():
-    position, rc = Learned(grid=8, width=4), grid(3, 3).expand(2, -1, -1)
+    position, rc = Learned(LearnedPosition(grid=8), width=4), grid(3, 3).expand(2, -1, -1)
     mask = torch.tensor([[True], [False]]).expand(-1, 9)
     out = position(TokenBatch(torch.zeros(2, 9, 1), rc, mask))
     assert out.isfinite().all()

@@ -54,7 +54,7 @@ SETTINGS = {  # the request, then pieces of what, where and fix
         "command line",
         "lists every setting",
     ),
-    "nothing given": (just("finetune"), "--out, --stores, --table, --splits must be given", "command line", "finetune"),
+    "nothing given": (just("finetune"), "--out, --table, --stores, --splits must be given", "command line", "finetune"),
     "one missing": (just("explain", "--model", "a"), "--store is missing; --out is missing", "command line", "explain"),
     "flag without value": (just("tile", "--slides"), "--slides has no value", "command line", "`longvit tile --help`"),
     "flag twice": (just(*TILE, "--out", "b"), "--out is given twice", "command line", "tile --help"),

@@ -1,91 +1,89 @@
 import copy
-from types import SimpleNamespace
+import math
 
 import pytest
 import torch
+from lightly.loss import DINOLoss
+from torch import nn
 from torch.testing import assert_close
 
-from longvit.pretraining.dino import Branch, DinoModule, spread
-from longvit.pretraining.views import RegionDataset, collate_views
+from longvit.pretraining.dino import DinoModule, dino_head, dino_step
+from longvit.pretraining.module import Branch
 from longvit.tokens import TokenBatch
-from longvit.tokens.dataset import find_stores
 from longvit.training import begin
 
 
 @pytest.fixture
-def batch(cohort, views) -> list[TokenBatch]:
-    dataset = RegionDataset(list(find_stores(cohort.stores).values()), views, 16, 1, 0)
-    return collate_views([dataset[i] for i in range(4)])
+def module(config, start) -> DinoModule:
+    return start(config)
 
 
-@pytest.fixture
-def module(config, monkeypatch) -> DinoModule:
-    """As at the first of ten steps; what it logs is dropped."""
-    begin(config)
-    module = DinoModule(config)
-    module.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0, current_epoch=0)
-    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
-    monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
-    return module
+class Saying(nn.Module):
+    """In place of a branch: says of every batch of B crops the next B of the given projections."""
 
+    def __init__(self, said: torch.Tensor) -> None:
+        super().__init__()
+        self.said, self.place = said, 0
 
-def weights(branch: Branch) -> dict[str, torch.Tensor]:
-    return copy.deepcopy(branch.state_dict())
-
-
-def test_the_teacher_starts_as_the_student(module):
-    assert_close(weights(module.teacher), weights(module.student), rtol=0, atol=0)
-
-
-def test_the_loss_is_finite_and_only_the_student_gets_a_gradient(module, batch):
-    loss = module.training_step(batch, 0)
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad is None and not p.requires_grad for p in module.teacher.parameters())
-    trained = [p for p in module.student.parameters() if p.requires_grad]
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
-    assert any(p.grad.abs().max() > 0 for p in module.student.encoder.parameters())
+    def forward(self, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        size = len(batch.mask_BL)
+        self.place += size
+        said = self.said[self.place - size : self.place]
+        return said, said
 
 
 def test_the_loss_can_do_without_local_crops(module, batch):
     assert module.training_step(batch[:2], 0).isfinite()
 
 
-def test_one_step_of_the_optimiser_changes_the_student_and_not_the_teacher(module, batch):
-    student, teacher = weights(module.student.encoder), weights(module.teacher)
-    optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
-    module.training_step(batch, 0).backward()
-    optimiser.step()
-    matrices = {name: new for name, new in module.student.encoder.state_dict().items() if new.ndim > 1}
-    assert not any(torch.equal(new, student[name]) for name, new in matrices.items())
-    assert_close(weights(module.teacher), teacher, rtol=0, atol=0)
+def test_the_loss_is_the_cross_entropy_with_the_centred_and_sharpened_teacher_on_other_crops(batch):
+    torch.manual_seed(0)
+    student, teacher, centre = torch.randn(16, 6), torch.randn(8, 6), torch.randn(6)
+    criterion = DINOLoss(6, warmup_teacher_temp=0.04, teacher_temp=0.04, warmup_teacher_temp_epochs=0)
+    criterion.center.copy_(centre)
+    loss = dino_step(Saying(student), Saying(teacher), criterion, batch).loss
+    wanted = ((teacher - centre) / 0.04).softmax(-1)
+    answer = (student / 0.1).log_softmax(-1)
+    pairs = [(t, s) for t in range(2) for s in range(4) if t != s]
+    terms = [-(wanted[4 * t : 4 * t + 4] * answer[4 * s : 4 * s + 4]).sum(-1).mean() for t, s in pairs]
+    assert loss == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5)
+    assert_close(criterion.center.flatten(), 0.9 * centre + 0.1 * teacher.mean(0))
 
 
-def test_the_teacher_moves_by_momentum(module, config):
-    with torch.no_grad():
-        for parameter in module.student.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    student, teacher, momentum = weights(module.student), weights(module.teacher), config.objective.momentum
-    module.on_train_batch_end(None, [], 0)
-    expected = {name: momentum * teacher[name] + (1 - momentum) * student[name] for name in teacher}
-    assert_close(weights(module.teacher), expected)
-    assert_close(weights(module.student), student, rtol=0, atol=0)
+@pytest.mark.parametrize(("said", "share"), [(torch.zeros(8, 6), 1.0), (100 * torch.eye(6)[[0, 1] * 4], 0.0)])
+def test_the_entropy_of_the_teacher_is_1_where_it_says_the_same_of_every_crop(batch, said, share):
+    criterion = DINOLoss(6, warmup_teacher_temp_epochs=0)
+    logged = dino_step(Saying(torch.zeros(16, 6)), Saying(said), criterion, batch).logged
+    assert logged["teacher_entropy"].item() == pytest.approx(share, abs=1e-6)
 
 
-def test_the_momentum_grows_to_1(module):
-    with torch.no_grad():
-        for parameter in module.student.parameters():
-            parameter.add_(1.0)
-    module.trainer.global_step = 10
-    teacher = weights(module.teacher)
-    module.on_train_batch_end(None, [], 9)
-    assert_close(weights(module.teacher), teacher, rtol=0, atol=0)
+def test_a_student_that_says_the_same_of_every_crop_loses_the_logarithm_of_the_prototypes(batch):
+    criterion = DINOLoss(6, warmup_teacher_temp_epochs=0)
+    loss = dino_step(Saying(torch.zeros(16, 6)), Saying(torch.randn(8, 6)), criterion, batch).loss
+    assert loss == pytest.approx(math.log(6), rel=1e-5)
+
+
+def test_the_temperature_of_the_teacher_is_warmed_up_over_the_epochs(config, objectives, start, batch, monkeypatch):
+    warm = {"teacher_temperature_start": 0.02, "teacher_temperature": 0.06, "teacher_temperature_epochs": 3}
+    module = start(config.model_copy(update={"objective": objectives["dino"].model_copy(update=warm)}))
+    module.student.eval()
+    losses = []
+    for epoch in range(4):
+        module.trainer.current_epoch = epoch
+        module.criterion.center.zero_()
+        losses.append(module.training_step(batch, 0).item())
+        said = module.teacher(TokenBatch.collate(batch[:2]))[1].chunk(2)
+        module.criterion.center.zero_()
+        answers = [module.student(view)[1] for view in batch]
+        expected = module.criterion(list(said), answers, teacher_temp=(0.02, 0.04, 0.06, 0.06)[epoch])
+        assert losses[-1] == pytest.approx(expected.item(), rel=1e-5)
+    assert len(set(losses)) == 3
 
 
 @pytest.mark.parametrize(("epoch", "frozen"), [(0, True), (1, False)])
 def test_the_last_layer_of_the_head_is_frozen_in_the_first_epochs(module, batch, epoch, frozen):
     module.trainer.current_epoch = epoch
-    before = weights(module.student.head.last_layer)
+    before = copy.deepcopy(module.student.head.last_layer.state_dict())
     optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.1)
     module.training_step(batch, 0).backward()
     module.on_before_optimizer_step(optimiser)
@@ -94,38 +92,32 @@ def test_the_last_layer_of_the_head_is_frozen_in_the_first_epochs(module, batch,
     assert all(unchanged) == frozen
 
 
-def test_the_teacher_sees_without_the_random_layers_of_the_student(module, batch):
-    globals_ = TokenBatch.collate(batch[:2])
-    with torch.no_grad():
-        assert torch.equal(module.teacher(globals_)[1], module.teacher(globals_)[1])
-        assert not torch.equal(module.student(globals_)[1], module.student(globals_)[1])
-
-
-def test_the_loss_compares_only_different_views(module, batch, monkeypatch):
+def test_global_crops_come_first_and_the_student_sees_all_at_the_same_place(module, batch, monkeypatch):
     seen = {}
 
     def criterion(teacher, student, epoch):
         seen.update(teacher=teacher, student=student, epoch=epoch)
         return student[0].sum()
 
-    monkeypatch.setattr(module, "criterion", torch.nn.Identity())
     monkeypatch.setattr(module.criterion, "forward", criterion)
     module.student.load_state_dict(module.teacher.state_dict())
     module.student.eval()
     module.training_step(batch, 0)
     assert [len(views) for views in (seen["teacher"], seen["student"])] == [2, 4]
-    for teacher, student in zip(seen["teacher"], seen["student"], strict=False):  # the same view at the same place
+    for teacher, student in zip(seen["teacher"], seen["student"], strict=False):
         assert_close(teacher, student)
 
 
-def test_a_branch_gives_one_vector_and_one_projection_for_each_crop(config, batch):
+def test_a_branch_gives_one_vector_and_one_projection_for_each_crop(config, objectives, batch):
     begin(config)
-    features, projections = Branch(config.encoder, config.objective)(batch[2])
+    features, projections = Branch(config.encoder, dino_head(16, objectives["dino"]))(batch[2])
     assert features.shape == (4, config.encoder.width)
-    assert projections.shape == (4, config.objective.prototypes)
+    assert projections.shape == (4, objectives["dino"].prototypes)
 
 
-def test_the_spread_is_0_at_collapse_and_about_1_for_scattered_features():
+def test_batch_norm_in_the_head_takes_out_what_all_crops_share(objectives):
     torch.manual_seed(0)
-    assert spread(torch.ones(8, 5)) == pytest.approx(0, abs=1e-6)
-    assert spread(torch.randn(4000, 64)) == pytest.approx(1, abs=0.02)
+    shared, own = torch.full((64, 16), 5.0), torch.randn(64, 16)
+    heads = [dino_head(16, objectives["dino"].model_copy(update={"batch_norm": norm})) for norm in (False, True)]
+    spreads = [head(shared + 0.01 * own).std(dim=0).mean().item() for head in heads]
+    assert spreads[1] > 10 * spreads[0]

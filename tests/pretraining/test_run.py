@@ -1,16 +1,20 @@
 import hashlib
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from longvit.config import PretrainConfig
-from longvit.model import load_encoder
-from longvit.pretraining.dino import DinoModule
-from longvit.pretraining.run import run
+from longvit.config import EmbeddingInput, PretrainConfig
+from longvit.model import LongViT, load_encoder
+from longvit.pretraining.module import PretrainModule
+from longvit.pretraining.run import drawn_views, run
+from preprocessing import add_embeddings
 from preprocessing.errors import ConfigError, StoreError
+from preprocessing.store import open_store
 
 
 class PowerCut(Exception):
@@ -28,7 +32,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def cut_power(monkeypatch, epoch: int) -> list[int]:
     """Fail at the second batch of an epoch; the epoch of each batch is listed."""
-    step, epochs = DinoModule.training_step, []
+    step, epochs = PretrainModule.training_step, []
 
     def failing_step(module, views, batch_idx):
         epochs.append(module.current_epoch)
@@ -36,18 +40,37 @@ def cut_power(monkeypatch, epoch: int) -> list[int]:
             raise PowerCut
         return step(module, views, batch_idx)
 
-    monkeypatch.setattr(DinoModule, "training_step", failing_step)
+    monkeypatch.setattr(PretrainModule, "training_step", failing_step)
     return epochs
 
 
-def test_a_run_leaves_the_teacher_as_an_encoder_that_loads(config):
-    path = run(config)
-    assert path == config.out / "encoder.safetensors"
-    assert load_encoder(path).config == config.encoder
-    checkpoint = torch.load(config.out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+KEPT = {"dino": "teacher.encoder", "moco": "student.encoder", "masked": "restorer.encoder"}
+
+
+def test_a_run_leaves_an_encoder_that_does_not_know_its_objective(any_config):
+    path = run(any_config)
+    assert path == any_config.out / "encoder.safetensors"
+    assert load_encoder(path).config == any_config.encoder
+    checkpoint = torch.load(any_config.out / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     kept = load_file(path)
-    assert len(kept) > 0
-    assert all(torch.equal(kept[name], checkpoint[f"teacher.encoder.{name}"]) for name in kept)
+    assert kept.keys() == LongViT(any_config.encoder).state_dict().keys()
+    assert all(torch.equal(kept[name], checkpoint[f"{KEPT[any_config.objective.kind]}.{name}"]) for name in kept)
+
+
+def test_every_objective_works_on_stores_of_embeddings(any_config, cohort, tmp_path):
+    stores = shutil.copytree(cohort.stores, tmp_path / "stores")
+    for path in stores.iterdir():
+        store = open_store(path)
+        vectors = np.random.default_rng(0).normal(size=(len(store), 12)).astype(np.float32)
+        add_embeddings(path, "any", vectors, {})
+    encoder = any_config.encoder.model_copy(update={"input": EmbeddingInput(encoder="any", dim=12)})
+    path = run(changed(any_config, stores=stores, encoder=encoder))
+    assert load_encoder(path).config == encoder
+
+
+def test_dino_alone_is_given_local_views(any_config):
+    drawn = drawn_views(any_config).local_views
+    assert drawn == (any_config.views.local_views if any_config.objective.kind == "dino" else 0)
 
 
 def test_a_run_writes_a_row_of_metrics_for_each_epoch(config):
@@ -68,12 +91,11 @@ def test_a_run_depends_on_its_seed_and_on_nothing_that_happened_before(config, t
     assert not torch.equal(one["input.proj.weight"], other["input.proj.weight"])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_an_interrupted_run_ends_as_an_undisturbed_one(config, tmp_path, monkeypatch, workers, epoch):
-    undisturbed = changed(config, out=tmp_path / "undisturbed")
+@pytest.mark.parametrize(("workers", "epoch"), [(0, 2), (1, 1)])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(any_config, tmp_path, monkeypatch, workers, epoch):
+    undisturbed = changed(any_config, out=tmp_path / "undisturbed")
     expected = load_file(run(undisturbed))
-    config = changed(config, loader_workers=workers)
+    config = changed(any_config, loader_workers=workers)
     with monkeypatch.context() as patch:
         cut_power(patch, epoch)
         with pytest.raises(PowerCut):
@@ -122,7 +144,7 @@ def test_a_batch_larger_than_an_epoch_is_refused(config):
 def test_stores_of_two_resolutions_are_refused(config, save_store, tmp_path, mpp):
     save_store("a", [[0, 0]])
     save_store("b", [[0, 0]], mpp=mpp)
-    with pytest.raises(StoreError, match=f"at {mpp} um per pixel, but a.zarr has 64 at 0.5") as error:
+    with pytest.raises(StoreError, match=f"at {mpp:g} um per pixel, but a.zarr has 64 at 0.5") as error:
         run(changed(config, stores=tmp_path, batch_size=1))
     assert error.value.where == tmp_path / "b.zarr"
 

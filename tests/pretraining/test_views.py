@@ -7,10 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from longvit.config import ViewsConfig
-from longvit.pretraining.views import DrawSampler, RegionDataset, collate_views, draw_region, tissue_share
+from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
+from longvit.pretraining.turns import DrawSampler
+from longvit.pretraining.views import (
+    PieceDataset,
+    RegionDataset,
+    build_views,
+    collate_views,
+    draw_piece,
+    draw_region,
+    place,
+    tissue_share,
+    turn,
+)
 from longvit.tokens.dataset import find_stores
-from preprocessing.store import PatchStore
+from preprocessing.store import PatchStore, add_embeddings, open_store
 
 PATCH = 16
 
@@ -35,7 +46,7 @@ def equal(a, b) -> bool:
 
 @pytest.fixture
 def dataset(cohort, views) -> RegionDataset:
-    return RegionDataset(list(find_stores(cohort.stores).values()), views, PATCH, regions_per_slide=2, seed=3)
+    return RegionDataset(list(find_stores(cohort.stores).values()), views, PATCH, draws_per_slide=2, seed=3)
 
 
 def test_a_draw_is_two_global_crops_and_then_the_local_ones(dataset):
@@ -59,7 +70,32 @@ def test_batches_do_not_depend_on_the_number_of_workers(dataset):
         sampler = DrawSampler(8, seed=0)
         return list(DataLoader(dataset, 4, sampler=sampler, num_workers=workers, collate_fn=collate_views))
 
-    assert all(equal(one, other) for one, other in zip(batches(0), batches(2), strict=True))
+    expected = batches(0)
+    for workers in (1, 2):
+        assert all(equal(one, other) for one, other in zip(batches(workers), expected, strict=True))
+
+
+def test_draws_after_a_resumed_epoch_are_those_of_the_undisturbed_run(dataset):
+    def epoch_1(workers: int, *, resumed: bool) -> list:
+        sampler = DrawSampler(8, seed=0)
+        batches = DataLoader(dataset, 4, sampler=sampler, num_workers=workers, collate_fn=collate_views)
+        if not resumed:
+            list(batches)
+        sampler.set_epoch(1)
+        return list(batches)
+
+    expected = epoch_1(0, resumed=False)
+    assert all(equal(one, other) for one, other in zip(epoch_1(0, resumed=True), expected, strict=True))
+    assert all(equal(one, other) for one, other in zip(epoch_1(2, resumed=True), expected, strict=True))
+
+
+def test_draws_go_round_the_patients_and_then_round_their_slides(save_store, views):
+    stores = [
+        save_store(f"s{i}", [[0, 0]], np.full((1, 64, 64, 3), 60 * i, np.uint8), grid_shape=(1, 1)) for i in (1, 2, 3)
+    ]
+    plain = views.model_copy(update={"stain_jitter": 0.0, "blur_probability": 0.0, "region_px": 64, "global_px": 64})
+    dataset = RegionDataset([store.path for store in stores], plain, PATCH, 2, 0, {"s1": "p", "s2": "p"})
+    assert [round(float(dataset[i][0].x.float().mean()) / 60) for i in range(6)] == [1, 3, 2, 3, 1, 3]
 
 
 def test_draws_go_round_the_slides(save_store, views):
@@ -139,23 +175,97 @@ def test_what_lies_outside_of_a_small_slide_is_white(save_store, views):
     assert float((pixels == 255).float().mean()) == 0.75
 
 
-@given(length=st.integers(1, 50), seed=st.integers(0, 99), epoch=st.integers(0, 99))
-def test_every_epoch_draws_each_of_its_own_numbers_once(length, seed, epoch):
-    sampler = DrawSampler(length, seed)
-    sampler.set_epoch(epoch)
-    assert len(sampler) == length
-    assert sorted(sampler) == list(range(epoch * length, (epoch + 1) * length))
-    assert list(sampler) == list(sampler)
-
-
-def test_the_order_of_draws_is_new_in_every_epoch():
-    sampler = DrawSampler(50, 0)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    assert [i - 50 for i in sampler] != first
-
-
 def test_views_are_collated_view_by_view(dataset):
     batches = collate_views([dataset[0], dataset[1], dataset[2]])
     assert [batch.lengths.tolist() for batch in batches] == [[16] * 3, [16] * 3, [4] * 3, [4] * 3]
     assert torch.equal(batches[2].x[1], dataset[1][2].x[0])
+
+
+@pytest.fixture
+def embedded(save_store) -> PatchStore:
+    """A slide of 3 x 5 tiles, embedded as (row, column, 1)."""
+    rc = [[row, column] for row in range(3) for column in range(5)]
+    store = save_store("embedded", rc)
+    add_embeddings(store.path, "places", np.array([[*place, 1] for place in rc], np.float16), {})
+    return open_store(store.path)
+
+
+def test_views_of_embeddings_are_pieces_of_the_slide_of_the_configured_sizes(embedded):
+    views = ViewsConfig(local_views=3, global_tiles=0.6, local_tiles=0.2, drop_tiles=0.0)
+    pieces = PieceDataset([embedded.path], views, "places", 1, 0)[0]
+    assert [int(piece.lengths) for piece in pieces] == [9, 9, 3, 3, 3]
+    for piece in pieces:
+        assert piece.x.dtype == torch.float16  # as stored: half of what float32 would take through the queue
+        assert (piece.x[0, :, 2] == 1).all()
+        assert len(np.unique(piece.x[0].numpy(), axis=0)) == piece.x.shape[1]
+
+
+def test_tokens_of_a_piece_lie_to_each_other_as_their_tiles_do(embedded):
+    views = ViewsConfig(local_views=0, global_tiles=0.6, drop_tiles=0.3)
+    dataset = PieceDataset([embedded.path], views, "places", 40, 0)
+    for i in range(40):
+        for piece in dataset[i]:
+            true, given_ = piece.x[0, :, :2].double(), piece.rc_BL2[0].double()
+            assert torch.equal(torch.cdist(true, true), torch.cdist(given_, given_))
+            assert (given_ >= 0).all()
+            order = given_[:, 0] * 100 + given_[:, 1]
+            assert torch.equal(order, order.sort().values)  # raster order
+
+
+def test_pieces_of_one_slide_get_unrelated_places(embedded):
+    views = ViewsConfig(local_views=0, global_tiles=0.01)
+    dataset = PieceDataset([embedded.path], views, "places", 200, 0)
+    tokens = [piece for i in range(200) for piece in dataset[i]]
+    true, placed = (
+        np.array([t.tolist() for t in of]) for of in ([p.x[0, 0] for p in tokens], [p.rc_BL2[0, 0] for p in tokens])
+    )
+    for axis in (0, 1):
+        assert abs(np.corrcoef(true[:, axis], placed[:, axis])[0, 1]) < 0.2
+
+
+grids = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=40, unique=True).map(np.array)
+
+
+@given(rc=grids, share=st.floats(0.01, 1), drop=st.floats(0, 0.99), seed=st.integers(0, 99))
+def test_a_piece_holds_tiles_once_and_at_least_one_and_never_more_than_its_share(rc, share, drop, seed):
+    piece = draw_piece(rc, share, drop, np.random.default_rng(seed))
+    assert 1 <= len(piece) <= max(1, round(share * len(rc)))
+    assert len(set(piece.tolist())) == len(piece)
+
+
+@given(rc=grids, share=st.floats(0.01, 1), seed=st.integers(0, 99))
+def test_a_piece_has_no_tile_farther_than_one_that_it_lacks(rc, share, seed):
+    piece = draw_piece(rc, share, 0.0, np.random.default_rng(seed))
+    far = np.abs(rc - rc[piece[0]]).max(axis=1)  # the first is the one in the middle
+    assert far[piece].max() <= min(np.delete(far, piece), default=99)
+
+
+def test_the_share_of_dropped_tiles_is_the_configured_one():
+    rc = np.stack(np.mgrid[0:30, 0:30], axis=-1).reshape(-1, 2)
+    kept = [len(draw_piece(rc, 1.0, 0.2, np.random.default_rng(seed))) for seed in range(20)]
+    assert np.mean(kept) / 900 == pytest.approx(0.8, abs=0.02)
+
+
+def test_all_eight_turns_and_flips_of_a_grid_occur_and_nothing_else():
+    found = {turn(np.array([[1, 2]]), np.random.default_rng(seed)).tobytes() for seed in range(100)}
+    assert len(found) == 8
+    assert {tuple(np.abs(np.frombuffer(one, np.int64))) for one in found} == {(1, 2), (2, 1)}
+
+
+@given(rc=grids, rows=st.integers(1, 30), columns=st.integers(1, 30), seed=st.integers(0, 99))
+def test_tokens_are_moved_as_one_and_stay_on_a_grid_that_is_large_enough(rc, rows, columns, seed):
+    grid = np.array([rows, columns])
+    moved = place(rc, grid, np.random.default_rng(seed))
+    assert len(np.unique(moved - rc, axis=0)) == 1
+    assert (moved >= 0).all()
+    assert (moved.max(axis=0) < np.maximum(grid, np.ptp(rc, axis=0) + 1)).all()
+
+
+def test_the_kind_of_token_decides_what_a_view_is(embedded, views):
+    for source, kind in (
+        (PixelInput(patch_px=PATCH), RegionDataset),
+        (EmbeddingInput(encoder="places", dim=3), PieceDataset),
+    ):
+        dataset = build_views([embedded.path], source, views, 2, 0, {})
+        assert type(dataset) is kind
+        assert len(dataset[0]) == 4

@@ -1,0 +1,90 @@
+"""What `encode` leaves: a file per slide, which a later start need not compute again, and one table of all."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from longvit.training import write_rows
+from preprocessing.store import PatchStore
+
+TABLE = "representations.csv"
+_METADATA = "longvit_encoded"
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """A slide's vector, and what it took."""
+
+    slide_id: str
+    vector_D: Tensor
+    """The slide's vector, float32."""
+    n_tokens: int
+    """Tokens in its sequence."""
+    seconds: float
+    """Time to read and encode it."""
+
+    def row(self) -> dict[str, object]:
+        """A row of the table; nine digits give every float32 back."""
+        values = {f"v{i}": f"{value:.9g}" for i, value in enumerate(self.vector_D.tolist())}
+        return {"slide_id": self.slide_id, "n_tokens": self.n_tokens, "seconds": round(self.seconds, 3)} | values
+
+
+def slide_file(folder: Path, slide_id: str) -> Path:
+    """Where the result of a slide lies in the folder of a run."""
+    return folder / "slides" / f"{slide_id}.safetensors"
+
+
+def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, Tensor]) -> None:
+    """Write one slide's result, in full or not at all.
+
+    Args:
+        path: The file.
+        result: Vector, number of tokens, seconds.
+        origin: What it was computed from and with (`origin_of`).
+        tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"origin": origin, "n_tokens": result.n_tokens, "seconds": result.seconds}
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: json.dumps(told)})
+    temporary.replace(path)
+
+
+def load_result(path: Path, origin: str) -> SlideResult | None:
+    """A slide's result, if it is there and was computed from the same store with the same encoder."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            if told.get("origin") != origin:
+                return None
+            return SlideResult(path.stem, file.get_tensor("slide"), told["n_tokens"], told["seconds"])
+    except (FileNotFoundError, SafetensorError):  # not yet, or damaged since
+        return None
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """SHA-256 of an encoder's weights and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def origin_of(encoder: str, store: PatchStore) -> str:
+    """What a result was computed with and from: the encoder's fingerprint, the store's attributes and its tiles."""
+    attributes = json.dumps(store.attributes, sort_keys=True).encode()
+    return hashlib.sha256(encoder.encode() + attributes + store.rc.tobytes()).hexdigest()
+
+
+def write_table(folder: Path, results: list[SlideResult]) -> Path:
+    """Write `representations.csv`: `slide_id, n_tokens, seconds`, then the vector as `v0, v1, ...`; a row per slide."""
+    path = folder / TABLE
+    write_rows(path, [result.row() for result in results])
+    return path

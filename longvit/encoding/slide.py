@@ -1,0 +1,48 @@
+"""One store -> its slide's vector, whatever the number of tokens: pixels are embedded as they are read."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longvit.model.encoder import Encoded, LongViT
+from longvit.model.position import extent_of
+from longvit.tokens.pieces import SlidePieces
+
+
+@torch.inference_mode()
+def encode_slide(
+    encoder: LongViT, pieces: SlidePieces, threads: int = 1, embedded: Callable[[int], None] | None = None
+) -> Encoded:
+    """Encode a slide as `encoder` does, without ever holding more of its pixels than a few pieces.
+
+    Args:
+        encoder: In evaluation mode; its weights say on which device and in which dtype all is computed.
+        pieces: The slide's tokens.
+        threads: Threads that read and decode tiles.
+        embedded: Called after every piece with its number of tokens.
+
+    Returns:
+        The slide's vector, and a vector per token in the order of the sequence; a batch of one.
+
+    Raises:
+        StoreError: A tile is missing or damaged.
+    """
+    return encoder.encode(embed_slide(encoder, pieces, threads, embedded), overwrite=True)
+
+
+@torch.inference_mode()
+def embed_slide(
+    encoder: LongViT, pieces: SlidePieces, threads: int = 1, embedded: Callable[[int], None] | None = None
+) -> Float[Tensor, "1 L D"]:
+    """What enters the blocks: all tokens of a slide in the order of the sequence. Arguments as of `encode_slide`."""
+    weight = encoder.input.proj.weight
+    rc_1L2 = pieces.rc_L2[None].to(weight.device)
+    extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))
+    x_1LD = weight.new_empty(1, rc_1L2.shape[1], encoder.config.width)
+    for rank_l, piece in pieces.ahead(threads):
+        x_1LD[:, rank_l.to(weight.device)] = encoder.embed(piece.to(weight.device), extent)
+        if embedded is not None:
+            embedded(len(rank_l))
+    return x_1LD

@@ -1,0 +1,81 @@
+"""Two models on the same patients: differences with paired bootstrap intervals. Other patients are refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from longvit.evaluation.folds import Evaluated
+from longvit.evaluation.intervals import percentile_interval
+from longvit.evaluation.predictions import Predictions
+from preprocessing.errors import CohortError
+
+NAMED = 10
+"""Patients that a refusal lists."""
+
+
+def require_same_patients(ours: Predictions, other: Predictions, split: str, name: str) -> None:
+    """Refuse predictions that do not answer the same question for the same patients in the same folds.
+
+    Raises:
+        CohortError: Another task or other classes, other patients or folds, another truth; it lists them.
+    """
+    where = f"{other.file} ({name}), split {split}"
+    if (ours.task, ours.classes) != (other.task, other.classes):
+        asked = lambda one: f"{one.task} {', '.join(one.classes)}".strip()
+        what = f"the models answer different questions: {asked(ours)} and {asked(other)}"
+        raise CohortError(
+            what, where=where, fix="compare models of one task, with the same `p_<class>` columns in order"
+        )
+    ours_rows, other_rows = (one.part(split).set_index(["fold", "patient_id"]) for one in (ours, other))
+    missing = ours_rows.index.difference(other_rows.index)
+    extra = other_rows.index.difference(ours_rows.index)
+    if len(missing) or len(extra):
+        lists = [f"{verb}: {_listed(rows)}" for verb, rows in (("it lacks", missing), ("it adds", extra)) if len(rows)]
+        what = "the models were not evaluated on the same patients in the same folds; " + "; ".join(lists)
+        raise CohortError(what, where=where, fix=f"predict the patients of {ours.file} with the same splits")
+    truth = ["time", "event"] if ours.task == "survival" else ["label"]
+    differs = (ours_rows[truth] != other_rows.loc[ours_rows.index, truth]).any(axis=1)
+    if differs.any():
+        what = f"`{', '.join(truth)}` differs for {_listed(ours_rows.index[differs])}"
+        raise CohortError(what, where=where, fix="make both from one table")
+
+
+def compared(ours: Evaluated, others: Mapping[str, Evaluated]) -> list[dict[str, Any]]:
+    """One entry per other model: its numbers, and how much ours are above them.
+
+    Both models are scored on the same resamples of patients, so that what makes some patients hard for both cancels.
+    `difference` is ours minus the other's; `p` is two-sided: twice the share of resamples on the rarer side of 0.
+    """
+    entries = []
+    for name, other in others.items():
+        places = ("mean", "pooled")
+        difference = {place: _differences(ours, other, place) for place in places}
+        kept = {key: other.metrics[key] for key in ("source", *places)}
+        entries.append({"name": name, **kept, "difference": difference})
+    return entries
+
+
+def _differences(ours: Evaluated, other: Evaluated, place: str) -> dict[str, dict[str, float | None]]:
+    found = {}
+    for name, number in ours.metrics[place].items():
+        values = ours.resampled[place].get(name), other.resampled[place].get(name)
+        known = [number["value"], other.metrics[place][name]["value"]]
+        if None not in known and values[0] is not None and values[1] is not None:
+            found[name] = {"value": known[0] - known[1], **_paired(values[0] - values[1])}
+    return found
+
+
+def _paired(difference: np.ndarray) -> dict[str, float | None]:
+    found = percentile_interval(difference)
+    if found is None:
+        return {"low": None, "high": None, "p": None}
+    known = difference[np.isfinite(difference)]
+    rarer = min((known <= 0).sum(), (known >= 0).sum())
+    return {"low": found[0], "high": found[1], "p": float(min(1, 2 * (rarer + 1) / (len(known) + 1)))}
+
+
+def _listed(rows: pd.MultiIndex) -> str:
+    named = ", ".join(f"{patient} (fold {fold})" for fold, patient in rows[:NAMED])
+    return named + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")

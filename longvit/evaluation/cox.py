@@ -1,0 +1,78 @@
+"""Cox regression of the predicted risk, alone and beside age, sex and stage. lifelines computes."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from lifelines import CoxPHFitter
+from lifelines.exceptions import ConvergenceError, ConvergenceWarning
+from lifelines.statistics import proportional_hazard_test
+
+from longvit.evaluation.clinical import Clinical
+from longvit.evaluation.curves import standardised
+
+RISK_NAME = "Predicted risk, per sd"
+EVENTS_PER_COVARIATE = 10
+"""Fewer make a regression unstable (Peduzzi et al., J Clin Epidemiol 1995)."""
+
+
+def cox_regression(rows: pd.DataFrame, clinical: Clinical | None) -> dict[str, Any]:
+    """Hazard ratios of the predicted risk, alone and adjusted.
+
+    The risk is in standard deviations from the mean of its fold, and the mean over folds where several hold a patient
+    out. `alone` regresses on each covariate by itself, `adjusted` on all of them, both on the patients who have all
+    values. Partial likelihood with Efron ties; intervals are Wald's, 95 %.
+
+    Args:
+        rows: Held-out patients: `patient_id, fold, time, event, risk`.
+        clinical: Covariates; None gives the risk alone.
+
+    Returns:
+        `n`, `n_events`, `covariates` (each with `name`, `alone` and `adjusted`: `hazard_ratio, low, high, p`, or None
+        where a fit does not converge; adjusted also `ph_p`, the Schoenfeld test of proportional hazards), and `notes`.
+    """
+    table = rows.assign(**{RISK_NAME: standardised(rows["risk"].to_numpy(), rows["fold"].to_numpy())})
+    table = table.groupby("patient_id")[["time", "event", RISK_NAME]].mean()
+    notes: list[str] = []
+    if clinical is not None:
+        notes += clinical.notes
+        everybody = len(table)
+        table = table.join(clinical.table).dropna()
+        if len(table) < everybody:
+            notes.append(f"{everybody - len(table)} of {everybody} patients lack a value and are left out.")
+    covariates = [name for name in table.columns.drop(["time", "event"]) if table[name].nunique() > 1]
+    notes += [f"{name} is left out: it is the same for all." for name in table.columns[2:] if name not in covariates]
+    n_events = int(table["event"].sum())
+    if n_events < EVENTS_PER_COVARIATE * len(covariates):
+        notes.append(f"{n_events} events for {len(covariates)} covariates: fewer than ten each make this unstable.")
+    alone = {name: _fit(table, [name]).get(name) for name in covariates}
+    adjusted = _fit(table, covariates) if len(covariates) > 1 else {}
+    if None in alone.values() or (len(covariates) > 1 and not adjusted):
+        notes.append("A dash is a fit that does not converge, for instance where a covariate orders all events.")
+    entries = [{"name": name, "alone": alone[name], "adjusted": adjusted.get(name)} for name in covariates]
+    return {"n": len(table), "n_events": n_events, "covariates": entries, "notes": notes}
+
+
+def _fit(table: pd.DataFrame, covariates: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Hazard ratio, interval and p per covariate; empty where the likelihood has no maximum."""
+    used = table[["time", "event", *covariates]]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            fit = CoxPHFitter().fit(used, "time", "event")
+        proportional = proportional_hazard_test(fit, used, time_transform="rank").summary["p"]
+    except (ConvergenceError, ConvergenceWarning):
+        return {}
+    columns = {
+        "hazard_ratio": "exp(coef)",
+        "low": "exp(coef) lower 95%",
+        "high": "exp(coef) upper 95%",
+        "p": "p",
+    }
+    found = fit.summary
+    return {
+        name: {key: float(found.loc[name, column]) for key, column in columns.items()}
+        | {"ph_p": float(proportional[name])}
+        for name in covariates
+    }

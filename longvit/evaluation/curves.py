@@ -1,0 +1,82 @@
+"""Risks -> survival curves, which a Brier score needs and predictions.csv does not hold."""
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.nonparametric import kaplan_meier_estimator
+from sksurv.util import Surv
+
+from longvit.evaluation.ipcw import Floats
+
+RIDGE = 1e-3
+"""Penalty of the one coefficient; it keeps a fit finite where risks order all events perfectly."""
+
+
+def standardised(risk: Floats, stratum: npt.NDArray) -> Floats:
+    """(n,) risks in standard deviations from the mean of their stratum; 0 where all are equal."""
+    scaled = np.zeros(len(risk))
+    for one in np.unique(stratum):
+        rows = stratum == one
+        spread = risk[rows].std()
+        if spread > 0:
+            scaled[rows] = (risk[rows] - risk[rows].mean()) / spread
+    return scaled
+
+
+def cross_fold_curves(
+    time: Floats,
+    event: npt.NDArray[np.bool_],
+    risk: Floats,
+    fold: npt.NDArray,
+    patient: npt.NDArray,
+    times: Floats,
+) -> tuple[Floats, Floats] | None:
+    """Survival curves of every patient, learned from the held-out patients of the other folds.
+
+    For each fold, a Cox regression on the standardised risk (slope and Breslow's baseline hazard) is fitted to the
+    held-out patients of all other folds and read at this fold's risks; Kaplan-Meier of the same others is the reference
+    that knows no risk. No patient's outcome enters its own curve. Risks are standardised within their fold, since those
+    of two models have no common scale.
+
+    The other folds are taken, and not the validation rows of the same model, because every predictions.csv has them,
+    because they are several times as many events, and because a model may have been selected on its validation rows.
+    The price: a curve stands for the procedure, not for one model, and is as good as folds are alike.
+
+    Args:
+        time: (n,) months.
+        event: (n,) bool.
+        risk: (n,) higher means an earlier event.
+        fold: (n,) who was predicted by one model.
+        patient: (n,) names; a patient whom several folds hold out is left out of their mutual fits.
+        times: (T,) months.
+
+    Returns:
+        (n, T) shares without event by the model and by Kaplan-Meier; None where a fold's others have no event, or
+        none that somebody outlives, so that the regression has no maximum.
+    """
+    scaled = standardised(risk, fold)
+    model, reference = np.empty((2, len(time), len(times)))
+    for one in np.unique(fold):
+        rows = fold == one
+        others = ~rows & ~np.isin(patient, patient[rows])
+        if not event[others].any():
+            return None
+        observed = Surv.from_arrays(event[others], time[others])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ConvergenceWarning)
+                cox = CoxPHSurvivalAnalysis(alpha=RIDGE).fit(scaled[others, None], observed)
+        except ConvergenceWarning:
+            return None
+        hazard = _step(cox.cum_baseline_hazard_.x, cox.cum_baseline_hazard_.y, times, before=0.0)
+        model[rows] = np.exp(-hazard * np.exp(scaled[rows, None] * cox.coef_))
+        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others]), times, before=1.0)
+    return model, reference
+
+
+def _step(x: Floats, y: Floats, times: Floats, *, before: float) -> Floats:
+    """(T,) value of a step function that is `before` until its first step."""
+    return np.concatenate([[before], y])[np.searchsorted(x, times, side="right")]

@@ -1,0 +1,73 @@
+"""What all figures share: colours, style, and rendering. Figure objects without pyplot; text stays text in the SVG."""
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, HAIR = "#1d2733", "#7a8694", "#d9dee4"
+HEIGHT = 3.4
+"""Of a figure, inches; figures of one height stand in one row of the page."""
+COLOURS = ("#0b6e99", "#c2541b", "#3d7a3f", "#8a4f9e", "#a67c00", "#5b6573")
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A rendered figure.
+
+    Attributes:
+        name: Stem of its files.
+        caption: What it shows, for the page and for readers who do not see it.
+        width_in: Width, inches; the page shows all figures at one scale.
+        svg: An `<svg>` element that stands inside HTML as it is.
+        png: The same, 200 dots per inch.
+    """
+
+    name: str
+    caption: str
+    width_in: float
+    svg: str
+    png: bytes
+
+
+def render(name: str, figure: Figure, caption: str) -> Drawing:
+    """A figure as SVG and PNG; the same figure gives the same bytes."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    figure.savefig(png, format="png", dpi=200, facecolor="white")
+    text = svg.getvalue().decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # matplotlib repeats these in every figure; a page wants unique ids
+    return Drawing(name, caption, float(figure.get_figwidth()), text, png.getvalue())
+
+
+def rows_of(axes: Axes, labels: list[str]) -> None:
+    """Label the rows of a forest plot from above, without an axis line."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(ylim=(len(labels) - 0.4, -0.6))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,153 @@
+"""Survival numbers that weigh patients by the inverse probability of censoring, for all bootstrap resamples at once.
+
+scikit-survival computes the same numbers, but neither for strata nor for weighted patients; one stratum of weights one
+is its result to the last digits (tests).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from longvit.evaluation.intervals import agreement, comparable_pairs, ratio
+
+Floats = npt.NDArray[np.float64]
+
+N_TIMES = 20
+FIRST_EVENTS, LAST_FOLLOWED = 0.1, 0.9
+
+
+@dataclass(frozen=True)
+class SurvivalRows:
+    """Patients, their risks, and the survival curves that are made of these.
+
+    Attributes:
+        time: (n,) months to event or censoring.
+        event: (n,) bool, observed.
+        risk: (n,) higher means an earlier event.
+        stratum: (n,) risks are compared within one.
+        times: (T,) months at which AUC and Brier score are taken; empty where follow-up does not allow it.
+        model: (n, T) predicted share without event; None where there is no curve.
+        reference: (n, T) the same from Kaplan-Meier, for everybody alike.
+    """
+
+    time: Floats
+    event: npt.NDArray[np.bool_]
+    risk: Floats
+    stratum: npt.NDArray
+    times: Floats
+    model: Floats | None = None
+    reference: Floats | None = None
+
+    def take(self, index: npt.NDArray) -> "SurvivalRows":
+        """Some of the patients; the times stay."""
+        arrays = {name: getattr(self, name)[index] for name in ("time", "event", "risk", "stratum")}
+        curves = {
+            name: getattr(self, name)[index] for name in ("model", "reference") if getattr(self, name) is not None
+        }
+        return replace(self, **arrays, **curves)
+
+
+@dataclass(frozen=True)
+class Censoring:
+    """Share not yet censored, by Kaplan-Meier of the censoring times, per resample.
+
+    Attributes:
+        at_patients: (resamples, n) at each patient's own time.
+        at_times: (resamples, T).
+    """
+
+    at_patients: Floats
+    at_times: Floats
+
+    def take(self, index: npt.NDArray) -> "Censoring":
+        """That of some of the patients, as estimated from all."""
+        return replace(self, at_patients=self.at_patients[:, index])
+
+
+def evaluation_times(time: Floats, event: npt.NDArray[np.bool_]) -> Floats:
+    """(T,) evenly spaced months, from the first tenth of the events until nine in ten patients left observation.
+
+    The last one, tau, is where Uno's c-index stops, too: later the weights rest on a handful of patients. Someone is
+    always observed beyond it. Empty where there are no such times.
+    """
+    earlier = time[time < time.max()]
+    if not event.any() or not earlier.size:
+        return np.empty(0)
+    first = np.quantile(time[event], FIRST_EVENTS)
+    tau = min(np.quantile(time, LAST_FOLLOWED), earlier.max())
+    return np.linspace(first, tau, N_TIMES) if first < tau else np.empty(0)
+
+
+def censoring(rows: SurvivalRows, weights: Floats) -> Censoring:
+    """Kaplan-Meier of the censoring times of every resample; who dies at a time leaves before who is censored then."""
+    distinct, place = np.unique(rows.time, return_inverse=True)
+    at = lambda chosen: weights @ ((place[:, None] == np.arange(len(distinct))) & chosen[:, None])
+    died, censored = at(rows.event), at(~rows.event)
+    left = (died + censored)[:, ::-1].cumsum(axis=1)[:, ::-1] - died
+    share = np.cumprod(1 - np.nan_to_num(ratio(censored, left)), axis=1)
+    before = np.concatenate([np.ones((len(weights), 1)), share], axis=1)
+    return Censoring(share[:, place], before[:, np.searchsorted(distinct, rows.times, side="right")])
+
+
+def uno_c_index(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
+    """(resamples,) Uno's c-index (Statistics in Medicine 2011) up to tau, pairs within strata; NaN without pairs.
+
+    Harrell's depends on how long patients were observed; here each pair counts by the inverse squared probability of
+    not having been censored before its event.
+    """
+    if not rows.times.size:
+        return np.full(len(weights), np.nan)
+    counted = rows.event & (rows.time < rows.times[-1])
+    weight = _known_ratio(weights * counted, known.at_patients**2)
+    agreeing = comparable = np.zeros(len(weights))
+    for one in np.unique(rows.stratum):
+        chosen = rows.stratum == one
+        pairs, agrees = comparable_pairs(rows.time[chosen], rows.event[chosen], rows.risk[chosen])
+        comparable = comparable + ((weight[:, chosen] @ pairs) * weights[:, chosen]).sum(axis=1)
+        agreeing = agreeing + ((weight[:, chosen] @ agrees) * weights[:, chosen]).sum(axis=1)
+    return ratio(agreeing, comparable)
+
+
+def dynamic_auc(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
+    """(resamples, T) cumulative/dynamic AUC: who had the event by then against who was followed for longer.
+
+    Pairs are made within strata. NaN at times without such a pair.
+    """
+    weight = _known_ratio(weights * rows.event, known.at_patients)
+    agreeing, pairs = np.zeros((2, len(weights), len(rows.times)))
+    for one in np.unique(rows.stratum):
+        for t, month in enumerate(rows.times):
+            case = np.flatnonzero((rows.stratum == one) & rows.event & (rows.time <= month))
+            control = np.flatnonzero((rows.stratum == one) & (rows.time > month))
+            agrees = agreement(rows.risk[case], rows.risk[control])
+            agreeing[:, t] += ((weight[:, case] @ agrees) * weights[:, control]).sum(axis=1)
+            pairs[:, t] += weight[:, case].sum(axis=1) * weights[:, control].sum(axis=1)
+    return ratio(agreeing, pairs)
+
+
+def brier(rows: SurvivalRows, curves: Floats, weights: Floats, known: Censoring) -> Floats:
+    """(resamples, T) Brier score of (n, T) survival curves (Graf et al., Statistics in Medicine 1999)."""
+    died = rows.event[:, None] & (rows.time[:, None] <= rows.times)
+    alive = rows.time[:, None] > rows.times
+    of_died = _known_ratio(weights, known.at_patients) @ (died * curves**2)
+    of_alive = ratio(weights @ (alive * (1 - curves) ** 2), known.at_times)
+    return ratio(of_died + of_alive, np.broadcast_to(weights.sum(axis=1, keepdims=True), of_died.shape))
+
+
+def over_time(values: Floats, times: Floats) -> Floats:
+    """(resamples,) mean of (resamples, T) values over time, by the trapezoid rule; NaN where one of them is."""
+    if not times.size:
+        return np.full(len(values), np.nan)
+    return np.trapezoid(values, times, axis=1) / (times[-1] - times[0])
+
+
+def mean_auc(values: Floats) -> Floats:
+    """(resamples,) mean of (resamples, T) AUCs over the times that have one; NaN where none has."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
+
+
+def _known_ratio(part: Floats, whole: Floats) -> Floats:
+    """`part / whole`, 0 where nothing of the whole is left: who is drawn at a time is known to be observed then."""
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)

@@ -1,0 +1,121 @@
+"""What differs between subtyping and survival: names of numbers, and how rows of patients are scored."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from lifelines import KaplanMeierFitter
+from sklearn.metrics import confusion_matrix
+
+from longvit.evaluation import intervals
+from longvit.evaluation.cox import cox_regression
+from longvit.evaluation.ipcw import Censoring, SurvivalRows, brier, censoring, dynamic_auc
+from longvit.evaluation.metrics import CLASSIFICATION_METRICS, classification_metrics, label_codes, reliability
+from longvit.evaluation.predictions import Predictions
+from longvit.evaluation.survival import SURVIVAL_METRICS, high_risk, resampled_survival, score_survival, survival_rows
+
+Resampled = dict[str, np.ndarray]
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Scores the rows of one set of models; `index` are row numbers, `weights` (resamples, n) are of all rows."""
+
+    metrics: tuple[str, ...]
+
+    def score(self, index: np.ndarray) -> dict[str, Any]:
+        """Numbers of some rows; raises CohortError where there is no headline."""
+
+    def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
+        """(resamples,) per number."""
+
+    def details(self, weights: np.ndarray) -> dict[str, Any]:
+        """What figures need beside the numbers, of all rows."""
+
+
+class SubtypingJudge:
+    """Scores probabilities of classes."""
+
+    metrics = CLASSIFICATION_METRICS
+
+    def __init__(self, rows: pd.DataFrame, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.truth = label_codes(rows["label"], classes)
+        self.probability = rows[[f"p_{name}" for name in classes]].to_numpy()
+
+    def score(self, index: np.ndarray) -> dict[str, Any]:
+        """`classification_metrics` of some rows."""
+        return classification_metrics(self.truth[index], self.probability[index])
+
+    def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
+        """(resamples,) per number."""
+        return intervals.resampled_classification(self.truth[index], self.probability[index], weights[:, index])
+
+    def details(self, weights: np.ndarray) -> dict[str, Any]:
+        """The confusion matrix (true by predicted, patients) and the bins of the reliability figure."""
+        predicted = self.probability.argmax(axis=1)
+        confusion = confusion_matrix(self.truth, predicted, labels=np.arange(len(self.classes)))
+        return {"confusion": confusion.tolist(), "reliability": reliability(self.truth, self.probability)}
+
+
+class SurvivalJudge:
+    """Scores risks."""
+
+    metrics = SURVIVAL_METRICS
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.table = rows
+        self.rows = survival_rows(*(rows[name] for name in ("time", "event", "risk", "fold", "patient_id")))
+        self.known = censoring(self.rows, np.ones((1, len(rows))))
+
+    def score(self, index: np.ndarray) -> dict[str, Any]:
+        """`survival_metrics` of some rows; censoring, times and curves are those of all."""
+        return score_survival(self.rows.take(index), self.known.take(index))
+
+    def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
+        """(resamples,) per number but the log-rank test's p, which has no interval."""
+        rows, known = self.rows.take(index), censoring(self.rows, weights).take(index)
+        survival = {"time": rows.time, "event": rows.event, "risk": rows.risk}
+        c_index = intervals.resampled_c_index(survival, rows.stratum, weights[:, index])
+        return {"c_index": c_index, **resampled_survival(rows, weights[:, index], known)}
+
+    def details(self, weights: np.ndarray) -> dict[str, Any]:
+        """AUC and Brier score at every time, with intervals; risk groups; Cox regression of the risk alone."""
+        rows = self.rows
+        series = {"td_auc": lambda *args: dynamic_auc(rows, *args)}
+        if rows.model is not None and rows.reference is not None:
+            series["brier"] = lambda *args: brier(rows, rows.model, *args)
+            series["brier_km"] = lambda *args: brier(rows, rows.reference, *args)
+        known = censoring(rows, weights)
+        values = {name: self._series(compute, weights, known) for name, compute in series.items()}
+        over_time = {"months": rows.times.tolist(), **values}
+        return {"over_time": over_time, "risk_groups": risk_groups(rows), "cox": cox_regression(self.table, None)}
+
+    def _series(self, compute: Callable, weights: np.ndarray, known: Censoring) -> list[dict[str, float | None]]:
+        points = compute(np.ones((1, weights.shape[1])), self.known)[0]
+        found = [intervals.percentile_interval(column) or (None, None) for column in compute(weights, known).T]
+        return [
+            {"value": float(value) if np.isfinite(value) else None, "low": low, "high": high}
+            for value, (low, high) in zip(points, found, strict=True)
+        ]
+
+
+def risk_groups(rows: SurvivalRows) -> list[dict[str, Any]]:
+    """Patients below and above the median risk of their stratum: `n`, `n_events`, `median_months` by Kaplan-Meier."""
+    high = high_risk(rows.risk, rows.stratum)
+    groups = []
+    for name, chosen in (("low risk", ~high), ("high risk", high)):
+        counts = {"name": name, "n": int(chosen.sum()), "n_events": int(rows.event[chosen].sum())}
+        median = (
+            KaplanMeierFitter().fit(rows.time[chosen], rows.event[chosen]).median_survival_time_
+            if any(chosen)
+            else np.inf
+        )
+        groups.append(counts | {"median_months": float(median) if np.isfinite(median) else None})
+    return groups
+
+
+def judge(rows: pd.DataFrame, predictions: Predictions) -> Judge:
+    """The judge of these rows of `predictions`."""
+    return SurvivalJudge(rows) if predictions.task == "survival" else SubtypingJudge(rows, predictions.classes)

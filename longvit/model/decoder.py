@@ -1,0 +1,39 @@
+"""The language-model half of LongNet (arXiv:2307.02486): a decoder with causal dilated attention."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from longvit.config import EncoderConfig
+from longvit.model.encoder import Encoder
+from longvit.model.position import sincos_position
+
+
+class LongNetDecoder(nn.Module):
+    """Symbols -> logits of the symbol after each, from those up to it alone.
+
+    The blocks are the encoder's. The paper's decoder turns queries and keys by XPOS; here, sines and cosines of a
+    symbol's place are added to its embedding, which is also what logits are read off.
+    """
+
+    def __init__(self, config: EncoderConfig, vocabulary: int) -> None:
+        """Of `config`, everything that is about blocks counts; `input` and `position` do not.
+
+        Args:
+            config: Width, depth, heads, segments and so on.
+            vocabulary: Number of symbols V.
+        """
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, config.width)
+        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        self.blocks = Encoder(config, causal=True)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, symbols_BL: Int64[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """Logits of what comes after each symbol."""
+        place_L = torch.arange(symbols_BL.shape[1], device=symbols_BL.device)
+        rc_1L2 = torch.stack([place_L, torch.zeros_like(place_L)], dim=-1).unsqueeze(0)
+        x_BLD = self.embedding(symbols_BL)
+        x_BLD = x_BLD + sincos_position(rc_1L2, x_BLD.shape[-1]).to(x_BLD.dtype)
+        return linear(self.norm(self.blocks(x_BLD)), self.embedding.weight)

@@ -1,0 +1,103 @@
+"""Masked modelling: say what hidden tokens hold, from where they lie and from the tokens in sight (MAE, SimMIM)."""
+
+import torch
+from jaxtyping import Bool, Float
+from lightly.models.utils import mask_bool, normalize_mean_var
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longvit.config import EncoderConfig, MaskedConfig, PixelInput, PretrainConfig
+from longvit.model import LongViT
+from longvit.model.inputs import NOISE_LEVELS
+from longvit.pretraining.module import PretrainModule, Step
+from longvit.pretraining.statistics import feature_statistics
+from longvit.tokens.batch import TokenBatch
+
+
+class Restorer(nn.Module):
+    """Encoder that sees a learned vector in place of each hidden token's content, and a head that restores it."""
+
+    def __init__(self, encoder: EncoderConfig, objective: MaskedConfig) -> None:
+        super().__init__()
+        source = encoder.input
+        content = 3 * source.patch_px**2 if isinstance(source, PixelInput) else source.dim
+        self.encoder = LongViT(encoder)
+        self.unknown_D = nn.Parameter(torch.empty(encoder.width))
+        nn.init.normal_(self.unknown_D, std=0.02)
+        self.head = nn.Sequential(
+            nn.LayerNorm(encoder.width),
+            nn.Linear(encoder.width, objective.decoder_width),
+            nn.GELU(),
+            nn.Linear(objective.decoder_width, content),
+        )
+
+    def forward(
+        self, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "N P"]]:
+        """Vectors of the slides as far as they are in sight, and what the N hidden tokens are thought to hold."""
+        content_BLD = mask_bool(self.encoder.input(batch), hidden_BL, self.unknown_D)
+        position_BLD = self.encoder.position(batch, None).to(content_BLD.dtype)
+        tokens_BLD, slide_BD = self.encoder.encode(content_BLD + position_BLD, batch.mask_BL)
+        return slide_BD, self.head(tokens_BLD[hidden_BL])
+
+
+class MaskedModule(PretrainModule):
+    """Trains an encoder and a head that restores hidden tokens; the encoder is what is kept."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.objective, MaskedConfig)
+        self.hidden_share = config.objective.hidden_share
+        self.restorer = Restorer(config.encoder, config.objective)
+
+    @property
+    def kept(self) -> LongViT:
+        """The encoder, without the head."""
+        return self.restorer.encoder
+
+    def step(self, views: list[TokenBatch]) -> Step:
+        """Loss and numbers of one batch of views, each a sample of its own."""
+        batch = TokenBatch.collate(views)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        hidden_BL = draw_hidden(batch.mask_BL, self.hidden_share, generator)
+        return masked_step(self.restorer, batch, hidden_BL)
+
+
+def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Generator) -> Bool[Tensor, "B L"]:
+    """Which tokens are hidden: the same share of each slide's, rounded, at least one, and never padding.
+
+    Args:
+        mask_BL: True for real tokens.
+        share: Share that is hidden.
+        generator: On the CPU whatever the device, so that every machine hides the same.
+    """
+    noise_BL = torch.rand(mask_BL.shape, generator=generator).to(mask_BL.device).masked_fill(~mask_BL, torch.inf)
+    number_B = (mask_BL.sum(dim=1) * share).round().clamp_min(1)
+    return noise_BL.argsort(dim=1).argsort(dim=1) < number_B.unsqueeze(1)
+
+
+def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Step:
+    """Mean squared error of what is restored: 1 says nothing of a token but its mean, 0 all.
+
+    Args:
+        restorer: The network.
+        batch: Slides or crops.
+        hidden_BL: Its hidden tokens.
+
+    Returns:
+        The loss, with the statistics of the features of the slides as far as they are in sight.
+    """
+    features_BD, restored_NP = restorer(batch, hidden_BL)
+    loss = F.mse_loss(restored_NP, hidden_content(batch, hidden_BL))
+    return Step(loss, feature_statistics(features_BD.detach()))
+
+
+def hidden_content(batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "N P"]:
+    """What is to be restored: each hidden token less its own mean, over its own deviation, as in MAE.
+
+    Pixels are grey levels, and a scanner's noise is not blown up where there is nothing else; embeddings are as wide as
+    their encoder made them.
+    """
+    content_NP = batch.x[hidden_BL]
+    noise = 1e-3 if content_NP.is_floating_point() else NOISE_LEVELS
+    return normalize_mean_var(content_NP.float(), eps=noise**2)

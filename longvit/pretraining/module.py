@@ -1,0 +1,110 @@
+"""What the objectives share as Lightning modules: a step that is logged, an encoder that is kept, one that follows."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.utils.scheduler import cosine_schedule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longvit.config import EncoderConfig, PretrainConfig
+from longvit.model import LongViT
+from longvit.tokens.batch import TokenBatch
+from longvit.training import TrainingModule
+
+Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
+"""What a `Branch` is to a step: crops -> their representations and their projections."""
+
+
+class Step(NamedTuple):
+    """What a step of an objective gives."""
+
+    loss: Float[Tensor, ""]
+    """To be made smaller."""
+    logged: dict[str, Tensor]
+    """Numbers for the log, without gradient; their mean over an epoch is written."""
+
+
+class PretrainModule(TrainingModule):
+    """Base of the objectives: batches of views in, the encoder that is worth keeping out."""
+
+    momentum_now: float | None = None
+    """Momentum of the network that follows the trained one; none where no network follows."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__(config.optimiser, config.seed)
+
+    @property
+    def kept(self) -> LongViT:
+        """The encoder that the run leaves behind."""
+        raise NotImplementedError
+
+    def step(self, views: list[TokenBatch]) -> Step:
+        """Loss and numbers of one batch of views."""
+        raise NotImplementedError
+
+    def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
+        """Loss of one batch of views; its numbers are logged."""
+        loss, logged = self.step(views)
+        size = len(views[0].mask_BL)
+        self.log_dict({"loss": loss, **logged}, on_step=False, on_epoch=True, batch_size=size)
+        self.log("loss_step", loss, prog_bar=True, on_epoch=False, batch_size=size)
+        return loss
+
+    @torch.no_grad()
+    def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
+        """A vector per slide by the encoder that is kept, as a user of its checkpoint gets it."""
+        encoder, training = self.kept, self.kept.training
+        encoder.eval()
+        slides_BD = encoder.represent(batch)
+        encoder.train(training)
+        return slides_BD
+
+
+class Branch(nn.Module):
+    """Encoder and projection head: crops -> (B, D) representations, and their projections.
+
+    A representation is normalised without weights of its own, so that nothing but the encoder has to be kept.
+    """
+
+    def __init__(self, encoder: EncoderConfig, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = LongViT(encoder)
+        self.head = head
+
+    def forward(self, batch: TokenBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
+        """Representations and projections of a batch of crops."""
+        features_BD = self.encoder.represent(batch)
+        features_BD = F.layer_norm(features_BD, features_BD.shape[-1:])
+        return features_BD, self.head(features_BD)
+
+
+class MomentumModule(PretrainModule):
+    """A student that is trained, and a teacher that is the moving average of the students so far."""
+
+    def __init__(self, config: PretrainConfig, head: Callable[[], nn.Module], momentum: float) -> None:
+        super().__init__(config)
+        self.first_momentum = momentum
+        self.student = Branch(config.encoder, head())
+        steady = config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})
+        self.teacher = Branch(steady, head())
+        self.teacher.load_state_dict(self.student.state_dict())
+        deactivate_requires_grad(self.teacher)
+
+    @property
+    def momentum_now(self) -> float:  # type: ignore[override]
+        """Share of the teacher that its next move leaves; it grows to 1 along a cosine."""
+        moves = int(self.trainer.estimated_stepping_batches)
+        return cosine_schedule(min(self.global_step + 1, moves), moves + 1, self.first_momentum, 1.0)
+
+    def optimizer_step(self, *args: object, **kwargs: object) -> None:
+        """Train the student, then move the teacher towards it.
+
+        Here and not at the end of the batch, where callbacks come first: a checkpoint that one of them writes holds
+        student and teacher of the same step.
+        """
+        super().optimizer_step(*args, **kwargs)
+        update_momentum(self.student, self.teacher, self.momentum_now)

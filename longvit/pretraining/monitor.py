@@ -1,0 +1,100 @@
+"""Is the run healthy? The gradient and the teacher's momentum as numbers, and what the metrics say in words."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from longvit.pretraining.module import PretrainModule
+from longvit.records import Meter, Row
+
+MIN_STD = 0.05
+"""Spread of unit features, as a share of that of random directions, below which they are all the same."""
+MIN_RANK = 1.5
+"""Effective rank below which features lie on a line."""
+MAX_ENTROPY = 0.99
+"""Entropy of what a teacher says, as a share of the largest possible, above which it says the same of everything."""
+MIN_GAIN = 0.01
+"""AUROC by which a run must beat the untrained encoder for its pretraining to have helped."""
+
+
+class Monitor(Meter):
+    """Measures of an epoch's steps: `gradient_norm` (mean, before it is clipped) and `momentum` of the last step."""
+
+    def __init__(self) -> None:
+        self.measured = {}
+        self._norms: list[Tensor] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is measured yet."""
+        self._norms.clear()
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Take the norm of the gradient, as yet unclipped."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._norms.append(torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: PretrainModule) -> None:
+        """Sum up the epoch."""
+        self.measured = {"gradient_norm": torch.stack(self._norms).mean().item()}
+        if pl_module.momentum_now is not None:
+            self.measured["momentum"] = float(pl_module.momentum_now)
+        self._norms.clear()
+
+
+def tell(rows: Sequence[Row], epochs: int) -> list[str]:
+    """What the metrics of a run of so many epochs say in words."""
+    return health(rows) + verdict(rows, epochs)
+
+
+def health(rows: Sequence[Row]) -> list[str]:
+    """What a person should know of a run, from its metrics so far: nothing, while all is well.
+
+    Each kind of trouble is told once, with the first epoch it was seen in.
+
+    Args:
+        rows: Rows of `metrics.csv`, in order.
+    """
+    found = []
+    for column, wrong, sentence in _TROUBLES:
+        seen = next((row for row in rows if column in row and wrong(row[column])), None)
+        if seen:
+            found.append(f"epoch {seen['epoch']}: " + sentence.format(seen[column]))
+    return found
+
+
+def verdict(rows: Sequence[Row], epochs: int) -> list[str]:
+    """Whether pretraining helped, by the linear probe, once the last epoch is over; nothing where none was probed."""
+    probed = [row for row in rows if "probe_linear" in row]
+    if len(probed) < 2 or probed[-1]["epoch"] != epochs - 1:
+        return []
+    first, last = probed[0]["probe_linear"], probed[-1]["probe_linear"]
+    helped = "helped" if last >= first + MIN_GAIN else "has not helped"
+    return [f"pretraining {helped}: linear probe {first:.3f} untrained, {last:.3f} at the end (AUROC, 0.5 is chance)"]
+
+
+_COLLAPSED = "the run has collapsed: "
+_CURE = "; lower the learning rate or the stain jitter, or take a larger batch, and start anew"
+_TROUBLES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("loss", lambda value: not math.isfinite(value), "the run has diverged: its loss is {}; lower the learning rate"),
+    (
+        "feature_std",
+        lambda value: value < MIN_STD,
+        _COLLAPSED + "all regions get nearly the same representation (feature_std {:.3f})" + _CURE,
+    ),
+    (
+        "effective_rank",
+        lambda value: value < MIN_RANK,
+        _COLLAPSED + "representations differ in a single direction (effective_rank {:.2f})" + _CURE,
+    ),
+    (
+        "teacher_entropy",
+        lambda value: value > MAX_ENTROPY,
+        _COLLAPSED + "the teacher says the same of every crop (teacher_entropy {:.4f}); lower teacher_temperature",
+    ),
+)
+"""Column, what is wrong with it, and what to say."""

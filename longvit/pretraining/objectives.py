@@ -1,0 +1,14 @@
+"""The objectives by their kind in the settings."""
+
+from longvit.config import PretrainConfig
+from longvit.pretraining.dino import DinoModule
+from longvit.pretraining.masked import MaskedModule
+from longvit.pretraining.moco import MocoModule
+from longvit.pretraining.module import PretrainModule
+
+_MODULES: dict[str, type[PretrainModule]] = {"dino": DinoModule, "moco": MocoModule, "masked": MaskedModule}
+
+
+def build_objective(config: PretrainConfig) -> PretrainModule:
+    """What trains an encoder of the configured shape with the configured objective."""
+    return _MODULES[config.objective.kind](config)

@@ -1,0 +1,126 @@
+"""What representations are worth while they are learned: k-NN and a linear probe on slides that have labels."""
+
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.utils.data import DataLoader, Dataset
+
+from longvit.config import EmbeddingInput, PixelInput, PretrainConfig
+from longvit.pretraining.labels import Labelled
+from longvit.pretraining.module import PretrainModule
+from longvit.pretraining.statistics import feature_statistics
+from longvit.records import Meter
+from longvit.tokens.batch import TokenBatch
+from longvit.tokens.order import raster_order
+from longvit.tokens.read import patch_rc, read_patches, require_fit
+from preprocessing.store import PatchStore, open_store
+
+
+class Probe(Meter):
+    """Probes the encoder that is kept: before the first step, every so many epochs, and after the last.
+
+    Writes `probe_knn` and `probe_linear` (AUROC on held-out patients, 0.5 is chance), and `probe_feature_std` and
+    `probe_effective_rank` of the slides' vectors.
+
+    Args:
+        config: The probe's settings, what a token is, the seed that deals the folds, the loader's workers.
+        labelled: The slides.
+    """
+
+    def __init__(self, config: PretrainConfig, labelled: Labelled) -> None:
+        self.config, self.labelled, self.measured = config, labelled, {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe the untrained encoder: what a run must beat."""
+        self.measured = self.measure(pl_module) if trainer.global_step == 0 else {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Probe if it is time."""
+        done = trainer.current_epoch + 1
+        due = done % self.config.probe.every == 0 or done == trainer.max_epochs
+        self.measured = self.measure(pl_module) if due else {}
+
+    def measure(self, module: PretrainModule) -> dict[str, float]:
+        """Encode the labelled slides and see what can be told from the vectors."""
+        dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
+        slides = DataLoader(dataset, batch_size=None, num_workers=self.config.loader_workers)
+        vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])
+        statistics = {f"probe_{name}": value.item() for name, value in feature_statistics(vectors_BD).items()}
+        return self._judge(vectors_BD.double().numpy()) | statistics
+
+    def _judge(self, vectors_BD: Float[np.ndarray, "B D"]) -> dict[str, float]:
+        probe = self.config.probe
+        neighbours = KNeighborsClassifier(min(probe.neighbours, len(vectors_BD) // 2), metric="cosine")
+        judges = {"probe_knn": neighbours, "probe_linear": LogisticRegression(max_iter=5000)}
+        return {
+            name: held_out_auroc(vectors_BD, self.labelled, judge, probe.folds, self.config.seed)
+            for name, judge in judges.items()
+        }
+
+
+def held_out_auroc(
+    vectors_BD: Float[np.ndarray, "B D"], labelled: Labelled, judge: ClassifierMixin, folds: int, seed: int
+) -> float:
+    """AUROC of a classifier on standardised vectors, every patient predicted by a fit without that patient.
+
+    A patient's probabilities are the mean over the slides. With more than two classes: one against the rest, mean over
+    the classes.
+    """
+    labels, patients = np.array(labelled.labels), np.array(labelled.patients)
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), judge)
+    said = cross_val_predict(model, vectors_BD, labels, groups=patients, cv=split, method="predict_proba")
+    _, first, of_slide = np.unique(patients, return_index=True, return_inverse=True)
+    mean = np.stack([np.bincount(of_slide, column) for column in said.T], axis=1) / np.bincount(of_slide)[:, None]
+    if mean.shape[1] == 2:
+        return float(roc_auc_score(labels[first], mean[:, 1]))
+    return float(roc_auc_score(labels[first], mean, multi_class="ovr"))
+
+
+class ProbeSlides(Dataset[TokenBatch]):
+    """Labelled slide i -> at most so many of its tokens, as a batch of one."""
+
+    def __init__(self, labelled: Labelled, source: PixelInput | EmbeddingInput, tokens: int) -> None:
+        self.stores, self.source, self.tokens = labelled.stores, source, tokens
+
+    def __len__(self) -> int:
+        return len(self.stores)
+
+    def __getitem__(self, index: int) -> TokenBatch:
+        return spread_tokens(open_store(self.stores[index]), self.source, self.tokens)
+
+
+def spread_tokens(store: PatchStore, source: PixelInput | EmbeddingInput, most: int) -> TokenBatch:
+    """The tokens of whole tiles spread evenly over a slide, in raster order, at most `most` of them, but of one tile.
+
+    Raises:
+        StoreError: The store cannot give such tokens.
+    """
+    require_fit(store, source)
+    per_tile = (store.tile_st // source.patch_px) ** 2 if isinstance(source, PixelInput) else 1
+    tiles = evenly(len(store), max(1, most // per_tile))
+    if isinstance(source, PixelInput):
+        x = read_patches(store, source.patch_px, tiles)
+        rc = patch_rc(store, source.patch_px).reshape(len(store), per_tile, 2)[tiles].reshape(-1, 2)
+    else:
+        x, rc = store.embeddings(source.encoder)[tiles], store.rc[tiles]
+    order = raster_order(rc)
+    return TokenBatch(
+        x=torch.from_numpy(x[order])[None],
+        rc_BL2=torch.from_numpy(rc[order].astype(np.int64))[None],
+        mask_BL=torch.ones(1, len(order), dtype=torch.bool),
+    )
+
+
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers 0 to n - 1, evenly spread."""
+    return np.arange(n) if n <= most else np.arange(most) * n // most

@@ -1,0 +1,33 @@
+"""Numbers that tell a healthy representation from a collapsed one."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def feature_statistics(features_BD: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, ""]]:
+    """What every objective logs of a batch's features: `feature_std` and `effective_rank`."""
+    return {"feature_std": spread(features_BD), "effective_rank": effective_rank(features_BD)}
+
+
+def spread(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Deviation of unit features over the batch, times the square root of D: about 1 is healthy, 0 is collapse.
+
+    It sees all features becoming one; `effective_rank` sees them becoming a line or a plane.
+    """
+    unit_BD = F.normalize(features_BD.float(), dim=-1)
+    return unit_BD.std(dim=0, correction=0).mean() * unit_BD.shape[-1] ** 0.5
+
+
+def effective_rank(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Number of directions the features spread in: exp of the entropy of their singular values (Roy & Vetterli 2007).
+
+    Of unit features less their mean, so that what all share is not counted as a direction. From 1, where they lie on a
+    line or are all the same, to the smaller of B - 1 and D.
+    """
+    unit_BD = F.normalize(features_BD.float(), dim=-1)
+    singular = torch.linalg.svdvals(unit_BD - unit_BD.mean(dim=0))
+    share = singular / singular.sum().clamp_min(1e-12)
+    return torch.special.entr(share).sum().exp()

@@ -1,0 +1,58 @@
+"""Whose turn it is: draws shared evenly among patients, whatever the number and the size of their slides."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Sampler
+
+_TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
+
+
+class SlideTurns:
+    """Draw number -> slide. Patients take turns, and at a patient's turn that patient's slides do.
+
+    In any run of draws as long as there are patients, each has one; in any run of k such rounds, each of a patient's
+    s slides has k / s, rounded up or down.
+
+    Args:
+        stores: One store per slide, named `<slide_id>.zarr`.
+        patient_of: Patient of each slide id; slides that it does not name are patients of their own.
+    """
+
+    def __init__(self, stores: Sequence[Path], patient_of: Mapping[str, str]) -> None:
+        slides: dict[tuple[str, str], list[Path]] = {}
+        for path in stores:
+            slide = path.name.removesuffix(".zarr")
+            key = ("patient", patient_of[slide]) if slide in patient_of else ("slide", slide)
+            slides.setdefault(key, []).append(path)
+        self.patients = list(slides.values())
+
+    def __getitem__(self, draw: int) -> Path:
+        round_, patient = divmod(draw, len(self.patients))
+        slides = self.patients[patient]
+        return slides[round_ % len(slides)]
+
+
+def barcodes(slide_ids: Sequence[str]) -> dict[str, str]:
+    """Patient of each slide id that is a TCGA barcode: its first twelve characters."""
+    return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
+
+
+class DrawSampler(Sampler[int]):
+    """Numbers of draws in a random order, new in every epoch, the same for the same seed and epoch."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch, a resumed one included."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        yield from (order + self.epoch * self.length).tolist()

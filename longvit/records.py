@@ -1,0 +1,182 @@
+"""What a training run leaves on disk while it goes on: metrics, notes, where its time went, checkpoints.
+
+What the seed decides is in `metrics.csv` and `notes.txt`: a resumed run writes the bytes of an undisturbed one. What
+the machine decides is in `timing.csv`.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import rich
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.profilers import Profiler
+
+Row = Mapping[str, int | float]
+Reader = Callable[[Sequence[Row]], list[str]]
+"""Rows of metrics so far -> what a person should be told about them, in sentences."""
+
+
+class Meter(pl.Callback):
+    """Measures something that Lightning's log does not hold; stands before `MetricsFile`, which writes it down."""
+
+    measured: dict[str, float]
+    """What was measured for the row that is written next; empty where nothing was."""
+
+
+class MetricsFile(pl.Callback):
+    """`metrics.csv`, a row per epoch; a resumed run goes on after the last epoch that its checkpoint holds.
+
+    Where a meter measures before the first step, a row of epoch -1 says so.
+
+    Args:
+        path: The file.
+        meters: What is written beside what the module logs; TensorBoard gets it too.
+    """
+
+    def __init__(self, path: Path, meters: Sequence[Meter] = ()) -> None:
+        self.path, self.meters, self.rows = path, meters, []
+
+    def state_dict(self) -> dict:
+        """The rows so far, so that they travel with the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up the rows of the checkpoint."""
+        self.rows = state_dict["rows"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what is measured of a model that is not trained yet."""
+        measured = self._measured()
+        if trainer.global_step == 0 and measured:
+            self._add(trainer, {"epoch": -1, "step": 0}, measured)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the file."""
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "learning_rate": rate}
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._add(trainer, row, self._measured())
+
+    def _measured(self) -> dict[str, float]:
+        return {name: value for meter in self.meters for name, value in meter.measured.items()}
+
+    def _add(self, trainer: pl.Trainer, row: Row, measured: dict[str, float]) -> None:
+        self.rows.append({**row, **measured})
+        write_rows(self.path, self.rows)
+        for logger in trainer.loggers:  # what the module logs, Lightning brings there
+            rate = {"learning_rate": row["learning_rate"]} if "learning_rate" in row else {}
+            logger.log_metrics(rate | measured, step=trainer.global_step)
+
+
+class Notes(pl.Callback):
+    """`notes.txt`: what a person should know of the run, in words; each sentence is also said aloud, once.
+
+    Stands after `MetricsFile`. Read from its rows alone, so that a resumed run has the same notes.
+
+    Args:
+        path: The file, written when there is something to say.
+        metrics: Holds the rows.
+        read: Rows so far -> sentences.
+    """
+
+    def __init__(self, path: Path, metrics: MetricsFile, read: Reader) -> None:
+        self.path, self.metrics, self.read = path, metrics, read
+        self._said: set[str] = set()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What the checkpoint's rows say was said before the run was interrupted."""
+        self._said = set(self.read(self.metrics.rows))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the rows, write the file, say what is new."""
+        sentences = self.read(self.metrics.rows)
+        if sentences:
+            temporary = self.path.with_name(f".{self.path.name}.tmp")
+            temporary.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
+            temporary.replace(self.path)
+        for sentence in sentences:
+            if sentence not in self._said:
+                rich.get_console().print(f"[bold yellow]{self.path.parent.name}:[/] {sentence}", highlight=False)
+        self._said.update(sentences)
+
+
+class Waiting(Profiler):
+    """Seconds that training stood still for its next batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds, self._since = 0.0, 0.0
+
+    def start(self, action_name: str) -> None:
+        """Lightning is about to do something."""
+        if action_name.endswith("train_dataloader_next"):
+            self._since = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        """Lightning has done it."""
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds += time.perf_counter() - self._since
+
+
+class TimingFile(pl.Callback):
+    """`timing.csv`, a row per epoch: `seconds`, and `data_wait`, the share of them spent waiting for the next batch.
+
+    A resumed run adds its rows; an epoch that was interrupted and done again has none of its own. The measures of other
+    callbacks at the end of an epoch are not counted: this one stands first.
+    """
+
+    def __init__(self, path: Path, waiting: Waiting) -> None:
+        self.path, self.waiting, self._since = path, waiting, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clocks."""
+        self._since, self.waiting.seconds = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the clocks and add the row."""
+        seconds = time.perf_counter() - self._since
+        row = {"epoch": trainer.current_epoch, "seconds": seconds, "data_wait": self.waiting.seconds / seconds}
+        new = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow({name: f"{value:.4g}" if name != "epoch" else value for name, value in row.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics({"data_wait": row["data_wait"]}, step=trainer.global_step)
+
+
+class SafeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, down to the disk, and then puts it there: the last good one stays loadable.
+
+    Lightning's own way writes to the system's temporary folder and moves the file. Between two file systems that is a
+    copy, and a copy that is cut short leaves half a checkpoint in the place of the last good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Write one file, or leave the old one as it is."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
+    """Write rows as CSV through a temporary name; columns are those of all rows."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

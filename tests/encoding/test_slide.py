@@ -1,0 +1,103 @@
+"""A slide in pieces is the slide at once."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from longvit.config import EmbeddingInput, LearnedPosition, SinCosPosition
+from longvit.encoding.progress import watched, work_per_token
+from longvit.encoding.slide import embed_slide, encode_slide
+from longvit.model import LongViT
+from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.read import slide_tokens
+from preprocessing import add_embeddings
+from preprocessing.errors import StoreError
+from preprocessing.store import open_store
+
+RC = [[3, 1], [0, 2], [0, 0], [2, 4], [2, 0]]
+PER_TILE = 16
+
+
+@pytest.fixture(params=["sincos", "learned", "class token"])
+def encoder(request, tiny_encoder) -> LongViT:
+    torch.manual_seed(0)
+    position = LearnedPosition(grid=4) if request.param == "learned" else SinCosPosition()
+    more = {"class_token": True, "final_norm": "both", "pooling": "class"} if request.param == "class token" else {}
+    return LongViT(tiny_encoder.model_copy(update={"position": position, **more})).eval()
+
+
+@pytest.mark.parametrize("tokens", [1, 2 * PER_TILE, 4 * PER_TILE, 10**6])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_embedding_in_pieces_equals_embedding_at_once(encoder, save_store, tokens, threads):
+    store, source = save_store("S", RC), encoder.config.input
+    counts = []
+    in_pieces = embed_slide(encoder, SlidePieces(store, source, tokens), threads, counts.append)
+    assert_close(in_pieces, encoder.embed(slide_tokens(store, source)).detach(), rtol=1e-5, atol=1e-6)
+    assert sum(counts) == len(RC) * PER_TILE
+    assert max(counts) <= max(tokens, PER_TILE)
+
+
+def test_a_slide_in_pieces_has_the_vectors_of_the_slide_at_once(encoder, save_store):
+    store, source = save_store("S", RC), encoder.config.input
+    tokens_BLD, slide_BD = encode_slide(encoder, SlidePieces(store, source, PER_TILE))
+    batch = slide_tokens(store, source)
+    with torch.no_grad():
+        assert_close(tokens_BLD, encoder(batch), rtol=1e-4, atol=1e-5)
+        assert_close(slide_BD, encoder.represent(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_tile_embeddings_come_in_pieces_too(save_store, tiny_encoder):
+    path = save_store("S", RC).path
+    add_embeddings(path, "uni", np.random.default_rng(0).normal(size=(len(RC), 6)).astype(np.float16), {})
+    source = EmbeddingInput(encoder="uni", dim=6)
+    encoder = LongViT(tiny_encoder.model_copy(update={"input": source})).eval()
+    pieces = SlidePieces(open_store(path), source, tokens=2)
+    assert len(pieces) == 3
+    expected = encoder.embed(slide_tokens(open_store(path), source)).detach()
+    assert_close(embed_slide(encoder, pieces), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pieces_stay_in_the_dtype_of_the_encoder(encoder, save_store):
+    store = save_store("S", RC)
+    exact = encode_slide(encoder, SlidePieces(store, encoder.config.input))
+    near = encode_slide(encoder.bfloat16(), SlidePieces(store, encoder.config.input))
+    assert near.tokens_BLD.dtype == torch.bfloat16
+    assert (near.slide_BD.float() - exact.slide_BD).norm() < 0.03 * exact.slide_BD.norm()
+
+
+def test_a_damaged_tile_is_refused_by_name_whichever_thread_reads_it(save_store, tiny_encoder):
+    store = save_store("S", RC)
+    shard = max((store.path / "tiles").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    with pytest.raises(StoreError) as error:
+        encode_slide(LongViT(tiny_encoder).eval(), SlidePieces(open_store(store.path), tiny_encoder.input), threads=2)
+    assert "S.zarr" in str(error.value.where)
+
+
+def test_the_work_that_is_reported_adds_up_to_the_work_that_was_expected(encoder, save_store):
+    pieces = SlidePieces(save_store("S", RC), encoder.config.input)
+    tokens = len(pieces.rc_L2)
+    work, blocks, done = work_per_token(encoder.config, tokens), [], [0.0]
+
+    def add(block: int, amount: float) -> None:
+        blocks.append(block)
+        done[0] += amount
+
+    with watched(encoder, work, add):
+        encode_slide(encoder, pieces, embedded=lambda count: done.append(count * work.embedding))
+    assert blocks == sorted(blocks)
+    assert all(blocks.count(block) >= 2 for block in (1, 2)), "the bar moves within a block"
+    assert sum(done) == pytest.approx(work.of_slide(tokens, encoder.config))
+    reports = len(blocks)
+    encode_slide(encoder, pieces)
+    assert len(blocks) == reports, "nobody watches any more"
+
+
+def test_the_work_of_attention_is_the_cost_of_the_paper(tiny_encoder):
+    config = tiny_encoder.model_copy(
+        update={"width": 384, "segment_lengths": (1024, 4096, 32768), "dilation_ratios": (1, 2, 4)}
+    )
+    projections = 8 * 384**2
+    assert work_per_token(config, 10**6).attention - projections == 4 * 384 * (1024 + 1024 + 2048)
+    assert work_per_token(config, 1024).attention - projections == 4 * 384 * (1024 + 256 + 64)

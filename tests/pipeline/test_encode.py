@@ -1,0 +1,220 @@
+"""`longvit encode`: stores -> slide vectors, what a second start does, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from longvit.cli import run_command
+from longvit.config import EncoderConfig, PixelInput
+from longvit.model import PRESETS, LongViT, save_encoder
+from longvit.tokens.read import slide_tokens
+from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
+from preprocessing.store import open_store
+
+SLIDES = ["P00-0", "P02-0", "P02-1"]
+
+
+@pytest.fixture
+def stores(cohort, tmp_path) -> Path:
+    """Three stores, which may be changed."""
+    for slide in SLIDES:
+        shutil.copytree(cohort.stores / f"{slide}.zarr", tmp_path / "stores" / f"{slide}.zarr")
+    return tmp_path / "stores"
+
+
+@pytest.fixture
+def encoder(tiny_encoder, tmp_path) -> LongViT:
+    torch.manual_seed(1)
+    encoder = LongViT(tiny_encoder).eval()
+    save_encoder(tmp_path / "encoder.safetensors", encoder)
+    return encoder
+
+
+def encode(stores: Path, *more: str, checkpoint: str | None = "encoder.safetensors") -> int:
+    """Run the verb into `out` beside the stores."""
+    given = ["--checkpoint", str(stores.parent / checkpoint)] if checkpoint else []
+    out = str(stores.parent / "out")
+    return run_command(["encode", "--stores", str(stores), "--out", out, "--device", "cpu", *given, *more])
+
+
+def table(stores: Path) -> pd.DataFrame:
+    return pd.read_csv(stores.parent / "out" / "representations.csv", index_col="slide_id")
+
+
+def vectors(stores: Path) -> np.ndarray:
+    return table(stores).filter(regex=r"^v\d+$").to_numpy(np.float32)
+
+
+def damage(store: Path) -> None:
+    shards = [path for path in (store / "tiles").rglob("*") if path.is_file() and path.name != "zarr.json"]
+    shards[0].write_bytes(bytes(shards[0].stat().st_size))
+
+
+def test_every_slide_has_a_row_with_the_vector_that_the_encoder_gives(stores, encoder):
+    assert encode(stores) == 0
+    assert list(table(stores).index) == SLIDES
+    for slide, vector in zip(SLIDES, vectors(stores), strict=True):
+        batch = slide_tokens(open_store(stores / f"{slide}.zarr"), encoder.config.input)
+        with torch.no_grad():
+            assert_close(torch.from_numpy(vector), encoder.represent(batch)[0], rtol=1e-4, atol=1e-5)
+        assert table(stores).loc[slide, "n_tokens"] == batch.mask_BL.sum()
+    starts = json.loads((stores.parent / "out" / "run.json").read_text())
+    assert [start["verb"] for start in starts] == ["encode"]
+
+
+def test_the_table_gives_back_every_bit_of_the_vectors(stores, encoder):
+    encode(stores)
+    for slide, vector in zip(SLIDES, vectors(stores), strict=True):
+        kept = load_file(stores.parent / "out" / "slides" / f"{slide}.safetensors")
+        assert list(kept) == ["slide"]
+        assert np.array_equal(kept["slide"].numpy(), vector)
+
+
+def test_tokens_are_kept_in_the_order_of_the_sequence_with_their_places(stores, encoder):
+    encode(stores, "--keep-tokens")
+    for slide in SLIDES:
+        kept = load_file(stores.parent / "out" / "slides" / f"{slide}.safetensors")
+        batch = slide_tokens(open_store(stores / f"{slide}.zarr"), encoder.config.input)
+        assert torch.equal(kept["rc"], batch.rc_BL2[0])
+        with torch.no_grad():
+            assert_close(kept["tokens"], encoder(batch)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_one_store_may_be_given_instead_of_a_folder(stores, encoder):
+    store, out = stores / f"{SLIDES[1]}.zarr", stores.parent / "out"
+    checkpoint = str(stores.parent / "encoder.safetensors")
+    assert run_command(["encode", "--stores", str(store), "--out", str(out), "--checkpoint", checkpoint]) == 0
+    assert list(table(stores).index) == SLIDES[1:2]
+
+
+def test_the_folder_of_a_run_may_be_given_for_its_encoder(stores, encoder):
+    assert encode(stores, checkpoint=".") == 0
+
+
+def test_a_second_start_computes_nothing(stores, encoder, listing):
+    encode(stores)
+    before = listing(stores.parent / "out")
+    assert encode(stores) == 0
+    after = listing(stores.parent / "out")
+    assert {name: content for name, (_, content) in before.items()} == {
+        name: content for name, (_, content) in after.items()
+    }
+    assert all(after[name] == before[name] for name in before if name.startswith("slides/"))
+
+
+def test_only_what_is_new_is_computed(stores, encoder, cohort, listing):
+    encode(stores)
+    before = listing(stores.parent / "out" / "slides")
+    shutil.copytree(cohort.stores / "P01-0.zarr", stores / "P01-0.zarr")
+    encode(stores)
+    after = listing(stores.parent / "out" / "slides")
+    assert set(after) - set(before) == {"P01-0.safetensors"}
+    assert all(after[name] == before[name] for name in before)
+    assert list(table(stores).index) == ["P00-0", "P01-0", "P02-0", "P02-1"]
+    assert len(json.loads((stores.parent / "out" / "run.json").read_text())) == 2
+
+
+def test_another_encoder_under_the_same_name_computes_all_anew(stores, encoder):
+    encode(stores)
+    before = vectors(stores)
+    save_encoder(stores.parent / "encoder.safetensors", LongViT(encoder.config))
+    encode(stores)
+    assert not np.allclose(vectors(stores), before, rtol=0.1)
+
+
+def test_a_slide_that_was_tiled_again_is_computed_anew(stores, encoder):
+    encode(stores)
+    before = vectors(stores)
+    attributes = json.loads((stores / f"{SLIDES[0]}.zarr" / "zarr.json").read_text())
+    shutil.rmtree(stores / f"{SLIDES[0]}.zarr")
+    shutil.copytree(stores / f"{SLIDES[1]}.zarr", stores / f"{SLIDES[0]}.zarr")
+    assert attributes != json.loads((stores / f"{SLIDES[0]}.zarr" / "zarr.json").read_text())
+    encode(stores)
+    after = vectors(stores)
+    assert np.array_equal(after[0], before[1])
+    assert np.array_equal(after[1:], before[1:])
+
+
+def test_a_result_that_was_damaged_is_computed_anew(stores, encoder):
+    encode(stores)
+    before, result = vectors(stores), stores.parent / "out" / "slides" / f"{SLIDES[0]}.safetensors"
+    result.write_bytes(result.read_bytes()[:50])
+    assert encode(stores) == 0
+    assert np.array_equal(vectors(stores), before)
+
+
+def test_a_slide_that_cannot_be_read_is_named_and_does_not_stop_the_others(stores, encoder, capsys):
+    damage(stores / f"{SLIDES[0]}.zarr")
+    assert encode(stores) == 1
+    said = capsys.readouterr().err
+    assert f"failed: {SLIDES[0]}: " in said
+    assert "fix:" in said
+    assert list(table(stores).index) == SLIDES[1:]
+
+
+def test_bfloat16_stays_near_float32(stores, encoder):
+    encode(stores)
+    exact = vectors(stores)
+    shutil.rmtree(stores.parent / "out")
+    encode(stores, "--precision", "bf16")
+    assert not np.array_equal(vectors(stores), exact)
+    assert np.linalg.norm(vectors(stores) - exact) < 0.03 * np.linalg.norm(exact)
+
+
+def test_a_preset_without_weights_says_so_and_is_the_same_every_time(stores, capsys):
+    assert encode(stores, "--preset", "longvit_tiny", checkpoint=None) == 0
+    assert "warning: longvit_tiny has random weights" in capsys.readouterr().err
+    first = vectors(stores)
+    shutil.rmtree(stores.parent / "out")
+    encode(stores, "--preset", "longvit_tiny", checkpoint=None)
+    assert np.array_equal(vectors(stores), first)
+
+
+def test_published_weights_are_read_in_their_own_layout(stores, monkeypatch, capsys):
+    tiny = EncoderConfig(input=PixelInput(patch_px=16), width=16, depth=1, heads=2)
+    monkeypatch.setitem(PRESETS, "tiny_official", tiny)
+    theirs = {"input.proj.weight": "patch_embed.proj.weight", "input.proj.bias": "patch_embed.proj.bias"}
+    torch.manual_seed(3)
+    weights = LongViT(tiny).state_dict()
+    state = {f"backbone.{theirs.get(name, name)}": tensor for name, tensor in weights.items()}
+    torch.save({"teacher": state}, stores.parent / "published.pth")
+    given = ["--preset", "tiny_official", "--official", str(stores.parent / "published.pth")]
+    assert encode(stores, *given, checkpoint=None) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+REFUSED = {
+    "no encoder": ([], ConfigError, "no encoder is named"),
+    "two encoders": (["--checkpoint", "a", "--preset", "longvit_tiny"], ConfigError, "checkpoint or preset, not both"),
+    "weights of no shape": (["--checkpoint", "a", "--official", "b"], ConfigError, "need the preset"),
+    "unknown preset": (["--preset", "longvit_huge"], CheckpointError, "there is no preset 'longvit_huge'"),
+    "no checkpoint there": (["--checkpoint", "gone.safetensors"], CheckpointError, "does not exist"),
+    "no weights there": (["--preset", "longvit_tiny", "--official", "gone.pth"], CheckpointError, "does not exist"),
+    "no embeddings": (["--preset", "gigapath_slide_enc12l768d"], StoreError, "no embeddings named 'gigapath'"),
+    "no threads": (["--preset", "longvit_tiny", "--loader-workers", "0"], ConfigError, "--loader-workers"),
+}
+
+
+@pytest.mark.parametrize(("given", "kind", "what"), REFUSED.values(), ids=REFUSED)
+def test_is_refused_before_anything_is_written(given, kind, what, stores, monkeypatch):
+    monkeypatch.chdir(stores.parent)
+    with pytest.raises(PipelineError, match=what) as error:
+        encode(stores, *given, checkpoint=None)
+    assert type(error.value) is kind
+    assert error.value.fix
+    assert not (stores.parent / "out").exists()
+
+
+def test_a_folder_with_other_settings_is_refused(stores, encoder, listing):
+    encode(stores)
+    before = listing(stores.parent / "out")
+    with pytest.raises(ConfigError, match="other settings \\(precision\\)"):
+        encode(stores, "--precision", "bf16")
+    assert listing(stores.parent / "out") == before
