@@ -94,7 +94,7 @@ class PretrainConfig(RunConfig):
     """CSV with `case_id` and `slide_id`: who is whose slide. Without it, slides named by TCGA barcodes are taken for
     their patient's (first 12 characters), and any other slide for a patient of its own."""
     probe: ProbeConfig = ProbeConfig()
-    """The probe."""
+    """What the representations are worth while the run goes on, seen on labelled slides."""
 
     @model_validator(mode="after")
     def _views_fit(self) -> "PretrainConfig":

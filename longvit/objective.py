@@ -9,8 +9,7 @@ from preprocessing.config import Share, StageConfig
 
 
 class ViewsConfig(StageConfig):
-    """Views of a slide for self-supervision: crops of one region of a store, in the store's frame, never rescaled; of a
-    slide whose tiles are embedded, pieces of it."""
+    """Views of a slide: crops of one region of its store, never rescaled; or pieces of a slide of embedded tiles."""
 
     region_px: PositiveInt = 1536
     """Side of the region that the crops of one sample are drawn from, store pixels."""

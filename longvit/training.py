@@ -94,8 +94,7 @@ def fit(
         module: What is trained.
         loader: Its batches.
         config: Seed, device, precision.
-        folder: Receives `checkpoints/`, `metrics.csv` and `timing.csv`, and `tensorboard/` where tensorboard is
-            installed.
+        folder: Receives checkpoints, metrics, notes and timing; `tensorboard/` too where tensorboard is installed.
         val_loader: Batches of the val part.
         monitor: A metric of the val part; none takes the last epoch.
         brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.

@@ -95,8 +95,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _main_hidden() -> Iterator[None]:
-    """Keep new processes from running the user's script again, which they need not: a script without a guard
-    (`if __name__ == "__main__"`) would begin anew in each of them, and one from standard input cannot be found.
+    """Keep new processes from running the user's script again, which they need not.
+
+    A script without a guard (`if __name__ == "__main__"`) would begin anew in each of them, and one from standard input
+    cannot be found.
     """
     main = sys.modules["__main__"]
     hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}

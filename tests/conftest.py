@@ -57,7 +57,8 @@ def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndar
     arrays["tissue"] = np.asarray(changes.pop("tissue", np.ones(len(rc))), np.float32)
     overview = np.full((grid_shape[0] * 8, grid_shape[1] * 8, 3), 240, np.uint8)
     arrays |= {"overview": overview, "overview_mask": np.ones(overview.shape[:2], np.uint8)}
-    known = {"slide_id": slide_id, "source": Source(name=f"{slide_id}.svs", size=1, sha256=slide_id), "vendor": "aperio"}
+    source = Source(name=f"{slide_id}.svs", size=1, sha256=slide_id)
+    known = {"slide_id": slide_id, "source": source, "vendor": "aperio"}
     known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "tile_st": tile_st}
     known |= {"side_l0": (side_l0, side_l0)}
     known |= {"size_l0": (int(grid_shape[1] * side_l0), int(grid_shape[0] * side_l0)), "grid_shape": grid_shape}

@@ -83,6 +83,7 @@ def audit(config: SplitsConfig) -> Audit:
         folds = [_only(cohort, fold) for fold in folds]
     for split, fold in zip(splits, folds, strict=True):
         _note_fold(split, fold, cohort, judge)
+    _note_held_out_again(folds, config.splits, judge)
     return Audit(cohort, folds, tuple(judge.findings), judge.used, config.splits)
 
 
@@ -193,6 +194,17 @@ def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
         "{n} patients of the table are in no part: {names}",
         where=split.path,
         fix="none needed, if they were left out on purpose",
+    )
+
+
+def _note_held_out_again(folds: Sequence[Fold], where: Path, judge: Judge) -> None:
+    times = Counter(case for fold in folds for case in fold.parts[fold.held_out])
+    judge.note(
+        "held-out-again",
+        sorted(case for case, folds_of in times.items() if folds_of > 1),
+        f"{{n}} of {len(times)} held-out patients are held out in several folds: {{names}}",
+        where=where,
+        fix="none needed; but folds that share patients vary less than as many cohorts would",
     )
 
 

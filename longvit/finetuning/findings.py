@@ -17,6 +17,7 @@ CATEGORIES = {
 NOTES = {
     "moved": "patients put into one part",
     "site-overlap": "held-out patients from hospitals seen in training",
+    "held-out-again": "patients held out in several folds",
     "one-sided": "a part without one of the classes, or without events",
     "unlabelled-stores": "stores of slides that the table does not have",
     "unassigned": "patients in no part of a fold",

@@ -10,14 +10,12 @@ from torch import Tensor
 from longvit.pretraining.module import PretrainModule
 from longvit.records import Meter, Row
 
-MIN_STD = 0.05
+MIN_STD = 0.02
 """Spread of unit features, as a share of that of random directions, below which they are all the same."""
 MIN_RANK = 1.5
 """Effective rank below which features lie on a line."""
 MAX_ENTROPY = 0.99
 """Entropy of what a teacher says, as a share of the largest possible, above which it says the same of everything."""
-MIN_GAIN = 0.01
-"""AUROC by which a run must beat the untrained encoder for its pretraining to have helped."""
 
 
 class Monitor(Meter):
@@ -46,9 +44,9 @@ class Monitor(Meter):
         self._norms.clear()
 
 
-def tell(rows: Sequence[Row], epochs: int) -> list[str]:
-    """What the metrics of a run of so many epochs say in words."""
-    return health(rows) + verdict(rows, epochs)
+def tell(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
+    """What the metrics of a run of so many epochs say in words; `noise` as in `verdict`."""
+    return health(rows) + verdict(rows, epochs, noise)
 
 
 def health(rows: Sequence[Row]) -> list[str]:
@@ -67,14 +65,23 @@ def health(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def verdict(rows: Sequence[Row], epochs: int) -> list[str]:
-    """Whether pretraining helped, by the linear probe, once the last epoch is over; nothing where none was probed."""
+def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
+    """Whether pretraining helped, by the linear probe, once the last epoch is over; nothing where none was probed.
+
+    Args:
+        rows: Rows of `metrics.csv`, in order.
+        epochs: Epochs of the run.
+        noise: Standard error of the probe's AUROC; a gain below it is none that a person should trust.
+    """
     probed = [row for row in rows if "probe_linear" in row]
     if len(probed) < 2 or probed[-1]["epoch"] != epochs - 1:
         return []
     first, last = probed[0]["probe_linear"], probed[-1]["probe_linear"]
-    helped = "helped" if last >= first + MIN_GAIN else "has not helped"
-    return [f"pretraining {helped}: linear probe {first:.3f} untrained, {last:.3f} at the end (AUROC, 0.5 is chance)"]
+    helped = (
+        "helped" if last - first > noise else "has not helped" if last <= first else "cannot be said to have helped"
+    )
+    numbers = f"linear probe {first:.3f} untrained, {last:.3f} at the end (AUROC on held-out patients, 0.5 is chance"
+    return [f"pretraining {helped}: {numbers}, its standard error {noise:.2f})"]
 
 
 _COLLAPSED = "the run has collapsed: "

@@ -1,5 +1,7 @@
 """What representations are worth while they are learned: k-NN and a linear probe on slides that have labels."""
 
+import math
+from collections import Counter
 
 import numpy as np
 import pytorch_lightning as pl
@@ -84,6 +86,16 @@ def held_out_auroc(
     if mean.shape[1] == 2:
         return float(roc_auc_score(labels[first], mean[:, 1]))
     return float(roc_auc_score(labels[first], mean, multi_class="ovr"))
+
+
+def chance_error(labelled: Labelled) -> float:
+    """Standard error of the AUROC of a classifier that knows nothing, for the rarest class (Mann & Whitney 1947).
+
+    It depends on the numbers of patients alone: sqrt((m + n + 1) / 12 m n).
+    """
+    label_of = dict(zip(labelled.patients, labelled.labels, strict=True))
+    total, least = len(label_of), min(Counter(label_of.values()).values())
+    return math.sqrt((total + 1) / (12 * least * (total - least)))
 
 
 class ProbeSlides(Dataset[TokenBatch]):

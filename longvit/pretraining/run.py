@@ -9,7 +9,7 @@ from longvit.model import LongViT, save_encoder
 from longvit.pretraining.labels import read_labelled, read_patients
 from longvit.pretraining.monitor import Monitor, tell
 from longvit.pretraining.objectives import build_objective
-from longvit.pretraining.probe import Probe
+from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.turns import DrawSampler
 from longvit.pretraining.views import build_views, collate_views, one_thread
 from longvit.runs import open_run
@@ -48,7 +48,9 @@ def run(config: PretrainConfig) -> Path:
         module = build_objective(config)
         meters = [Monitor(), *([Probe(config, labelled)] if labelled else [])]
         loader = views_loader(config, stores, patient_of)
-        fit(module, loader, config, folder, meters=meters, read=lambda rows: tell(rows, config.optimiser.epochs))
+        noise = chance_error(labelled) if labelled else 0.0
+        read = lambda rows: tell(rows, config.optimiser.epochs, noise)
+        fit(module, loader, config, folder, meters=meters, read=read)
         encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
         encoder.load_state_dict(module.kept.state_dict())
         save_encoder(result, encoder)

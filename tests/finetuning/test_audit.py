@@ -175,6 +175,13 @@ def test_parts_without_a_class_and_patients_in_no_part_are_noted(small):
     assert found(small({"train": ["A"], "val": ["B"]}, task=CoxTask()), "one-sided") == [("note", ("events",))]
 
 
+def test_patients_held_out_in_several_folds_are_noted(small, tmp_path, table):
+    small({"train": ["A"], "val": ["B", "C"]})
+    pd.DataFrame({"train": ["A", "B"], "val": ["C", None]}).to_csv(tmp_path / "splits" / "splits_1.csv")
+    result = audit(AuditConfig(table=table(), splits=tmp_path / "splits"))
+    assert found(result, "held-out-again") == [("note", ("C",))]
+
+
 def test_several_findings_are_refused_together_each_in_a_note(small):
     result = small({"train": ["A-1", "X"], "val": ["A-2", "B"], "test": ["B-1"]})
     with pytest.raises(CohortError, match="refuses 3 things") as error:

@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from longvit.config import EmbeddingInput, PixelInput, ProbeConfig
 from longvit.model import load_encoder
 from longvit.pretraining.labels import Labelled, read_labelled
-from longvit.pretraining.probe import Probe, evenly, held_out_auroc, spread_tokens
+from longvit.pretraining.probe import Probe, chance_error, evenly, held_out_auroc, spread_tokens
 from longvit.pretraining.run import run
 from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import slide_tokens
@@ -50,6 +51,13 @@ def test_a_patient_counts_once_whatever_the_number_of_slides():
     of = Labelled([], names, ["xy"[i % 2] for i in range(20)] + ["x"] * 10)
     vectors = np.array([[5.0 * (i % 2)] for i in range(20)] + [[5.0]] * 10)
     assert auroc(vectors, of, folds=5) > 0.9
+
+
+def test_the_standard_error_is_that_of_scores_drawn_blindly():
+    of = labelled(2, 40, slides=2)
+    truth = np.arange(40) % 2
+    blind = [roc_auc_score(truth, np.random.default_rng(seed).random(40)) for seed in range(1000)]
+    assert chance_error(of) == pytest.approx(np.std(blind), rel=0.1)
 
 
 @given(n=st.integers(1, 200), most=st.integers(1, 200))
