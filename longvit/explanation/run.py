@@ -11,7 +11,7 @@ from longvit.explanation.heatmap import heatmap, overlay
 from longvit.finetuning.model import SlideModel, load_model
 from longvit.tokens.read import slide_tokens
 from longvit.training import pick_device, write_rows
-from preprocessing.errors import ConfigError
+from preprocessing.errors import CheckpointError, ConfigError
 from preprocessing.frames import l0_from_rc
 from preprocessing.store import PatchStore, open_store
 
@@ -28,6 +28,7 @@ def run(config: ExplainConfig) -> Path:
         ConfigError: The model has no such class.
     """
     model, store = load_model(config.model), open_store(config.store)
+    _require_mean(model, config.model)
     device = pick_device(config.device)
     batch = slide_tokens(store, model.encoder.config.input).to(device)
     model = model.to(device)
@@ -43,6 +44,17 @@ def run(config: ExplainConfig) -> Path:
     picture = config.out / f"{store.slide_id}_heatmap.png"
     _draw(picture, store, heatmap(scores, rc), side_l0, f"{store.slide_id}: {title}", label)
     return picture
+
+
+def _require_mean(model: SlideModel, path: Path) -> None:
+    encoder = model.encoder.config
+    if encoder.pooling != "mean" or encoder.final_norm != "none":
+        raise CheckpointError(
+            f"the slide's vector is not the plain mean of its tokens (pooling {encoder.pooling}, "
+            f"final_norm {encoder.final_norm}), so tokens have no exact shares of the prediction",
+            where=path,
+            fix="finetune an encoder with pooling mean and final_norm none",
+        )
 
 
 def _output_index(model: SlideModel, outputs: torch.Tensor, target: str | None) -> int:

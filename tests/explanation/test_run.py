@@ -108,3 +108,12 @@ def test_a_missing_model_or_store_is_named(config, tmp_path):
         run(changed(config, model=tmp_path / "none"))
     with pytest.raises(StoreError, match="no store here"):
         run(changed(config, store=tmp_path / "none"))
+
+
+def test_a_model_whose_slide_vector_is_not_the_mean_of_its_tokens_is_refused(config, subtype_model, tmp_path):
+    encoder = subtype_model.encoder.config.model_copy(update={"final_norm": "slide"})
+    model = SlideModel(LongViT(encoder), subtype_model.task, subtype_model.classes)
+    save_model(tmp_path / "normed.safetensors", model)
+    with pytest.raises(CheckpointError, match="not the plain mean of its tokens"):
+        run(changed(config, model=tmp_path / "normed.safetensors"))
+    assert not config.out.exists()
