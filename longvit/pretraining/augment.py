@@ -10,6 +10,7 @@ from longvit.config import ViewsConfig
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _UNMIX = np.linalg.inv(_STAINS)
 _DENSITY = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+_ROWS = 16
 _TURNS = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 
 Image = UInt8[np.ndarray, "height width 3"]
@@ -32,8 +33,8 @@ def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image
 def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Scale and shift each stain's density (Tellez et al. 2018, arXiv:1808.05896), in one 3 x 4 matrix.
 
-    Unmixing, scaling, shifting and mixing are one linear map of optical density; all else is done in place, since a
-    crop of 1,024 pixels is 12 MB of densities.
+    Unmixing, scaling, shifting and mixing are one linear map of optical density. A few rows at a time: the densities of
+    a crop of 1,024 pixels are 12 MB, which costs more to get from memory than to compute.
 
     Args:
         image: RGB.
@@ -44,8 +45,11 @@ def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Ima
     shift = rng.uniform(-strength, strength, 3) * 0.1
     mix = _UNMIX @ np.diag(scale) @ _STAINS
     matrix = np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
-    grey = cv2.transform(cv2.LUT(image, _DENSITY), -matrix)
-    np.exp(grey, out=grey)
-    grey *= 256
-    grey -= 0.5  # less the 1 of the density, plus the half that makes cutting off a rounding
-    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
+    jittered = np.empty_like(image, order="C")
+    for top in range(0, len(image), _ROWS):
+        grey = cv2.transform(cv2.LUT(image[top : top + _ROWS], _DENSITY), -matrix)
+        np.exp(grey, out=grey)
+        grey *= 256
+        grey -= 0.5  # less the 1 of the density, plus the half that makes cutting off a rounding
+        jittered[top : top + _ROWS] = np.clip(grey, 0, 255, out=grey)
+    return jittered
