@@ -39,8 +39,8 @@ def run(config: DemoConfig) -> Path:
     with stage(console, "tile: slides -> stores"):
         tile = load_yaml(settings / "tile.yaml", TileConfig)
         tiling.run(tile.model_copy(update={"slides": cohort / "slides", "out": out / "stores"}))
-    with stage(console, "pretrain: stores -> encoder (DINO, no labels)"):
-        pretrain = load_yaml(settings / "pretrain.yaml", PretrainConfig)
+    pretrain = load_yaml(settings / "pretrain.yaml", PretrainConfig)
+    with stage(console, f"pretrain: stores -> encoder ({pretrain.objective.kind}, no labels)"):
         paths = {"stores": out / "stores", "out": out / "pretrain"}
         encoder = pretraining.run(pretrain.model_copy(update=paths))
     evaluations = []

@@ -4,13 +4,12 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -94,7 +93,7 @@ def fit(
         module: What is trained.
         loader: Its batches.
         config: Seed, device, precision.
-        folder: Receives checkpoints, metrics, notes and timing; `tensorboard/` too where tensorboard is installed.
+        folder: Receives checkpoints, metrics, notes and timing, and `tensorboard/`.
         val_loader: Batches of the val part.
         monitor: A metric of the val part; none takes the last epoch.
         brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.
@@ -122,7 +121,7 @@ def fit(
         enable_checkpointing=best in callbacks or every in callbacks,
         enable_progress_bar=not brief,
         enable_model_summary=False,
-        logger=False if brief else _tensorboard(folder),
+        logger=False if brief else TensorBoardLogger(folder, name="", version="tensorboard"),
         profiler=waiting,
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
@@ -134,11 +133,6 @@ def fit(
     if monitor:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
-
-
-def _tensorboard(folder: Path) -> Logger | bool:
-    """The logger, where tensorboard is installed: training does not need it."""
-    return TensorBoardLogger(folder, name="", version="tensorboard") if find_spec("tensorboard") else False
 
 
 def pick_device(device: Device) -> torch.device:

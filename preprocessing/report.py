@@ -2,7 +2,7 @@
 
 import base64
 import csv
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -48,9 +48,13 @@ out of focus <b style="color:#005aff">blue</b>.</p>
 """
 
 
+COLUMNS = ("slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds")
+"""Of `tile_report.csv`."""
+
+
 @dataclass(frozen=True)
 class SlideRow:
-    """What became of one slide: the columns of `tile_report.csv`. `mpp` is level 0's, `mpp_source` who said so."""
+    """What became of one slide. `mpp` is level 0's, `mpp_source` who said so; `warnings` end the reason in the table."""
 
     slide_id: str
     status: Literal["done", "skipped", "failed"]
@@ -94,9 +98,11 @@ class TileReport:
             StoreError: They cannot be written.
         """
         table = StringIO(newline="")
-        writer = csv.DictWriter(table, [field.name for field in fields(SlideRow)])
+        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
+        writer.writerows(
+            asdict(row) | {"reason": "; ".join(filter(None, (row.reason, row.warnings)))} for row in self.rows
+        )
         try:
             _write_whole(self.out / "tile_report.csv", table.getvalue().encode())
             _write_whole(self.page_path, self._page().encode())

@@ -13,6 +13,7 @@ from longvit.runs import provenance
 
 NOT_IMPORTED = {
     "openslide-bin": "the library behind openslide-python",
+    "tensorboard": "Lightning's logger writes through it",
     "torchvision": "lightly and timm import it, and its build must be of the same index as torch's",
 }
 

@@ -12,7 +12,7 @@ from longvit.cli import run_command
 from preprocessing.synthetic import Cohort, make_cohort
 
 ENCODER = {"width": 32, "depth": 2, "heads": 4, "segment-lengths": "64 256", "dilation-ratios": "1 2"}
-OBJECTIVE = {"prototypes": 64, "hidden": 32, "bottleneck": 16}
+OBJECTIVE = {"kind": "dino", "prototypes": 64, "hidden": 32, "bottleneck": 16}
 VIEWS = {"region-px": 256, "global-px": 128, "local-px": 64, "local-views": 2}
 HERE = ["--loader-workers", "0", "--device", "cpu"]
 

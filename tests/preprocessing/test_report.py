@@ -16,7 +16,7 @@ def save(tmp_path, rows):
 
 def test_the_table_has_a_row_for_every_slide_in_order(tmp_path):
     rows = [
-        SlideRow("slide", "done", n_tiles=5, mpp=0.25, mpp_source="metadata"),
+        SlideRow("slide", "done", n_tiles=5, mpp=0.25, mpp_source="metadata", warnings="only 5 tiles"),
         SlideRow("b", "failed", "why", "how"),
     ]
     save(tmp_path, rows)
@@ -31,10 +31,9 @@ def test_the_table_has_a_row_for_every_slide_in_order(tmp_path):
         "mpp",
         "mpp_source",
         "seconds",
-        "warnings",
     ]
     assert [(row["slide_id"], row["status"], row["reason"]) for row in read] == [
-        ("slide", "done", ""),
+        ("slide", "done", "only 5 tiles"),
         ("b", "failed", "why"),
     ]
 
