@@ -54,7 +54,7 @@ COLUMNS = ("slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source"
 
 @dataclass(frozen=True)
 class SlideRow:
-    """What became of one slide. `mpp` is level 0's, `mpp_source` who said so; `warnings` end the reason in the table."""
+    """What became of one slide. `mpp` is level 0's, `mpp_source` who said so; `warnings` end the table's reason."""
 
     slide_id: str
     status: Literal["done", "skipped", "failed"]
