@@ -22,20 +22,6 @@ WHITE = 255
 OVERVIEW_CHUNK = 1024
 
 
-def write_store(
-    folder: Path,
-    jpegs: Iterable[tuple[int, bytes]],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    attributes: StoreAttributes,
-    *,
-    jpeg: Jpeg,
-    shard_tiles: int,
-) -> None:
-    """Write a whole store: `write_arrays`, then `finish_store`."""
-    write_arrays(folder, jpegs, arrays, attributes.tile_st, jpeg=jpeg, shard_tiles=shard_tiles)
-    finish_store(folder, attributes)
-
-
 def write_arrays(
     folder: Path,
     jpegs: Iterable[tuple[int, bytes]],

@@ -15,7 +15,7 @@ from longvit.config import EncoderConfig, PixelInput
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import PatchStore, open_store, write_store
+from preprocessing.store import PatchStore, finish_store, open_store, write_arrays
 
 settings.register_profile("longvit", deadline=None)  # a busy machine is no failure
 settings.load_profile("longvit")
@@ -65,7 +65,8 @@ def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndar
     known |= {"config": {}, "versions": {}}
     jpeg, path = Jpeg(level=90, subsampling="444"), folder / f"{slide_id}.zarr"
     jpegs = ((i, jpeg.encode_image(tile)) for i, tile in enumerate(tiles))
-    write_store(path, jpegs, arrays, StoreAttributes(**known | changes), jpeg=jpeg, shard_tiles=4)
+    write_arrays(path, jpegs, arrays, tile_st, jpeg=jpeg, shard_tiles=4)
+    finish_store(path, StoreAttributes(**known | changes))
     return path
 
 

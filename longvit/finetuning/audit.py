@@ -15,7 +15,7 @@ from longvit.cohort_config import PARTS, SplitsConfig
 from longvit.finetuning.cohort import Cohort, read_cohort
 from longvit.finetuning.findings import Finding, Judge, refuse
 from longvit.finetuning.folds import Fold, Split, read_splits, to_fold
-from longvit.finetuning.tables import few
+from longvit.tables import few
 from longvit.tokens.dataset import find_stores
 from preprocessing.store import open_store
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from longvit.config import CoxTask, SubtypeTask
-from longvit.finetuning.tables import few, read_table
+from longvit.tables import few, read_table
 from preprocessing.errors import CohortError
 
 Task = SubtypeTask | CoxTask

@@ -9,7 +9,7 @@ import pandas as pd
 
 from longvit.cohort_config import PARTS, Part
 from longvit.finetuning.cohort import Cohort
-from longvit.finetuning.tables import read_strings, slide_name
+from longvit.tables import read_strings, slide_name
 from preprocessing.errors import CohortError
 
 

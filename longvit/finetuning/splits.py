@@ -6,7 +6,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from longvit.finetuning.cohort import Cohort
 from longvit.finetuning.folds import Fold
-from longvit.finetuning.tables import few
+from longvit.tables import few
 from preprocessing.errors import CohortError
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from longvit.config import ProbeConfig
 from longvit.pretraining.turns import barcodes
+from longvit.tables import read_table, slide_name
 from preprocessing.errors import CohortError
 
 
@@ -65,14 +66,11 @@ def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> Labelled |
 
 def _read(table: Path, columns: list[str], stores: Mapping[str, Path]) -> pd.DataFrame:
     """Rows of slides that have a store, sorted by slide; file endings of slide ids are taken off."""
-    if not table.is_file():
-        raise CohortError("the table does not exist", where=table, fix="check the path")
-    rows = pd.read_csv(table, dtype=str)
+    rows = read_table(table, ["case_id", "slide_id"])
     missing = [name for name in columns if name not in rows]
     if missing:
         fix = "rename the column, or name yours in probe.label_column"
         raise CohortError(f"the table has no column {' nor '.join(missing)}", where=table, fix=fix)
-    slides = rows["slide_id"]
-    rows["slide_id"] = slides.where(slides.isin(list(stores)), slides.str.rpartition(".")[0])
+    rows["slide_id"] = rows["slide_id"].map(slide_name)
     rows = rows[rows["slide_id"].isin(list(stores))]
     return rows[columns].drop_duplicates("slide_id").sort_values("slide_id", ignore_index=True)

@@ -1,5 +1,6 @@
 """What the objectives share as Lightning modules: a step that is logged, an encoder that is kept, one that follows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Step(NamedTuple):
     """Numbers for the log, without gradient; their mean over an epoch is written."""
 
 
-class PretrainModule(TrainingModule):
+class PretrainModule(TrainingModule, ABC):
     """Base of the objectives: batches of views in, the encoder that is worth keeping out."""
 
     momentum_now: float | None = None
@@ -38,13 +39,13 @@ class PretrainModule(TrainingModule):
         super().__init__(config.optimiser, config.seed)
 
     @property
+    @abstractmethod
     def kept(self) -> LongViT:
         """The encoder that the run leaves behind."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, views: list[TokenBatch]) -> Step:
         """Loss and numbers of one batch of views."""
-        raise NotImplementedError
 
     def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
         """Loss of one batch of views; its numbers are logged."""

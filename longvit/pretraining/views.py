@@ -4,6 +4,7 @@ Every draw has a random generator of its own, seeded by its number: what is draw
 workers nor on where a run was interrupted.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from preprocessing.store import PatchStore, open_store
 _TRIES = 100
 
 
-class ViewsDataset(Dataset[list[TokenBatch]]):
+class ViewsDataset(Dataset[list[TokenBatch]], ABC):
     """Draw number i -> the views of one slide: two global ones, then the local ones.
 
     Args:
@@ -56,9 +57,9 @@ class ViewsDataset(Dataset[list[TokenBatch]]):
             self._open[path] = open_store(path)
         return self.draw(self._open[path], np.random.default_rng((self.seed, draw)))
 
+    @abstractmethod
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """The views of one draw, each a batch of one."""
-        raise NotImplementedError
 
 
 class RegionDataset(ViewsDataset):

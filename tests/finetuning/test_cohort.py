@@ -6,7 +6,7 @@ import pytest
 
 from longvit.config import CoxTask, SubtypeTask
 from longvit.finetuning.cohort import read_cohort
-from longvit.finetuning.tables import few, slide_name
+from longvit.tables import few, slide_name
 from preprocessing.errors import CohortError
 
 

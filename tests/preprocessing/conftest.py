@@ -10,7 +10,7 @@ import tifffile
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import open_store, write_store
+from preprocessing.store import finish_store, open_store, write_arrays
 
 GLASS = (243, 242, 244)
 
@@ -81,7 +81,8 @@ def make_store(tmp_path, tiles):
         jpeg = Jpeg(level=90, subsampling="444")
         jpegs = ((i, jpeg.encode_image(tile)) for i, tile in enumerate(tiles))
         attributes = StoreAttributes(**known | changes)
-        write_store(tmp_path / name, jpegs, arrays, attributes, jpeg=jpeg, shard_tiles=2)
+        write_arrays(tmp_path / name, jpegs, arrays, 32, jpeg=jpeg, shard_tiles=2)
+        finish_store(tmp_path / name, attributes)
         return open_store(tmp_path / name)
 
     return make

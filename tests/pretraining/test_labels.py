@@ -73,5 +73,12 @@ def test_a_table_that_is_not_there_or_lacks_a_column_is_refused(tmp_path):
     with pytest.raises(CohortError, match="does not exist"):
         read_patients(tmp_path / "none.csv", stores("1"))
     table = write(tmp_path / "t.csv", slide_id=["1"])
-    with pytest.raises(CohortError, match="no column case_id nor subtype"):
+    with pytest.raises(CohortError, match="no column case_id"):
         read_labelled(ProbeConfig(table=table, label_column="subtype"), stores("1"))
+
+
+def test_a_table_without_the_label_is_refused_with_the_setting_to_change(tmp_path):
+    table = write(tmp_path / "t.csv", case_id=["a"], slide_id=["1"])
+    with pytest.raises(CohortError, match="no column subtype") as error:
+        read_labelled(ProbeConfig(table=table, label_column="subtype"), stores("1"))
+    assert "probe.label_column" in error.value.fix
