@@ -22,6 +22,9 @@ from longvit.model.backends import attend, attend_backward
 
 Padding = Literal["masked", "zero_keys"]
 
+_MERGED_AT_ONCE = 8192
+"""Tokens of a segment whose output is widened to float32 at a time."""
+
 
 def dilated_attention(
     q_BLHK: Float[Tensor, "B L H K"],
@@ -190,8 +193,9 @@ def attend_branches(
     logsumexp_BLH = out_BLHK.new_full(out_BLHK.shape[:3], -math.inf, dtype=exact)
     for group in groups:
         out, logsumexp = attend(group.take(q_BLHK), group.take(k_BLHK), group.take(v_BLHK), causal=causal)
-        out, logsumexp = _with_phantoms(out.to(exact), logsumexp, group.phantoms)
-        _merge_(group.view(merged_BLHK), group.view(logsumexp_BLH), group.put_back(out), group.put_back(logsumexp))
+        whole = group.view(merged_BLHK), group.view(logsumexp_BLH), group.put_back(out), group.put_back(logsumexp)
+        for part in zip(*(x.split(_MERGED_AT_ONCE, dim=4) for x in whole), strict=True):
+            _merge_(*part, group.phantoms)
     if merged_BLHK is not out_BLHK:
         out_BLHK.copy_(merged_BLHK)
     return logsumexp_BLH
@@ -249,7 +253,8 @@ def _with_phantoms(out: Tensor, logsumexp: Tensor, phantoms: int) -> tuple[Tenso
     return out * (logsumexp - total).exp().unsqueeze(-1), total
 
 
-def _merge_(out: Tensor, logsumexp: Tensor, more_out: Tensor, more_logsumexp: Tensor) -> None:
-    """Extend the softmax (out, logsumexp) in place by more keys; -inf stands for no key so far."""
+def _merge_(out: Tensor, logsumexp: Tensor, more_out: Tensor, more_logsumexp: Tensor, phantoms: int) -> None:
+    """Extend the softmax (out, logsumexp) in place by more keys and `phantoms`; -inf stands for no key so far."""
+    more_out, more_logsumexp = _with_phantoms(more_out.to(out.dtype), more_logsumexp, phantoms)
     out.lerp_(more_out, torch.sigmoid(more_logsumexp - logsumexp).unsqueeze(-1))
     torch.logaddexp(logsumexp, more_logsumexp, out=logsumexp)
