@@ -1,0 +1,48 @@
+"use strict";
+
+/** Data of the page. It comes as scripts, each of which calls `receive`, since a page on disk may load nothing else. */
+const LongViT = {
+  /** Path -> picture, of a page that carries everything with it, as in a notebook. */
+  pictures: {},
+  received: new Map(),
+  waiting: new Map(),
+
+  receive(path, value) {
+    this.received.set(path, value);
+    this.waiting.get(path)?.resolve(value);
+    this.waiting.delete(path);
+  },
+
+  /** The value that the script at `path` brings; loaded once. */
+  load(path) {
+    if (this.received.has(path)) return Promise.resolve(this.received.get(path));
+    if (!this.waiting.has(path)) {
+      const entry = {};
+      entry.promise = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
+      this.waiting.set(path, entry);
+      const script = element("script", { src: path });
+      script.onerror = () => {
+        this.waiting.delete(path);
+        entry.reject(new Error(`${path} could not be loaded. Either the viewer was ended, or a file cannot be read: its terminal says which.`));
+      };
+      script.onload = () => script.remove();
+      document.head.append(script);
+    }
+    return this.waiting.get(path).promise;
+  },
+
+  /** Where the browser finds a picture. */
+  picture(path) {
+    return this.pictures[path] ?? path;
+  },
+};
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
+}
+
+/** Whole numbers that Python packed: row, column, row, column, ... */
+const integers = (base64) => new Int32Array(bytes(base64));
+
+/** Scores that Python packed. */
+const decimals = (base64) => new Float32Array(bytes(base64));
