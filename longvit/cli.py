@@ -16,9 +16,11 @@ from longvit.config import (
     EvaluateConfig,
     ExplainConfig,
     FinetuneConfig,
+    PredictConfig,
     PretrainConfig,
     SplitConfig,
     TileConfig,
+    ViewConfig,
 )
 from longvit.request import Request
 from preprocessing.errors import ConfigError, PipelineError
@@ -84,6 +86,18 @@ def finetune(*, config: Annotated[FinetuneConfig, Parameter(name="*")]) -> int:
 
 
 @app.command
+def predict(*, config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
+    """Models of a run + new stores -> predictions.csv."""
+    from longvit.finetuning.predict_run import run
+
+    predicted = run(config)
+    for slide_id, error in predicted.failed.items():
+        print(f"failed: {slide_id}: {error}", file=sys.stderr)
+    print(predicted.table)
+    return 1 if predicted.failed else 0
+
+
+@app.command
 def encode(*, config: Annotated[EncodeConfig, Parameter(name="*")]) -> int:
     """Stores -> one vector per slide."""
     from longvit.encoding.run import run
@@ -111,10 +125,19 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")]) -> int:
-    """Model + store -> heatmap and token scores."""
+    """Model + store -> which parts of the slide the prediction draws on."""
     from longvit.explanation.run import run
 
     print(run(config))
+    return 0
+
+
+@app.command
+def view(config: Annotated[ViewConfig, Parameter(name="*")]) -> int:
+    """A run, stores or explanations -> a page to look at the slides with."""
+    from longvit.explanation.viewer.run import run
+
+    run(config)
     return 0
 
 

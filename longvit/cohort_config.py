@@ -38,6 +38,9 @@ class SubtypeTask(StageConfig):
     """The classes, in order; patients of others are left out. Default: all in the table, sorted."""
     label_smoothing: Share = 0.0
     """Label smoothing of the cross-entropy."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs every training patient by the inverse of the share of the class, so that rare classes count as
+    much as common ones."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,19 +50,40 @@ class SubtypeTask(StageConfig):
         return values | {name: values.get(name) or given for name, given in PRESETS[values["preset"]].items()}
 
 
-class CoxTask(StageConfig):
-    """Who has the event earlier? Cox partial likelihood (Cox 1972) with Efron's ties."""
+class SurvivalTask(StageConfig):
+    """Who has the event earlier? Columns of the table that say when, and whether it was seen."""
 
-    kind: Literal["cox"] = "cox"
-    """Survival."""
+    kind: Literal["cox", "nll"]
+    """The loss."""
     time_column: str = "survival_months"
     """Column of the table with the time to the event or the last visit."""
     censorship_column: str = "censorship"
     """Column that is 1 where the event was NOT observed, as in the published TCGA tables."""
     event_column: str | None = None
     """Column that is 1 where the event WAS observed, read instead of the censorship column."""
+
+
+class CoxTask(SurvivalTask):
+    """Who has the event earlier? Cox partial likelihood (Cox 1972) with Efron's ties."""
+
+    kind: Literal["cox"] = "cox"
+    """Survival, by hazards compared between patients."""
     min_events: PositiveInt = 2
     """Observed events that every window of patients holds at least."""
+
+
+class NllTask(SurvivalTask):
+    """Who has the event earlier? Discrete-time likelihood (Zadeh and Schmid 2020), as LongViT, MCAT and PORPOISE do."""
+
+    kind: Literal["nll"] = "nll"
+    """Survival, by the hazard in each of a few bins of time."""
+    bins: int = Field(default=4, ge=2)
+    """Bins of time; each holds as many of the training patients whose event was observed."""
+    alpha: Share = 0.0
+    """How far the loss leans towards patients whose event was observed: 0 counts everybody alike, 1 only these."""
+
+
+Task = SubtypeTask | CoxTask | NllTask
 
 
 class TableConfig(StageConfig):
@@ -72,7 +96,7 @@ class TableConfig(StageConfig):
     """A second table with the patient of each slide (`PATIENT`, `FILENAME`), where `table` has a row per patient."""
     site_column: str | None = None
     """Column with the hospital a patient comes from; default: characters 6 and 7 of TCGA barcodes."""
-    task: Annotated[SubtypeTask | CoxTask, Field(discriminator="kind")] = SubtypeTask()
+    task: Annotated[Task, Field(discriminator="kind")] = SubtypeTask()
     """What is predicted."""
 
 

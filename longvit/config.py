@@ -7,9 +7,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from longvit.cohort_config import AuditConfig as AuditConfig
 from longvit.cohort_config import CoxTask as CoxTask
+from longvit.cohort_config import NllTask as NllTask
 from longvit.cohort_config import SplitConfig as SplitConfig
 from longvit.cohort_config import SplitsConfig
 from longvit.cohort_config import SubtypeTask as SubtypeTask
+from longvit.cohort_config import Task as Task
 from longvit.encoder_config import EmbeddingInput as EmbeddingInput
 from longvit.encoder_config import EncoderConfig as EncoderConfig
 from longvit.encoder_config import LearnedPosition as LearnedPosition
@@ -20,10 +22,13 @@ from longvit.objective import MaskedConfig as MaskedConfig
 from longvit.objective import MocoConfig as MocoConfig
 from longvit.objective import ProbeConfig as ProbeConfig
 from longvit.objective import ViewsConfig as ViewsConfig
-from preprocessing.config import StageConfig
+from longvit.view_config import ViewConfig as ViewConfig
+from preprocessing.config import Share, StageConfig
 from preprocessing.config import TileConfig as TileConfig
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Baseline = Literal["abmil", "mean", "clinical"]
+Method = Literal["contribution", "received", "rollout", "pooling", "gradient", "integrated_gradients", "occlusion"]
 
 
 class RunConfig(StageConfig):
@@ -73,6 +78,14 @@ class PretrainOptimiserConfig(OptimiserConfig):
     """Largest norm of the gradient; none leaves it as it is."""
 
 
+class FinetuneOptimiserConfig(OptimiserConfig):
+    """AdamW, linear warmup, cosine decay, and less of it for the encoder's first blocks."""
+
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Learning rate of each block over that of the block after it; the last one's over the head's. 1 trains all
+    alike, as LongViT does."""
+
+
 class PretrainConfig(RunConfig):
     """Stores -> encoder, without labels."""
 
@@ -119,21 +132,61 @@ class FinetuneConfig(SplitsConfig, RunConfig):
     """Pretrained encoder, `encoder.safetensors`; without it the encoder starts at random."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder when there is no checkpoint; a checkpoint brings its own."""
-    freeze_encoder: bool = False
-    """Train the head alone, on representations computed once."""
+    trained_blocks: NonNegativeInt | None = None
+    """Last blocks of the encoder that are trained; 0 trains the head alone, on representations computed once. Default:
+    all of them, and the embedding of patches with them."""
+    drop_path: Share | None = None
+    """Stochastic depth of the encoder's last block in this training; default: what the encoder was made with."""
+    segment_lengths: tuple[PositiveInt, ...] | None = None
+    """Segment length of each attention branch in this training, tokens; default: what the encoder was made with. One
+    pretrained on regions has the segments of regions, and sees a whole slide with longer ones."""
+    pooling: Literal["encoder", "attention"] = "encoder"
+    """What a slide's vector is: the encoder's own, the mean of its tokens or its class token; or gated attention over
+    its tokens (ABMIL), which is trained with the head."""
+    fusion: Literal["late", "early"] = "late"
+    """How the slides of a patient come together: `late` reads each by itself and averages their outputs; `early` reads
+    all as one sequence, slide below slide with an empty gap between."""
     window: PositiveInt = 16
     """Patients whose loss is computed together; each slide is still a sequence of its own length."""
     select: Literal["last", "best_val"] = "last"
     """Which epoch's weights are used: the last, or the one with the lowest loss on val. Test is never looked at."""
+    patience: PositiveInt | None = None
+    """Stop when the loss on val has not fallen for so many epochs; with `select: best_val` only. Default: train on."""
     shuffles: NonNegativeInt = 0
     """Controls: models trained on shuffled labels, this many per fold, predicted beside the real ones."""
-    optimiser: OptimiserConfig = OptimiserConfig()
+    baselines: tuple[Baseline, ...] = ()
+    """Models to beat, trained on the same folds and controls by fixed recipes: `abmil`, gated attention over tiles, and
+    `mean`, a linear head on their mean, both on the embeddings that the encoder reads, or where it reads pixels on its
+    tokens before this training, averaged per tile; `clinical`, Cox regression on age, sex and stage, for survival."""
+    clinical: Path | None = None
+    """Table of patients for the baseline `clinical` (`case_id` or `patient_id`; age, sex or gender or is_female,
+    stage); default: these columns of `table`."""
+    parallel_folds: PositiveInt = 1
+    """Models trained at once, each in a process of its own with its share of the threads. Each needs the memory of a
+    training, on the one accelerator too if there is one."""
+    optimiser: FinetuneOptimiserConfig = FinetuneOptimiserConfig()
     """The optimiser."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as it is, so that its representations are computed once."""
+        return self.trained_blocks == 0
+
+    @property
+    def brief(self) -> bool:
+        """Whether a model is a linear head on vectors in memory, a fit of seconds."""
+        return self.frozen and self.pooling == "encoder"
 
     @model_validator(mode="after")
     def _encoder_given_once(self) -> "FinetuneConfig":
         if self.checkpoint is not None and self.encoder != EncoderConfig():
             raise ValueError("give checkpoint or encoder, not both: a checkpoint holds its encoder's settings")
+        return self
+
+    @model_validator(mode="after")
+    def _stops_where_it_selects(self) -> "FinetuneConfig":
+        if self.patience is not None and self.select != "best_val":
+            raise ValueError("patience looks at the loss on val: it needs select best_val")
         return self
 
 
@@ -164,17 +217,51 @@ class EncodeConfig(RunConfig):
         return self
 
 
+class PredictConfig(StageConfig):
+    """Models of a run + new stores -> predictions.csv of their ensemble."""
+
+    run: Path
+    """Folder of a finished `longvit finetune`; the models of all its folds are averaged."""
+    stores: Path
+    """Folder of the new stores, tiled as those the models were trained on."""
+    out: Path
+    """Folder that receives `predictions.csv`."""
+    table: Path | None = None
+    """CSV or Excel with `case_id` and `slide_id`: who is whose slide. Without it, slides named by TCGA barcodes are
+    their patient's (first 12 characters), and any other slide is a patient of its own."""
+    accept: tuple[Literal["seen"], ...] = ()
+    """`seen` predicts patients that a model was trained or selected on, too, and marks them as `train`."""
+    device: Device = "auto"
+    """Where to compute; `auto` takes the accelerator if there is one."""
+
+
 class ExplainConfig(StageConfig):
-    """Model + store -> which tokens spoke for the prediction."""
+    """Model + store -> which parts of the slide the prediction draws on."""
 
     model: Path
     """A fold's `model.safetensors`."""
     store: Path
     """The slide's store."""
     out: Path
-    """Folder that receives `<slide_id>_heatmap.png` and `<slide_id>_tokens.csv`."""
+    """Folder that receives a folder named like the slide: scores, pictures, and files for QuPath."""
     target: str | None = None
     """Class to explain; default the predicted one. A survival model explains its log hazard."""
+    methods: tuple[Method, ...] = Field(default=("gradient", "received", "rollout"), min_length=1)
+    """Ways to explain. `gradient`: from the output back to the embedded tokens; `integrated_gradients`: the same on the
+    way from a slide of average tokens, truer and as many times slower as `gradient_steps` says; `contribution`: exact
+    share of each token behind the encoder; `occlusion`: what the output loses without a square of tokens (slow);
+    `received`: attention received, in each layer and in all; `rollout`: attention rollout through all layers;
+    `pooling`: weights of attention pooling. The last three show where the model looks, whatever it concludes."""
+    rank: bool = False
+    """Give ranks in place of scores, so that each colour covers the same area."""
+    overlay_mpp: PositiveFloat | None = None
+    """Resolution of the overlay, micrometres per pixel; default that of the store's small overview."""
+    sheet_tiles: PositiveInt = 12
+    """Tiles with the highest scores, and as many with the lowest, on the sheet of each method."""
+    gradient_steps: PositiveInt = 16
+    """Gradients that `integrated_gradients` takes between a slide of average tokens and the slide."""
+    occlusion_side: PositiveInt = 4
+    """Side of the squares that `occlusion` takes out, tokens."""
     device: Device = "auto"
     """Where to compute."""
 
@@ -206,8 +293,8 @@ class EvaluateConfig(StageConfig):
     name: str = "Model"
     """What the tables call the model."""
     baseline: dict[str, Path] = Field(default={})
-    """Predictions of baselines for the same patients in the same folds, by name: `--baseline.abmil abmil.csv`; each
-    gets a row beside the model, with the difference between the two."""
+    """More baselines for the same patients in the same folds, by name: `--baseline.clam clam.csv`; each gets a row
+    beside the model, with the difference between the two, as those do that `longvit finetune --baselines` trained."""
     compare: Path | None = None
     """Predictions of one more model for the same patients, called by the name of its file."""
     clinical: Path | None = None
@@ -221,9 +308,11 @@ VERBS: dict[str, type[StageConfig]] = {
     "split": SplitConfig,
     "audit": AuditConfig,
     "finetune": FinetuneConfig,
+    "predict": PredictConfig,
     "encode": EncodeConfig,
     "evaluate": EvaluateConfig,
     "explain": ExplainConfig,
+    "view": ViewConfig,
     "demo": DemoConfig,
 }
 """Verb of the command line -> its settings."""

@@ -180,3 +180,9 @@ def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows that `write_rows` wrote, as strings: written again, they are the same bytes."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from longvit import __version__
-from longvit.config import RunConfig
+from longvit.config import PredictConfig, RunConfig
 from longvit.settings import load_yaml, to_yaml
 from preprocessing.errors import ConfigError
 
 _LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
-_MACHINE_ONLY = {"out", "device", "loader_workers"}  # a run may go on elsewhere, on another device
+_MACHINE_ONLY = {"out", "device", "loader_workers", "parallel_folds"}  # a run may go on elsewhere, on another device
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -25,7 +25,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def open_run(config: RunConfig, verb: str, result: Path) -> Path:
+def open_run(config: RunConfig | PredictConfig, verb: str, result: Path) -> Path:
     """Make the run's folder, or take up the one that an earlier start with the same config left.
 
     Args:
@@ -64,7 +64,7 @@ def provenance(verb: str) -> dict:
     }
 
 
-def _refuse_other_settings(config: RunConfig, earlier: RunConfig, where: Path) -> None:
+def _refuse_other_settings(config: RunConfig | PredictConfig, earlier: RunConfig | PredictConfig, where: Path) -> None:
     now, then = config.model_dump(mode="json"), earlier.model_dump(mode="json")
     changed = [key for key in now if key not in _MACHINE_ONLY and now[key] != then[key]]
     if changed:

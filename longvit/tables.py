@@ -1,5 +1,7 @@
 """Tables as the field writes them (CSV, zipped or not, Excel) -> rows of strings under two known names."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -10,11 +12,17 @@ from preprocessing.errors import CohortError
 
 _SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
+_TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 
 def slide_name(name: str) -> str:
     """A slide id without the file ending that some tables append."""
     return next((name[: -len(suffix)] for suffix in _SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:
+    """Patient of each slide id that is a TCGA barcode: its first twelve characters."""
+    return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
 
 
 def few(names: list[str], most: int = 5) -> str:

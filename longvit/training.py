@@ -3,12 +3,12 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from longvit.config import Device, OptimiserConfig, RunConfig
 from longvit.records import Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
+from longvit.records import read_rows as read_rows
 from longvit.records import write_rows as write_rows
 
 _NOTES = (
@@ -24,6 +25,7 @@ _NOTES = (
     ".*exists and is not empty.*",  # a run that is taken up again
     ".*no `val_dataloader`.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
+    ".*in eval mode at the start of training.*",  # frozen blocks, on purpose
     "Ties in `time` detected.*",  # torchsurv, which handles them as we ask
     ".*`torch.nn.utils.weight_norm` is deprecated.*",  # lightly's DINO head
 )
@@ -39,24 +41,37 @@ class TrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:  # type: ignore[override]
         """AdamW and its schedule, a step at a time."""
-        groups = optimiser_groups(self, self.settings.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        groups = optimiser_groups(self, self.settings, self.rate_of)
+        optimiser = torch.optim.AdamW(groups)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimiser, self.settings, steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate_of(self, name: str) -> float:
+        """Learning rate of the parameter of this name, as a share of the configured one."""
+        return 1.0
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seed dropout by the step, so that a resumed run draws what the undisturbed one would have drawn."""
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
 
 
-def optimiser_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: matrices decay; biases, norms and other vectors do not."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def optimiser_groups(
+    module: nn.Module, settings: OptimiserConfig, rate_of: Callable[[str], float] = lambda name: 1.0
+) -> list[dict]:
+    """Trainable parameters by learning rate, highest first, each in two: matrices decay; biases, norms, vectors do not.
+
+    Args:
+        module: What is trained.
+        settings: Learning rate and weight decay.
+        rate_of: A parameter's share of the learning rate, by its name.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((settings.learning_rate * rate_of(name), decay), []).append(parameter)
+    return [{"params": groups[key], "lr": key[0], "weight_decay": key[1]} for key in sorted(groups, reverse=True)]
 
 
 def warmup_cosine(optimiser: torch.optim.Optimizer, settings: OptimiserConfig, steps: int) -> LambdaLR:
@@ -81,13 +96,12 @@ def fit(
     *,
     val_loader: DataLoader | None = None,
     monitor: str | None = None,
+    patience: int | None = None,
     brief: bool = False,
     meters: Sequence[Meter] = (),
     read: Reader | None = None,
 ) -> None:
-    """Train for the configured epochs in `folder`, from its last checkpoint if there is one.
-
-    Afterwards the module holds the weights to use: the last epoch's, or those with the smallest `monitor`.
+    """Train in `folder`, from its last checkpoint if there is one; the module then holds the weights to use.
 
     Args:
         module: What is trained.
@@ -96,6 +110,7 @@ def fit(
         folder: Receives checkpoints, metrics, notes and timing, and `tensorboard/`.
         val_loader: Batches of the val part.
         monitor: A metric of the val part; none takes the last epoch.
+        patience: Epochs without a smaller `monitor` after which training stops; none trains all of them.
         brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.
         meters: What is measured beside what the module logs.
         read: What the metrics say in words, for `notes.txt`.
@@ -110,6 +125,7 @@ def fit(
     callbacks += [*meters, metrics]
     callbacks += [Notes(folder / "notes.txt", metrics, read)] if read else []
     callbacks += [best] if monitor else []
+    callbacks += [Patience(monitor, patience=patience)] if monitor and patience else []
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
@@ -126,13 +142,26 @@ def fit(
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
     )
-    if last.exists():  # workers begin to read before Lightning tells the sampler its epoch
-        done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
-        loader.sampler.set_epoch(done)  # type: ignore[attr-defined]
+    if last.exists():
+        _read_on(loader, last)
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if monitor:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state)
+
+
+def _read_on(loader: DataLoader, last: Path) -> None:
+    """Tell the sampler which epoch is next: workers begin to read before Lightning tells it."""
+    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
+    loader.sampler.set_epoch(done)  # type: ignore[attr-defined]
+
+
+class Patience(EarlyStopping):
+    """Early stopping that a resumed run remembers: Lightning's own would train one epoch more."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once if the run had stopped."""
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 def pick_device(device: Device) -> torch.device:

@@ -1,5 +1,7 @@
 """The errors that a user causes and can mend: what happened, where, and how to fix it."""
 
+from functools import partial
+
 
 class PipelineError(Exception):
     """Something the user can fix; the command line prints it without a traceback and exits with 2.
@@ -13,6 +15,10 @@ class PipelineError(Exception):
     def __init__(self, what: str, *, where: object, fix: str) -> None:
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = what, where, fix
+
+    def __reduce__(self) -> tuple:
+        """How it comes out of another process: with its words and notes."""
+        return partial(type(self), where=self.where, fix=self.fix), (self.what,), vars(self)
 
     def __str__(self) -> str:
         notes = "".join(f"\n  note:  {note}" for note in getattr(self, "__notes__", ()))

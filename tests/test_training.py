@@ -102,11 +102,29 @@ def fitted(module: Line, folder: Path, *, workers: int = 0, **options) -> Line:
 
 def test_matrices_decay_and_vectors_do_not():
     module = Line()
-    decay, plain = optimiser_groups(module, 0.3)
+    decay, plain = optimiser_groups(module, SETTINGS)
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     assert [p is module.line.weight for p in decay["params"]] == [True]
     assert {p.ndim for p in plain["params"]} == {1}
     assert len(plain["params"]) == 3  # the bias, and the norm's two; nothing of what is frozen
+
+
+def test_parameters_of_one_rate_are_one_group_and_the_highest_rate_comes_first():
+    module = Line()
+    groups = optimiser_groups(module, SETTINGS, lambda name: {"line.weight": 0.25, "line.bias": 0.5}.get(name, 1.0))
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.0), (0.05, 0.0), (0.025, 0.3)]
+    assert groups[1]["params"][0] is module.line.bias
+    assert groups[2]["params"][0] is module.line.weight
+
+
+def test_every_group_has_its_share_of_the_rate_all_along_the_schedule(tmp_path):
+    class Slower(Line):
+        def rate_of(self, name: str) -> float:
+            return 0.5 if name == "line.weight" else 1.0
+
+    module = fitted(line(Slower), tmp_path)
+    rates = [group["lr"] for group in module.trainer.optimizers[0].param_groups]
+    assert rates == pytest.approx([0.01, 0.005])
 
 
 def test_the_optimiser_has_the_configured_rate_decay_and_schedule(tmp_path):
@@ -168,6 +186,30 @@ class Worsening(Line):
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
         self.log("val_loss", float(self.current_epoch), batch_size=len(batch))
+
+
+class Wavering(Line):
+    """Is best on val in the second epoch; a little better than the first."""
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val_loss", [3.0, 2.0, 2.5, 2.5, 1.0][self.current_epoch], batch_size=len(batch))
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(None, 5), (3, 5), (2, 4), (1, 3)])
+def test_a_fit_without_progress_on_val_stops_when_patience_ends_and_stays_stopped(tmp_path, patience, epochs):
+    def fit_five() -> Line:
+        torch.manual_seed(0)
+        options = {"monitor": "val_loss", "val_loader": loader(), "patience": patience}
+        return fitted(Wavering(SETTINGS.model_copy(update={"epochs": 5})), tmp_path, **options)
+
+    module, again = fit_five(), fit_five()
+    assert sorted({epoch for epoch, _ in module.seen}) == list(range(epochs))
+    assert again.seen == []
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == (1 if epochs < 5 else 4)
+    for name, weight in best["state_dict"].items():
+        assert torch.equal(module.state_dict()[name], weight)
+        assert torch.equal(again.state_dict()[name], weight)
 
 
 @pytest.mark.parametrize("brief", [False, True])

@@ -8,18 +8,22 @@ from torch import Tensor
 
 from longvit.model.encoder import Encoded, LongViT
 from longvit.model.position import extent_of
+from longvit.tokens.joined import JoinedPieces
 from longvit.tokens.pieces import SlidePieces
 
 
 @torch.inference_mode()
 def encode_slide(
-    encoder: LongViT, pieces: SlidePieces, threads: int = 1, embedded: Callable[[int], None] | None = None
+    encoder: LongViT,
+    pieces: SlidePieces | JoinedPieces,
+    threads: int = 1,
+    embedded: Callable[[int], None] | None = None,
 ) -> Encoded:
     """Encode a slide as `encoder` does, without ever holding more of its pixels than a few pieces.
 
     Args:
         encoder: In evaluation mode; its weights say on which device and in which dtype all is computed.
-        pieces: The slide's tokens.
+        pieces: The tokens of a slide, or of several that are one sequence.
         threads: Threads that read and decode tiles.
         embedded: Called after every piece with its number of tokens.
 
@@ -34,7 +38,10 @@ def encode_slide(
 
 @torch.inference_mode()
 def embed_slide(
-    encoder: LongViT, pieces: SlidePieces, threads: int = 1, embedded: Callable[[int], None] | None = None
+    encoder: LongViT,
+    pieces: SlidePieces | JoinedPieces,
+    threads: int = 1,
+    embedded: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "1 L D"]:
     """What enters the blocks: all tokens of a slide in the order of the sequence. Arguments as of `encode_slide`."""
     weight = encoder.input.proj.weight

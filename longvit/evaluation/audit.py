@@ -17,6 +17,8 @@ class Finding(BaseModel):
     what: str
     where: str = ""
     fix: str = ""
+    category: str = ""
+    names: tuple[str, ...] = ()
 
 
 class Audit(BaseModel):
@@ -25,6 +27,12 @@ class Audit(BaseModel):
     model_config = ConfigDict(frozen=True)
     findings: tuple[Finding, ...] = ()
     accepted: tuple[str, ...] = ()
+
+    @property
+    def leaks(self) -> frozenset[str]:
+        """Patients in two parts of a fold, whom the user of the splits accepted by name or all together."""
+        found = (one for one in self.findings if (one.category, one.level) == ("leak", "accepted"))
+        return frozenset(name for one in found for name in one.names)
 
 
 def read_audit(predictions: Path) -> Audit | None:

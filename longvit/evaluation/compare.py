@@ -1,6 +1,7 @@
 """Two models on the same patients: differences with paired bootstrap intervals. Other patients are refused."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,19 @@ from preprocessing.errors import CohortError
 
 NAMED = 10
 """Patients that a refusal lists."""
+BASELINES, NOTES = "baselines", "notes.txt"
+"""Folder beside predictions.csv in which a run keeps its baselines, and the file with what each of them is."""
+
+
+def trained_beside(predictions: Path) -> dict[str, Path]:
+    """The baselines that the run trained on the same folds: name -> `baselines/<name>/predictions.csv`."""
+    return {path.parent.name: path for path in sorted(predictions.with_name(BASELINES).glob("*/predictions.csv"))}
+
+
+def notes_beside(predictions: Path) -> list[str]:
+    """What a model is, in sentences, as the run that trained it wrote it down; empty where nothing is written."""
+    path = predictions.with_name(NOTES)
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def require_same_patients(ours: Predictions, other: Predictions, split: str, name: str) -> None:

@@ -9,7 +9,7 @@ from lifelines import CoxPHFitter
 from lifelines.exceptions import ConvergenceError, ConvergenceWarning
 from lifelines.statistics import proportional_hazard_test
 
-from longvit.evaluation.clinical import Clinical
+from longvit.clinical import Clinical
 from longvit.evaluation.curves import standardised
 
 RISK_NAME = "Predicted risk, per sd"

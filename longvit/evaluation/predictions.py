@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from longvit.evaluation.audit import read_audit
 from preprocessing.errors import CohortError
 
 REAL = -1
@@ -82,11 +83,12 @@ def read_predictions(path: Path) -> Predictions:
 
     Columns: `patient_id, slide_id, fold, split`, then `label, p_<class>...` or `time, event, risk`, one row per slide;
     optionally `shuffled`: the permutation of labels that the model was trained on (empty or -1: the real labels).
+    A patient in two parts of a fold is refused, unless the `audit.json` beside the file says that this was accepted.
 
     Raises:
-        CohortError: Naming every column and line that cannot be evaluated.
+        CohortError: Naming every column and line that cannot be evaluated; or the audit cannot be read.
     """
-    content = _read_bytes(path)
+    content, audit = _read_bytes(path), read_audit(path)
     table = _read_strings(content, path)
     task, classes = _task(table, path)
     findings = _Findings(table)
@@ -98,7 +100,7 @@ def read_predictions(path: Path) -> Predictions:
         values = values.join(_survival_values(table, findings))
         truth, predicted = ["time", "event"], ["risk"]
     if not findings:
-        _check_patients(values, truth, findings)
+        _check_patients(values, truth, findings, audit.leaks if audit else frozenset())
     _refuse(findings, path)
     patients = _fuse_slides(values, truth, predicted)
     return Predictions(path.name, hashlib.sha256(content).hexdigest(), task, classes, patients)
@@ -194,8 +196,11 @@ def _numbers(table: pd.DataFrame, column: str, findings: _Findings) -> pd.Series
     return number
 
 
-def _check_patients(values: pd.DataFrame, truth: list[str], findings: _Findings) -> None:
-    """What no single row shows: one truth per patient, one patient per slide, one part of a fold per patient."""
+def _check_patients(values: pd.DataFrame, truth: list[str], findings: _Findings, leaks: frozenset[str]) -> None:
+    """What no single row shows: one truth per patient, one patient per slide, one part of a fold per patient.
+
+    `leaks` are patients whose place in two parts was accepted when the models were trained.
+    """
     for column in truth:
         differs = values.groupby("patient_id")[column].transform("nunique") > 1
         findings.note(differs, column, "differs between rows of one patient", "a patient has one truth; mend the table")
@@ -205,7 +210,8 @@ def _check_patients(values: pd.DataFrame, truth: list[str], findings: _Findings)
     findings.note(twice, "slide_id", "is predicted twice in one fold", "keep one row per slide, fold and shuffle")
     parts = values.groupby(["shuffled", "fold", "patient_id"])["split"].transform("nunique")
     fix = "split by patient: leave all slides of a patient in one part"
-    findings.note(parts > 1, "patient_id", "is in two parts of one fold (train, val, test), which leaks", fix)
+    leaking = (parts > 1) & ~values["patient_id"].isin(leaks)
+    findings.note(leaking, "patient_id", "is in two parts of one fold (train, val, test), which leaks", fix)
 
 
 def _fuse_slides(values: pd.DataFrame, truth: list[str], predicted: list[str]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,10 +15,10 @@ from typing import Any
 import yaml
 
 from longvit import __version__
+from longvit.clinical import read_clinical
 from longvit.config import EvaluateConfig
 from longvit.evaluation.audit import read_audit
-from longvit.evaluation.clinical import read_clinical
-from longvit.evaluation.compare import compared, require_same_patients
+from longvit.evaluation.compare import compared, notes_beside, require_same_patients, trained_beside
 from longvit.evaluation.cox import cox_regression
 from longvit.evaluation.figures import draw_figures
 from longvit.evaluation.folds import evaluate
@@ -88,12 +89,14 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
     if clinical is not None and predictions.task != "survival":
         fix = "leave out --clinical, or give predictions of survival"
         raise CohortError("a clinical table is used for survival only", where=config.clinical, fix=fix)
-    others = {name: read_predictions(path) for name, path in _others(config).items()}
+    paths = _others(config)
+    others = {name: read_predictions(path) for name, path in paths.items()}
     for name, other in others.items():
         require_same_patients(predictions, other, config.split, name)
     ours = evaluate(predictions, config.split)
     beside = compared(ours, {name: evaluate(other, config.split) for name, other in others.items()})
-    metrics = ours.metrics | {"name": config.name, "models": beside}
+    models = [entry | {"notes": notes_beside(paths[entry["name"]])} for entry in beside]
+    metrics = ours.metrics | {"name": config.name, "models": models}
     if clinical is None:
         return metrics
     rows = predictions.part(config.split)
@@ -104,13 +107,16 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
 
 
 def _others(config: EvaluateConfig) -> dict[str, Path]:
-    """Name of every other model -> its predictions."""
+    """Name of every other model -> its predictions: the run's own baselines, then those given."""
+    given = {path.resolve() for path in config.baseline.values()}
+    own = {name: path for name, path in trained_beside(config.predictions).items() if path.resolve() not in given}
     compare = {} if config.compare is None else {config.compare.stem: config.compare}
-    repeated = sorted(({config.name} & (config.baseline.keys() | compare.keys())) | (config.baseline.keys() & compare))
+    times = Counter([config.name, *own, *config.baseline, *compare])
+    repeated = sorted(name for name, count in times.items() if count > 1)
     if repeated:
         fix = "give each model a name of its own with --name and --baseline.NAME"
         raise CohortError(f"two models are called {', '.join(repeated)}", where="name, baseline, compare", fix=fix)
-    return config.baseline | compare
+    return own | config.baseline | compare
 
 
 def combine_reports(evaluations: Sequence[Evaluation], path: Path, title: str) -> Path:

@@ -39,26 +39,26 @@ def numbers_table(metrics: Mapping[str, Any]) -> TextTable:
 
 
 def models_table(metrics: Mapping[str, Any]) -> TextTable | None:
-    """The model, those beside it and the shuffled control, pooled; how far the model is above each; None if alone."""
+    """The model and those beside it, pooled, each with its shuffled control and how far the model is above; or None."""
     if not metrics["models"]:
         return None
     names = [name for name in metrics["pooled"] if name not in ("accuracy", "logrank_p", "ibs_km")]
     headline = metrics["headline"]
-    head = ("Model", *(METRIC_NAMES[name] for name in names), f"Difference in {METRIC_NAMES[headline]}")
-    rows = [(metrics["name"], *(_number(name, metrics["pooled"][name]) for name in names), "")]
-    for model in metrics["models"]:
-        difference = model["difference"]["pooled"].get(headline)
+    control = f"{METRIC_NAMES[headline]}, shuffled labels"
+    head = ("Model", *(METRIC_NAMES[name] for name in names), control, f"Difference in {METRIC_NAMES[headline]}")
+    rows = []
+    for model in (metrics, *metrics["models"]):
         cells = [_number(name, model["pooled"][name]) for name in names]
-        rows.append((model["name"], *cells, _difference(difference)))
-    if metrics["n_shuffles"]:
-        control = [_number(name, {"value": metrics["pooled"][name]["shuffled"], "low": None}) for name in names]
-        rows.append((f"Shuffled labels ({metrics['name']})", *control, ""))
+        cells.append(decimal(model["pooled"][headline]["shuffled"]))
+        cells.append(_difference(model["difference"]["pooled"].get(headline)) if rows else "")
+        rows.append((model["name"], *cells))
     note = (
         f"All models predicted the same patients in the same folds. Differences are {metrics['name']} minus the other, "
         "with paired bootstrap intervals and two-sided p: both models are scored on the same resamples of patients. "
         "metrics.json has the differences of all numbers."
     )
-    return TextTable("Models", head, tuple(rows), (note,), frozenset({0}))
+    said = (f"{model['name']}: {sentence}" for model in metrics["models"] for sentence in model["notes"])
+    return TextTable("Models", head, tuple(rows), (note, *said), frozenset({0}))
 
 
 def groups_table(metrics: Mapping[str, Any]) -> TextTable:

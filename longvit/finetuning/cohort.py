@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from longvit.config import CoxTask, SubtypeTask
+from longvit.cohort_config import SubtypeTask, SurvivalTask, Task
 from longvit.tables import few, read_table
 from preprocessing.errors import CohortError
-
-Task = SubtypeTask | CoxTask
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _subtypes(table: pd.DataFrame, task: SubtypeTask, path: Path) -> pd.DataFram
     return labels.replace(task.label_map).where(~labels.isin(task.ignore)).to_frame("label")
 
 
-def _survival(table: pd.DataFrame, task: CoxTask, path: Path) -> pd.DataFrame:
+def _survival(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFrame:
     columns = _target_columns(task)
     numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(["time", "status"], axis=1)
     bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["status"].isin([0, 1])

@@ -3,8 +3,9 @@
 import warnings
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 with warnings.catch_warnings():  # torchsurv 0.2 compiles itself with torch.jit.script, which torch calls deprecated
     warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)
@@ -28,3 +29,33 @@ def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: 
     centred_N = risk_N - risk_N.max().detach()  # a common factor cancels; torchsurv takes plain exponentials
     total = neg_partial_log_likelihood(centred_N, event_N, ranks_N, ties_method="efron", reduction="sum")
     return total / event_N.sum()
+
+
+def nll_loss(
+    logits_NM: Float[Tensor, "N M"], bin_N: Int64[Tensor, " N"], event_N: Bool[Tensor, " N"], alpha: float
+) -> Tensor:
+    """Mean negative log likelihood of a discrete-time model (Zadeh and Schmid 2020), as MCAT and LongViT compute it.
+
+    The hazard of bin m is h_m = sigmoid(logit), and S_m = (1 - h_1)...(1 - h_m) is the chance to outlive it. Who has
+    the event in bin m contributes S_{m-1} h_m, who was last seen in it S_m. In logarithms throughout, where the
+    published code clamps the probabilities at 1e-7.
+
+    Args:
+        logits_NM: One for each bin.
+        bin_N: Bin of the event, or of the last visit.
+        event_N: Whether the event was observed.
+        alpha: The loss is (1 - alpha) times that of all, plus alpha times that of the observed events.
+    """
+    log_survival_NM = logsigmoid(-logits_NM).cumsum(dim=1)
+    log_outlived_N, log_before_N, log_hazard_N = (
+        row_NM.gather(1, bin_N[:, None]).squeeze(1)
+        for row_NM in (log_survival_NM, log_survival_NM - logsigmoid(-logits_NM), logsigmoid(logits_NM))
+    )
+    observed_N = -(log_before_N + log_hazard_N) * event_N
+    censored_N = -log_outlived_N * ~event_N
+    return (observed_N + (1 - alpha) * censored_N).mean()
+
+
+def nll_risk(logits_NM: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
+    """Minus the sum over bins of the chance to outlive them, as MCAT and LongViT publish it: higher dies earlier."""
+    return -logsigmoid(-logits_NM).cumsum(dim=1).exp().sum(dim=1)

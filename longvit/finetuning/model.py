@@ -1,21 +1,26 @@
-"""Encoder and head: a slide -> class logits, or its log hazard; and the file that keeps both."""
+"""Encoder, pooling and head: a slide -> class logits, or hazards; and the file that keeps all three."""
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from longvit.config import CoxTask, EncoderConfig, SubtypeTask
-from longvit.model import LongViT
+from longvit.config import EncoderConfig, FinetuneConfig, NllTask, Task
+from longvit.finetuning.task_loss import TaskLoss
+from longvit.finetuning.windows import SlideItem
+from longvit.model import LongViT, load_encoder
+from longvit.model.checkpoint import filled
+from longvit.model.pooling import GatedAttention, mean_pool
 from longvit.tokens.batch import TokenBatch
-from preprocessing.errors import CheckpointError
+from preprocessing.errors import CheckpointError, ConfigError
 
-_TASK: TypeAdapter[SubtypeTask | CoxTask] = TypeAdapter(SubtypeTask | CoxTask)
+Pooling = Literal["encoder", "attention"]
 
 
 class SlideHead(nn.Module):
@@ -47,34 +52,95 @@ class SlideHead(nn.Module):
 
 
 class SlideModel(nn.Module):
-    """What predicts: LongViT, the mean of its tokens, a head.
+    """What predicts: LongViT, a pooling of its tokens, a head.
 
     Args:
-        encoder: The encoder.
+        encoder: The encoder; none for a model of vectors that something else made, such as a baseline's.
         task: What is predicted.
-        classes: Classes in the order of the outputs; empty for survival, whose one output is the log hazard.
+        classes: Classes in the order of the outputs; empty for survival.
+        pooling: `encoder` takes the slide's vector as the encoder pools it, `attention` trains a gated attention.
+        width: Width of the vectors, where there is no encoder.
     """
 
-    def __init__(self, encoder: LongViT, task: SubtypeTask | CoxTask, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        encoder: LongViT | None,
+        task: Task,
+        classes: tuple[str, ...],
+        pooling: Pooling = "encoder",
+        width: int | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder, self.task, self.classes = encoder, task, classes
-        self.head = SlideHead(encoder.config.width, len(classes) or 1)
+        self.width = encoder.config.width if encoder else width
+        self.encoder, self.classes, self.pooling, self.loss = encoder, classes, pooling, TaskLoss(task)
+        self.attention = GatedAttention(self.width) if pooling == "attention" else None
+        self.head = SlideHead(self.width, task.bins if isinstance(task, NllTask) else len(classes) or 1)
 
-    def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
-        """The slides' representations."""
-        return self.encoder.represent(batch)
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.loss.task
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B O"]:
-        """Logits of the classes, or the log hazard."""
-        return self.head(self.represent(batch))
+    def encode(self, item: SlideItem) -> Tensor:
+        """What a frozen encoder makes of a sequence once: (B, D), or (B, L, D) where attention is to pool it."""
+        if isinstance(item, Tensor):
+            return item
+        encoded = self.encoder.encode(self.encoder.embed(item), item.mask_BL)
+        return encoded.slide_BD if self.attention is None else encoded.tokens_BLD
+
+    def pool(self, encoded: Tensor, mask_BL: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B D"]:
+        """One vector per sequence, of tokens (B, L, D) or of the vector (B, D) itself."""
+        if encoded.ndim == 2:
+            return encoded
+        return mean_pool(encoded, mask_BL) if self.attention is None else self.attention(encoded, mask_BL)
+
+    def represent(self, item: SlideItem) -> Float[Tensor, "B D"]:
+        """The sequences' representations, whatever was read of them."""
+        return self.pool(self.encode(item), item.mask_BL if isinstance(item, TokenBatch) else None)
+
+    def forward(self, item: SlideItem) -> Float[Tensor, "B O"]:
+        """Logits of the classes, the log hazard, or a logit of the hazard in each bin of time."""
+        return self.head(self.represent(item))
+
+
+def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
+    """The model of a config, before anything is learned from labels.
+
+    Raises:
+        CheckpointError: There is no such encoder, or its weights do not fit.
+        ConfigError: More blocks are to be trained than there are, or segments do not fit the dilations.
+    """
+    encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
+    made = encoder.config
+    if config.trained_blocks is not None and config.trained_blocks > made.depth:
+        raise ConfigError(
+            f"{config.trained_blocks} blocks are to be trained, and the encoder has {made.depth}",
+            where="trained_blocks",
+            fix="name fewer, or leave it out to train all of the encoder",
+        )
+    if config.segment_lengths is not None and len(config.segment_lengths) != len(made.dilation_ratios):
+        raise ConfigError(
+            f"there are {len(config.segment_lengths)} segment lengths for {len(made.dilation_ratios)} branches",
+            where="segment_lengths",
+            fix=f"give one for each of the encoder's dilation ratios, {', '.join(map(str, made.dilation_ratios))}",
+        )
+    changes = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
+    changed = made.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    if changed != made:  # the weights depend on neither
+        encoder = filled(changed, encoder.state_dict(), config.checkpoint)
+    return SlideModel(encoder, config.task, classes, config.pooling)
 
 
 def save_model(path: Path, model: SlideModel) -> None:
     """Write weights and settings as one safetensors file, through a temporary name."""
     settings = {
-        "encoder": model.encoder.config.model_dump(mode="json"),
-        "task": model.task.model_dump(mode="json"),
+        "encoder": model.encoder.config.model_dump(mode="json") if model.encoder else None,
+        "width": model.width,
+        "pooling": model.pooling,
         "classes": model.classes,
+        "task": model.task.model_dump(mode="json"),
+        "class_weights": model.loss.class_weights,
+        "bin_edges": model.loss.bin_edges,
     }
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(model.state_dict(), temporary, {"longvit_model": json.dumps(settings)})
@@ -104,9 +170,7 @@ def load_model(path: Path) -> SlideModel:
             fix="give a model.safetensors of `longvit finetune`",
         )
     try:
-        settings = json.loads(metadata["longvit_model"])
-        encoder = LongViT(EncoderConfig.model_validate(settings["encoder"]))
-        model = SlideModel(encoder, _TASK.validate_python(settings["task"]), tuple(settings["classes"]))
+        model = _with_settings(json.loads(metadata["longvit_model"]))
         model.load_state_dict(state)
     except (ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
@@ -115,3 +179,11 @@ def load_model(path: Path) -> SlideModel:
             fix="train the model again with `longvit finetune`",
         ) from error
     return model.eval()
+
+
+def _with_settings(settings: dict) -> SlideModel:
+    encoder = LongViT(EncoderConfig.model_validate(settings["encoder"])) if settings["encoder"] else None
+    task: Task = TypeAdapter(Task).validate_python(settings["task"])
+    model = SlideModel(encoder, task, tuple(settings["classes"]), settings["pooling"], settings["width"])
+    model.loss = TaskLoss(task, tuple(settings["class_weights"]), tuple(settings["bin_edges"]))
+    return model

@@ -1,40 +1,53 @@
 """The training module of finetuning: windows of patients -> loss."""
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from longvit.config import CoxTask, FinetuneConfig, SubtypeTask
-from longvit.finetuning.losses import cox_loss
+from longvit.config import FinetuneConfig
+from longvit.finetuning.layers import layer_of, train_last_blocks
 from longvit.finetuning.model import SlideModel
-from longvit.tokens.batch import TokenBatch
+from longvit.finetuning.windows import Patient, SlideItem
 from longvit.training import TrainingModule
-
-
-@dataclass(frozen=True)
-class Patient:
-    """One patient: the slides, as tokens or as representations (1, D), and the target."""
-
-    slides: list[TokenBatch] | list[Tensor]
-    label: int = -1
-    time: float = field(default=float("nan"))
-    event: bool = False
+from preprocessing.errors import ConfigError
 
 
 class FinetuneModule(TrainingModule):
-    """Trains a model on windows of patients; a patient's output is the mean over the slides."""
+    """Trains a model on windows of patients; a patient's output is the mean over the sequences."""
 
     def __init__(self, model: SlideModel, config: FinetuneConfig) -> None:
         super().__init__(config.optimiser, config.seed)
-        self.model = model
-        model.encoder.requires_grad_(not config.freeze_encoder)
+        self.model, self.layer_decay = model, config.optimiser.layer_decay
+        self._frozen_blocks = train_last_blocks(model, config.trained_blocks)
+
+    def train(self, mode: bool = True) -> "FinetuneModule":
+        """Random layers are on in what is trained; frozen blocks give what they give in a prediction."""
+        super().train(mode)
+        for block in self._frozen_blocks:
+            block.eval()
+        return self
+
+    def rate_of(self, name: str) -> float:
+        """Layer decay as in BEiT: decay^(depth + 1 - layer) of the learning rate, so that the head has all of it."""
+        if self.model.encoder is None:
+            return 1.0
+        depth = self.model.encoder.config.depth
+        return self.layer_decay ** (depth + 1 - layer_of(name.removeprefix("model."), depth))
 
     def training_step(self, window: list[Patient], batch_idx: int) -> Tensor:
-        """Loss of one window."""
-        return self._loss(window, "loss")
+        """Loss of one window.
+
+        Raises:
+            ConfigError: The loss is not a number: training has run away.
+        """
+        loss = self._loss(window, "loss")
+        if not loss.isfinite():
+            raise ConfigError(
+                f"the loss became {loss.item()} in epoch {self.current_epoch}",
+                where=f"optimiser.learning_rate {self.settings.learning_rate:g}",
+                fix="lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm",
+            )
+        return loss
 
     def validation_step(self, window: list[Patient], batch_idx: int) -> None:
         """Loss of the val part, all in one window."""
@@ -43,36 +56,26 @@ class FinetuneModule(TrainingModule):
     def transfer_batch_to_device(
         self, batch: list[Patient], device: torch.device, dataloader_idx: int
     ) -> list[Patient]:
-        """Slides travel one at a time, in `outputs`: a window of whole slides may not fit."""
+        """Slides travel one at a time, in `_run`: a window of whole slides may not fit."""
         return batch
 
     def _loss(self, window: list[Patient], name: str) -> Tensor:
-        loss = task_loss(self.outputs(window), window, self.model.task)
+        loss = self.model.loss(self.outputs(window), window)
         self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(window))
         return loss
 
     def outputs(self, window: list[Patient]) -> Tensor:
-        """(patients, outputs): each slide is run for itself, whatever its length.
+        """(patients, outputs): each sequence is run for itself, whatever its length.
 
-        Its activations are computed again in the backward pass, so that memory holds those of one slide at a time and
-        the gradient is that of the whole window.
+        It is brought to the device and run again in the backward pass, so that the device holds one sequence and its
+        activations at a time, and the gradient is that of the whole window.
         """
-        rows = []
-        for patient in window:
-            slides = [slide.to(self.device) for slide in patient.slides]
-            outputs = [self.model.head(s) if isinstance(s, Tensor) else self._run(s) for s in slides]
-            rows.append(torch.cat(outputs).mean(dim=0))
-        return torch.stack(rows)
+        return torch.stack([torch.cat([self._again(item) for item in p.items]).mean(dim=0) for p in window])
 
-    def _run(self, slide: TokenBatch) -> Tensor:
-        return checkpoint(self.model, slide, use_reentrant=False)  # type: ignore[return-value]
+    def _again(self, item: SlideItem) -> Tensor:
+        if isinstance(item, Tensor) and item.ndim == 2:
+            return self._run(item)  # a vector goes through one linear layer: nothing is saved by doing that again
+        return checkpoint(self._run, item, use_reentrant=False)  # type: ignore[return-value]
 
-
-def task_loss(outputs: Tensor, window: list[Patient], task: SubtypeTask | CoxTask) -> Tensor:
-    """Cross-entropy of (patients, classes) logits, or Cox's partial likelihood loss of (patients, 1) log hazards."""
-    if isinstance(task, SubtypeTask):
-        labels = torch.tensor([patient.label for patient in window], device=outputs.device)
-        return F.cross_entropy(outputs, labels, label_smoothing=task.label_smoothing)
-    event = torch.tensor([patient.event for patient in window], device=outputs.device)
-    time = torch.tensor([patient.time for patient in window], device=outputs.device)
-    return cox_loss(outputs[:, 0].float(), time, event)
+    def _run(self, item: SlideItem) -> Tensor:
+        return self.model(item.to(self.device))

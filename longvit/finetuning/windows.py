@@ -1,9 +1,30 @@
 """Windows of patients whose loss is computed together: each holds its share of events, or of every class."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Sampler
+
+from longvit.tokens.batch import TokenBatch
+
+SlideItem = TokenBatch | Tensor
+"""A sequence as it was read: its tokens; or what a frozen encoder made of it, (1, D) or token by token (1, L, D)."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient: the sequences of slides, and the target."""
+
+    items: list[SlideItem]
+    """One for each slide, or one for all."""
+    label: int = -1
+    """Index of the class."""
+    time: float = float("nan")
+    """Time of the event, or of the last visit."""
+    event: bool = False
+    """Whether the event was observed."""
 
 
 class BalancedWindows(Sampler[list[int]]):

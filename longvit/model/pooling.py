@@ -1,5 +1,7 @@
 """What stands around the blocks: a class token before those of the slide, and tokens -> one vector per slide."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -52,3 +54,52 @@ class Pooling(nn.Module):
         """One vector per slide, of the tokens' dtype; `mask_BL` has no class token."""
         pooled_BD = x_BMD[:, 0] if self.by_class else mean_pool(x_BMD[:, self.first :], mask_BL)
         return self.norm(pooled_BD.to(x_BMD.dtype))
+
+
+class GatedAttention(nn.Module):
+    """Gated attention over the tokens of a slide (ABMIL, Ilse et al. 2018, arXiv:1802.04712, equation 9).
+
+    A token's score is w . (tanh(V h) * sigmoid(U h)); a softmax over the slide turns scores into weights. The h that is
+    scored is standardised by the training slides' tokens, whose common mean would otherwise fill the tanh; what is
+    summed are the tokens as they are. w starts at 0, so that an untrained pooling is the mean.
+
+    Args:
+        width: Width D of a token.
+        hidden: Width of V h and U h; 128 as in the paper.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.content, self.gate = nn.Linear(width, hidden), nn.Linear(width, hidden)  # V and U
+        self.score = nn.Linear(hidden, 1, bias=False)  # w; a bias would cancel in the softmax
+        for linear in (self.content, self.gate):
+            nn.init.xavier_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.score.weight)
+
+    def standardise_by(self, mean_D: Float[Tensor, " D"], std_D: Float[Tensor, " D"]) -> None:
+        """Take mean and deviation of the training slides' tokens."""
+        self.mean.copy_(mean_D)
+        self.std.copy_(std_D.clamp_min(1e-6))
+
+    def weights(
+        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L"]:
+        """What each token counts for in its slide's vector: 1 in sum over a slide, 0 for padding."""
+        h_BLD = (x_BLD - self.mean) / self.std
+        score_BL = self.score(self.content(h_BLD).tanh() * self.gate(h_BLD).sigmoid()).squeeze(-1)
+        if mask_BL is not None:
+            score_BL = score_BL.masked_fill(~mask_BL, -math.inf)
+        return score_BL.softmax(dim=1, dtype=torch.promote_types(x_BLD.dtype, torch.float32))
+
+    def forward(
+        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """One vector per slide, in float32 or wider."""
+        weights_BL = self.weights(x_BLD, mask_BL)
+        return torch.einsum("bl,bld->bd", weights_BL, x_BLD.to(weights_BL.dtype))

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from longvit.config import ProbeConfig
-from longvit.pretraining.turns import barcodes
-from longvit.tables import read_table, slide_name
+from longvit.tables import barcodes, read_table, slide_name
 from preprocessing.errors import CohortError
 
 
@@ -29,7 +28,7 @@ def read_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, s
         CohortError: There is no such table, it lacks a column, or it does not name a slide that has a store.
     """
     if table is None:
-        return barcodes(list(stores))
+        return barcodes(stores)
     rows = _read(table, ["case_id", "slide_id"], stores)
     strangers = sorted(set(stores) - set(rows["slide_id"]))
     if strangers:

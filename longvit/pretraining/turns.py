@@ -1,13 +1,10 @@
 """Whose turn it is: draws shared evenly among patients, whatever the number and the size of their slides."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Sampler
-
-_TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 
 class SlideTurns:
@@ -33,11 +30,6 @@ class SlideTurns:
         round_, patient = divmod(draw, len(self.patients))
         slides = self.patients[patient]
         return slides[round_ % len(slides)]
-
-
-def barcodes(slide_ids: Sequence[str]) -> dict[str, str]:
-    """Patient of each slide id that is a TCGA barcode: its first twelve characters."""
-    return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
 
 
 class DrawSampler(Sampler[int]):

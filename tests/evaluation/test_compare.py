@@ -1,6 +1,6 @@
 import pytest
 
-from longvit.evaluation.compare import compared, require_same_patients
+from longvit.evaluation.compare import compared, notes_beside, require_same_patients, trained_beside
 from longvit.evaluation.folds import evaluate
 from longvit.evaluation.predictions import read_predictions
 from preprocessing.errors import CohortError
@@ -74,3 +74,15 @@ def test_the_order_of_rows_does_not_matter(survival_csv, edited):
     ours, other = pair(survival_csv, edited, lambda table: table[::-1])
     require_same_patients(ours, other, "test", "other")
     assert difference(ours, other)["c_index"]["p"] == 1.0
+
+
+def test_baselines_that_were_trained_beside_the_model_are_found_by_name(tmp_path):
+    for name in ("mean", "abmil"):
+        (tmp_path / "baselines" / name).mkdir(parents=True)
+        (tmp_path / "baselines" / name / "predictions.csv").write_text("")
+    (tmp_path / "baselines" / "tiles").mkdir()
+    found = trained_beside(tmp_path / "predictions.csv")
+    assert list(found) == ["abmil", "mean"]
+    (tmp_path / "baselines" / "mean" / "notes.txt").write_text("a linear head\nof 60 epochs\n")
+    assert notes_beside(found["mean"]) == ["a linear head", "of 60 epochs"]
+    assert notes_beside(found["abmil"]) == []

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -98,6 +99,28 @@ def test_a_patient_may_train_one_fold_and_test_another(survival_csv, edited):
     text = other_fold.read_text() + "E,E-1,0,train,1,1,3,\n"
     other_fold.write_text(text)
     assert len(read_predictions(other_fold).part("test")) == 7
+
+
+@pytest.mark.parametrize(
+    ("finding", "passes"),
+    [
+        ({"category": "leak", "level": "accepted", "names": ["C"]}, True),
+        ({"category": "leak", "level": "accepted", "names": ["D"]}, False),
+        ({"category": "leak", "level": "error", "names": ["C"]}, False),
+        ({"category": "duplicate", "level": "accepted", "names": ["C"]}, False),
+    ],
+)
+def test_a_patient_in_two_parts_is_let_pass_only_where_the_audit_says_it_was_accepted(
+    subtyping_csv, edited, finding, passes
+):
+    path = edited(subtyping_csv, put(5, "split", "val"))  # C-2 of C, whose other slide is in test
+    path.with_name("audit.json").write_text(json.dumps({"findings": [finding | {"what": "in both"}]}))
+    if passes:
+        predictions = read_predictions(path)
+        assert [(predictions.part(split)["patient_id"] == "C").sum() for split in ("val", "test")] == [1, 1]
+    else:
+        with pytest.raises(CohortError, match="is in two parts of one fold"):
+            read_predictions(path)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,23 @@ def test_every_row_of_a_markdown_table_has_the_columns_of_its_head(subtyping_csv
     assert "Pooled, shuffled labels |  | 0.222" in text
 
 
+def test_the_runs_own_baselines_stand_beside_the_model_with_what_they_are(survival_csv, edited, tmp_path):
+    folder = tmp_path / "baselines" / "abmil"
+    folder.mkdir(parents=True)
+    edited(survival_csv, lambda table: table.assign(risk=table["time"])).rename(folder / "predictions.csv")
+    (folder / "notes.txt").write_text("gated attention over tiles\n")
+    metrics = run(EvaluateConfig(predictions=survival_csv), date=DAY).metrics
+    assert [model["name"] for model in metrics["models"]] == ["abmil"]
+    assert "abmil: gated attention over tiles" in (tmp_path / "report.html").read_text()
+    assert "| abmil | 0." in (tmp_path / "report.md").read_text()
+    named = EvaluateConfig(predictions=survival_csv, baseline={"ABMIL": folder / "predictions.csv"})
+    again = evaluate_request(named, read_predictions(survival_csv))
+    assert [model["name"] for model in again["models"]] == ["ABMIL"]  # once, as the user calls it
+    twice = EvaluateConfig(predictions=survival_csv, baseline={"abmil": survival_csv})
+    with pytest.raises(CohortError, match="two models are called abmil"):
+        evaluate_request(twice, read_predictions(survival_csv))
+
+
 def test_a_second_model_is_called_by_its_file(survival_csv, edited):
     other = edited(survival_csv, lambda table: table)
     metrics = evaluate_request(EvaluateConfig(predictions=survival_csv, compare=other), read_predictions(survival_csv))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from longvit.config import FinetuneConfig, OptimiserConfig, SubtypeTask
+from longvit.config import FinetuneConfig, FinetuneOptimiserConfig, SubtypeTask
 from longvit.finetuning.model import SlideModel
 from longvit.model import LongViT
 from longvit.tokens import TokenBatch
@@ -44,7 +44,7 @@ def config(cohort, tiny_encoder, tmp_path) -> FinetuneConfig:
         out=tmp_path / "run",
         encoder=tiny_encoder,
         window=4,
-        optimiser=OptimiserConfig(epochs=2, learning_rate=1e-2, warmup_epochs=1),
+        optimiser=FinetuneOptimiserConfig(epochs=2, learning_rate=1e-2, warmup_epochs=1),
         loader_workers=0,
         device="cpu",
     )

@@ -1,23 +1,11 @@
 import pandas as pd
 import pytest
 import torch
-from torch.testing import assert_close
 
 from longvit.config import CoxTask, SubtypeTask
 from longvit.finetuning.cohort import Cohort, read_cohort
-from longvit.finetuning.data import (
-    PatientDataset,
-    cohort_stores,
-    represent_slides,
-    shuffled_targets,
-    train_loader,
-    whole_loader,
-)
+from longvit.finetuning.data import PatientDataset, Slides, sequences, shuffled_targets, train_loader, whole_loader
 from longvit.finetuning.folds import Fold
-from longvit.tokens.dataset import find_stores
-from longvit.tokens.read import slide_tokens
-from preprocessing.errors import CohortError
-from preprocessing.store import open_store
 
 
 @pytest.fixture
@@ -30,17 +18,28 @@ def survival(cohort) -> Cohort:
     return read_cohort(cohort.table, CoxTask())
 
 
-def read(slide: str) -> torch.Tensor:
-    """The slide's number as its representation."""
-    return torch.tensor([[float(slide[1:3])]])
+def read(slides: Slides) -> torch.Tensor:
+    """The slides' numbers as their representation."""
+    return torch.tensor([[float(slide[1:3]) for slide in slides]])
 
 
 def test_a_window_of_indices_is_its_patients_with_all_their_slides_and_class(subtypes):
     dataset = PatientDataset(["P02", "P05", "P00"], subtypes, subtypes.targets, read)
     assert len(dataset) == 3
     first, second = dataset[[1, 0]]
-    assert ([s.item() for s in first.slides], first.label) == ([5], 1)
-    assert ([s.item() for s in second.slides], second.label) == ([2, 2], 0)
+    assert ([s.item() for s in first.items], first.label) == ([5], 1)
+    assert ([s.item() for s in second.items], second.label) == ([2, 2], 0)
+
+
+def test_slides_are_sequences_of_their_own_or_one_sequence():
+    assert sequences(["a", "b"], "late") == [("a",), ("b",)]
+    assert sequences(["a", "b"], "early") == [("a", "b")]
+    assert sequences(["a"], "late") == sequences(["a"], "early") == [("a",)]
+
+
+def test_with_early_fusion_a_patient_is_one_item_of_all_slides(subtypes):
+    (patient,) = PatientDataset(["P02"], subtypes, subtypes.targets, read, "early")[[0]]
+    assert [item.tolist() for item in patient.items] == [[[2.0, 2.0]]]
 
 
 def test_a_patient_of_a_survival_cohort_has_time_and_event(survival):
@@ -66,7 +65,7 @@ def test_training_windows_hold_enough_events(survival, config, window, windows):
 
 def test_the_val_part_is_one_window(subtypes):
     (patients,) = whole_loader(PatientDataset(["P01", "P02"], subtypes, subtypes.targets, read))
-    assert [len(patient.slides) for patient in patients] == [1, 2]
+    assert [len(patient.items) for patient in patients] == [1, 2]
 
 
 FOLD = Fold(0, tuple(f"P{i:02d}" for i in range(6)), ("P06", "P07", "P08"), ("P09", "P10", "P11"))
@@ -93,28 +92,3 @@ def test_folds_are_shuffled_apart(subtypes):
     other = Fold(1, FOLD.train, FOLD.val, FOLD.test)
     pairs = [[shuffled_targets(subtypes.targets, fold, (0, k)) for fold in (FOLD, other)] for k in range(4)]
     assert any(not one.equals(another) for one, another in pairs)
-
-
-def test_every_slide_of_the_folds_needs_a_store(cohort, subtypes):
-    stores = find_stores(cohort.stores)
-    needed = cohort_stores(stores, subtypes, [FOLD], cohort.stores)
-    assert needed == stores
-    train_only = cohort_stores(stores, subtypes, [Fold(0, ("P02",), ("P00",), ())], cohort.stores)
-    assert list(train_only) == ["P00-0", "P02-0", "P02-1"]
-    fewer = {slide: path for slide, path in stores.items() if slide not in ("P02-1", "P07-0")}
-    with pytest.raises(CohortError, match="2 of 14 slides have no store: P02-1, P07-0") as error:
-        cohort_stores(fewer, subtypes, [FOLD], cohort.stores)
-    assert error.value.where == cohort.stores
-
-
-def test_slides_are_represented_once_and_then_read_from_the_cache(cohort, config, model, tmp_path, monkeypatch):
-    stores = dict(list(find_stores(cohort.stores).items())[:3])
-    found = represent_slides(model, stores, config, tmp_path / "cache.safetensors")
-    for slide, path in stores.items():
-        with torch.no_grad():
-            expected = model.eval().represent(slide_tokens(open_store(path), config.encoder.input))
-        assert_close(found[slide], expected)
-    monkeypatch.setattr(model, "represent", None)
-    again = represent_slides(model, stores, config, tmp_path / "cache.safetensors")
-    assert all(torch.equal(again[slide], found[slide]) for slide in stores)
-    assert [path.name for path in tmp_path.iterdir()] == ["cache.safetensors"]

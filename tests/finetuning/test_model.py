@@ -3,13 +3,15 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers.drop import DropPath
 from torch.testing import assert_close
 
-from longvit.config import CoxTask
-from longvit.finetuning.model import SlideHead, SlideModel, load_model, save_model
+from longvit.config import CoxTask, FinetuneConfig, NllTask, SubtypeTask
+from longvit.finetuning.model import SlideHead, SlideModel, build_model, load_model, save_model
+from longvit.finetuning.task_loss import TaskLoss
 from longvit.model import LongViT, save_encoder
 from longvit.tokens import TokenBatch
-from preprocessing.errors import CheckpointError
+from preprocessing.errors import CheckpointError, ConfigError
 
 
 def test_a_new_head_gives_every_class_the_same_logit(tiny_encoder, random_slide):
@@ -50,6 +52,75 @@ def test_padding_does_not_change_the_output_of_a_slide(model, random_slide):
 
 def test_a_survival_model_has_one_output(tiny_encoder, random_slide):
     assert SlideModel(LongViT(tiny_encoder), CoxTask(), ())(random_slide(5, 0)).shape == (1, 1)
+
+
+def test_a_discrete_time_model_has_an_output_for_each_bin(tiny_encoder, random_slide):
+    assert SlideModel(LongViT(tiny_encoder), NllTask(bins=5), ())(random_slide(5, 0)).shape == (1, 5)
+
+
+def test_padding_does_not_change_the_output_where_attention_pools(tiny_encoder, random_slide):
+    model = SlideModel(LongViT(tiny_encoder), CoxTask(), (), "attention").eval()
+    for weight in (model.head.linear.weight, model.attention.score.weight):
+        torch.nn.init.normal_(weight)
+    short, long = random_slide(5, 0), random_slide(40, 1)
+    assert_close(model(TokenBatch.collate([short, long])), torch.cat([model(short), model(long)]))
+
+
+def test_an_untrained_attention_gives_what_the_mean_gives(tiny_encoder, random_slide):
+    encoder = LongViT(tiny_encoder).eval()
+    by_attention = SlideModel(encoder, CoxTask(), (), "attention")
+    assert_close(by_attention.represent(random_slide(9, 0)), encoder.represent(random_slide(9, 0)))
+
+
+def test_a_model_without_an_encoder_takes_vectors_or_their_mean():
+    model, vectors = SlideModel(None, CoxTask(), (), width=3), torch.randn(1, 6, 3)
+    assert_close(model.represent(vectors), vectors.mean(dim=1))
+    assert_close(model.represent(vectors[:, 0]), vectors[:, 0])
+
+
+def test_drop_path_is_that_of_this_training_and_the_weights_those_of_the_checkpoint(config, tiny_encoder, tmp_path):
+    given = LongViT(tiny_encoder)
+    save_encoder(tmp_path / "encoder.safetensors", given)
+    values = config.model_dump(exclude={"encoder"}) | {"checkpoint": tmp_path / "encoder.safetensors"}
+    for share, expected in ((None, 0.2), (0.0, 0.0), (0.5, 0.5)):
+        encoder = build_model(FinetuneConfig(**values | {"drop_path": share}), ("a", "b")).encoder
+        assert encoder.config.drop_path == expected
+        last = [part for part in encoder.encoder.layers[-1].modules() if isinstance(part, DropPath)]
+        assert [part.drop_prob for part in last] == [expected]
+        assert all(torch.equal(weight, given.state_dict()[name]) for name, weight in encoder.state_dict().items())
+
+
+def test_segments_are_those_of_this_training_one_for_each_branch(config, random_slide):
+    torch.manual_seed(0)
+    near = build_model(config, ("a", "b"))
+    torch.manual_seed(0)
+    far = build_model(config.model_copy(update={"segment_lengths": (16, 256)}), ("a", "b"))
+    assert far.encoder.config.segment_lengths == (16, 256)
+    assert all(torch.equal(weight, near.state_dict()[name]) for name, weight in far.state_dict().items())
+    slide = random_slide(200, 0)
+    assert not torch.allclose(near.eval().encoder(slide), far.eval().encoder(slide), atol=1e-3)
+    with pytest.raises(ConfigError, match="1 segment lengths for 2 branches"):
+        build_model(config.model_copy(update={"segment_lengths": (16,)}), ("a", "b"))
+
+
+def test_no_more_blocks_are_trained_than_there_are(config):
+    with pytest.raises(ConfigError, match="3 blocks are to be trained, and the encoder has 2"):
+        build_model(config.model_copy(update={"trained_blocks": 3}), ("a", "b"))
+    assert build_model(config.model_copy(update={"trained_blocks": 2}), ("a", "b")).encoder.config.depth == 2
+
+
+def test_weights_of_classes_bins_and_pooling_are_saved_with_the_model(tiny_encoder, random_slide, tmp_path):
+    subtype = SlideModel(LongViT(tiny_encoder), SubtypeTask(class_weights="balanced"), ("a", "b"), "attention").eval()
+    subtype.loss = TaskLoss(subtype.task, class_weights=(0.7, 1.75))
+    survival = SlideModel(None, NllTask(alpha=0.3), (), width=7)
+    survival.loss = TaskLoss(survival.task, bin_edges=(1.1, 2.2, 3.3))
+    for model in (subtype, survival):
+        torch.nn.init.normal_(model.head.linear.weight)
+        save_model(tmp_path / "model.safetensors", model)
+        loaded = load_model(tmp_path / "model.safetensors")
+        assert (loaded.loss, loaded.pooling, loaded.width) == (model.loss, model.pooling, model.width)
+        item = torch.randn(1, 4, model.width)
+        assert torch.equal(loaded(item), model(item))
 
 
 @pytest.mark.parametrize(("task", "classes"), [(None, ("LUAD", "LUSC")), (CoxTask(time_column="days"), ())])

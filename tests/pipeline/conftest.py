@@ -56,7 +56,7 @@ def line(tmp_path_factory) -> Line:
     run = Line(root, cohort, {})
     small = flags("encoder", ENCODER) + flags("objective", OBJECTIVE) + flags("views", VIEWS)
     epoch = ["--optimiser.epochs", "1", "--batch-size", "8", "--regions-per-slide", "1"]
-    frozen = ["--freeze-encoder", "--shuffles", "1", "--optimiser.epochs", "2"]
+    frozen = ["--trained-blocks", "0", "--shuffles", "1", "--optimiser.epochs", "2"]
     checkpoint = ["--checkpoint", str(run.encoder)]
     store = run.stores / f"{sorted(path.stem for path in cohort.slides.iterdir())[0]}.zarr"
     explain = ["explain", "--store", str(store), "--out", str(root / "explain"), "--device", "cpu", "--model"]

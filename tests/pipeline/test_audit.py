@@ -37,7 +37,14 @@ def test_splits_are_made_audited_and_trained_on(line, tmp_path, capsys):
     assert "train" in said
     assert "error" not in said
     finetune = line.finetune(
-        tmp_path / "run", "--checkpoint", str(line.encoder), "--freeze-encoder", "--optimiser.epochs", "1", splits=made
+        tmp_path / "run",
+        "--checkpoint",
+        str(line.encoder),
+        "--trained-blocks",
+        "0",
+        "--optimiser.epochs",
+        "1",
+        splits=made,
     )
     assert run_command(finetune) == 0
     assert json.loads((tmp_path / "run" / "audit.json").read_text())["findings"] == []
@@ -64,7 +71,7 @@ def test_moved_leaks_are_written_as_splits_that_are_sound(line, leaking, tmp_pat
 
 
 def test_a_run_on_an_accepted_leak_keeps_it_beside_its_predictions(line, leaking, tmp_path):
-    quick = ["--checkpoint", str(line.encoder), "--freeze-encoder", "--optimiser.epochs", "1", "--folds", "1"]
+    quick = ["--checkpoint", str(line.encoder), "--trained-blocks", "0", "--optimiser.epochs", "1", "--folds", "1"]
     finetune = line.finetune(tmp_path / "run", *quick, splits=leaking)
     with pytest.raises(CohortError, match="1 patients are in both train and test"):
         run_command(finetune)

@@ -119,11 +119,13 @@ def test_the_page_of_an_evaluation_stands_alone(line, task):
 
 def test_explaining_leaves_a_picture_and_a_score_for_every_token(line):
     store = open_store(line.stores / f"{sorted(path.stem for path in line.cohort.slides.iterdir())[0]}.zarr")
-    with Image.open(line.root / "explain" / f"{store.slide_id}_heatmap.png") as picture:
+    folder = line.root / "explain" / store.slide_id
+    layers = json.loads((folder / "explanation.json").read_text())["layers"]
+    with Image.open(folder / f"overlay_{layers[0]['key']}.png") as picture:
         assert min(picture.size) > 300
-    with (line.root / "explain" / f"{store.slide_id}_tokens.csv").open() as file:
+    with (folder / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["x_l0", "y_l0", "row", "column", "score"]
+    assert list(rows[0]) == ["x_l0", "y_l0", "row", "column", *(layer["key"] for layer in layers)]
     assert len(rows) == len(store) * (128 // 32) ** 2
     assert all(int(row["x_l0"]) == 32 * int(row["column"]) for row in rows)
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longvit.pretraining.turns import DrawSampler, SlideTurns, barcodes
+from longvit.pretraining.turns import DrawSampler, SlideTurns
+from longvit.tables import barcodes
 
 slides_per_patient = st.lists(st.integers(1, 5), min_size=1, max_size=8)
 

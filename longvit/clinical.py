@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from longvit.tables import read_strings
 from preprocessing.errors import CohortError
 
 PATIENT = ("patient_id", "case_id", "case_submitter_id", "bcr_patient_barcode")
@@ -34,7 +35,7 @@ class Clinical:
 
 
 def read_clinical(path: Path) -> Clinical:
-    """Read age, sex and stage from a table as TCGA's are (CSV, zipped or not); other columns are not read.
+    """Read age, sex and stage from a table as TCGA's are (CSV, zipped or not, Excel); other columns are not read.
 
     Age is in years (GDC's days are recognised), sex is female or male, F or M or `is_female` 1 or 0, and the stage is
     a Roman number with or without `Stage` and a letter (`Stage IIIA`). Several rows of one patient are one.
@@ -42,10 +43,9 @@ def read_clinical(path: Path) -> Clinical:
     Raises:
         CohortError: No table, no column that names patients, none of the covariates, or rows of a patient that differ.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise CohortError(f"the clinical table cannot be read ({error})", where=path, fix="give a CSV file") from error
+    if not path.is_file():
+        raise CohortError("the clinical table does not exist", where=path, fix="check the path")
+    table = read_strings(path)
     patient = _first(table, PATIENT)
     if patient is None:
         where = f"{path}, line 1: {', '.join(table.columns)}"

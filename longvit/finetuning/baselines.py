@@ -1,0 +1,78 @@
+"""Baselines `abmil` and `mean`: what the tiles alone say, without an encoder that sees the whole slide."""
+
+from functools import cache
+
+from torch import Tensor
+
+from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
+from longvit.finetuning.data import PatientDataset, SequenceReader, Slides, train_loader
+from longvit.finetuning.fold_model import predict_held_out
+from longvit.finetuning.model import SlideModel
+from longvit.finetuning.module import FinetuneModule
+from longvit.finetuning.prepare import prepare
+from longvit.finetuning.study import Job, Study
+from longvit.finetuning.tile_vectors import TileVectors
+from longvit.training import begin, fit, pick_device
+
+RECIPES = {
+    "mean": FinetuneOptimiserConfig(epochs=60, learning_rate=1e-2, warmup_epochs=5, weight_decay=0.1),
+    "abmil": FinetuneOptimiserConfig(epochs=40, learning_rate=1e-3, warmup_epochs=4, weight_decay=0.01),
+}
+"""The optimiser of each baseline, the same for every cohort, so that nobody tunes it; windows of `WINDOW` patients."""
+WINDOW = 32
+
+
+def recipe(config: FinetuneConfig, learner: Baseline) -> FinetuneConfig:
+    """The run's settings with a baseline's own recipe: nothing of it depends on how the model is trained."""
+    values = {"optimiser": RECIPES[learner], "window": WINDOW, "trained_blocks": 0, "select": "last", "patience": None}
+    return config.model_copy(update=values | {"fusion": "late", "precision": "32"})
+
+
+def predict_tile_baseline(study: Study, job: Job) -> list[dict]:
+    """Train one baseline on the training patients, predict val and test: a row per slide.
+
+    The vectors of a slide's tiles, by gated attention (Ilse et al. 2018, equation 9) or as their mean, go through the
+    model's own head: standardised by the training slides, then one linear layer. The losses are those of the task.
+    """
+    config, cohort = recipe(study.config, job.learner), study.cohort
+    begin(config)
+    tiles = tile_vectors(study)
+    read = _reader(tiles, job.learner)
+    pooling = "encoder" if job.learner == "mean" else "attention"
+    model = SlideModel(None, config.task, cohort.classes, pooling, tiles.width)
+    train = PatientDataset(job.fold.train, cohort, study.targets(job), read)
+    prepare(model, train, pick_device(config.device))
+    fit(FinetuneModule(model, config), train_loader(train, config), config, study.folder(job), brief=True)
+    return predict_held_out(model, study, job, read, config)
+
+
+def tile_vectors(study: Study) -> TileVectors:
+    """What the baselines read of this run's slides."""
+    return TileVectors(study.config.out / "baselines" / "tiles", study.stores, study.source)
+
+
+def tile_notes(study: Study, learner: Baseline) -> list[str]:
+    """What a baseline is, in sentences for the report."""
+    what = "a linear head on the mean" if learner == "mean" else "gated attention (ABMIL) and a linear head on the bag"
+    of = "the tokens of a tile averaged, by the frozen encoder this training started from"
+    if not isinstance(study.source, PixelInput):
+        of = f"embeddings/{study.source.encoder} of the stores, which the encoder reads too"
+    optimiser = RECIPES[learner]
+    how = f"{optimiser.epochs} epochs of AdamW at {optimiser.learning_rate:g}, windows of {WINDOW} patients"
+    notes = [f"{what} of a slide's tile vectors ({of}); {how}, for every cohort alike."]
+    config = study.config
+    if learner == "mean" and isinstance(study.source, PixelInput) and config.frozen and config.pooling == "encoder":
+        notes.append("The model's encoder is frozen: if it pools by the mean, only the recipe tells the two apart.")
+    return notes
+
+
+def _reader(tiles: TileVectors, learner: Baseline | None) -> SequenceReader:
+    """Sequence of one slide -> (1, E), kept in memory, or (1, n, E)."""
+
+    def read_mean(slides: Slides) -> Tensor:
+        return tiles.mean(slides[0])
+
+    def read_tiles(slides: Slides) -> Tensor:
+        return tiles.tiles(slides[0])[None]
+
+    return cache(read_mean) if learner == "mean" else read_tiles

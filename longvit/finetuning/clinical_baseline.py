@@ -1,0 +1,78 @@
+"""Baseline `clinical`: Cox regression on age, sex and stage, which no slide is needed for. lifelines computes."""
+
+from pathlib import Path
+
+import pandas as pd
+from lifelines import CoxPHFitter
+
+from longvit.clinical import Clinical, read_clinical
+from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.finetuning.study import Job, Study
+from preprocessing.errors import CohortError, ConfigError
+
+PENALTY = 0.01
+"""Ridge on standardised covariates; it keeps a fit finite where one of them orders all events."""
+
+
+def clinical_covariates(study: Study) -> Clinical:
+    """Age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
+
+    Raises:
+        ConfigError: The task is not survival.
+        CohortError: The table has none of the three, or none of the patients.
+    """
+    config = study.config
+    where = _table(config)
+    if isinstance(config.task, SubtypeTask):
+        fix = "leave it out; it is a baseline for survival"
+        raise ConfigError("age, sex and stage say nothing of a subtype", where="baselines: clinical", fix=fix)
+    found = read_clinical(where)
+    cases = [case for case in study.cohort.slides if case in found.table.index]
+    if not cases:
+        fix = "use the same patient names in both"
+        raise CohortError("no patient of the cohort is in the clinical table", where=where, fix=fix)
+    return Clinical(found.table.reindex(list(study.cohort.slides)), found.notes)
+
+
+def predict_clinical(study: Study, job: Job) -> list[dict]:
+    """Fit on the training patients, predict val and test: a row per slide, the same risk for all of a patient.
+
+    The Cox partial likelihood with Efron's ties, a ridge of `PENALTY`; a missing value is the median of the fold's
+    training patients, a covariate that is the same for all of them is left out. The risk is the log partial hazard.
+    """
+    table, train = clinical_covariates(study).table, list(job.fold.train)
+    filled = table.fillna(table.loc[train].median())
+    names = [name for name in filled if filled.loc[train, name].nunique() > 1]
+    risk = pd.Series(0.0, index=filled.index)
+    if names:
+        rows = filled.loc[train, names].join(study.targets(job))
+        fit = CoxPHFitter(penalizer=PENALTY).fit(rows, "time", "event")
+        held_out = [*job.fold.val, *job.fold.test]
+        risk[held_out] = fit.predict_log_partial_hazard(filled.loc[held_out, names]).to_numpy()
+    return [
+        {"patient_id": case, "slide_id": slide, "fold": job.fold.index, "split": part}
+        | study.cohort.targets.loc[case].to_dict()
+        | {"risk": float(risk[case])}
+        for part in ("val", "test")
+        for case in job.fold.parts[part]
+        for slide in study.cohort.slides[case]
+    ]
+
+
+def clinical_notes(study: Study) -> list[str]:
+    """What this baseline is, and whose values were missing, in sentences for the report."""
+    found = clinical_covariates(study)
+    names = ", ".join(name[0].lower() + name[1:] for name in found.table)
+    notes = [
+        f"Cox regression on {names} ({_table(study.config).name}), no slide: lifelines, ridge {PENALTY}, fitted on the "
+        "training patients of each fold."
+    ]
+    for name, count in found.table.isna().sum().items():
+        if count:
+            of = f"{count} of {len(found.table)} patients"
+            notes.append(f"{name}: {of} have no value and get the median of the fold's training patients.")
+    return [*notes, *found.notes]
+
+
+def _table(config: FinetuneConfig) -> Path:
+    return config.clinical or config.table

@@ -1,0 +1,83 @@
+"""Jobs -> trained models and their predictions: one after the other or several at once; what is done stays done."""
+
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, redirect_stdout
+from functools import partial
+
+import torch
+from rich.progress import track
+
+from longvit.finetuning.baselines import predict_tile_baseline
+from longvit.finetuning.clinical_baseline import predict_clinical
+from longvit.finetuning.data import SequenceReader
+from longvit.finetuning.fold_model import train_fold_model
+from longvit.finetuning.study import Job, Study
+from longvit.training import read_rows, write_rows
+from preprocessing.errors import ConfigError
+from preprocessing.workers import completed, sigterm_as_interrupt
+
+
+def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:
+    """Train the models of all jobs that an earlier start has not finished.
+
+    With `parallel_folds` above 1 each process has its share of torch's threads. A job's seeds are its own, so that its
+    result is that of a serial run with as many threads, to the last bit; more threads add up in another order.
+
+    Args:
+        study: What they are trained with.
+        jobs: The models.
+        read: How the model reads sequences in this process; others make their own.
+
+    Raises:
+        PipelineError: What stopped a job, with the job in its notes; jobs that are done stay done.
+        ConfigError: A process died, twice, with this job in work.
+    """
+    todo = [job for job in jobs if not study.predictions(job).exists()]
+    processes = min(study.config.parallel_folds, len(todo))
+    if processes < 2:
+        for job in track(todo, "train") if study.config.brief else todo:
+            train_job(job, study, read)
+        return
+    work = partial(_train_apart, study=study, threads=max(1, torch.get_num_threads() // processes))
+    with sigterm_as_interrupt(), closing(completed(work, todo, processes)) as done:
+        for job, future in track(done, f"train, {processes} at a time", total=len(todo)):
+            if isinstance(future.exception(), BrokenProcessPool):
+                raise ConfigError(
+                    f"the process that trained {job} died, for want of memory as a rule",
+                    where=study.folder(job),
+                    fix="lower parallel_folds; the same command goes on with the folds that are done",
+                )
+            future.result()
+
+
+def train_job(job: Job, study: Study, read: SequenceReader | None = None) -> None:
+    """Train one model and write its predictions: what a job ends with, and what says that it is done."""
+    result = study.predictions(job)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        rows = _train(job, study, read)
+    except Exception as error:
+        error.add_note(f"this happened in {job}")
+        raise
+    write_rows(result, [row | {"shuffled": job.shuffle} for row in rows])
+
+
+def collected(study: Study, jobs: Sequence[Job]) -> list[dict]:
+    """The rows that jobs have written, job after job, as strings."""
+    return [row for job in jobs for row in read_rows(study.predictions(job))]
+
+
+def _train(job: Job, study: Study, read: SequenceReader | None) -> list[dict]:
+    if job.learner is None:
+        return train_fold_model(study, job, read)
+    return predict_clinical(study, job) if job.learner == "clinical" else predict_tile_baseline(study, job)
+
+
+def _train_apart(job: Job, *, study: Study, threads: int) -> None:
+    """`train_job` in a process of its own; what it would show on the terminal goes into a file beside its metrics."""
+    torch.set_num_threads(threads)
+    folder = study.folder(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
+        train_job(job, study)

@@ -1,0 +1,121 @@
+"""The models of a run's folds as one: the mean of what they say of a slide, and how far they are apart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTask
+from longvit.encoding.results import fingerprint
+from longvit.finetuning.membership import Membership, read_membership
+from longvit.finetuning.model import SlideModel, load_model
+from longvit.finetuning.predictions import columns
+from longvit.settings import load_yaml
+from longvit.tokens.batch import TokenBatch
+from preprocessing.errors import CheckpointError, PipelineError
+
+SCALE_FILE = "risk_scale.json"
+
+
+class RiskScale(NamedTuple):
+    """Where the risks of one survival model lie: those of its training patients."""
+
+    mean: float
+    sd: float
+
+    def standardised(self, risk: float) -> float:
+        """A risk in standard deviations from the mean; 0 of a model that tells everybody the same."""
+        return (risk - self.mean) / self.sd if self.sd > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The models of a run.
+
+    Args:
+        models: One for each fold, in evaluation mode.
+        scales: Where the risks of each lie; empty for subtypes.
+        settings: What they were trained with.
+        membership: Whom they know.
+    """
+
+    models: list[SlideModel]
+    scales: list[RiskScale]
+    settings: FinetuneConfig
+    membership: Membership
+
+    @property
+    def source(self) -> PixelInput | EmbeddingInput:
+        """What the models read."""
+        return self.models[0].encoder.config.input
+
+    @cached_property
+    def shares_encoder(self) -> bool:
+        """Whether all models have the same encoder, as they do where it was frozen."""
+        return len({fingerprint(model.encoder) for model in self.models}) == 1
+
+    @torch.inference_mode()
+    def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:
+        """What all say of one sequence, as `ensemble_row` has it; it is encoded once if they share their encoder."""
+        first, tokens = self.models[0].to(device), tokens.to(device)
+        item = first.encode(tokens) if self.shares_encoder else tokens
+        outputs = [model.to(device)(item)[0].float().cpu() for model in self.models]
+        return ensemble_row([columns(one_O, first.task, first.classes) for one_O in outputs], self.scales)
+
+
+def load_ensemble(run: Path) -> Ensemble:
+    """The models of a finished run.
+
+    Raises:
+        CheckpointError: The folder is no run, or one that is not finished.
+    """
+    files = sorted(run.glob("fold_*/model.safetensors"), key=lambda path: int(path.parent.name.split("_")[1]))
+    if not files or not (run / "predictions.csv").is_file():
+        what = "the run is not finished" if (run / "config.yaml").is_file() else "this is no folder of a run"
+        raise CheckpointError(what, where=run, fix="give --run the folder of a finished `longvit finetune`")
+    try:
+        settings = load_yaml(run / "config.yaml", FinetuneConfig)
+    except PipelineError as error:
+        fix = "train it again with this version"
+        raise CheckpointError(f"the run's settings cannot be read: {error.what}", where=run, fix=fix) from error
+    models = [load_model(path) for path in files]
+    subtype = isinstance(models[0].task, SubtypeTask)
+    scales = [] if subtype else [_read_scale(path.with_name(SCALE_FILE)) for path in files]
+    return Ensemble(models, scales, settings, read_membership(run))
+
+
+def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:
+    """What all models together say of one slide, and the standard deviation between them.
+
+    Probabilities are averaged. Risks of a Cox model have no zero and no unit: two folds' differ by what is the same for
+    all patients of a fold, so that their plain mean would be led by the model whose risks are spread widest. So each is
+    first put in standard deviations from the mean of the model's own training patients; those, and not the held-out
+    ones, because the model's scale is then known without looking at anybody it is tested on.
+
+    Args:
+        outputs: `p_<class>` of each class, or `risk`, from each model.
+        scales: The scale of each survival model; empty for subtypes.
+
+    Returns:
+        `p_<class>...` and `sd_<class>...`, or `risk` and `sd_risk`; the deviation is over the models (divisor n).
+    """
+    if "risk" in outputs[0]:
+        risks = [scale.standardised(output["risk"]) for output, scale in zip(outputs, scales, strict=True)]
+        return {"risk": float(np.mean(risks)), "sd_risk": float(np.std(risks))}
+    values = {name: [output[name] for output in outputs] for name in outputs[0]}
+    means = {name: float(np.mean(of_models)) for name, of_models in values.items()}
+    return means | {f"sd_{name.removeprefix('p_')}": float(np.std(of_models)) for name, of_models in values.items()}
+
+
+def _read_scale(path: Path) -> RiskScale:
+    try:
+        return RiskScale(**TypeAdapter(dict[str, float]).validate_python(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError) as error:
+        fix = "train the fold again: delete its folder and the run's predictions.csv, and start the same command"
+        raise CheckpointError("the scale of the fold's risks cannot be read", where=path, fix=fix) from error

@@ -1,0 +1,77 @@
+"""The model of one fold: trained, saved, and asked about the patients it was not trained on."""
+
+import json
+
+import numpy as np
+import torch
+
+from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader, whole_loader
+from longvit.finetuning.ensemble import SCALE_FILE, RiskScale
+from longvit.finetuning.model import SlideModel, build_model, save_model
+from longvit.finetuning.module import FinetuneModule
+from longvit.finetuning.predictions import predict
+from longvit.finetuning.prepare import prepare
+from longvit.finetuning.representations import sequence_reader
+from longvit.finetuning.study import Job, Study
+from longvit.runs import write_atomically
+from longvit.training import begin, fit, pick_device
+
+
+def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None) -> list[dict]:
+    """Train one model, and predict the val and test parts of its fold.
+
+    Leaves `model.safetensors` in the job's folder, and of a survival model `risk_scale.json`, the mean and deviation of
+    its training patients' risks; of shuffled controls neither.
+
+    Args:
+        study: What all models of the run are trained with.
+        job: The fold, and the labels.
+        read: How sequences are read; made here where it is not given.
+    """
+    config, cohort, folder = study.config, study.cohort, study.folder(job)
+    begin(config)
+    model, device = build_model(config, cohort.classes), pick_device(config.device)
+    read = read or sequence_reader(model, study.sequences, study.stores, config)
+    targets = study.targets(job)
+    train, val = (PatientDataset(part, cohort, targets, read, config.fusion) for part in (job.fold.train, job.fold.val))
+    prepare(model, train, device)
+    monitor = "val_loss" if config.select == "best_val" else None
+    if not config.brief:
+        print(job)
+    fit(
+        FinetuneModule(model, config),
+        train_loader(train, config),
+        config,
+        folder,
+        val_loader=whole_loader(val) if monitor else None,
+        monitor=monitor,
+        patience=config.patience,
+        brief=config.brief,
+    )
+    if job.shuffle is None:
+        save_model(folder / "model.safetensors", model)
+        if not isinstance(config.task, SubtypeTask):
+            scale = risk_scale(model, train, device)
+            write_atomically(folder / SCALE_FILE, json.dumps(scale._asdict()) + "\n")
+    return predict_held_out(model, study, job, read, config)
+
+
+def predict_held_out(
+    model: SlideModel, study: Study, job: Job, read: SequenceReader, config: FinetuneConfig
+) -> list[dict]:
+    """Rows of the val and test parts, with the true targets beside the predictions."""
+    rows, device = [], pick_device(config.device)
+    for part in ("val", "test"):
+        patients = PatientDataset(job.fold.parts[part], study.cohort, study.cohort.targets, read, config.fusion)
+        rows += predict(model, patients, device, {"fold": job.fold.index, "split": part})
+    return rows
+
+
+def risk_scale(model: SlideModel, train: PatientDataset, device: torch.device) -> RiskScale:
+    """Mean and standard deviation of the risks that a survival model gives its training patients, each counted once."""
+    risks: dict[str, list[float]] = {}
+    for row in predict(model, train, device, {}):
+        risks.setdefault(row["patient_id"], []).append(row["risk"])
+    means = np.array([np.mean(of_patient) for of_patient in risks.values()])
+    return RiskScale(float(means.mean()), float(means.std()))

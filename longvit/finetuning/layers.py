@@ -1,0 +1,43 @@
+"""Which layer of a model a parameter belongs to, and so whether it is trained, and how fast."""
+
+import re
+
+from longvit.finetuning.model import SlideModel
+from longvit.model.encoder import Block
+
+_BLOCK = re.compile(r"encoder\.encoder\.layers\.(\d+)\.")
+_EMBEDDING = ("encoder.input.", "encoder.position.", "encoder.class_token.")
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Layer of a parameter of a `SlideModel`, numbered as BEiT and LongViT number them.
+
+    Args:
+        name: The parameter's.
+        depth: Blocks of the encoder.
+
+    Returns:
+        0 for what embeds patches and places, 1 to `depth` for the blocks, `depth + 1` for all that comes after.
+    """
+    if block := _BLOCK.match(name):
+        return int(block[1]) + 1
+    return 0 if name.startswith(_EMBEDDING) else depth + 1
+
+
+def train_last_blocks(model: SlideModel, blocks: int | None) -> list[Block]:
+    """Freeze the encoder but for its last blocks and the norms after them; the head is always trained.
+
+    Args:
+        model: The model.
+        blocks: Blocks to train; 0 freezes the norms too, none trains everything.
+
+    Returns:
+        The blocks that are frozen.
+    """
+    if model.encoder is None:
+        return []
+    depth = model.encoder.config.depth
+    for name, parameter in model.encoder.named_parameters(prefix="encoder"):
+        last = blocks is None or (blocks > 0 and layer_of(name, depth) > depth - blocks)
+        parameter.requires_grad_(last)
+    return [] if blocks is None else list(model.encoder.encoder.layers[: depth - blocks])  # type: ignore[arg-type]

@@ -1,0 +1,46 @@
+"""Model + patients -> rows of predictions.csv."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longvit.config import NllTask, Task
+from longvit.finetuning.data import PatientDataset
+from longvit.finetuning.losses import nll_risk
+from longvit.finetuning.model import SlideModel
+
+
+@torch.inference_mode()
+def predict(
+    model: SlideModel, patients: PatientDataset, device: torch.device, marks: Mapping[str, object]
+) -> list[dict]:
+    """A row for each sequence that the model reads: a slide with late fusion, a patient with early fusion.
+
+    Args:
+        model: The model; it is moved to the device and into evaluation mode.
+        patients: Who is predicted; the columns of its targets, if it has any, stand beside the predictions.
+        device: Where to compute.
+        marks: More columns, the same in every row, such as fold and split.
+
+    Returns:
+        `patient_id`, `slide_id` (those of a sequence of several slides joined by `;`), the marks, the targets, and
+        `p_<class>` for each class, or `risk`.
+    """
+    model.eval().to(device)
+    rows = []
+    for case in patients.patients:
+        target = patients.targets.loc[case].to_dict()
+        for slides in patients.sequences(case):
+            output_O = model(patients.read(slides).to(device))[0].float().cpu()
+            keys = {"patient_id": case, "slide_id": ";".join(slides), **marks}
+            rows.append(keys | target | columns(output_O, model.loss.task, model.classes))
+    return rows
+
+
+def columns(output_O: Float[Tensor, " O"], task: Task, classes: tuple[str, ...]) -> dict[str, float]:
+    """A model's output as columns of predictions.csv: `p_<class>` each, or `risk` (higher = earlier event)."""
+    if classes:
+        return {f"p_{name}": p.item() for name, p in zip(classes, output_O.double().softmax(0), strict=True)}
+    return {"risk": nll_risk(output_O[None]).item() if isinstance(task, NllTask) else output_O.item()}

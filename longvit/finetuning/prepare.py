@@ -1,0 +1,51 @@
+"""What a model takes from its training patients before the first step, and never from anybody else."""
+
+import torch
+from torch import Tensor
+
+from longvit.finetuning.data import PatientDataset
+from longvit.finetuning.model import SlideModel
+from longvit.finetuning.task_loss import TaskLoss
+from preprocessing.errors import StoreError
+
+
+@torch.inference_mode()
+def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> None:
+    """Take class weights or bins from the targets, mean and deviation from the slides, which are read one at a time.
+
+    Args:
+        model: A new model; it is moved to the device.
+        train: The training patients of a fold.
+        device: Where to compute.
+
+    Raises:
+        StoreError: A slide's representation holds NaN or infinity.
+    """
+    model.loss = TaskLoss.from_training(model.loss.task, train.targets.loc[train.patients], model.classes)
+    model.eval().to(device)
+    vectors, lengths, means, variances = [], [], [], []
+    for case in train.patients:
+        for slides in train.sequences(case):
+            encoded = model.encode(train.read(slides).to(device)).float()
+            vectors.append(model.pool(encoded))
+            if not vectors[-1].isfinite().all():
+                raise StoreError(
+                    "the encoder gives values that are not finite",
+                    where=", ".join(slides),
+                    fix="look for NaN in the store's embeddings, or in the checkpoint",
+                )
+            if model.attention is not None:
+                lengths.append(encoded.shape[1])
+                means.append(encoded[0].mean(dim=0).cpu())
+                variances.append(encoded[0].var(dim=0, correction=0).cpu())
+    model.head.standardise_by(torch.cat(vectors))
+    if model.attention is not None:
+        model.attention.standardise_by(*moments(torch.tensor(lengths), torch.stack(means), torch.stack(variances)))
+
+
+def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (D) of all tokens together, from those of each sequence and its length."""
+    share_N1 = (lengths_N.double() / lengths_N.sum())[:, None]
+    mean_D = (share_N1 * means_ND).sum(dim=0)
+    variance_D = (share_N1 * (variances_ND + (means_ND - mean_D) ** 2)).sum(dim=0)
+    return mean_D.float(), variance_D.sqrt().float()

@@ -1,0 +1,106 @@
+"""How sequences of slides are read: as tokens, or as what a frozen encoder made of them, computed once."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.progress import track
+from safetensors import safe_open
+from torch import Tensor
+
+from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput
+from longvit.encoding.results import SlideResult, fingerprint, load_result, origin_of, save_result, slide_file
+from longvit.encoding.slide import encode_slide
+from longvit.finetuning.data import SequenceReader, Slides
+from longvit.finetuning.model import SlideModel
+from longvit.model import LongViT
+from longvit.tokens.batch import TokenBatch
+from longvit.tokens.joined import JoinedPieces, join_slides
+from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.read import slide_tokens
+from longvit.training import pick_device
+from preprocessing.store import open_store
+
+
+def sequence_reader(
+    model: SlideModel, wanted: Sequence[Slides], stores: dict[str, Path], config: FinetuneConfig
+) -> SequenceReader:
+    """How a fold reads its sequences.
+
+    Args:
+        model: The model; one with a frozen encoder encodes what is wanted now, unless an earlier start did.
+        wanted: The sequences of all folds.
+        stores: The store of each slide.
+        config: Says whether the encoder is frozen, and the run's folder, which keeps the encoded sequences.
+
+    Returns:
+        A frozen encoder's vectors, from memory; its tokens, from a file for each sequence, where attention pools them;
+        otherwise the tokens of the stores.
+    """
+    if not config.frozen:
+        return partial(read_tokens, stores, model.encoder.config.input)
+    keep_tokens = model.attention is not None
+    folder = config.out / ("tokens" if keep_tokens else "representations")
+    files = encode_sequences(model.encoder, wanted, stores, config, folder, keep_tokens=keep_tokens)
+    if keep_tokens:
+        return lambda slides: _read_tensor(files[slides], "tokens")[None]
+    return {slides: _read_tensor(file, "slide")[None] for slides, file in files.items()}.__getitem__
+
+
+def read_tokens(stores: dict[str, Path], source: PixelInput | EmbeddingInput, slides: Slides) -> TokenBatch:
+    """The tokens of a sequence, as one batch of one.
+
+    Raises:
+        StoreError: A store cannot be read, or cannot give such tokens.
+    """
+    return join_slides([slide_tokens(open_store(stores[slide]), source) for slide in slides])
+
+
+def encode_sequences(
+    encoder: LongViT,
+    wanted: Sequence[Slides],
+    stores: dict[str, Path],
+    config: FinetuneConfig,
+    folder: Path,
+    *,
+    keep_tokens: bool,
+) -> dict[Slides, Path]:
+    """Encode each sequence once, as `longvit encode` does: in float32, a file each, one sequence in memory at a time.
+
+    A file that is there is used if it was computed with the same weights from the same stores.
+
+    Args:
+        encoder: The encoder; it is on the CPU afterwards.
+        wanted: The sequences.
+        stores: The store of each slide.
+        config: Device, and threads that read.
+        folder: Receives the files.
+        keep_tokens: Keep the vector of every token beside the sequence's own.
+
+    Returns:
+        The file of each sequence, with tensors `slide` (D) and maybe `tokens` (L, D).
+    """
+    mark = fingerprint(encoder)
+    origins = {slides: ":".join(origin_of(mark, open_store(stores[s])) for s in slides) for slides in wanted}
+    files = {slides: slide_file(folder, file_name(slides)) for slides in wanted}
+    todo = [slides for slides in wanted if load_result(files[slides], origins[slides]) is None]
+    encoder = encoder.eval().to(pick_device(config.device))
+    for slides in track(todo, "encode slides") if todo else ():
+        pieces = JoinedPieces([SlidePieces(open_store(stores[s]), encoder.config.input) for s in slides])
+        encoded = encode_slide(encoder, pieces, max(1, config.loader_workers))
+        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous()} if keep_tokens else {}
+        result = SlideResult(file_name(slides), encoded.slide_BD[0].cpu(), len(pieces.rc_L2), 0.0)
+        save_result(files[slides], result, origins[slides], kept)
+    encoder.cpu()
+    return files
+
+
+def file_name(slides: Slides) -> str:
+    """Name of a sequence's file; a slide belongs to one patient, so its first one tells sequences apart."""
+    return slides[0] if len(slides) == 1 else f"{slides[0]}_and_{len(slides) - 1}_more"
+
+
+def _read_tensor(file: Path, name: str) -> Tensor:
+    """One tensor of a file, mapped into memory: what is not looked at is not read."""
+    with safe_open(file, "pt") as tensors:
+        return tensors.get_tensor(name)

@@ -1,0 +1,84 @@
+"""One vector per tile, as baselines read them: the store's embeddings, or the encoder's tokens averaged per tile."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from longvit.config import EmbeddingInput, PixelInput
+from longvit.encoding.slide import encode_slide
+from longvit.model import LongViT
+from longvit.tokens.pieces import SlidePieces
+from preprocessing.store import open_store
+
+
+@dataclass(frozen=True)
+class TileVectors:
+    """Vectors of the tiles of a cohort, and of each slide their mean; `prepare` computes what stores do not hold.
+
+    Args:
+        folder: Receives `<slide_id>.safetensors`: `mean` (1, E), and `tiles` (n, E) where the encoder reads pixels.
+        stores: The store of every slide.
+        source: What the run's encoder reads.
+    """
+
+    folder: Path
+    stores: dict[str, Path]
+    source: PixelInput | EmbeddingInput
+
+    def prepare(self, encoder: LongViT, device: torch.device, threads: int) -> None:
+        """Compute what an earlier start has not, one slide at a time.
+
+        Args:
+            encoder: The encoder before it is trained for the task; it is used where it reads pixels.
+            device: Where to compute; the encoder is moved there.
+            threads: Threads that read and decode tiles.
+        """
+        todo: Sequence[str] = [slide for slide in self.stores if not self._file(slide).exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        encoder = encoder.eval().to(device)
+        for slide in track(todo, "tile vectors"):
+            if isinstance(self.source, PixelInput):
+                tiles_nE = averaged_per_tile(encoder, SlidePieces(open_store(self.stores[slide]), self.source), threads)
+                kept = {"tiles": tiles_nE, "mean": tiles_nE.mean(dim=0, keepdim=True)}
+            else:
+                kept = {"mean": self._embeddings(slide).mean(dim=0, keepdim=True)}
+            temporary = self._file(slide).with_suffix(".tmp")
+            save_file(kept, temporary)
+            temporary.replace(self._file(slide))
+
+    def tiles(self, slide: str) -> Float[Tensor, "n E"]:
+        """The vectors of a slide's tiles, in the store's order."""
+        return self._kept(slide, "tiles") if isinstance(self.source, PixelInput) else self._embeddings(slide)
+
+    @property
+    def width(self) -> int:
+        """Width E of a vector."""
+        return self.mean(next(iter(self.stores))).shape[1]
+
+    def mean(self, slide: str) -> Float[Tensor, "1 E"]:
+        """The mean of a slide's tiles."""
+        return self._kept(slide, "mean")
+
+    def _embeddings(self, slide: str) -> Tensor:
+        return torch.from_numpy(open_store(self.stores[slide]).embeddings(self.source.encoder)).float()
+
+    def _kept(self, slide: str, name: str) -> Tensor:
+        with safe_open(self._file(slide), "pt") as file:
+            return file.get_tensor(name)
+
+    def _file(self, slide: str) -> Path:
+        return self.folder / f"{slide}.safetensors"
+
+
+def averaged_per_tile(encoder: LongViT, pieces: SlidePieces, threads: int = 1) -> Float[Tensor, "n D"]:
+    """The mean of the tokens of each tile, each token in the context of its slide; tiles in the store's order."""
+    tokens_LD = encode_slide(encoder, pieces, threads).tokens_BLD[0]
+    by_tile = tokens_LD[pieces.rank_L.to(tokens_LD.device)].unflatten(0, (len(pieces.store), -1))
+    return by_tile.float().mean(dim=1).cpu()

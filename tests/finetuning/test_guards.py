@@ -1,0 +1,78 @@
+import pandas as pd
+import pytest
+
+from longvit.config import CoxTask, NllTask, SubtypeTask, Task
+from longvit.finetuning.cohort import Cohort
+from longvit.finetuning.folds import Fold
+from longvit.finetuning.guards import check_fold
+from preprocessing.errors import CohortError, ConfigError
+
+CASES = ("a", "b", "c", "d", "e")
+FOLD = Fold(2, CASES, ("v", "w"), ("t",))
+
+
+def cohort(targets: pd.DataFrame, classes: tuple[str, ...] = ()) -> Cohort:
+    return Cohort({case: [case] for case in targets.index}, targets, classes, frozenset(), {})
+
+
+def survival(train: str, val: str = "5 6") -> Cohort:
+    """Times of the training patients and of two in val; a + after a time says that it is censored."""
+    words = [*train.split(), *val.split(), "1"]
+    times = [float(word.rstrip("+")) for word in words]
+    table = pd.DataFrame({"time": times, "event": [int(not word.endswith("+")) for word in words]})
+    return cohort(table.set_axis([*CASES, "v", "w", "t"]))
+
+
+def check(of: Cohort, config, task: Task, **values) -> None:
+    check_fold(FOLD, of, config.model_copy(update={"task": task, **values}))
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "sentence"),
+    [
+        (CoxTask(), "1+ 2+ 3+ 4+ 5+", "fold 2 has 0 observed events in train, fewer than 2"),
+        (CoxTask(), "1+ 2+ 3+ 4+ 5", "fold 2 has 1 observed events in train, fewer than 2"),
+        (CoxTask(min_events=1), "1+ 2+ 3+ 4+ 5", "still at risk when the first event happens: all are censored before"),
+        (CoxTask(), "1+ 2+ 3+ 5 5", "still at risk when the first event happens: all are censored before"),
+        (NllTask(), "1 2 3 4+ 5+", "fold 2 has 3 observed events in train, fewer than 4, one for each bin"),
+        (NllTask(bins=3), "2 2 2 2 9", "too few different times of events in train for 3 bins"),
+    ],
+)
+def test_training_patients_from_whom_nothing_can_be_learned_are_refused(config, task, train, sentence):
+    with pytest.raises(CohortError, match=sentence) as error:
+        check(survival(train), config, task)
+    assert error.value.where == config.splits / "splits_2.csv"
+
+
+@pytest.mark.parametrize(
+    ("task", "train"),
+    [
+        (CoxTask(), "1+ 2 3 4+ 5+"),
+        (CoxTask(min_events=1), "1+ 2+ 3+ 5+ 5"),  # censored when the other dies, so still at risk
+        (NllTask(), "1 2 3 4 5+"),
+        (NllTask(bins=2), "1 2 3+ 4+ 5+"),
+        (NllTask(), "1 2 3 4 5"),
+    ],
+)
+def test_patients_of_whom_some_can_be_compared_are_enough(config, task, train):
+    check(survival(train), config, task)
+
+
+def test_val_needs_an_event_only_where_it_selects_by_a_cox_loss(config):
+    quiet = survival("1 2 3 4 5", val="5+ 6+")
+    check(quiet, config, CoxTask())
+    check(quiet, config, NllTask(), select="best_val")
+    with pytest.raises(CohortError, match="fold 2 has 0 observed events in val, fewer than 1"):
+        check(quiet, config, CoxTask(), select="best_val")
+
+
+def test_every_class_has_training_patients(config):
+    labels = pd.DataFrame({"label": list("xxxxxyyy")}, index=[*CASES, "v", "w", "t"])
+    with pytest.raises(CohortError, match="fold 2 has no training patient of class y, z"):
+        check(cohort(labels, ("x", "y", "z")), config, SubtypeTask())
+
+
+def test_the_epoch_is_not_chosen_on_the_part_that_is_reported(config):
+    values = {"task": CoxTask(), "select": "best_val"}
+    with pytest.raises(ConfigError, match="fold 0 has no test part"):
+        check_fold(Fold(0, CASES, ("v", "w"), ()), survival("1 2 3 4 5"), config.model_copy(update=values))

@@ -1,0 +1,65 @@
+import pandas as pd
+import pytest
+import torch
+
+from longvit.config import CoxTask, NllTask, SubtypeTask
+from longvit.finetuning.cohort import Cohort
+from longvit.finetuning.data import PatientDataset, Slides
+from longvit.finetuning.losses import nll_risk
+from longvit.finetuning.model import SlideModel
+from longvit.finetuning.predictions import columns, predict
+
+CPU = torch.device("cpu")
+SLIDES = {"P": ["p"], "Q": ["q1", "q2"]}
+LABELS = Cohort(SLIDES, pd.DataFrame({"label": ["a", "b"]}, index=["P", "Q"]), ("a", "b"), frozenset(), {})
+
+
+def read(slides: Slides) -> torch.Tensor:
+    """One number: how many slides are read together."""
+    return torch.tensor([[float(len(slides))]])
+
+
+@pytest.fixture
+def counter() -> SlideModel:
+    """A model whose logit of class b is the number it reads."""
+    model = SlideModel(None, SubtypeTask(), ("a", "b"), width=1)
+    with torch.no_grad():
+        model.head.linear.weight.copy_(torch.tensor([[0.0], [1.0]]))
+    return model
+
+
+def test_with_late_fusion_there_is_a_row_for_each_slide(counter):
+    rows = predict(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read), CPU, {"fold": 3})
+    assert [(row["patient_id"], row["slide_id"], row["fold"], row["label"]) for row in rows] == [
+        ("Q", "q1", 3, "b"),
+        ("Q", "q2", 3, "b"),
+        ("P", "p", 3, "a"),
+    ]
+    assert list(rows[0]) == ["patient_id", "slide_id", "fold", "label", "p_a", "p_b"]
+    assert [row["p_b"] for row in rows] == pytest.approx([torch.tensor(1.0).sigmoid().item()] * 3)
+
+
+def test_with_early_fusion_there_is_a_row_for_each_patient_that_names_all_slides(counter):
+    rows = predict(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read, "early"), CPU, {})
+    assert [(row["patient_id"], row["slide_id"]) for row in rows] == [("Q", "q1;q2"), ("P", "p")]
+    assert rows[0]["p_b"] == pytest.approx(torch.tensor(2.0).sigmoid().item())
+
+
+def test_patients_without_known_targets_are_predicted(counter):
+    unknown = pd.DataFrame(index=["P", "Q"])
+    rows = predict(counter, PatientDataset(["P"], LABELS, unknown, read), CPU, {"fold": "ensemble"})
+    assert list(rows[0]) == ["patient_id", "slide_id", "fold", "p_a", "p_b"]
+
+
+def test_predictions_are_made_without_random_layers(counter):
+    counter.train()
+    predict(counter, PatientDataset(["P"], LABELS, LABELS.targets, read), CPU, {})
+    assert not counter.training
+
+
+def test_outputs_become_columns():
+    assert columns(torch.tensor([0.25]), CoxTask(), ()) == {"risk": 0.25}
+    probabilities = columns(torch.tensor([0.0, 0.0, 0.0]), SubtypeTask(), ("a", "b", "c"))
+    assert probabilities == pytest.approx({"p_a": 1 / 3, "p_b": 1 / 3, "p_c": 1 / 3})
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.0])
+    assert columns(logits, NllTask(), ()) == {"risk": nll_risk(logits[None]).item()}
