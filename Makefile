@@ -10,7 +10,7 @@ SHARED ?= ../shared
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test slow check format configs lock bench-tiling bench-longnet clean
+.PHONY: demo test slow notebooks check format configs lock bench-tiling bench-longnet clean
 
 demo: $(VENV)/.installed
 	$(BIN)/longvit demo
@@ -20,6 +20,9 @@ test: $(VENV)/.installed-test
 
 slow: $(VENV)/.installed-test  ## minutes: the whole demo, and the line on real tissue
 	$(BIN)/python -m pytest -m slow
+
+notebooks: $(VENV)/.installed-test  ## every notebook from its first cell to its last
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --durations=5 notebooks
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -2,13 +2,11 @@
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-COLOURS = colormaps["RdBu_r"]  # diverging, perceptually even on both sides of 0, safe for the colour-blind
+from longvit.explanation.colour import Scale
 
 
 def heatmap(scores: Float[np.ndarray, " l"], rc: Int[np.ndarray, "l 2"]) -> Float[np.ndarray, "rows columns"]:
@@ -19,32 +17,46 @@ def heatmap(scores: Float[np.ndarray, " l"], rc: Int[np.ndarray, "l 2"]) -> Floa
 
 
 def overlay(
-    overview: UInt8[np.ndarray, "h w 3"],
+    image: UInt8[np.ndarray, "h w 3"],
     grid: Float[np.ndarray, "rows columns"],
     extent_px: tuple[float, float],
+    scale: Scale,
     title: str,
     label: str,
 ) -> Figure:
     """The slide beside the slide under its heatmap, with the scale.
 
     Args:
-        overview: The whole slide, small.
+        image: The whole slide, at any resolution.
         grid: Scores on the token grid.
-        extent_px: Width and height of the token grid in overview pixels.
+        extent_px: Width and height of the token grid in pixels of the image.
+        scale: The colours.
         title: Above the picture.
         label: What the scale measures.
     """
-    most = float(np.nanquantile(np.abs(grid), 0.99)) or 1.0
-    norm = TwoSlopeNorm(0, -most, most)
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    height, width = image.shape[:2]
+    inches = max(5.0, width / DPI), max(5.0, height / DPI)
+    figure = Figure(figsize=(2 * inches[0] + 1.3, inches[1] + 0.5), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax in axes:
-        ax.imshow(overview)
+        ax.imshow(image)
         ax.set_axis_off()
-    width, height = extent_px
-    axes[1].imshow(grid, cmap=COLOURS, norm=norm, alpha=0.6, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-    axes[1].set(xlim=(-0.5, overview.shape[1] - 0.5), ylim=(overview.shape[0] - 0.5, -0.5))
-    figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, label=label, shrink=0.8, extend="both")
+    right, bottom = (side - 0.5 for side in extent_px)  # pixel centres are whole numbers
+    axes[1].imshow(
+        grid,
+        cmap=scale.colours,
+        norm=scale.norm,
+        alpha=0.6,
+        extent=(-0.5, right, bottom, -0.5),
+        interpolation="nearest",
+    )
+    axes[1].set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    colours = ScalarMappable(scale.norm, scale.colours)
+    figure.colorbar(colours, ax=axes, label=label, shrink=0.8, extend="both")
     figure.suptitle(title, fontsize=12)
     return figure
+
+
+DPI = 150
+"""Pixels of a picture per inch of its fonts."""

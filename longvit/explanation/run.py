@@ -1,99 +1,104 @@
-"""Verb `explain`: model + store -> heatmap and token scores."""
+"""Verb `explain`: model + store -> scores of every token, pictures, and files for QuPath."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from longvit.config import ExplainConfig, PixelInput
-from longvit.explanation.attribution import token_contributions
-from longvit.explanation.heatmap import heatmap, overlay
+from longvit.encoding.slide import embed_slide
+from longvit.explanation.colour import ranked
+from longvit.explanation.explained import Explained, frugal
+from longvit.explanation.files import write_files
+from longvit.explanation.methods import Question, require_methods, score_maps
+from longvit.explanation.picture import slide_picture
+from longvit.explanation.result import Explanation
 from longvit.finetuning.model import SlideModel, load_model
-from longvit.tokens.read import slide_tokens
-from longvit.training import pick_device, write_rows
-from preprocessing.errors import CheckpointError, ConfigError
-from preprocessing.frames import l0_from_rc
+from longvit.finetuning.predictions import columns
+from longvit.tokens.pieces import SlidePieces
+from longvit.training import pick_device
+from preprocessing.claim import claimed
+from preprocessing.errors import ConfigError
 from preprocessing.store import PatchStore, open_store
+
+_THREADS = 2  # that read and decode tiles
 
 
 def run(config: ExplainConfig) -> Path:
-    """Draw what each token gave to a slide's prediction.
+    """Say which parts of a slide a prediction draws on.
 
     Returns:
-        The picture, `<slide_id>_heatmap.png`; the scores lie beside it in `<slide_id>_tokens.csv`.
+        The folder `<slide_id>` with all files; that of an earlier run is replaced once all are written.
 
     Raises:
-        CheckpointError: The model cannot be read.
+        CheckpointError: The model cannot be read, or a method cannot explain it.
         StoreError: The store cannot be read, or does not fit the model.
-        ConfigError: The model has no such class.
+        ConfigError: The model has no such class, or the slide is too small or too large for a setting.
     """
     model, store = load_model(config.model), open_store(config.store)
-    _require_mean(model, config.model)
-    device = pick_device(config.device)
-    batch = slide_tokens(store, model.encoder.config.input).to(device)
-    model = model.to(device)
-    with torch.inference_mode():
-        outputs = model(batch)[0].float().cpu()
-    output = _output_index(model, outputs, config.target)
-    scores = token_contributions(model, batch, output).float().cpu().numpy()
-    rc = batch.rc_BL2[0].cpu().numpy()
-    side_l0 = np.array(store.attributes["side_l0"]) * _token_st(store, model) / store.tile_st
-    config.out.mkdir(parents=True, exist_ok=True)
-    _write_scores(config.out / f"{store.slide_id}_tokens.csv", scores, rc, side_l0)
-    title, label = _words(model, outputs, output)
-    picture = config.out / f"{store.slide_id}_heatmap.png"
-    _draw(picture, store, heatmap(scores, rc), side_l0, f"{store.slide_id}: {title}", label)
-    return picture
+    require_methods(model, config)
+    image = slide_picture(store, config.overlay_mpp)
+    question = ask(frugal(model).to(pick_device(config.device)), store, config.target)
+    explanation = explain(question, store, config)
+    folder = config.out / store.slide_id
+    with claimed(folder) as partial:
+        explanation.save(partial)
+        for one in explanation.maps:
+            if one.layer is None:  # single layers are columns of scores.csv
+                write_files(partial, explanation, one, store, image, config.sheet_tiles)
+    return folder
 
 
-def _require_mean(model: SlideModel, path: Path) -> None:
-    encoder = model.encoder.config
-    if encoder.pooling != "mean" or encoder.final_norm != "none":
-        raise CheckpointError(
-            f"the slide's vector is not the plain mean of its tokens (pooling {encoder.pooling}, "
-            f"final_norm {encoder.final_norm}), so tokens have no exact shares of the prediction",
-            where=path,
-            fix="finetune an encoder with pooling mean and final_norm none",
-        )
+def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
+    """A slide's tokens, embedded by a model on the device where it computes, and the output that is explained.
+
+    Raises:
+        StoreError: The store does not fit the model, or a tile is damaged.
+        ConfigError: The model has no such class.
+    """
+    pieces = SlidePieces(store, model.encoder.config.input)
+    x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, so that gradients may pass
+    rc_L2 = torch.empty_like(pieces.rc_L2)
+    rc_L2[pieces.rank_L] = pieces.rc_L2
+    with torch.no_grad():
+        outputs_O = model.head(Explained(model).slide(x_LD)[None])[0].float().cpu()
+    return Question(Explained(model, _output_index(model, outputs_O, target)), x_LD, rc_L2.to(x_LD.device), outputs_O)
 
 
-def _output_index(model: SlideModel, outputs: torch.Tensor, target: str | None) -> int:
+def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Explanation:
+    """All maps that are asked for.
+
+    Raises:
+        ConfigError: The slide is too small for a setting.
+    """
+    model, attributes = question.explained.model, store.attributes
+    maps = score_maps(question, config)
+    if config.rank:
+        maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
+    source = model.encoder.config.input
+    per_side = store.tile_st // source.patch_px if isinstance(source, PixelInput) else 1
+    return Explanation(
+        slide_id=store.slide_id,
+        store=store.path.resolve(),
+        model=config.model.resolve(),
+        target=question.explained.target,
+        prediction=columns(question.outputs_O, model.task, model.classes),
+        size_l0=tuple(attributes["size_l0"]),
+        side_l0=tuple(side / per_side for side in attributes["side_l0"]),
+        mpp=attributes["mpp_level0"],
+        rc=question.rc_L2.cpu().numpy(),
+        maps=maps,
+    )
+
+
+def _output_index(model: SlideModel, outputs_O: Tensor, target: str | None) -> int:
     if target is None:
-        return int(outputs.argmax())
+        return int(outputs_O.argmax()) if model.classes else 0
     if target not in model.classes:
         raise ConfigError(
             f"the model has no class {target}",
             where="target",
-            fix=f"choose from {', '.join(model.classes)}"
-            if model.classes
-            else "leave target out: it predicts a hazard",
+            fix=f"choose from {', '.join(model.classes)}" if model.classes else "leave target out: it predicts a risk",
         )
     return model.classes.index(target)
-
-
-def _token_st(store: PatchStore, model: SlideModel) -> int:
-    """Side of a token in store pixels."""
-    source = model.encoder.config.input
-    return source.patch_px if isinstance(source, PixelInput) else store.tile_st
-
-
-def _words(model: SlideModel, outputs: torch.Tensor, output: int) -> tuple[str, str]:
-    """What was predicted, and what the scale of the picture measures."""
-    if not model.classes:
-        return f"log hazard {outputs[0]:+.2f}", "share of the log hazard"
-    name = model.classes[output]
-    return f"P({name}) = {outputs.softmax(0)[output]:.2f}", f"share of the logit of {name}"
-
-
-def _write_scores(path: Path, scores: np.ndarray, rc: np.ndarray, side_l0: np.ndarray) -> None:
-    xy_l0 = l0_from_rc(rc, side_l0)
-    places = zip(xy_l0.tolist(), rc.tolist(), scores.tolist(), strict=True)
-    write_rows(path, [{"x_l0": x, "y_l0": y, "row": r, "column": c, "score": s} for (x, y), (r, c), s in places])
-
-
-def _draw(path: Path, store: PatchStore, grid: np.ndarray, side_l0: np.ndarray, title: str, label: str) -> None:
-    scale = store.overview.shape[1] / store.attributes["size_l0"][0]
-    extent_px = (grid.shape[1] * side_l0[0] * scale, grid.shape[0] * side_l0[1] * scale)
-    temporary = path.with_name(f".{path.name}")
-    overlay(store.overview, grid, extent_px, title, label).savefig(temporary, dpi=150, format="png")
-    temporary.replace(path)

@@ -1,18 +1,24 @@
+import json
+import re
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 
 from longvit.config import EmbeddingInput, ExplainConfig
-from longvit.explanation import run as explanation
-from longvit.explanation import token_contributions
+from longvit.explanation import attention_rollout, files, received_attention, token_contributions
+from longvit.explanation.explained import Explained
 from longvit.explanation.run import run
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
 from preprocessing.store import add_embeddings
+
+EVERY_METHOD = ("contribution", "received", "rollout", "gradient", "integrated_gradients", "occlusion")
 
 
 @pytest.fixture
@@ -24,70 +30,137 @@ def changed(config: ExplainConfig, **values) -> ExplainConfig:
     return config.model_copy(update=values)
 
 
-@pytest.fixture
-def drawn(monkeypatch) -> dict:
-    """What is given to the picture."""
-    seen, overlay = {}, explanation.overlay
-
-    def watched(overview, grid, extent_px, title, label):
-        seen.update(grid=grid, extent_px=extent_px, title=title, label=label)
-        return overlay(overview, grid, extent_px, title, label)
-
-    monkeypatch.setattr(explanation, "overlay", watched)
-    return seen
+def read(folder) -> tuple[dict, pd.DataFrame]:
+    return json.loads((folder / "explanation.json").read_text()), pd.read_csv(folder / "scores.csv")
 
 
-def test_a_run_leaves_a_picture_and_a_table_of_tokens(config):
-    path = run(config)
-    assert path == config.out / "slide_heatmap.png"
-    assert sorted(file.name for file in config.out.iterdir()) == ["slide_heatmap.png", "slide_tokens.csv"]
-    assert cv2.imread(str(path)).std() > 5
+def test_a_run_leaves_scores_pictures_and_files_for_qupath(config):
+    folder = run(changed(config, methods=("contribution", "received")))
+    assert folder == config.out / "slide"
+    each = ["{}.geojson", "heatmap_{}.ome.tif", "overlay_{}.png", "tiles_{}.png"]
+    names = [name.format(key) for name in each for key in ("contribution", "received")]
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "explanation.json", "scores.csv"])
+    for picture in folder.glob("*.png"):
+        assert cv2.imread(str(picture)).std() > 5
+    assert [path.name for path in config.out.iterdir()] == ["slide"]
+
+
+def test_the_document_says_what_the_columns_are(config, store, subtype_model, saved):
+    document, table = read(run(changed(config, target="LUSC", methods=EVERY_METHOD, occlusion_side=8)))
+    with torch.no_grad():
+        p = subtype_model(slide_tokens(store, subtype_model.encoder.config.input))[0].double().softmax(0)
+    assert document["slide_id"] == "slide"
+    assert document["target"] == "LUSC"
+    assert document["prediction"] == pytest.approx({"p_LUAD": float(p[0]), "p_LUSC": float(p[1])}, rel=1e-5)
+    assert (document["size_l0"], document["side_l0"], document["mpp"]) == ([640, 512], [32.0, 32.0], 0.25)
+    assert document["model"] == str(saved["subtype"].resolve())
+    assert document["store"] == str(store.path.resolve())
+    keys = [layer["key"] for layer in document["layers"]]
+    assert list(table) == ["x_l0", "y_l0", "row", "column", *keys]
+    assert keys[:4] == ["contribution", "received", "received_layer_01", "received_layer_02"]
+    assert [layer["layer"] for layer in document["layers"]][:4] == [None, None, 1, 2]
+    for layer in document["layers"]:
+        assert layer["method"] in EVERY_METHOD
+        assert layer["vmin"] < layer["vmax"]
+        assert (layer["vmin"] == -layer["vmax"]) == layer["signed"]
+        assert len(layer["colours"]) > 10
+        assert len(layer["meaning"]) > 10
 
 
 @pytest.mark.parametrize("target", ["LUAD", "LUSC"])
-def test_the_table_says_where_each_token_lies_and_what_it_gives(config, store, subtype_model, target):
-    run(changed(config, target=target))
-    table = pd.read_csv(config.out / "slide_tokens.csv")
+def test_the_table_has_the_scores_of_every_token_at_its_place(config, store, subtype_model, tokens, target):
+    _, table = read(run(changed(config, target=target, methods=("contribution", "received", "rollout"))))
     batch = slide_tokens(store, subtype_model.encoder.config.input)
-    expected = token_contributions(subtype_model, batch, ["LUAD", "LUSC"].index(target))
-    assert list(table) == ["x_l0", "y_l0", "row", "column", "score"]
     assert table[["row", "column"]].to_numpy().tolist() == batch.rc_BL2[0].tolist()
-    np.testing.assert_allclose(table["score"], expected, atol=1e-6)
     # A tile is 64 store pixels and 128 of level 0; a token is 16 store pixels, so 32 of level 0.
     np.testing.assert_array_equal(table[["x_l0", "y_l0"]], table[["column", "row"]] * 32)
+    expected = token_contributions(Explained(subtype_model, ["LUAD", "LUSC"].index(target)), tokens)
+    np.testing.assert_allclose(table["contribution"], expected, atol=1e-6)
+    received = received_attention(subtype_model.encoder, tokens)
+    np.testing.assert_allclose(table[["received_layer_01", "received_layer_02"]].T, received, atol=1e-5)
+    np.testing.assert_allclose(table["received"], received.mean(0), atol=1e-5)
+    np.testing.assert_allclose(table["rollout"] / 64, attention_rollout(subtype_model.encoder, tokens), atol=1e-6)
 
 
-def test_the_picture_is_scaled_from_level_0_to_the_overview(config, store, drawn):
-    run(config)
+def test_the_heatmap_lies_on_the_slide_in_micrometres(config):
+    folder = run(changed(config, methods=("rollout",)))
+    _, table = read(folder)
+    with tifffile.TiffFile(folder / "heatmap_rollout.ome.tif") as tiff:
+        grid = tiff.asarray()
+        assert 'PhysicalSizeX="8.0"' in tiff.ome_metadata  # 32 pixels of 0.25 um
+    np.testing.assert_allclose(grid[table["row"], table["column"]], table["rollout"], rtol=1e-5)
+    assert np.isfinite(grid).sum() == 64
+
+
+def test_the_picture_is_scaled_from_level_0_to_the_overview(config, store, monkeypatch):
+    seen, overlay = {}, files.overlay
+
+    def watched(image, grid, extent_px, scale, title, label):
+        seen.update(image=image, grid=grid, extent_px=extent_px, title=title, label=label)
+        return overlay(image, grid, extent_px, scale, title, label)
+
+    monkeypatch.setattr(files, "overlay", watched)
+    run(changed(config, target="LUAD", methods=("contribution",)))
     # The slide is 5 x 4 tiles of 128 pixels, its overview 5 x 4 of 8: a token of 32 pixels covers 2 of the overview.
-    assert store.overview.shape == (32, 40, 3)
-    rows, columns = drawn["grid"].shape
-    assert drawn["extent_px"] == (columns * 2, rows * 2)
-    assert np.isfinite(drawn["grid"]).sum() == 64
+    rows, columns = seen["grid"].shape
+    assert seen["extent_px"] == (columns * 2, rows * 2)
+    assert re.fullmatch(r"slide: P\(LUAD\) = [01]\.\d\d", seen["title"])
+    assert "logit of LUAD" in seen["label"]
+    run(changed(config, methods=("contribution",), overlay_mpp=0.5))
+    assert seen["image"].shape == (256, 320, 3)
+    assert seen["extent_px"] == (columns * 16, rows * 16)
 
 
-def test_without_a_target_the_predicted_class_is_explained(config, store, subtype_model, drawn):
-    with torch.no_grad():
-        probability = subtype_model(slide_tokens(store, subtype_model.encoder.config.input))[0].softmax(0)
-    name = ("LUAD", "LUSC")[int(probability.argmax())]
-    run(config)
-    assert drawn["title"] == f"slide: P({name}) = {probability.max():.2f}"
-    assert drawn["label"] == f"share of the logit of {name}"
+def test_without_a_target_the_predicted_class_is_explained(config):
+    document, _ = read(run(config))
+    assert document["target"] == max(("LUAD", "LUSC"), key=lambda name: document["prediction"][f"p_{name}"])
 
 
-def test_a_survival_model_explains_its_log_hazard(config, saved, drawn):
-    run(changed(config, model=saved["survival"]))
-    assert "log hazard" in drawn["title"]
-    assert drawn["label"] == "share of the log hazard"
+@pytest.mark.parametrize(("name", "quantity"), [("survival", "log hazard"), ("nll", "risk"), ("normed", "log hazard")])
+def test_a_survival_model_explains_its_risk(config, saved, name, quantity):
+    document, _ = read(run(changed(config, model=saved[name], methods=("contribution",))))
+    assert document["target"] == "risk"
+    assert list(document["prediction"]) == ["risk"]
+    assert f"share of the {quantity} " in document["layers"][0]["meaning"]
 
 
-def test_a_model_of_embeddings_explains_tiles(config, store, subtype_model, tiny_encoder, tmp_path, drawn):
+def test_attention_pooling_shows_its_weights(config, saved):
+    document, table = read(run(changed(config, model=saved["attention"], methods=("pooling", "contribution"))))
+    assert [layer["key"] for layer in document["layers"]] == ["pooling", "contribution"]
+    assert table["pooling"].mean() == pytest.approx(1, abs=1e-5)
+    assert table["pooling"].std() > 0.1
+
+
+def test_a_model_that_reads_a_class_token_is_explained_by_what_can(config, saved):
+    document, _ = read(run(changed(config, model=saved["class"], methods=("received", "rollout", "gradient"))))
+    assert len(document["layers"]) == 5
+    with pytest.raises(CheckpointError, match="contribution cannot explain this model: the slide's vector is a class"):
+        run(changed(config, model=saved["class"], methods=("contribution",), out=config.out / "no"))
+    assert not (config.out / "no").exists()
+
+
+def test_weights_are_not_shown_where_there_is_no_attention_pooling(config):
+    with pytest.raises(CheckpointError, match="no attention pooling"):
+        run(changed(config, methods=("pooling",)))
+
+
+def test_ranks_take_the_place_of_scores(config):
+    config = changed(config, methods=("contribution", "received"))
+    _, plain = read(run(config))
+    document, table = read(run(changed(config, rank=True)))  # in the place of the first
+    np.testing.assert_allclose(np.sort(table["received"]), np.linspace(0, 1, 64), atol=1e-6)
+    assert table["received"].argmax() == plain["received"].argmax()
+    np.testing.assert_array_equal(table["contribution"] > 0, plain["contribution"] > 0)
+    assert all(layer["meaning"].startswith("rank of: ") for layer in document["layers"])
+
+
+def test_a_model_of_embeddings_explains_tiles(config, store, subtype_model, tiny_encoder, tmp_path):
     add_embeddings(store.path, "uni", np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), {})
     encoder = LongViT(tiny_encoder.model_copy(update={"input": EmbeddingInput(encoder="uni", dim=6)}))
     save_model(tmp_path / "tiles.safetensors", SlideModel(encoder, subtype_model.task, subtype_model.classes))
-    run(changed(config, model=tmp_path / "tiles.safetensors"))
-    assert drawn["grid"].shape == (4, 5)
-    assert drawn["extent_px"] == (40, 32)
+    document, table = read(run(changed(config, model=tmp_path / "tiles.safetensors")))
+    assert document["side_l0"] == [128.0, 128.0]
+    assert sorted(map(tuple, table[["row", "column"]].to_numpy())) == sorted(map(tuple, store.rc))
 
 
 def test_a_class_that_the_model_has_not_is_refused_with_those_it_has(config):
@@ -103,6 +176,12 @@ def test_a_survival_model_has_no_classes_to_choose_from(config, saved):
     assert "leave target out" in error.value.fix
 
 
+def test_squares_that_hold_the_whole_slide_are_refused(config):
+    with pytest.raises(ConfigError, match="one square of 64 x 64 tokens holds the whole slide"):
+        run(changed(config, methods=("occlusion",), occlusion_side=64))
+    assert not config.out.exists()
+
+
 def test_a_missing_model_or_store_is_named(config, tmp_path):
     with pytest.raises(CheckpointError, match="the model does not exist"):
         run(changed(config, model=tmp_path / "none"))
@@ -110,10 +189,7 @@ def test_a_missing_model_or_store_is_named(config, tmp_path):
         run(changed(config, store=tmp_path / "none"))
 
 
-def test_a_model_whose_slide_vector_is_not_the_mean_of_its_tokens_is_refused(config, subtype_model, tmp_path):
-    encoder = subtype_model.encoder.config.model_copy(update={"final_norm": "slide"})
-    model = SlideModel(LongViT(encoder), subtype_model.task, subtype_model.classes)
-    save_model(tmp_path / "normed.safetensors", model)
-    with pytest.raises(CheckpointError, match="not the plain mean of its tokens"):
-        run(changed(config, model=tmp_path / "normed.safetensors"))
-    assert not config.out.exists()
+def test_a_baseline_without_an_encoder_is_refused(config, subtype_model, tmp_path):
+    save_model(tmp_path / "baseline.safetensors", SlideModel(None, subtype_model.task, ("LUAD", "LUSC"), width=8))
+    with pytest.raises(CheckpointError, match="no tokens to explain"):
+        run(changed(config, model=tmp_path / "baseline.safetensors"))

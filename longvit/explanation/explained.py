@@ -1,0 +1,65 @@
+"""One output of a model as a function of the tokens that enter the encoder's blocks."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from longvit.config import EncoderConfig, NllTask
+from longvit.finetuning.losses import nll_risk
+from longvit.finetuning.model import SlideModel
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is explained: a class's logit, a log hazard or a risk, of a model in evaluation mode.
+
+    Tokens already hold their places, so that some may be taken out of the sequence and the others stay where they are.
+    """
+
+    model: SlideModel
+    """A model with an encoder; see `frugal` for long sequences."""
+    output: int = 0
+    """Index of the class; 0 for survival."""
+
+    @property
+    def target(self) -> str:
+        """Name of the class, or `risk`."""
+        return self.model.classes[self.output] if self.model.classes else "risk"
+
+    @property
+    def quantity(self) -> str:
+        """What the output is called."""
+        if self.model.classes:
+            return f"logit of {self.target}"
+        return "risk" if isinstance(self.model.task, NllTask) else "log hazard"
+
+    def __call__(self, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, ""]:
+        """The output for embedded tokens of one slide."""
+        return self.of_slide(self.slide(x_LD))
+
+    def slide(self, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " D"]:
+        """The slide's vector, as the head takes it, for embedded tokens."""
+        encoded = self.model.encoder.encode(x_LD[None])
+        attention = self.model.attention
+        return (encoded.slide_BD if attention is None else attention(encoded.tokens_BLD))[0]
+
+    def of_slide(self, slide_D: Float[Tensor, " D"]) -> Float[Tensor, ""]:
+        """The output for a slide's vector: a number that is larger where the class or the event is likelier."""
+        outputs_1O = self.model.head(slide_D[None])
+        return nll_risk(outputs_1O)[0] if isinstance(self.model.task, NllTask) else outputs_1O[0, self.output]
+
+    def pooled(self, tokens_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
+        """Weights of the encoder's tokens in the slide's vector: those of attention pooling, or those of a mean."""
+        if self.model.attention is None:
+            return tokens_LD.new_full((len(tokens_LD),), 1 / len(tokens_LD))
+        return self.model.attention.weights(tokens_LD[None])[0]
+
+
+def frugal(model: SlideModel) -> SlideModel:
+    """The model itself, set to explain a million tokens: it keeps of a layer its input alone, and trains no weight."""
+    config = model.encoder.config.model_copy(update={"recompute": "blocks"})
+    for module in model.modules():
+        if isinstance(getattr(module, "config", None), EncoderConfig):
+            module.config = config
+    return model.eval().requires_grad_(False)

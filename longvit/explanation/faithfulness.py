@@ -1,0 +1,69 @@
+"""Whether a map tells the truth: what the output does when the highest scores go first, and whether they lie on it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from longvit.explanation.explained import Explained
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The output while squares of tokens leave the sequence, or come into an empty one, in one order."""
+
+    share: Float[np.ndarray, " S"]
+    """Share of the squares that has left, or come, at each step; the first and the last step are 0 and 1."""
+    deletion: Float[np.ndarray, " S"]
+    """Output without that share; without any tokens it is that for the mean slide of the training."""
+    insertion: Float[np.ndarray, " S"]
+    """Output with that share alone."""
+
+    @property
+    def areas(self) -> tuple[float, float]:
+        """Areas under deletion, where a faithful order is low, and under insertion, where it is high."""
+        return float(np.trapezoid(self.deletion, self.share)), float(np.trapezoid(self.insertion, self.share))
+
+
+@torch.no_grad()
+def curves(
+    explained: Explained, x_LD: Float[Tensor, "L D"], square_L: Int64[Tensor, " L"], scores_L: Tensor, steps: int = 10
+) -> Curves:
+    """Deletion and insertion curves (RISE, arXiv:1806.07421), with tokens taken out of the sequence, not painted over.
+
+    Args:
+        explained: The output.
+        x_LD: One slide as `encoder.embed` gives it, without padding.
+        square_L: The square of each token, from `squares`; those of the highest mean score go first.
+        scores_L: Scores of the tokens.
+        steps: Steps of equal shares.
+    """
+    count = int(square_L.max()) + 1
+    total = torch.zeros(count, dtype=torch.float64).index_add_(0, square_L.cpu(), scores_L.double().cpu())
+    rank_of_square = (-total / square_L.cpu().bincount()).argsort(stable=True).argsort()
+    rank_L = rank_of_square.to(square_L.device)[square_L]
+    moved = [round(count * step / steps) for step in range(steps + 1)]
+
+    def output(kept_L: Tensor) -> float:
+        empty = not bool(kept_L.any())
+        return float(explained.of_slide(explained.model.head.mean) if empty else explained(x_LD[kept_L]))
+
+    return Curves(
+        share=np.array(moved) / count,
+        deletion=np.array([output(rank_L >= k) for k in moved]),
+        insertion=np.array([output(rank_L < k) for k in moved]),
+    )
+
+
+def auroc(scores: Float[np.ndarray, " L"], truth: Float[np.ndarray, " L"]) -> float:
+    """Probability that a token of the truth scores higher than another; NaN where all or none are of it.
+
+    Args:
+        scores: Scores of the tokens.
+        truth: Share of each token that is of the truth; more than half counts as being of it.
+    """
+    inside = truth > 0.5
+    return float(roc_auc_score(inside, scores)) if 0 < inside.sum() < len(inside) else float("nan")

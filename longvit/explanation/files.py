@@ -1,0 +1,56 @@
+"""The files of one score map: overlay, sheet of tiles, OME-TIFF, GeoJSON."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+
+from longvit.explanation.geojson import write_tiles
+from longvit.explanation.heatmap import heatmap, overlay
+from longvit.explanation.result import Explanation, ScoreMap
+from longvit.explanation.tiles import sheet, tile_scores
+from preprocessing.ome_pyramid import write_ome_pyramid
+from preprocessing.store import PatchStore
+
+
+def write_files(
+    folder: Path,
+    explanation: Explanation,
+    one: ScoreMap,
+    store: PatchStore,
+    image: UInt8[np.ndarray, "h w 3"],
+    sheet_tiles: int,
+) -> None:
+    """Write `overlay_<key>.png`, `tiles_<key>.png`, `heatmap_<key>.ome.tif` and `<key>.geojson`.
+
+    Args:
+        folder: Folder to write to.
+        explanation: What the map is one of.
+        one: The map.
+        store: The slide's store.
+        image: The whole slide, the ground of the overlay.
+        sheet_tiles: Tiles of each kind on the sheet.
+    """
+    grid = heatmap(one.scores, explanation.rc)
+    _save(
+        overlay(image, grid, _extent_px(explanation, grid, image), one.scale, explanation.title, one.meaning),
+        folder / f"overlay_{one.key}.png",
+    )
+    pixel_um = tuple(side * explanation.mpp for side in explanation.side_l0)
+    write_ome_pyramid(folder / f"heatmap_{one.key}.ome.tif", grid, pixel_um, one.label)
+    side_l0 = tuple(store.attributes["side_l0"])
+    of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(side_l0[0] / explanation.side_l0[0]))
+    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, side_l0)
+    _save(sheet(store, of_tiles, one, sheet_tiles), folder / f"tiles_{one.key}.png")
+
+
+def _extent_px(explanation: Explanation, grid: np.ndarray, image: np.ndarray) -> tuple[float, float]:
+    """Width and height of the token grid in pixels of the image."""
+    (rows, columns), (width_l0, height_l0) = grid.shape, explanation.size_l0
+    side_x, side_y = explanation.side_l0
+    return columns * side_x * image.shape[1] / width_l0, rows * side_y * image.shape[0] / height_l0
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png")

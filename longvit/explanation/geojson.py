@@ -1,0 +1,56 @@
+"""Scores of tiles as QuPath reads them: one rectangle a tile in level-0 pixels, with a measurement and a class."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from longvit.explanation.result import ScoreMap
+
+FOR, AGAINST = ("Speaks for", (178, 24, 43)), ("Speaks against", (33, 102, 172))
+"""Classes of scores with a sign, with the RGB that QuPath shows."""
+HIGH, REST = ("Highest tenth", (253, 231, 37)), ("Rest", (59, 82, 139))
+"""Classes of scores without a sign."""
+
+
+def write_tiles(
+    path: Path,
+    one: ScoreMap,
+    scores: Float[np.ndarray, " n"],
+    xy_l0: Int[np.ndarray, "n 2"],
+    side_l0: tuple[float, float],
+) -> None:
+    """Write the tiles as detections, which QuPath colours by their measurement (Measure, Show measurement maps).
+
+    Args:
+        path: File to write, `.geojson`.
+        one: What was scored.
+        scores: A score for each tile.
+        xy_l0: Top-left corner x, y of each tile, level-0 pixels.
+        side_l0: Width and height of a tile, level-0 pixels.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [\n')
+        file.write(",\n".join(map(json.dumps, _features(one, scores, xy_l0, side_l0))))
+        file.write("\n]}\n")
+
+
+def _features(
+    one: ScoreMap, scores: np.ndarray, xy_l0: np.ndarray, side_l0: tuple[float, float]
+) -> Iterator[dict[str, object]]:
+    upper, lower, limit = (FOR, AGAINST, 0.0) if one.signed else (HIGH, REST, float(np.quantile(scores, 0.9)))
+    for score, (x, y) in zip(scores.tolist(), xy_l0.tolist(), strict=True):
+        name, colour = upper if score >= limit else lower
+        right, bottom = x + side_l0[0], y + side_l0[1]
+        ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
+        yield {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "objectType": "detection",
+                "classification": {"name": name, "color": colour},
+                "measurements": {one.key: score},
+            },
+        }

@@ -1,0 +1,152 @@
+"""The methods by name: a model and a slide -> score maps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from longvit.config import ExplainConfig, Method
+from longvit.explanation.attention import attention_rollout, received_attention
+from longvit.explanation.attribution import (
+    gradient_times_input,
+    integrated_gradients,
+    occlusion,
+    token_contributions,
+)
+from longvit.explanation.explained import Explained
+from longvit.explanation.result import ScoreMap
+from longvit.finetuning.model import SlideModel
+from preprocessing.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True)
+class Question:
+    """A slide, and what is asked about it."""
+
+    explained: Explained
+    """The output."""
+    x_LD: Float[Tensor, "L D"]
+    """Embedded tokens."""
+    rc_L2: Int64[Tensor, "L 2"]
+    """Row and column of each token."""
+    outputs_O: Float[Tensor, " O"]
+    """All outputs of the model, on the CPU."""
+
+
+def require_methods(model: SlideModel, config: ExplainConfig) -> None:
+    """Refuse what a method cannot explain, before anything is computed.
+
+    Raises:
+        CheckpointError: The model has no encoder; contributions are asked of one that reads a class token; pooling, of
+            one that has no attention pooling.
+    """
+    if model.encoder is None:
+        raise CheckpointError(
+            "this is a baseline of vectors that something else made: it has no tokens to explain",
+            where=config.model,
+            fix="give a fold's model.safetensors of a LongViT",
+        )
+    by_class = model.attention is None and model.encoder.config.pooling == "class"
+    for method, wrong, reason in (
+        ("contribution", by_class, "the slide's vector is a class token, in which other tokens have no exact shares"),
+        ("pooling", model.attention is None, "the model has no attention pooling"),
+    ):
+        if method in config.methods and wrong:
+            raise CheckpointError(
+                f"{method} cannot explain this model: {reason}",
+                where=config.model,
+                fix="name other methods: --methods received rollout integrated_gradients",
+            )
+
+
+def score_maps(question: Question, config: ExplainConfig) -> tuple[ScoreMap, ...]:
+    """The maps of all methods in turn; those of single layers follow the map over all layers.
+
+    Raises:
+        ConfigError: The slide is too small for a setting.
+    """
+    return tuple(one for method in config.methods for one in METHODS[method](question, config))
+
+
+def _contribution(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    scores = token_contributions(question.explained, question.x_LD)
+    meaning = f"share of the {question.explained.quantity} against the mean slide; shares add up"
+    return [_map("contribution", "Contribution", meaning, scores, signed=True)]
+
+
+def _received(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    layers_NL = received_attention(question.explained.model.encoder, question.x_LD)
+    meaning = "attention received, 1 being a token's even share"
+    return [
+        _map("received", "Attention received", f"{meaning}; mean of all layers", layers_NL.mean(0)),
+        *(
+            _map("received", f"Attention received, layer {layer}", meaning, scores_L, layer=layer)
+            for layer, scores_L in enumerate(layers_NL, 1)
+        ),
+    ]
+
+
+def _rollout(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    model = question.explained.model
+    pooled_L = None if model.attention is None else _pooled(question)
+    scores = attention_rollout(model.encoder, question.x_LD, pooled_L) * len(question.x_LD)
+    meaning = "share of the slide's vector by attention rollout, 1 being a token's even share"
+    return [_map("rollout", "Attention rollout", meaning, scores)]
+
+
+def _pooling(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    meaning = "weight in the slide's vector, 1 being a token's even share"
+    return [_map("pooling", "Attention pooling", meaning, _pooled(question) * len(question.x_LD))]
+
+
+@torch.no_grad()
+def _pooled(question: Question) -> Tensor:
+    tokens_LD = question.explained.model.encoder.encode(question.x_LD[None]).tokens_BLD[0]
+    return question.explained.pooled(tokens_LD)
+
+
+def _gradient(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    scores = gradient_times_input(question.explained, question.x_LD)
+    meaning = f"change of the {question.explained.quantity} against the average token, to first order"
+    return [_map("gradient", "Gradient x input", meaning, scores, signed=True)]
+
+
+def _integrated_gradients(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    scores = integrated_gradients(question.explained, question.x_LD, steps=config.gradient_steps)
+    meaning = f"share of the {question.explained.quantity} against a slide of average tokens; shares add up"
+    return [_map("integrated_gradients", "Integrated gradients", meaning, scores, signed=True)]
+
+
+def _occlusion(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+    side = config.occlusion_side
+    if len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
+        raise ConfigError(
+            f"one square of {side} x {side} tokens holds the whole slide",
+            where="occlusion_side",
+            fix="take smaller squares",
+        )
+    scores = occlusion(question.explained, question.x_LD, question.rc_L2, side=side)
+    meaning = f"loss of the {question.explained.quantity} without the square of {side} x {side} tokens"
+    return [_map("occlusion", "Occlusion", meaning, scores, signed=True)]
+
+
+def _map(
+    method: Method, label: str, meaning: str, scores: Tensor, *, signed: bool = False, layer: int | None = None
+) -> ScoreMap:
+    key = method if layer is None else f"{method}_layer_{layer:02d}"
+    return ScoreMap(key, method, label, meaning, signed, scores.float().cpu().numpy().astype(np.float64), layer)
+
+
+METHODS: Mapping[Method, Callable[[Question, ExplainConfig], list[ScoreMap]]] = {
+    "contribution": _contribution,
+    "received": _received,
+    "rollout": _rollout,
+    "pooling": _pooling,
+    "gradient": _gradient,
+    "integrated_gradients": _integrated_gradients,
+    "occlusion": _occlusion,
+}
+"""How each method is computed."""

@@ -1,0 +1,40 @@
+"""The whole slide as one image at a wanted resolution, from its store."""
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from preprocessing.errors import ConfigError
+from preprocessing.frames import l0_from_rc
+from preprocessing.store import PatchStore
+
+MOST_PX = 100_000_000
+"""Pixels that an image may have: 300 MB in memory, and about what viewers still open."""
+
+
+def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h w 3"]:
+    """The slide at `mpp` micrometres per pixel: tiles from the store on the enlarged overview; default the overview.
+
+    Raises:
+        ConfigError: The image would be larger than `MOST_PX`.
+    """
+    if mpp is None:
+        return store.overview
+    scale = store.attributes["mpp_level0"] / mpp  # pixels of the image for one of level 0
+    width, height = (max(1, round(side * scale)) for side in store.attributes["size_l0"])
+    if width * height > MOST_PX:
+        finest = mpp * (width * height / MOST_PX) ** 0.5
+        raise ConfigError(
+            f"at {mpp:g} um per pixel the overlay of {store.slide_id} has {width} x {height} pixels",
+            where="overlay_mpp",
+            fix=f"ask for {finest * 1.01:.3g} or more; QuPath shows the .geojson at any resolution",
+        )
+    image = cv2.resize(store.overview, (width, height), interpolation=cv2.INTER_LINEAR)
+    side_l0 = store.attributes["side_l0"]
+    starts, ends = (np.rint(l0_from_rc(rc, side_l0) * scale).astype(int) for rc in (store.rc, store.rc + 1))
+    for tile, (x0, y0), (x1, y1) in zip(range(len(store)), starts, ends.clip(max=(width, height)), strict=True):
+        if x1 > x0 and y1 > y0:
+            image[y0:y1, x0:x1] = cv2.resize(
+                store.read_tiles([tile])[0], (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA
+            )
+    return image

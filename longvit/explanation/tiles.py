@@ -1,0 +1,58 @@
+"""Scores of tokens -> scores of the store's tiles; the tiles that score highest and lowest, on one sheet."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from longvit.explanation.result import ScoreMap
+from preprocessing.store import PatchStore
+
+_IN_A_ROW = 6
+
+
+def tile_scores(
+    scores: Float[np.ndarray, " L"], rc: Int[np.ndarray, "L 2"], tiles_rc: Int[np.ndarray, "n 2"], per_side: int
+) -> Float[np.ndarray, " n"]:
+    """Mean score of the tokens in each tile.
+
+    Args:
+        scores: Scores of the tokens.
+        rc: Row and column of each token; every token lies in a tile, every tile has tokens.
+        tiles_rc: Row and column of each tile.
+        per_side: Tokens along the side of a tile.
+    """
+    columns = int(tiles_rc[:, 1].max()) + 1
+    number = tiles_rc[:, 0].astype(np.int64) * columns + tiles_rc[:, 1]
+    of_token = rc[:, 0] // per_side * columns + rc[:, 1] // per_side
+    order = np.argsort(number)
+    tile = order[np.searchsorted(number[order], of_token)]
+    return np.bincount(tile, scores, len(number)) / np.bincount(tile, minlength=len(number))
+
+
+def sheet(store: PatchStore, scores: Float[np.ndarray, " n"], one: ScoreMap, most: int) -> Figure:
+    """The tiles with the highest scores above those with the lowest, each with its score and its place.
+
+    Args:
+        store: The slide.
+        scores: A score for each tile.
+        one: What was scored.
+        most: Tiles of each kind; fewer where the slide has not as many, so that no tile is shown twice.
+    """
+    order = np.argsort(-scores, kind="stable")
+    most = max(1, min(most, len(order) // 2))
+    rows = -(-most // _IN_A_ROW)
+    columns = min(most, _IN_A_ROW)
+    figure = Figure(figsize=(1.5 * max(columns, 4), 2 * (1.75 * rows + 0.3)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.subfigures(2, 1)
+    for part, name, chosen in zip(parts, ("highest", "lowest"), (order[:most], order[::-1][:most]), strict=True):
+        part.suptitle(f"{one.label}: {name}", fontsize=10)
+        axes = part.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes:
+            ax.set_axis_off()
+        for ax, tile in zip(axes, chosen.tolist(), strict=False):
+            ax.imshow(store.read_tiles([tile])[0])
+            x, y = store.xy_l0[tile].tolist()
+            ax.set_title(f"{scores[tile]:.3g}\nat {x}, {y}", fontsize=7)
+    return figure

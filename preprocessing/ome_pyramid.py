@@ -1,0 +1,59 @@
+"""Write a map of numbers over a slide as a pyramidal OME-TIFF, which QuPath, Fiji and napari open in micrometres."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+_TILE = 256
+"""Side of a TIFF tile; the smallest level of the pyramid fits into one."""
+_UM_PER_CM = 1e4
+
+
+def write_ome_pyramid(path: Path, values: npt.NDArray[np.float32], pixel_um: tuple[float, float], name: str) -> None:
+    """Write one channel of numbers, whose first pixel begins at the slide's top-left corner.
+
+    Numbers and not colours, so that a viewer shows values under the cursor and people choose colours and limits. Each
+    level halves the one before, as the mean of the pixels that hold a number.
+
+    Args:
+        path: File to write, `.ome.tif`.
+        values: (height, width); NaN where there is nothing.
+        pixel_um: Width and height of a pixel, micrometres.
+        name: Name of the channel.
+    """
+    levels = [values.astype(np.float32)]
+    while max(levels[-1].shape) > _TILE:
+        levels.append(halved(levels[-1]))
+    about = {
+        "axes": "YX",
+        "Name": name,
+        "Channel": {"Name": [name]},
+        "PhysicalSizeX": pixel_um[0],
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": pixel_um[1],
+        "PhysicalSizeYUnit": "µm",
+        "Plane": {"PositionX": 0.0, "PositionXUnit": "µm", "PositionY": 0.0, "PositionYUnit": "µm"},
+    }
+    layout = {
+        "tile": (_TILE, _TILE),
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "resolutionunit": "CENTIMETER",
+    }
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for level, pixels in enumerate(levels):
+            first = {"subifds": len(levels) - 1, "metadata": about} if level == 0 else {"subfiletype": 1}
+            per_cm = tuple(_UM_PER_CM / (side * 2**level) for side in pixel_um)
+            tiff.write(pixels, resolution=per_cm, **layout, **first)
+
+
+def halved(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mean of the numbers in each 2 x 2 pixels (rounded up at the far edges); NaN where all four are."""
+    height, width = values.shape
+    even = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=np.nan)
+    four = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
+    count = np.isfinite(four).sum(axis=(1, 3))
+    total = np.nansum(four, axis=(1, 3))
+    return np.where(count, total / np.maximum(count, 1), np.nan).astype(np.float32)

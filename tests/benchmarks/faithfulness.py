@@ -1,0 +1,185 @@
+"""Which method's map tells the truth, on cohorts whose tumour was planted; writes `faithfulness.md` and `.png`.
+
+python tests/benchmarks/faithfulness.py --case NAME RUN STORES TRUTH GREY [--case ...]
+
+RUN is a folder of `longvit finetune`, TRUTH a folder of `<slide_id>.png` that cover the slides: a token is of the truth
+where most of its pixels are GREY or brighter. Each held-out slide is explained by the fold that did not train on it,
+for the class it predicts or for its risk. The maps are those of `longvit explain`; beside them three that know nothing
+of the model: a hue, a random order, and the distance to the slide's centre (nearest first).
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import machine
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from longvit.config import ExplainConfig
+from longvit.explanation.attribution import squares
+from longvit.explanation.explained import frugal
+from longvit.explanation.faithfulness import Curves, auroc, curves
+from longvit.explanation.methods import METHODS
+from longvit.explanation.run import ask, explain
+from longvit.finetuning.model import load_model
+from longvit.tokens.read import patch_rc, read_patches
+from preprocessing.schema import MASK_CLASSES
+from preprocessing.store import PatchStore, open_store
+
+HERE = Path(__file__).parent
+LIBRARIES = ("numpy", "torch", "scikit-learn")
+METHODS_SHOWN = tuple(method for method in METHODS if method != "pooling")
+
+
+class Case(NamedTuple):
+    """A model and a cohort."""
+
+    name: str
+    run: Path
+    stores: Path
+    truth: Path
+    grey: int
+
+
+class Found(NamedTuple):
+    """What one map of one slide is worth."""
+
+    auroc: float
+    curves: Curves
+
+
+def held_out(case: Case, most: int) -> pd.DataFrame:
+    """Test slides of all folds in turn, evenly drawn."""
+    table = pd.read_csv(case.run / "predictions.csv")
+    table = table[(table["split"] == "test") & table["shuffled"].isna()].reset_index(drop=True)
+    return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
+
+
+def share_of(mask: np.ndarray, rc: np.ndarray, tokens: tuple[float, float]) -> np.ndarray:
+    """Share of each token under a mask of the slide; `tokens` is how many fit along the slide's width and height.
+
+    Tokens of tiles that reach beyond the slide's edge are under nothing.
+    """
+    columns, rows = (round(number) for number in tokens)
+    grid = np.zeros(np.maximum(rc.max(axis=0) + 1, (rows, columns)), np.float32)
+    grid[:rows, :columns] = cv2.resize(mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    return grid[rc[:, 0], rc[:, 1]]
+
+
+def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarray:
+    """How much bluer than red each token is: nuclei against fibres."""
+    grid = np.zeros(rc.max(axis=0) + 1)
+    of_tokens = read_patches(store, patch_px, np.arange(len(store))).reshape(-1, 3, patch_px**2).mean(-1)
+    grid[tuple(patch_rc(store, patch_px).T)] = of_tokens[:, 2] - of_tokens[:, 0]
+    return grid[rc[:, 0], rc[:, 1]]
+
+
+def measure(case: Case, row: pd.Series, side: int, steps: int) -> dict[str, Found]:
+    """Every method's map of one slide, and the two orders beside them."""
+    path = case.run / f"fold_{row['fold']}" / "model.safetensors"
+    model, store = frugal(load_model(path)), open_store(case.stores / f"{row['slide_id']}.zarr")
+    config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
+    question = ask(model, store, None)
+    explanation = explain(question, store, config)
+    rc, square_L = explanation.rc, squares(question.rc_L2, side)
+    tokens = tuple(size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))
+    planted = cv2.imread(str(case.truth / f"{store.slide_id}.png"), cv2.IMREAD_GRAYSCALE) >= case.grey
+    truth = share_of(planted, rc, tokens)
+    tissue = share_of(store.overview_mask == MASK_CLASSES["tissue"], rc, tokens) > 0.5
+    maps = {one.key: one.scores for one in explanation.maps if one.layer is None}
+    maps["hue"] = blue_over_red(store, rc, model.encoder.config.input.patch_px)
+    maps["random"] = np.random.default_rng(0).random(int(square_L.max()) + 1)[square_L]
+    maps["centre"] = -np.linalg.norm(rc + 0.5 - np.array(tokens[::-1]) / 2, axis=1)
+    return {
+        key: Found(
+            auroc(scores[tissue], truth[tissue]),
+            curves(question.explained, question.x_LD, square_L, torch.tensor(scores), steps),
+        )
+        for key, scores in maps.items()
+    }
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over slides."""
+    return f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}"
+
+
+def rows(case: Case, found: dict[str, list[Found]]) -> list[str]:
+    """Lines of the table: areas are over the output for the whole slide, so that slides can be averaged."""
+    lines = []
+    for key, slides in found.items():
+        over = [np.subtract(one.curves.areas, one.curves.deletion[0]) for one in slides]
+        deletion, insertion = zip(*over, strict=True)
+        cells = [case.name, key, *(spread(list(x)) for x in ([one.auroc for one in slides], deletion, insertion))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def draw(found: dict[str, dict[str, list[Found]]], path: Path) -> None:
+    """Mean curves of every case: deletion above, insertion below."""
+    figure, axes = plt.subplots(2, len(found), figsize=(4.2 * len(found), 6.4), squeeze=False, layout="constrained")
+    for column, (name, methods) in zip(axes.T, found.items(), strict=True):
+        for ax, kind in zip(column, ("deletion", "insertion"), strict=True):
+            for key, slides in methods.items():
+                dashed = key in ("hue", "random", "centre")
+                values = np.mean([getattr(one.curves, kind) - one.curves.deletion[0] for one in slides], axis=0)
+                ax.plot(slides[0].curves.share, values, label=key, linestyle="--" if dashed else "-")
+            ax.set(title=f"{name}: {kind}", xlabel="share of the squares", ylabel="output over the whole slide's")
+            ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def page(table: list[str], slides: int, side: int, steps: int) -> str:
+    """The text of `faithfulness.md`."""
+    about = "\n".join(f"- {line}" for line in machine.describe(LIBRARIES))
+    return f"""# Which map tells the truth
+
+Up to {slides} held-out slides of each cohort, explained by the fold that did not train on them; mean ± standard
+deviation over slides. AUROC: how often a token of the planted tumour scores higher than another token of tissue (glass
+is left out: a map earns nothing by knowing it). Deletion and insertion: area under the output while squares of
+{side} x {side} tokens leave or come, highest scores first, in {steps} steps, over the output for the whole slide; low
+is good in deletion, high in insertion. Tokens are taken out of the sequence, not painted over. Three know nothing of
+the model: `hue` (how much bluer than red), which shows that the truth lies where it should and can be told, `random`,
+and `centre` (nearest to the slide's middle first).
+Written by `tests/benchmarks/faithfulness.py`; the lung cohort's masks by `lung_truth.py`.
+
+{about}
+
+| cohort, task | method | AUROC | deletion | insertion |
+|---|---|---:|---:|---:|
+{chr(10).join(table)}
+
+![Mean curves](faithfulness.png)
+"""
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs=5, action="append", required=True)
+    parser.add_argument("--slides", type=int, default=48)
+    parser.add_argument("--side", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=HERE / "faithfulness.md")
+    a = parser.parse_args()
+    found: dict[str, dict[str, list[Found]]] = {}
+    for name, run, stores, truth, grey in a.case:
+        case = Case(name, Path(run), Path(stores), Path(truth), int(grey))
+        methods = found.setdefault(name, defaultdict(list))
+        for _, row in held_out(case, a.slides).iterrows():
+            for key, one in measure(case, row, a.side, a.steps).items():
+                methods[key].append(one)
+        print("\n".join(rows(case, methods)), flush=True)
+    table = [line for name, methods in found.items() for line in rows(Case(name, *[Path()] * 3, 0), methods)]
+    draw(found, a.out.with_suffix(".png"))
+    a.out.write_text(page(table, a.slides, a.side, a.steps), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

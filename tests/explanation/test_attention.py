@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from longvit.config import EncoderConfig
+from longvit.explanation import attention_rollout, received_attention
+from longvit.model import LongViT
+from longvit.model.attention import DilatedSelfAttention
+
+LENGTH = 45
+
+
+def encoder(**changes) -> LongViT:
+    torch.manual_seed(0)
+    settings = {"width": 20, "depth": 3, "heads": 5, "segment_lengths": (10, 17, 60), "dilation_ratios": (1, 2, 4)}
+    built = LongViT(EncoderConfig(**settings | changes)).double().eval()
+    for name, weight in built.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            torch.nn.init.normal_(weight, std=1.0)
+    return built
+
+
+def dense(attention: DilatedSelfAttention, x_MD: Tensor) -> Tensor:
+    """Weights (branches, heads, queries, keys), and for an idle head all of a token's weight on itself, in branch 0."""
+    config, token = attention.config, torch.arange(len(x_MD))
+    q, k = (proj(x_MD).unflatten(-1, (config.heads, -1)) for proj in (attention.q_proj, attention.k_proj))
+    joined = torch.zeros(len(config.segment_lengths), config.heads, len(x_MD), len(x_MD)).double()
+    for i, (w, r) in enumerate(zip(config.segment_lengths, config.dilation_ratios, strict=True)):
+        for head in range(config.heads):
+            kept = token % min(w, len(x_MD)) % r == head // -(-config.heads // r)
+            joined[i, head] += kept[:, None] & kept & (token[:, None] // w == token // w)
+    weight = joined * torch.exp(torch.einsum("lhk,mhk->hlm", q, k) * q.shape[-1] ** -0.5)
+    total = weight.sum((0, 3))
+    weight = weight / total.clamp_min(1e-300)[None, :, :, None]
+    weight[0] += torch.diag_embed((total == 0).double())
+    return weight
+
+
+def dense_layers(model: LongViT, x_LD: Tensor) -> list[Tensor]:
+    x_1MD = x_LD[None] if model.class_token is None else model.class_token(x_LD[None], None)[0]
+    found = []
+    for block in model.encoder.layers:
+        found.append(dense(block.self_attn, block.self_attn_layer_norm(x_1MD)[0]))
+        x_1MD = block(x_1MD)
+    return found
+
+
+@pytest.fixture
+def x_LD() -> Tensor:
+    return torch.randn(LENGTH, 20, generator=torch.Generator().manual_seed(1)).double()
+
+
+@torch.no_grad()
+def test_received_attention_is_the_sum_of_the_dense_columns(x_LD):
+    model = encoder()
+    layers = torch.stack(dense_layers(model, x_LD)).sum(3)  # (layers, branches, heads, keys)
+    assert_close(received_attention(model, x_LD), layers.sum(1).mean(1), atol=1e-5, rtol=0)
+    assert_close(received_attention(model, x_LD, head=3), layers.sum(1)[:, 3], atol=1e-5, rtol=0)
+    assert_close(received_attention(model, x_LD, branch=1), layers[:, 1].mean(1), atol=1e-5, rtol=0)
+    assert_close(received_attention(model, x_LD, head=0, branch=2), layers[:, 2, 0], atol=1e-5, rtol=0)
+
+
+def test_in_each_layer_and_head_the_tokens_receive_as_much_as_there_are_tokens(x_LD):
+    for head in (None, 0, 4):
+        received = received_attention(encoder(), x_LD, head=head)
+        assert received.shape == (3, LENGTH)
+        assert_close(received.sum(1), torch.full((3,), LENGTH).double())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"segment_lengths": (12, 60), "dilation_ratios": (2, 4)},  # heads that look nowhere from some tokens
+        {"class_token": True, "pooling": "class"},
+        {"class_token": True},
+        {"padding": "zero_keys", "final_norm": "both"},
+    ],
+    ids=["mean", "idle heads", "class pooling", "class token, mean pooling", "phantom keys"],
+)
+@torch.no_grad()
+def test_rollout_is_the_product_of_the_dense_layers(x_LD, changes):
+    model = encoder(**changes)
+    first = int(model.class_token is not None)
+    share = torch.zeros(first + LENGTH).double()
+    if model.pooling.by_class:
+        share[0] = 1
+    else:
+        share[first:] = 1 / LENGTH
+    for weights in reversed(dense_layers(model, x_LD)):
+        share = share @ (weights.sum(0).mean(0) + torch.eye(len(share))) / 2
+    rollout = attention_rollout(model, x_LD)
+    assert_close(rollout, share[first:], atol=1e-5, rtol=0)
+    assert_close(share.sum(), torch.tensor(1.0).double())
+    assert rollout.sum() < 1 - 1e-4 if first else abs(rollout.sum() - 1) < 1e-12
+
+
+def test_rollout_starts_from_the_weights_of_attention_pooling(x_LD):
+    model, pooled_L = encoder(), torch.zeros(LENGTH).double()
+    pooled_L[[4, 40]] = torch.tensor([0.7, 0.3]).double()
+    first, last = (attention_rollout(model, x_LD, torch.eye(LENGTH).double()[token]) for token in (4, 40))
+    assert first[4] >= 0.5**3  # half of it stays in place in each layer
+    assert_close(attention_rollout(model, x_LD, pooled_L), 0.7 * first + 0.3 * last)
