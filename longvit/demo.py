@@ -51,12 +51,13 @@ def run(config: DemoConfig) -> Path:
             paths |= {"table": cohort / "dataset.csv", "splits": cohort / "splits"}
             predictions = finetuning.run(finetune.model_copy(update=paths))
             evaluations.append(evaluation.run(EvaluateConfig(predictions=predictions)))
-    with stage(console, "explain: one heatmap"):
-        picture = _explain(out)
+    with stage(console, "explain: one slide"):
+        folder = _explain(out)
     report = evaluation.combine_reports(evaluations, out / "report.html", "LongViT demo")
     for one in evaluations:
         console.print(summary_table(one.metrics))
-    console.print(f"heatmap  {picture}\nreport   {report}", highlight=False, soft_wrap=True)
+    look = f"longvit view {out / 'subtype'} --explanations {folder.parent}"
+    console.print(f"report  {report}\nmaps    {folder}\nviewer  {look}", highlight=False, soft_wrap=True)
     return report
 
 

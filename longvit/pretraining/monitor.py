@@ -80,8 +80,10 @@ def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
     helped = (
         "helped" if last - first > noise else "has not helped" if last <= first else "cannot be said to have helped"
     )
-    numbers = f"linear probe {first:.3f} untrained, {last:.3f} at the end (AUROC on held-out patients, 0.5 is chance"
-    return [f"pretraining {helped}: {numbers}, its standard error {noise:.2f})"]
+    return [
+        f"pretraining {helped} this encoder: linear probe {first:.3f} as it was drawn, {last:.3f} at the end (AUROC on "
+        f"held-out patients, 0.5 is chance, its standard error {noise:.2f}); other draws may start far from this one"
+    ]
 
 
 _COLLAPSED = "the run has collapsed: "

@@ -67,7 +67,7 @@ def test_after_the_last_epoch_the_linear_probe_says_whether_pretraining_helped(l
     assert verdict(probed[:2], 2, noise=0.1) == []
     (sentence,) = verdict(probed, 2, noise=0.1)
     assert words in sentence
-    assert f"0.600 untrained, {last:.3f} at the end" in sentence
+    assert f"0.600 as it was drawn, {last:.3f} at the end" in sentence
     assert tell(probed, 2, 0.1) == [sentence]
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -21,7 +21,7 @@ ASSET = re.compile(r'<link rel="stylesheet" href="([^"]+)">|<script src="([^"]+)
 class Frame:
     """What a notebook shows; Jupyter, JupyterLab and VS Code ask for `_repr_html_`."""
 
-    page: str
+    page: str = field(repr=False)
     """The whole page, with everything in it."""
     height: int
     """Height of the frame, CSS pixels."""

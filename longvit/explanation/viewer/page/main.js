@@ -22,7 +22,8 @@ class Viewer {
     if (mine !== this.opened) return;
     const name = this.index.slides[number].slide_id;
     byId("slide-name").textContent = document.title = name;
-    if (this.index.slides.length > 1) history.replaceState(null, "", `#${encodeURIComponent(name)}`);
+    // A frame in a notebook has no address of its own, and refuses to be given one.
+    if (location.protocol !== "about:") history.replaceState(null, "", `#${encodeURIComponent(name)}`);
     document.querySelector("aside").hidden = byId("scale").hidden = byId("zoom").hidden = Boolean(slide.error);
     byId("slide-facts").textContent = slide.error ? "" : facts(slide);
     if (slide.error) {

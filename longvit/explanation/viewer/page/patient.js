@@ -38,7 +38,10 @@ function ofExplanation(explanation) {
   if (!explanation) return [hint];
   const entries = Object.entries(explanation.prediction);
   const model = element("p", { class: "muted" }, "Model ", element("code", {}, explanation.model));
-  if (entries.length > 1) return [...headline(explanation.prediction), model, bars(explanation.prediction)];
+  if (entries.length > 1) {
+    const probabilities = Object.fromEntries(entries.map(([column, share]) => [column.replace(/^p_/, ""), share]));
+    return [...headline(probabilities), model, bars(probabilities)];
+  }
   return [element("p", { class: "big" }, `${entries[0][0]} ${number(entries[0][1])}`), model, hint];
 }
 

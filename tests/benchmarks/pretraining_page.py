@@ -1,0 +1,140 @@
+"""Predictions of the same heads on several encoders -> `pretraining.md` and `pretraining.png`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import machine
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from longvit.evaluation.folds import evaluate
+from longvit.evaluation.intervals import percentile_interval
+from longvit.evaluation.predictions import read_predictions
+
+LIBRARIES = ("torch", "lightly", "pytorch-lightning", "scikit-learn")
+COLOURS = {"moco": "#00618e", "dino": "#c25b00", "masked": "#5b8f22"}  # apart for the colour-blind
+
+
+class Start(Protocol):
+    """An encoder that was judged, as `pretraining.Start`."""
+
+    cohort: str
+    objective: str
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One head on encoders of one kind, over the seeds."""
+
+    values: np.ndarray
+    """(seeds,) pooled AUROC or c-index on held-out patients."""
+    resampled: np.ndarray
+    """(resamples,) the mean over the seeds, each resample with the same patients for every seed and every encoder."""
+
+
+def judged(starts: Sequence[Start], head: str) -> Judged:
+    """The pooled headline number of a head on some starts."""
+    found = [evaluate(read_predictions(start.folder / head / "predictions.csv")) for start in starts]
+    name = found[0].metrics["headline"]
+    values = np.array([one.metrics["pooled"][name]["value"] for one in found])
+    return Judged(values, np.mean([one.resampled["pooled"][name] for one in found], axis=0))
+
+
+def rows(starts: Sequence[Start], heads: Sequence[str]) -> Iterator[str]:
+    """A line per kind of encoder: each head's number, and how much that is above the encoder at random."""
+    kinds = list(dict.fromkeys(start.objective for start in starts))
+    table = {
+        kind: [judged([start for start in starts if start.objective == kind], head) for head in heads] for kind in kinds
+    }
+    for kind in kinds:
+        cells = [cell(one, at_random) for one, at_random in zip(table[kind], table["random"], strict=True)]
+        yield f"| {kind} | {' | '.join(cells)} | {cost([start for start in starts if start.objective == kind])} |"
+
+
+def cell(one: Judged, at_random: Judged) -> str:
+    """Mean and standard deviation over seeds, the interval over patients, and the difference from random with its."""
+    deviation = one.values.std(ddof=1) if len(one.values) > 1 else 0.0
+    said = f"{one.values.mean():.3f} ± {deviation:.3f} ({between(one.resampled)})"
+    if one is at_random:
+        return said
+    above = one.values.mean() - at_random.values.mean()
+    return f"{said}<br>{above:+.3f} ({between(one.resampled - at_random.resampled)})"
+
+
+def between(resampled: np.ndarray) -> str:
+    """A 95 % interval."""
+    low, high = percentile_interval(resampled) or (np.nan, np.nan)
+    return f"{low:.3f} to {high:.3f}"
+
+
+def cost(starts: Sequence[Start]) -> str:
+    """Minutes of pretraining, and the share of them spent waiting for data; medians over the seeds."""
+    timings = [path for start in starts if (path := start.folder / "pretrain" / "timing.csv").exists()]
+    if not timings:
+        return ""
+    tables = [pd.read_csv(path) for path in timings]
+    minutes = np.median([table["seconds"].sum() / 60 for table in tables])
+    waited = np.median([(table["data_wait"] * table["seconds"]).sum() / table["seconds"].sum() for table in tables])
+    return f"{minutes:.1f} min, {waited:.0%} waiting"
+
+
+def write(path: Path, starts: Sequence[Start], heads: Sequence[str]) -> None:
+    """Write the page and its figure."""
+    draw(path.with_suffix(".png"), starts)
+    about = "\n".join(f"- {line}" for line in machine.describe(LIBRARIES))
+    titles = " | ".join(head.replace("_", ", ") for head in heads)
+    parts = []
+    for cohort in dict.fromkeys(start.cohort for start in starts):
+        body = "\n".join(rows([start for start in starts if start.cohort == cohort], heads))
+        parts.append(f"## {cohort}\n\n| encoder | {titles} | pretraining |\n|---|{'---|' * (len(heads) + 1)}\n{body}\n")
+    seeds = len({start.seed for start in starts})
+    path.write_text(f"""# What self-supervision is worth
+
+The same encoder (`configs/lung`) at random and after three ways of pretraining on the cohort's slides, without labels;
+then the same heads on the same five folds. `probe`: the encoder is frozen, the head is linear. `finetune`: all is
+trained. AUROC for subtypes, c-index for survival, of patients that no head was trained on, pooled over folds.
+
+Each cell: mean ± standard deviation over {seeds} seeds (each with its own weights, views and heads), in brackets the
+95 % interval from resampling patients; below it how much that is above the encoder at random, on the same resamples.
+Pretraining sees the slides of all patients, the later test patients' too, but no label.
+Written by `tests/benchmarks/pretraining.py`.
+
+{about}
+
+{chr(10).join(parts)}
+![Linear probe over pretraining](pretraining.png)
+""")
+
+
+def draw(path: Path, starts: Sequence[Start]) -> None:
+    """The linear probe on held-out patients over the epochs of pretraining, a line per seed."""
+    cohorts = list(dict.fromkeys(start.cohort for start in starts))
+    figure, several = plt.subplots(
+        1, len(cohorts), figsize=(4.2 * len(cohorts), 3.2), layout="constrained", sharey=True
+    )
+    for axes, cohort in zip(np.atleast_1d(several), cohorts, strict=True):
+        for start in starts:
+            if start.cohort == cohort and start.objective in COLOURS:
+                table = pd.read_csv(start.folder / "pretrain" / "metrics.csv").dropna(subset="probe_linear")
+                label = start.objective if start.seed == min(one.seed for one in starts) else None
+                axes.plot(
+                    table["epoch"],
+                    table["probe_linear"],
+                    "o-",
+                    ms=3,
+                    lw=1.2,
+                    color=COLOURS[start.objective],
+                    label=label,
+                )
+        axes.axhline(0.5, color="0.6", lw=0.8)
+        axes.set(title=cohort, xlabel="epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(several)[0].set_ylabel("AUROC of a linear probe")
+    np.atleast_1d(several)[-1].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
