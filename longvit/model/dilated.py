@@ -22,8 +22,9 @@ from longvit.model.backends import attend, attend_backward
 
 Padding = Literal["masked", "zero_keys"]
 
-_MERGED_AT_ONCE = 8192
-"""Tokens of a segment whose output is widened to float32 at a time."""
+_TOKENS_AT_ONCE = 16384
+"""Tokens of neighbouring segments in one call of the primitive, so that what it needs beside its arguments stays small;
+a segment is never cut."""
 
 
 def dilated_attention(
@@ -167,7 +168,10 @@ def _groups(
             count, tail = divmod(length, whole)
             for start, segments, span in ((0, count, whole), (count * whole, 1, tail)):
                 for kept, offset, offsets, share in _diagonals(heads, chunk, ratio, span):
-                    yield Group(rows, start, segments, span, offset, offsets, ratio, share, max(0, filled_to - kept))
+                    lanes = offset, offsets, ratio, share, max(0, filled_to - kept)
+                    most = max(1, _TOKENS_AT_ONCE // span)
+                    for at in range(0, segments, most):
+                        yield Group(rows, start + at * span, min(most, segments - at), span, *lanes)
 
 
 def _diagonals(heads: int, chunk: slice, ratio: int, span: int) -> Iterator[tuple[int, int, int, slice]]:
@@ -193,9 +197,8 @@ def attend_branches(
     logsumexp_BLH = out_BLHK.new_full(out_BLHK.shape[:3], -math.inf, dtype=exact)
     for group in groups:
         out, logsumexp = attend(group.take(q_BLHK), group.take(k_BLHK), group.take(v_BLHK), causal=causal)
-        whole = group.view(merged_BLHK), group.view(logsumexp_BLH), group.put_back(out), group.put_back(logsumexp)
-        for part in zip(*(x.split(_MERGED_AT_ONCE, dim=4) for x in whole), strict=True):
-            _merge_(*part, group.phantoms)
+        out, logsumexp = _with_phantoms(out.to(exact), logsumexp, group.phantoms)
+        _merge_(group.view(merged_BLHK), group.view(logsumexp_BLH), group.put_back(out), group.put_back(logsumexp))
     if merged_BLHK is not out_BLHK:
         out_BLHK.copy_(merged_BLHK)
     return logsumexp_BLH
@@ -253,8 +256,7 @@ def _with_phantoms(out: Tensor, logsumexp: Tensor, phantoms: int) -> tuple[Tenso
     return out * (logsumexp - total).exp().unsqueeze(-1), total
 
 
-def _merge_(out: Tensor, logsumexp: Tensor, more_out: Tensor, more_logsumexp: Tensor, phantoms: int) -> None:
-    """Extend the softmax (out, logsumexp) in place by more keys and `phantoms`; -inf stands for no key so far."""
-    more_out, more_logsumexp = _with_phantoms(more_out.to(out.dtype), more_logsumexp, phantoms)
+def _merge_(out: Tensor, logsumexp: Tensor, more_out: Tensor, more_logsumexp: Tensor) -> None:
+    """Extend the softmax (out, logsumexp) in place by more keys; -inf stands for no key so far."""
     out.lerp_(more_out, torch.sigmoid(more_logsumexp - logsumexp).unsqueeze(-1))
     torch.logaddexp(logsumexp, more_logsumexp, out=logsumexp)
