@@ -26,7 +26,7 @@ def addresses(planted, serve, tmp_path_factory) -> dict[str, str]:
     """The same page in three ways."""
     out = tmp_path_factory.mktemp("static")
     page = write_static(Site(find(planted.config), 4096), out / "page")
-    frame = show(planted.root, explanations=planted.explanations)  # several slides
+    frame = show(planted.run, explanations=planted.explanations)  # several slides
     (out / "notebook.html").write_text(f"<!doctype html><body style='margin:0'>{frame._repr_html_()}</body>")
     return {
         "served": serve(planted.config).address,
