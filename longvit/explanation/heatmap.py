@@ -1,5 +1,7 @@
 """Scores of tokens -> a picture of the slide."""
 
+from textwrap import fill
+
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,10 +55,12 @@ def overlay(
     )
     axes[1].set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     colours = ScalarMappable(scale.norm, scale.colours)
-    figure.colorbar(colours, ax=axes, label=label, shrink=0.8, extend="both")
+    figure.colorbar(colours, ax=axes, label=fill(label, _LABEL_WIDTH), shrink=0.8, extend="both")
     figure.suptitle(title, fontsize=12)
     return figure
 
 
 DPI = 150
 """Pixels of a picture per inch of its fonts."""
+_LABEL_WIDTH = 48
+"""Letters of a line beside the scale, which is at least four inches high."""

@@ -110,7 +110,7 @@ def spread(values: list[float]) -> str:
 
 
 def rows(case: Case, found: dict[str, list[Found]]) -> list[str]:
-    """Lines of the table: areas are over the output for the whole slide, so that slides can be averaged."""
+    """Lines of the table: areas are differences from the output for the whole slide, so that slides can be averaged."""
     lines = []
     for key, slides in found.items():
         over = [np.subtract(one.curves.areas, one.curves.deletion[0]) for one in slides]
@@ -129,7 +129,7 @@ def draw(found: dict[str, dict[str, list[Found]]], path: Path) -> None:
                 dashed = key in ("hue", "random", "centre")
                 values = np.mean([getattr(one.curves, kind) - one.curves.deletion[0] for one in slides], axis=0)
                 ax.plot(slides[0].curves.share, values, label=key, linestyle="--" if dashed else "-")
-            ax.set(title=f"{name}: {kind}", xlabel="share of the squares", ylabel="output over the whole slide's")
+            ax.set(title=f"{name}: {kind}", xlabel="share of the squares", ylabel="output minus the whole slide's")
             ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(fontsize=7)
     figure.savefig(path, dpi=120)
@@ -143,7 +143,7 @@ def page(table: list[str], slides: int, side: int, steps: int) -> str:
 Up to {slides} held-out slides of each cohort, explained by the fold that did not train on them; mean ± standard
 deviation over slides. AUROC: how often a token of the planted tumour scores higher than another token of tissue (glass
 is left out: a map earns nothing by knowing it). Deletion and insertion: area under the output while squares of
-{side} x {side} tokens leave or come, highest scores first, in {steps} steps, over the output for the whole slide; low
+{side} x {side} tokens leave or come, highest scores first, in {steps} steps, minus that for the whole slide; low
 is good in deletion, high in insertion. Tokens are taken out of the sequence, not painted over. Three know nothing of
 the model: `hue` (how much bluer than red), which shows that the truth lies where it should and can be told, `random`,
 and `centre` (nearest to the slide's middle first).

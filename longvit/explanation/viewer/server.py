@@ -61,6 +61,11 @@ class Server(ThreadingHTTPServer):
         """Where a browser of this machine finds the page."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.key}/"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a browser that no longer wants a tile: it goes away with every zoom."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD; the base class refuses all other methods."""

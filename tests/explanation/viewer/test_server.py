@@ -174,3 +174,12 @@ def test_a_port_that_is_taken_is_refused(planted, server):
         taken.listen()
         with pytest.raises(ConfigError, match="cannot listen on port"):
             Server(server.site, taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(("error", "told"), [(ConnectionResetError, False), (BrokenPipeError, False), (KeyError, True)])
+def test_a_browser_that_goes_away_leaves_no_traceback_and_a_mistake_does(server, capsys, error, told):
+    try:
+        raise error("gone")
+    except error:
+        server.handle_error(None, (LOOPBACK, 1))
+    assert ("Traceback" in capsys.readouterr().err) is told
