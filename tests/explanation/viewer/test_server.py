@@ -177,9 +177,10 @@ def test_a_port_that_is_taken_is_refused(planted, server):
 
 
 @pytest.mark.parametrize(("error", "told"), [(ConnectionResetError, False), (BrokenPipeError, False), (KeyError, True)])
-def test_a_browser_that_goes_away_leaves_no_traceback_and_a_mistake_does(server, capsys, error, told):
-    try:
-        raise error("gone")
-    except error:
-        server.handle_error(None, (LOOPBACK, 1))
+def test_a_browser_that_goes_away_leaves_no_traceback_and_a_mistake_does(server, monkeypatch, capsys, error, told):
+    def gone(*_):
+        raise error
+
+    monkeypatch.setattr(server, "RequestHandlerClass", gone)
+    server.process_request_thread(socket.socket(), (LOOPBACK, 1))
     assert ("Traceback" in capsys.readouterr().err) is told
