@@ -8,6 +8,7 @@ shard its offset and length as little-endian uint64 (both 2**64 - 1 where there 
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -24,7 +25,7 @@ REMEDY = "tile the slide again (`longvit tile --overwrite`)"
 
 def shard_path(array: Path, shard: int) -> Path:
     """File of one shard of a (n, height, width, 3) array that is sharded along its first axis only."""
-    return array / "c" / str(shard) / "0" / "0" / "0"
+    return array.joinpath("c", str(shard), "0", "0", "0")
 
 
 def write_shards(array: Path, chunks: Iterable[tuple[int, bytes]], n: int, tiles_per_shard: int) -> None:
@@ -60,13 +61,9 @@ def read_index(path: Path, tiles_per_shard: int) -> npt.NDArray[np.uint64]:
         StoreError: The shard is missing, cut short, or its index does not match its checksum.
     """
     size = tiles_per_shard * 16
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - size - CRC_BYTES))
-            tail = file.read()
-    except FileNotFoundError:
-        raise StoreError("a shard of tiles is missing", where=path, fix=REMEDY) from None
+    with _opened(path) as descriptor:
+        end = os.fstat(descriptor).st_size
+        tail = os.pread(descriptor, size + CRC_BYTES, max(0, end - size - CRC_BYTES))
     if len(tail) != size + CRC_BYTES or _crc32c(tail[:size]) != tail[size:]:
         raise StoreError("the index of a shard is damaged", where=path, fix=REMEDY)
     index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
@@ -76,19 +73,35 @@ def read_index(path: Path, tiles_per_shard: int) -> npt.NDArray[np.uint64]:
     return index
 
 
-def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: Iterable[int]) -> Iterator[bytes]:
+def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: npt.NDArray[np.integer]) -> list[bytes]:
     """Encoded bytes of the wanted chunks of one shard, in the order asked for.
+
+    All are read before the first is decoded, which is a little faster than in turn; what waits meanwhile is a tenth or
+    so of the pixels that it becomes.
 
     Raises:
         StoreError: A wanted chunk is not in the shard, or the file got shorter since its index was read.
     """
-    with path.open("rb") as file:
-        for i in wanted:
-            offset, length = (int(value) for value in index[i])
-            chunk = b"" if offset == EMPTY else os.pread(file.fileno(), length, offset)
-            if offset == EMPTY or len(chunk) != length:
-                raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REMEDY)
-            yield chunk
+    rows = index[wanted].tolist()
+    with _opened(path) as descriptor:
+        chunks = [b"" if offset == EMPTY else os.pread(descriptor, length, offset) for offset, length in rows]
+    for i, chunk, (offset, length) in zip(wanted, chunks, rows, strict=True):
+        if offset == EMPTY or len(chunk) != length:
+            raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REMEDY)
+    return chunks
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Descriptor of a shard's file, for pread; a file object takes longer to make, and its buffer would go unused."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise StoreError("a shard of tiles is missing", where=path, fix=REMEDY) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _crc32c(data: bytes) -> bytes:

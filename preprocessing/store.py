@@ -180,11 +180,11 @@ class PatchStore:
         out = np.empty((len(wanted), self.tile_st, self.tile_st, 3), np.uint8)
         per_shard = self._tiles_per_shard()
         shard_of = wanted // per_shard
-        for shard in np.unique(shard_of):
+        for shard in np.unique(shard_of).tolist():
             places = np.flatnonzero(shard_of == shard)
-            path = shard_path(self.path / "tiles", int(shard))
-            chunks = read_chunks(path, self._shard_index(int(shard)), wanted[places] - shard * per_shard)
-            for place, chunk in zip(places, chunks, strict=True):
+            path = shard_path(self.path / "tiles", shard)
+            chunks = read_chunks(path, self._shard_index(shard), wanted[places] - shard * per_shard)
+            for place, chunk in zip(places.tolist(), chunks, strict=True):
                 self._decode(chunk, int(wanted[place]), out[place])
         return out
 

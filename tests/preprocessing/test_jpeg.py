@@ -49,12 +49,28 @@ def test_the_fast_decoder_gives_the_same_pixels(tiles, subsampling):
     np.testing.assert_array_equal(out, jpeg.decode_image(data))
 
 
-def test_the_fast_decoder_refuses_damage_and_other_sizes(tiles):
+def test_the_fast_decoder_refuses_damage(tiles):
     data = Jpeg(level=85).encode_image(tiles[0])
-    with pytest.raises(ValueError, match="32 x 32 pixels where 16 x 16"):
-        decode_rgb_into(data, np.empty((16, 16, 3), np.uint8))
-    with pytest.raises(ValueError, match=r".+"):
-        decode_rgb_into(data[: len(data) // 2], np.empty((32, 32, 3), np.uint8))
+    for damaged in (data[: len(data) // 2], data[:100], b"no JPEG", b""):
+        with pytest.raises(ValueError, match=r".+"):
+            decode_rgb_into(damaged, np.empty((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (16, 64), (32, 33), (32, 31), (16, 16)])
+def test_the_fast_decoder_refuses_other_sizes(tiles, height, width):
+    data = Jpeg(level=85).encode_image(tiles[0])
+    with pytest.raises(ValueError, match=f"32 x 32 pixels where {width} x {height}"):
+        decode_rgb_into(data, np.empty((height, width, 3), np.uint8))
+
+
+def test_an_image_of_more_pixels_than_a_tile_is_never_decoded(tiles):
+    data = bytearray(Jpeg(level=85).encode_image(tiles[0]))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\x7f\xff\x7f\xff"  # height and width: three gigabytes of pixels
+    out = np.full_like(tiles[0], 7)
+    with pytest.raises(ValueError, match="32767 x 32767 pixels where 32 x 32"):
+        decode_rgb_into(bytes(data), out)
+    assert (out == 7).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32, 3), (32, 32, 3), (1, 1, 3), (32, 32)])

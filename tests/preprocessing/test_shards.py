@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -15,7 +18,17 @@ def test_every_chunk_comes_back_from_its_shard(tmp_path_factory, chunks, per_sha
     write_shards(array, enumerate(chunks), len(chunks), per_shard)
     for i, chunk in enumerate(chunks):
         path = shard_path(array, i // per_shard)
-        assert list(read_chunks(path, read_index(path, per_shard), [i % per_shard])) == [chunk]
+        assert read_chunks(path, read_index(path, per_shard), np.array([i % per_shard])) == [chunk]
+
+
+@given(data=st.data(), chunks=st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=8))
+def test_chunks_come_in_the_order_asked_for_and_as_often(tmp_path_factory, data, chunks):
+    array = tmp_path_factory.mktemp("array")
+    write_shards(array, enumerate(chunks), len(chunks), len(chunks))
+    wanted = data.draw(st.lists(st.integers(0, len(chunks) - 1), max_size=8))
+    path = shard_path(array, 0)
+    read = read_chunks(path, read_index(path, len(chunks)), np.array(wanted, np.int64))
+    assert read == [chunks[i] for i in wanted]
 
 
 def test_zarr_reads_the_shards_that_we_write(tmp_path, tiles):
@@ -32,7 +45,7 @@ def test_we_read_the_shards_that_zarr_writes(tmp_path, tiles):
     layout = {"chunks": (1, 32, 32, 3), "shards": (5, 32, 32, 3), "serializer": jpeg, "compressors": None}
     array = zarr.create_array(path, data=tiles, **layout)
     shard = shard_path(path, 0)
-    chunks = read_chunks(shard, read_index(shard, 5), range(5))
+    chunks = read_chunks(shard, read_index(shard, 5), np.arange(5))
     np.testing.assert_array_equal(np.stack([jpeg.decode_image(chunk) for chunk in chunks]), array[:])
 
 
@@ -72,4 +85,22 @@ def test_a_missing_shard_and_a_missing_chunk_are_named(tmp_path):
     write_shards(tmp_path, enumerate([b"a"]), 1, 2)
     path = shard_path(tmp_path, 0)
     with pytest.raises(StoreError, match="tile 1 of a shard is missing"):
-        list(read_chunks(path, read_index(path, 2), [1]))
+        read_chunks(path, read_index(path, 2), np.array([1]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (lambda path: os.truncate(path, 150), "tile 1 of a shard is missing"),
+        (Path.unlink, "a shard of tiles is missing"),
+    ],
+    ids=["cut short", "removed"],
+)
+def test_a_shard_that_changes_after_its_index_was_read_is_named_and_left_closed(tmp_path, fault, sentence):
+    write_shards(tmp_path, enumerate([b"a" * 100, b"b" * 100]), 2, 2)
+    path = shard_path(tmp_path, 0)
+    index, opened = read_index(path, 2), len(os.listdir("/dev/fd"))
+    fault(path)
+    with pytest.raises(StoreError, match=sentence):
+        read_chunks(path, index, np.arange(2))
+    assert len(os.listdir("/dev/fd")) == opened
