@@ -6,6 +6,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from preprocessing.config import Share, StageConfig
 
+STEM_STRIDE = 4
+"""Pixels from one place to the next of a stem's first convolution."""
+
 
 class PixelInput(StageConfig):
     """Tokens are square patches of pixels, as in LongViT."""
@@ -17,6 +20,15 @@ class PixelInput(StageConfig):
     scale: Literal["fixed", "patch"] = "fixed"
     """`fixed` scales all pixels alike, as the paper does; `patch` takes each patch's own mean colour and contrast out,
     so that shape is seen whatever the stain."""
+    stem: tuple[PositiveInt, ...] = ()
+    """Channels of convolutions within each patch, before it is projected: the first has a stride of 4 pixels, every
+    further one of 2. They learn texture from few slides. () is the paper's linear projection of the pixels."""
+
+    @model_validator(mode="after")
+    def _stem_fits(self) -> "PixelInput":
+        if self.stem and self.patch_px % STEM_STRIDE:
+            raise ValueError(f"a stem needs a patch_px that is a multiple of {STEM_STRIDE}, not {self.patch_px}")
+        return self
 
 
 class EmbeddingInput(StageConfig):

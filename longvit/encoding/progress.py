@@ -7,7 +7,8 @@ from typing import NamedTuple
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from longvit.config import EncoderConfig, PixelInput
+from longvit.config import EmbeddingInput, EncoderConfig, PixelInput
+from longvit.encoder_config import STEM_STRIDE
 from longvit.model import LongViT
 
 _DAY_S = 86_400.0
@@ -31,16 +32,25 @@ class Work(NamedTuple):
 
 def work_per_token(config: EncoderConfig, tokens: int) -> Work:
     """What a token of a slide of so many tokens costs: a query meets w / r keys in a segment, in 1 / r of the heads."""
-    source = config.input
-    width_in = 3 * source.patch_px**2 if isinstance(source, PixelInput) else source.dim
     branches = zip(config.segment_lengths, config.dilation_ratios, strict=True)
     keys = sum(min(length, tokens) / ratio**2 for length, ratio in branches)
     width = config.width
     return Work(
-        embedding=2 * width_in * width,
+        embedding=float(_work_of_embedding(config.input, width)),
         attention=8 * width**2 + 4 * width * keys,
         feed_forward=4 * config.ffn_ratio * width**2,
     )
+
+
+def _work_of_embedding(source: PixelInput | EmbeddingInput, width: int) -> int:
+    if isinstance(source, EmbeddingInput):
+        return 2 * source.dim * width
+    channels_in, kernel, stride, side, work = 3, STEM_STRIDE, STEM_STRIDE, source.patch_px, 0
+    for channels in source.stem:
+        side = -(-side // stride)
+        work += 2 * channels_in * kernel**2 * channels * side**2
+        channels_in, kernel, stride = channels, 3, 2
+    return work + 2 * (channels_in if source.stem else 3 * side**2) * width
 
 
 def progress_bar() -> Progress:

@@ -132,7 +132,7 @@ class LongViT(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.input = build_input(config.input, config.width)
+        self.input = build_input(config)
         self.position = build_position(config.position, config.width)
         self.class_token = ClassToken(config.width) if config.class_token else None
         self.encoder = Encoder(config)

@@ -1,10 +1,14 @@
 """What a token is: a patch of pixels or the embedding of a tile; both become one vector of the encoder's width."""
 
+from itertools import pairwise
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.config import EmbeddingInput, PixelInput
+from longvit.config import EmbeddingInput, EncoderConfig, PixelInput
+from longvit.encoder_config import STEM_STRIDE
+from longvit.model.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
@@ -50,6 +54,43 @@ def _contrast(x_BLP: Tensor) -> Tensor:
     return ((power - colour).clamp_min(0) + NOISE_LEVELS**2).sqrt()
 
 
+class StemTokens(nn.Module):
+    """Patches of uint8 pixels -> x_BLD: convolutions within each patch, the mean of what they find in it, a projection.
+
+    Ours, not the paper's. A linear projection has a weight for every pixel of a patch, and to it the same nucleus one
+    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions see it
+    wherever it lies (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
+    """
+
+    def __init__(self, source: PixelInput, config: EncoderConfig) -> None:
+        super().__init__()
+        self.source, self.config = source, config
+        layers: list[nn.Module] = []
+        for channels_in, channels in pairwise((3, *source.stem)):
+            strided = {"kernel_size": 3, "stride": 2, "padding": 1}
+            first = {"kernel_size": STEM_STRIDE, "stride": STEM_STRIDE}
+            convolution = nn.Conv2d(channels_in, channels, **(strided if layers else first))
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+            layers += [convolution, nn.GELU()]
+        self.stem = nn.Sequential(*layers)
+        self.proj = nn.Linear(source.stem[-1], config.width)
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+        """Scale the pixels as configured, and look at every patch by itself; in pieces, which bounds the memory."""
+        recompute = self.config.recompute != "nothing"
+        return in_pieces(self._embed, batch.x, self.config.tokens_at_once, recompute=recompute)
+
+    def _embed(self, x_BLP: Tensor) -> Tensor:
+        x_BLP = x_BLP.to(self.proj.weight.dtype)
+        x_N3pp = x_BLP.reshape(-1, 3, self.source.patch_px, self.source.patch_px)
+        if self.source.scale == "patch":
+            x_N3pp = (x_N3pp - x_N3pp.mean(dim=(2, 3), keepdim=True)) / _contrast(x_BLP).reshape(-1, 1, 1, 1)
+        else:
+            x_N3pp = (x_N3pp / 255 - PIXEL_MEAN) / PIXEL_STD
+        return self.proj(self.stem(x_N3pp).mean(dim=(2, 3))).unflatten(0, x_BLP.shape[:2])
+
+
 class EmbeddingTokens(nn.Module):
     """Tile embeddings -> x_BLD by one linear layer, as in Prov-GigaPath."""
 
@@ -62,8 +103,9 @@ class EmbeddingTokens(nn.Module):
         return self.proj(batch.x.to(self.proj.weight.dtype))
 
 
-def build_input(source: PixelInput | EmbeddingInput, width: int) -> PixelTokens | EmbeddingTokens:
-    """Build the module for a configured source of tokens."""
-    if isinstance(source, PixelInput):
-        return PixelTokens(source, width)
-    return EmbeddingTokens(source.dim, width)
+def build_input(config: EncoderConfig) -> PixelTokens | StemTokens | EmbeddingTokens:
+    """Build the module for an encoder's source of tokens."""
+    source = config.input
+    if isinstance(source, EmbeddingInput):
+        return EmbeddingTokens(source.dim, config.width)
+    return StemTokens(source, config) if source.stem else PixelTokens(source, config.width)

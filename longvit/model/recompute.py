@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -22,31 +22,32 @@ Project = Callable[[Tensor, slice], tuple[Tensor, Tensor, Tensor]]
 
 def in_pieces(
     function: Callable[[Tensor], Tensor],
-    x_BLD: Float[Tensor, "B L D"],
+    x_BLD: Shaped[Tensor, "B L D"],
     tokens_at_once: int,
     *,
     recompute: bool,
     overwrite: bool = False,
-) -> Float[Tensor, "B L D"]:
+) -> Float[Tensor, "B L E"]:
     """Apply a function that takes each token by itself, to a piece of the sequence at a time.
 
     Args:
-        function: The function; it draws no random numbers, and keeps the shape.
+        function: The function; it draws no random numbers, and keeps batch and length.
         x_BLD: Its argument.
         tokens_at_once: Tokens in a piece.
         recompute: Whether the backward pass computes it again, piece by piece. Where gradients are wanted and this is
             not, pieces would save nothing, and all is done at once.
-        overwrite: Whether the result may take the memory of `x_BLD` where no gradients are wanted.
+        overwrite: Whether the result, of the same shape, may take the memory of `x_BLD` where no gradients are wanted.
     """
     if torch.is_grad_enabled():
         if not recompute:
             return function(x_BLD)
         pieces = x_BLD.split(_piece_length(x_BLD, tokens_at_once), dim=1)
         return torch.cat([checkpoint(function, x, use_reentrant=False, preserve_rng_state=False) for x in pieces], 1)
-    out_BLD = x_BLD if overwrite else torch.empty_like(x_BLD, dtype=function(x_BLD[:, :0]).dtype)
+    like = function(x_BLD[:, :0])
+    out_BLE = x_BLD if overwrite else like.new_empty(*x_BLD.shape[:2], like.shape[-1])
     for tokens in _pieces(x_BLD, tokens_at_once):
-        out_BLD[:, tokens] = function(x_BLD[:, tokens])
-    return out_BLD
+        out_BLE[:, tokens] = function(x_BLD[:, tokens])
+    return out_BLE
 
 
 def projected_attention(
