@@ -1,11 +1,14 @@
 """Time and peak memory of received attention and rollout for LongViT-small on long sequences; writes `attribution.md`.
 
-python tests/benchmarks/attribution.py --tokens 65536 1048576 --depth 12
+python tests/benchmarks/attribution.py --run 65536:12 --run 1048576:2
+
+The page is written anew after every measurement, so that a run that is cut short leaves what it has found.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import machine
 from measure import run_measured
@@ -14,17 +17,32 @@ HERE = Path(__file__).parent
 WHATS = ("forward", "received", "received by backward", "rollout")
 
 
-def page(rows: list[str]) -> str:
+class Run(NamedTuple):
+    """A sequence and an encoder."""
+
+    tokens: int
+    depth: int
+
+
+def parse_run(text: str) -> Run:
+    """`TOKENS:DEPTH`, as the command line has it."""
+    tokens, _, depth = text.partition(":")
+    return Run(int(tokens), int(depth))
+
+
+def page(about: list[str], rows: list[str]) -> str:
     """The text of `attribution.md`."""
-    about = "\n".join(f"- {line}" for line in machine.describe(("numpy", "torch")))
+    lines = "\n".join(f"- {line}" for line in about)
     return f"""# Attention maps, measured
 
 LongViT-small (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 and ratios 1, 2, 4, 8, 16), random
-weights, float32. Received attention is that of every layer, all heads and branches; the forward passes between the
-layers are in the time. `received by backward` is one layer's through the gradient of the values, which the forward
-kernel replaced. MB are those above the process before. Written by `tests/benchmarks/attribution.py`.
+weights, float32; its first layers where the table has fewer than 12. Received attention is that of every layer, all
+heads and branches; the forward passes between the layers are in the time. Rollout keeps the tokens of ceil(log2 N) + 1
+of N layers and computes the others again. `received by backward` is one layer's through the gradient of the values,
+which the forward kernel replaced. MB are those above the process before, in which the embedded tokens already are.
+Written by `tests/benchmarks/attribution.py`.
 
-{about}
+{lines}
 
 | tokens | layers | what | seconds | MB |
 |---:|---:|---|---:|---:|
@@ -35,20 +53,20 @@ kernel replaced. MB are those above the process before. Written by `tests/benchm
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[65536])
-    parser.add_argument("--depth", type=int, default=12)
-    parser.add_argument("--what", nargs="+", default=WHATS)
+    parser.add_argument("--run", type=parse_run, action="append", required=True, metavar="TOKENS:DEPTH", dest="runs")
+    parser.add_argument("--what", nargs="+", choices=WHATS, default=WHATS)
     parser.add_argument("--out", type=Path, default=HERE / "attribution.md")
     a = parser.parse_args()
-    rows = []
-    for tokens in a.tokens:
+    about, rows = machine.describe(("numpy", "torch")), []
+    for run in a.runs:
         for what in a.what:
-            depth = 1 if what == "received by backward" else a.depth
-            options = ["--tokens", str(tokens), "--depth", str(depth)]
+            depth = 1 if what == "received by backward" else run.depth
+            print(f"{what}: {run.tokens:,} tokens, layers: {depth}", file=sys.stderr, flush=True)
+            options = ["--tokens", str(run.tokens), "--depth", str(depth)]
             result = run_measured([sys.executable, HERE / "attribution_layer.py", what, *options])
-            rows.append(f"| {tokens:,} | {depth} | {what} | {result['seconds']:.1f} | {result['mb']:,.0f} |")
+            rows.append(f"| {run.tokens:,} | {depth} | {what} | {result['seconds']:.1f} | {result['mb']:,.0f} |")
             print(rows[-1], file=sys.stderr, flush=True)
-    a.out.write_text(page(rows), encoding="utf-8")
+            a.out.write_text(page(about, rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from longvit.config import EncoderConfig
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import LongViT
 from longvit.model.attention import DilatedSelfAttention
+from longvit.model.transpose import idle_share, received_by_keys
 
 LENGTH = 45
 
@@ -102,3 +105,33 @@ def test_rollout_starts_from_the_weights_of_attention_pooling(x_LD):
     first, last = (attention_rollout(model, x_LD, torch.eye(LENGTH).double()[token]) for token in (4, 40))
     assert first[4] >= 0.5**3  # half of it stays in place in each layer
     assert_close(attention_rollout(model, x_LD, pooled_L), 0.7 * first + 0.3 * last)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 12, 13])
+@torch.no_grad()
+def test_tokens_that_are_computed_again_give_the_bits_of_tokens_that_were_kept(x_LD, depth):
+    model = encoder(depth=depth)
+    kept = [x_LD[None]]
+    for block in model.encoder.layers[:-1]:
+        kept.append(block(kept[-1]))
+    share_1L = torch.full((1, LENGTH), 1 / LENGTH, dtype=torch.float64)
+    for block, x_1LD in zip(reversed(model.encoder.layers), reversed(kept), strict=True):
+        normed_1LD = block.self_attn_layer_norm(x_1LD)
+        moved_1L = received_by_keys(block.self_attn, normed_1LD, given_BL=share_1L).sum(0).mean(-1)
+        share_1L = (share_1L * (1 + idle_share(block.self_attn, x_1LD)) + moved_1L) / 2
+    assert torch.equal(attention_rollout(model, x_LD), share_1L[0])
+
+
+@pytest.mark.parametrize(("function", "depth", "most"), [(attention_rollout, 24, 6), (received_attention, 8, 2)])
+def test_few_layers_tokens_are_there_at_a_time(x_LD, function, depth, most):
+    model, made, alive = encoder(depth=depth), [], []
+
+    def count(block, arguments, tokens_1LD) -> None:
+        made.append(weakref.ref(tokens_1LD))
+        alive.append(sum(one() is not None for one in made))
+
+    for block in model.encoder.layers:
+        block.register_forward_hook(count)
+    function(model, x_LD)
+    assert len(alive) >= depth - 1
+    assert max(alive) <= most

@@ -108,3 +108,14 @@ def test_what_is_given_as_nothing_arrives_nowhere():
     received = received_by_keys(attention, torch.randn(1, 20, 8).double(), given_BL=given)
     assert_close(received[0, 0, :10].sum(0), torch.ones(2).double())
     assert received[0, 0, 10:].abs().max() < 1e-300
+
+
+def test_the_norm_sees_a_piece_of_the_sequence_at_a_time_and_changes_nothing():
+    attention, norm, lengths = layer(4, [(16, 1), (40, 3)], seed=0), torch.nn.LayerNorm(16).double(), []
+    torch.nn.init.normal_(norm.weight)
+    attention.config = attention.config.model_copy(update={"tokens_at_once": 7})
+    x_BLD = torch.randn(2, 30, 16).double()
+    expected = received_by_keys(attention, norm(x_BLD))
+    norm.register_forward_hook(lambda module, arguments, normed_BLD: lengths.append(normed_BLD.shape[1]))
+    assert_close(received_by_keys(attention, x_BLD, norm=norm), expected)
+    assert max(lengths) == 3  # of each of the two rows
