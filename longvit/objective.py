@@ -74,6 +74,9 @@ class DinoConfig(StageConfig):
     """DINO: temperature of the teacher's softmax at the start."""
     teacher_temperature_epochs: NonNegativeInt = 0
     """DINO: epochs of the teacher temperature's warmup."""
+    centring: Literal["mean", "sinkhorn"] = "mean"
+    """DINO: how the teacher is kept from saying the same of all crops. `mean` takes its running mean out, as the paper
+    does; `sinkhorn` shares every batch evenly among the prototypes, as DINOv2 does, which few kinds of tissue need."""
     momentum: Share = 0.996
     """DINO and MoCo: momentum of the network that follows the trained one at the start; grows to 1 along a cosine."""
     freeze_last_layer_epochs: NonNegativeInt = 1

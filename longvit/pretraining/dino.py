@@ -1,8 +1,11 @@
 """DINO: a student that must say of any crop what a slowly moving teacher says of another (Caron et al. 2021)."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from lightly.loss import DINOLoss
+from lightly.loss.swav_loss import sinkhorn
 from lightly.models.modules import DINOProjectionHead
 from torch import Tensor
 
@@ -26,7 +29,9 @@ class DinoModule(MomentumModule):
             teacher_temp=objective.teacher_temperature,
             warmup_teacher_temp_epochs=objective.teacher_temperature_epochs,
             student_temp=objective.student_temperature,
+            center_momentum=1.0 if objective.centring == "sinkhorn" else 0.9,  # at 1, the centre stays at 0
         )
+        self.centring = objective.centring
 
     @property
     def kept(self) -> LongViT:
@@ -35,7 +40,7 @@ class DinoModule(MomentumModule):
 
     def step(self, views: list[TokenBatch]) -> Step:
         """Loss and numbers of one batch of views; the first two are the global ones."""
-        return dino_step(self.student, self.teacher, self.criterion, views, self.current_epoch)
+        return dino_step(self.student, self.teacher, self.criterion, views, self.current_epoch, self.centring)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the last layer of the head as it is in the first epochs."""
@@ -55,7 +60,12 @@ def dino_head(width: int, objective: DinoConfig) -> DINOProjectionHead:
 
 
 def dino_step(
-    student: Projector, teacher: Projector, criterion: DINOLoss, views: list[TokenBatch], epoch: int = 0
+    student: Projector,
+    teacher: Projector,
+    criterion: DINOLoss,
+    views: list[TokenBatch],
+    epoch: int = 0,
+    centring: Literal["mean", "sinkhorn"] = "mean",
 ) -> Step:
     """Cross-entropy between what the teacher says of a global crop and the student of each other crop.
 
@@ -65,6 +75,7 @@ def dino_step(
         criterion: Holds the centre, which it moves towards the mean of the teacher's projections, and the temperatures.
         views: Two batches of global crops, then those of the local ones.
         epoch: Place in the schedule of the teacher's temperature.
+        centring: `mean` is the criterion's; for `sinkhorn`, its centre is and stays 0.
 
     Returns:
         The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of what the teacher
@@ -73,12 +84,33 @@ def dino_step(
     globals_, local = TokenBatch.collate(views[:2]), views[2:]
     with torch.no_grad():
         features_BD, said_BP = teacher(globals_)
+        if centring == "sinkhorn":
+            temperature = _temperature(criterion, epoch)
+            said_BP = torch.cat([share_evenly(of_view_BP, temperature) for of_view_BP in said_BP.chunk(2)])
     answers = list(student(globals_)[1].chunk(2))
     if local:
         answers += student(TokenBatch.collate(local))[1].chunk(len(local))
-    entropy = _entropy_share((said_BP - criterion.center[0]) / criterion.teacher_temp)
+    entropy = _entropy_share((said_BP - criterion.center[0]) / _temperature(criterion, epoch))
     loss = criterion(list(said_BP.chunk(2)), answers, epoch=epoch)
     return Step(loss, {**feature_statistics(features_BD), "teacher_entropy": entropy})
+
+
+def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, "B P"]:
+    """Logits whose softmax at a temperature is what was said, but of every prototype as often as of any other.
+
+    Sinkhorn's and Knopp's scaling of rows and columns in turn (SwAV: Caron et al. 2020, arXiv:2006.09882; in place of
+    DINO's centre in DINOv2: Oquab et al. 2023, arXiv:2304.07193). In double precision: at the low temperatures that
+    make it decide, a prototype that nobody chose would be 0 in all of a single-precision batch.
+    """
+    logits_BP = said_BP.double()
+    codes_BP = sinkhorn(logits_BP - logits_BP.max(), epsilon=temperature)
+    return (temperature * codes_BP.clamp_min(torch.finfo(torch.double).tiny).log()).to(said_BP.dtype)
+
+
+def _temperature(criterion: DINOLoss, epoch: int) -> float:
+    """The teacher's temperature in an epoch, as the criterion takes it."""
+    warming = epoch < criterion.warmup_teacher_temp_epochs
+    return float(criterion.teacher_temp_schedule[epoch] if warming else criterion.teacher_temp)
 
 
 def _entropy_share(logits_BP: Float[Tensor, "B P"]) -> Float[Tensor, ""]:

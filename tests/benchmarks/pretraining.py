@@ -81,7 +81,7 @@ def judge(start: Start) -> Start:
         draw_encoder(weights, start.seed)
     else:
         table = start.source / "dataset.csv"
-        probed = ("--probe.table", table, "--patients", table)
+        probed = ("--probe.table", table, "--probe.every", 4, "--patients", table)
         longvit("pretrain", OBJECTIVES[start.objective], weights.parent, *stores_of(start), *probed)
     for name, (settings, more) in HEADS.items():
         longvit("finetune", settings, start.folder / name, *stores_of(start), *labels_of(start, weights), *more.split())

@@ -7,7 +7,7 @@ from lightly.loss import DINOLoss
 from torch import nn
 from torch.testing import assert_close
 
-from longvit.pretraining.dino import DinoModule, dino_head, dino_step
+from longvit.pretraining.dino import DinoModule, dino_head, dino_step, share_evenly
 from longvit.pretraining.module import Branch
 from longvit.tokens import TokenBatch
 from longvit.training import begin
@@ -78,6 +78,31 @@ def test_the_temperature_of_the_teacher_is_warmed_up_over_the_epochs(config, obj
         expected = module.criterion(list(said), answers, teacher_temp=(0.02, 0.04, 0.06, 0.06)[epoch])
         assert losses[-1] == pytest.approx(expected.item(), rel=1e-5)
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+def test_a_batch_is_shared_evenly_among_the_prototypes(temperature):
+    torch.manual_seed(0)
+    said = torch.rand(64, 8) + torch.tensor([1.0, *[-1.0] * 7])
+    assert said.argmax(-1).eq(0).all(), "all crops say the first prototype"
+    logits = share_evenly(said, temperature)
+    shared = (logits / temperature).softmax(-1)
+    assert (shared.mean(0) - 1 / 8).abs().max() < 0.06
+    moved = logits - said  # what each crop and what each prototype is moved by, and no more
+    assert_close(moved, moved.mean(0) + moved.mean(1, keepdim=True) - moved.mean(), rtol=0, atol=1e-5)
+
+
+def test_with_sinkhorn_the_student_learns_what_is_shared_evenly_and_the_centre_stays(config, objectives, start, batch):
+    even = {"centring": "sinkhorn", "teacher_temperature": 0.05}
+    module = start(config.model_copy(update={"objective": objectives["dino"].model_copy(update=even)}))
+    module.student.eval()
+    module.training_step(batch, 0)
+    said = module.teacher(TokenBatch.collate(batch[:2]))[1].chunk(2)
+    wanted = [(share_evenly(view, 0.05) / 0.05).softmax(-1) for view in said]
+    answers = [(module.student(view)[1] / 0.1).log_softmax(-1) for view in batch]
+    terms = [-(wanted[t] * answers[s]).sum(-1).mean() for t in range(2) for s in range(len(batch)) if t != s]
+    assert_close(module.step(batch).loss, torch.stack(terms).mean(), rtol=1e-4, atol=1e-4)
+    assert not module.criterion.center.any()
 
 
 @pytest.mark.parametrize(("epoch", "frozen"), [(0, True), (1, False)])
