@@ -20,7 +20,7 @@ from longvit.model.dilated import attend_branches, attend_branches_backward, pla
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["forward", "received", "received by backward", "rollout"])
+    parser.add_argument("what", choices=["forward", "received", "backward", "rollout"])
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--depth", type=int, default=12)
     a = parser.parse_args()
@@ -30,14 +30,15 @@ def main() -> None:
     run = {
         "forward": lambda encoder, x_LD: encoder.encode(x_LD[None]),
         "received": received_attention,
-        "received by backward": by_backward,
+        "backward": by_backward,
         "rollout": attention_rollout,
     }[a.what]
     with torch.no_grad():
         run(encoder, x_LD[: min(encoder.config.segment_lengths)])  # kernels are set up
-        before, start = _peak_mb(), time.perf_counter()
+        before, start, busy = _peak_mb(), time.perf_counter(), time.process_time()
         run(encoder, x_LD)
-    print(json.dumps({"seconds": time.perf_counter() - start, "mb": _peak_mb() - before, "tokens": a.tokens}))
+    took = {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - busy}
+    print(json.dumps({**took, "mb": _peak_mb() - before}))
 
 
 def by_backward(encoder: LongViT, x_LD: Tensor) -> Tensor:
