@@ -44,7 +44,8 @@ def oracle_c_index(folder):
 def test_real_subtypes_are_told_apart_better_than_by_shuffled_labels(results):
     auroc = pooled(results, "subtype")
     print(f"AUROC {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f}), shuffled {auroc['shuffled']:.3f}")
-    assert auroc["value"] > 0.6 > auroc["shuffled"] > 0.35
+    assert auroc["value"] > 0.75
+    assert 0.35 < auroc["shuffled"] < 0.65
 
 
 def test_real_tumour_share_predicts_simulated_survival_below_its_oracle(results):
