@@ -22,7 +22,8 @@ class PixelInput(StageConfig):
     so that shape is seen whatever the stain."""
     stem: tuple[PositiveInt, ...] = ()
     """Channels of convolutions within each patch, before it is projected: the first has a stride of 4 pixels, every
-    further one of 2. They learn texture from few slides. () is the paper's linear projection of the pixels."""
+    further one of 2. They learn texture from few slides. Without any, the pixels themselves are projected, as in the
+    paper."""
 
     @model_validator(mode="after")
     def _stem_fits(self) -> "PixelInput":

@@ -76,7 +76,7 @@ class DinoConfig(StageConfig):
     """DINO: epochs of the teacher temperature's warmup."""
     centring: Literal["mean", "sinkhorn"] = "mean"
     """DINO: how the teacher is kept from saying the same of all crops. `mean` takes its running mean out, as the paper
-    does; `sinkhorn` shares every batch evenly among the prototypes, as DINOv2 does, which few kinds of tissue need."""
+    does; `sinkhorn` shares every batch evenly among the prototypes, as DINOv2 does: for cohorts of few slides."""
     momentum: Share = 0.996
     """DINO and MoCo: momentum of the network that follows the trained one at the start; grows to 1 along a cosine."""
     freeze_last_layer_epochs: NonNegativeInt = 1

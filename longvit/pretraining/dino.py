@@ -104,7 +104,8 @@ def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Ten
     """
     logits_BP = said_BP.double()
     codes_BP = sinkhorn(logits_BP - logits_BP.max(), epsilon=temperature)
-    return (temperature * codes_BP.clamp_min(torch.finfo(torch.double).tiny).log()).to(said_BP.dtype)
+    shared_BP = temperature * codes_BP.clamp_min(torch.finfo(torch.double).tiny).log()
+    return shared_BP.to(torch.promote_types(said_BP.dtype, torch.float32))  # half precision over 0.01 is coarse
 
 
 def _temperature(criterion: DINOLoss, epoch: int) -> float:
