@@ -39,9 +39,10 @@ configs: $(VENV)/.installed  ## configs/reference from the config classes
 lock: $(VENV)/.installed-test  ## the versions of this environment as the constraints of the next
 	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
 
-bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH)/slide20.svs $(BENCH)/slide40.svs $(BENCH)/huge.svs
-	$(BIN)/python tests/benchmarks/tiling.py --slide20 $(BENCH)/slide20.svs --slide40 $(BENCH)/slide40.svs \
-		--huge $(BENCH)/huge.svs --peer $(VENV_HS2P)/bin/python
+BENCH_SLIDES := $(addprefix $(BENCH)/,slide20.svs slide20_240.svs slide40.svs)
+bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH_SLIDES) $(BENCH)/huge.svs
+	$(BIN)/python tests/benchmarks/tiling.py --slide20 $(BENCH)/slide20.svs --slide20-240 $(BENCH)/slide20_240.svs \
+		--slide40 $(BENCH)/slide40.svs --huge $(BENCH)/huge.svs --peer $(VENV_HS2P)/bin/python
 
 bench-longnet: $(VENV)/.installed  ## half an hour, on a quiet machine
 	$(BIN)/python tests/benchmarks/longnet.py
@@ -65,11 +66,13 @@ $(VENV_HS2P)/.installed: tests/benchmarks/hs2p.txt
 	$(VENV_HS2P)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-$(BENCH)/slide20.svs: MPP = 0.5
+$(BENCH_SLIDES): MPP = 0.5
+$(BENCH_SLIDES): TILE = 256
 $(BENCH)/slide40.svs: MPP = 0.25
-$(BENCH)/slide20.svs $(BENCH)/slide40.svs: | $(VENV)/.installed
+$(BENCH)/slide20_240.svs: TILE = 240
+$(BENCH_SLIDES): | $(VENV)/.installed
 	mkdir -p $(BENCH)
-	$(BIN)/python $(SHARED)/tools/make_slide.py $@.part.svs --size 32768 32768 --tile 256 --mpp $(MPP)
+	$(BIN)/python $(SHARED)/tools/make_slide.py $@.part.svs --size 32768 32768 --tile $(TILE) --mpp $(MPP)
 	mv $@.part.svs.truth.npz $@.truth.npz
 	mv $@.part.svs $@
 

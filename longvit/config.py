@@ -262,7 +262,11 @@ class ExplainConfig(StageConfig):
     gradient_steps: PositiveInt = 16
     """Gradients that `integrated_gradients` takes between a slide of average tokens and the slide."""
     occlusion_side: PositiveInt = 4
-    """Side of the squares that `occlusion` takes out, tokens."""
+    """Side of the squares that `occlusion` and `faithfulness` take out, tokens."""
+    faithfulness: bool = False
+    """Measure whether each map tells the truth of this slide: what the output does while squares of tokens leave, or
+    come into an empty slide, highest scores first, beside a random order and one from the slide's centre; 22 passes a
+    map."""
     device: Device = "auto"
     """Where to compute."""
 

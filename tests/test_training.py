@@ -1,5 +1,8 @@
 """What pretraining and finetuning share, on a model of one layer."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -247,3 +250,20 @@ def test_dropout_depends_on_seed_and_step_alone():
 def test_the_device_is_the_one_asked_for_or_what_there_is():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type == (torch.accelerator.current_accelerator(True) or torch.device("cpu")).type
+
+
+FREED = """
+import torch
+from longvit.training import keep_freed_memory
+keep_freed_memory()
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+before, held = resident(), [torch.ones(2**20) for _ in range(32)]
+del held
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="only glibc is told")
+def test_what_is_freed_stays_for_the_next_step():
+    kept = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout
+    assert float(kept) > 32 * 2**22 / 1e6 * 0.9

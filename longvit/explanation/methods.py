@@ -62,12 +62,23 @@ def require_methods(model: SlideModel, config: ExplainConfig) -> None:
             )
 
 
-def score_maps(question: Question, config: ExplainConfig) -> tuple[ScoreMap, ...]:
-    """The maps of all methods in turn; those of single layers follow the map over all layers.
+def require_squares(question: Question, config: ExplainConfig) -> None:
+    """Refuse a slide that one square holds, before anything is computed, if squares are to be taken out.
 
     Raises:
-        ConfigError: The slide is too small for a setting.
+        ConfigError: There is one square only.
     """
+    side = config.occlusion_side
+    if ("occlusion" in config.methods or config.faithfulness) and len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
+        raise ConfigError(
+            f"one square of {side} x {side} tokens holds the whole slide",
+            where="occlusion_side",
+            fix="take smaller squares",
+        )
+
+
+def score_maps(question: Question, config: ExplainConfig) -> tuple[ScoreMap, ...]:
+    """The maps of all methods in turn; those of single layers follow the map over all layers."""
     return tuple(one for method in config.methods for one in METHODS[method](question, config))
 
 
@@ -122,12 +133,6 @@ def _integrated_gradients(question: Question, config: ExplainConfig) -> list[Sco
 
 def _occlusion(question: Question, config: ExplainConfig) -> list[ScoreMap]:
     side = config.occlusion_side
-    if len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
-        raise ConfigError(
-            f"one square of {side} x {side} tokens holds the whole slide",
-            where="occlusion_side",
-            fix="take smaller squares",
-        )
     scores = occlusion(question.explained, question.x_LD, question.rc_L2, side=side)
     meaning = f"loss of the {question.explained.quantity} without the square of {side} x {side} tokens"
     return [_map("occlusion", "Occlusion", meaning, scores, signed=True)]

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from longvit.config import ExplainConfig, PixelInput
 from longvit.encoding.slide import embed_slide
+from longvit.explanation.attribution import squares
 from longvit.explanation.colour import ranked
 from longvit.explanation.explained import Explained, frugal
+from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
-from longvit.explanation.methods import Question, require_methods, score_maps
+from longvit.explanation.methods import Question, require_methods, require_squares, score_maps
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import Explanation
 from longvit.finetuning.model import SlideModel, load_model
@@ -47,6 +49,8 @@ def run(config: ExplainConfig) -> Path:
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
                 write_files(partial, explanation, one, store, image, config.sheet_tiles)
+        if config.faithfulness:
+            measure_faithfulness(question, explanation, config.occlusion_side, partial)
     return folder
 
 
@@ -72,6 +76,7 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Exp
     Raises:
         ConfigError: The slide is too small for a setting.
     """
+    require_squares(question, config)
     model, attributes = question.explained.model, store.attributes
     maps = score_maps(question, config)
     if config.rank:
@@ -90,6 +95,26 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Exp
         rc=question.rc_L2.cpu().numpy(),
         maps=maps,
     )
+
+
+def measure_faithfulness(question: Question, explanation: Explanation, side: int, folder: Path) -> None:
+    """Write how the output falls and rises by each map over all layers, and by orders that know nothing of the model.
+
+    Args:
+        question: The output and the tokens.
+        explanation: The maps.
+        side: Side of the squares that leave and come, tokens.
+        folder: Folder to write to.
+    """
+    explained, x_LD, square_L = question.explained, question.x_LD, squares(question.rc_L2, side)
+    width, height = (size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))
+    maps = {one.label: one.scores for one in explanation.maps if one.layer is None}
+    blind = blind_orders(explanation.rc, square_L.cpu().numpy(), (height, width))
+    found, reference = (
+        {key: curves(explained, x_LD, square_L, torch.tensor(scores)) for key, scores in some.items()}
+        for some in (maps, blind)
+    )
+    save_curves(found, reference, explained.quantity, folder)
 
 
 def _output_index(model: SlideModel, outputs_O: Tensor, target: str | None) -> int:

@@ -23,7 +23,7 @@ import torch
 from longvit.config import ExplainConfig
 from longvit.explanation.attribution import squares
 from longvit.explanation.explained import frugal
-from longvit.explanation.faithfulness import Curves, auroc, curves
+from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
 from longvit.explanation.run import ask, explain
 from longvit.finetuning.model import load_model
@@ -93,8 +93,7 @@ def measure(case: Case, row: pd.Series, side: int, steps: int) -> dict[str, Foun
     tissue = share_of(store.overview_mask == MASK_CLASSES["tissue"], rc, tokens) > 0.5
     maps = {one.key: one.scores for one in explanation.maps if one.layer is None}
     maps["hue"] = blue_over_red(store, rc, model.encoder.config.input.patch_px)
-    maps["random"] = np.random.default_rng(0).random(int(square_L.max()) + 1)[square_L]
-    maps["centre"] = -np.linalg.norm(rc + 0.5 - np.array(tokens[::-1]) / 2, axis=1)
+    maps |= blind_orders(rc, square_L.numpy(), tokens[::-1])
     return {
         key: Found(
             auroc(scores[tissue], truth[tissue]),

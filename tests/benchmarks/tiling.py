@@ -1,7 +1,7 @@
 """Tiling and reading, ours against its fastest peers, alternating in one run; writes the table `tiling.md`.
 
-    python tests/benchmarks/tiling.py --slide20 slide20.svs --slide40 slide40.svs --huge huge.svs \\
-        --peer .venv-hs2p/bin/python
+    python tests/benchmarks/tiling.py --slide20 slide20.svs --slide20-240 slide20_240.svs --slide40 slide40.svs \\
+        --huge huge.svs --peer .venv-hs2p/bin/python
 
 README.md beside this file says what is measured and how; `make bench-tiling` makes all it needs first.
 """
@@ -59,7 +59,7 @@ class Side:
         return f"{median(run['peak_mb'] for run in self.runs):,.0f}"
 
 
-def tiling_cases(slide20: Path, slide40: Path, peer: Path, scratch: Path) -> Iterator[Case]:
+def tiling_cases(slide20: Path, slide20_240: Path, slide40: Path, peer: Path, scratch: Path) -> Iterator[Case]:
     """A slide to stored tiles of 256 pixels at 0.5 micrometres per pixel, by two workers."""
     store, tar = scratch / "ours", scratch / "hs2p"
 
@@ -70,6 +70,7 @@ def tiling_cases(slide20: Path, slide40: Path, peer: Path, scratch: Path) -> Ite
     yield case("20x slide, its own JPEG bytes kept", 12, slide20)
     yield case("20x slide, decoded and encoded again", 2.2, slide20, "--reencode")
     yield case("the same with 4:2:0, as hs2p has it", 2.2, slide20, "--reencode", "--subsampling", "420")
+    yield case("20x slide in tiles of 240, encoded again", 2.2, slide20_240)
     yield case("40x slide to 20x", 3.5, slide40)
 
 
@@ -154,6 +155,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide20", type=Path, required=True, help="a slide of 0.5 micrometres per pixel")
+    parser.add_argument("--slide20-240", type=Path, required=True, help="one in tiles of 240 pixels, as Aperio's are")
     parser.add_argument("--slide40", type=Path, required=True, help="a slide of 0.25 micrometres per pixel")
     parser.add_argument("--huge", type=Path, required=True, help="a slide made by huge_slide.py")
     parser.add_argument("--peer", type=Path, required=True, help="the Python of hs2p's environment")
@@ -161,16 +163,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "tiling.md")
     a = parser.parse_args()
     about = machine.describe(peer=a.peer)
-    read_through(a.slide20, a.slide40)
+    read_through(a.slide20, a.slide20_240, a.slide40)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "scratch"
         rows = [
             as_row(case, *compare(case, a.repeat, scratch))
-            for case in tiling_cases(a.slide20, a.slide40, a.peer, scratch)
+            for case in tiling_cases(a.slide20, a.slide20_240, a.slide40, a.peer, scratch)
         ]
         for what, slide, options in (
             ("bytes kept", a.slide20, []),
             ("encoded again", a.slide20, ["--reencode"]),
+            ("encoded again from tiles of 240", a.slide20_240, []),
             ("40x slide to 20x", a.slide40, []),
         ):
             stores = Path(folder) / what

@@ -176,10 +176,28 @@ def test_a_survival_model_has_no_classes_to_choose_from(config, saved):
     assert "leave target out" in error.value.fix
 
 
-def test_squares_that_hold_the_whole_slide_are_refused(config):
+@pytest.mark.parametrize("asked", [{"methods": ("occlusion",)}, {"methods": ("rollout",), "faithfulness": True}])
+def test_squares_that_hold_the_whole_slide_are_refused(config, asked):
     with pytest.raises(ConfigError, match="one square of 64 x 64 tokens holds the whole slide"):
-        run(changed(config, methods=("occlusion",), occlusion_side=64))
+        run(changed(config, **asked, occlusion_side=64))
     assert not config.out.exists()
+
+
+@torch.no_grad()
+def test_each_map_is_measured_beside_orders_that_know_nothing(config, subtype_model, tokens):
+    settings = {"methods": ("occlusion", "received"), "target": "LUSC", "occlusion_side": 2, "faithfulness": True}
+    folder = run(changed(config, **settings))
+    curves = pd.read_csv(folder / "faithfulness.csv").groupby("map", sort=False)
+    assert list(curves.groups) == ["Occlusion", "Attention received", "random", "centre"]
+    whole = float(Explained(subtype_model, 1)(tokens))
+    for _, curve in curves:
+        assert curve["share"].iloc[[0, -1]].tolist() == [0, 1]
+        assert curve["deletion"].iloc[0] == pytest.approx(whole, rel=1e-4)
+        assert curve["insertion"].iloc[-1] == pytest.approx(whole, rel=1e-4)
+    areas = curves[["deletion", "insertion"]].mean()
+    assert areas["deletion"].idxmin() == "Occlusion"
+    assert areas["insertion"].idxmax() == "Occlusion"
+    assert cv2.imread(str(folder / "faithfulness.png")).std() > 5
 
 
 def test_a_missing_model_or_store_is_named(config, tmp_path):
