@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from preprocessing.slide import read_slide as read_slide
     from preprocessing.store import PatchStore as PatchStore
     from preprocessing.store import add_embeddings as add_embeddings
+    from preprocessing.store import find_stores as find_stores
     from preprocessing.store import open_store as open_store
     from preprocessing.store import problems as problems
     from preprocessing.tile import run as tile_slides
@@ -38,6 +39,7 @@ _HOME = {
     "read_slide": "slide",
     "PatchStore": "store",
     "add_embeddings": "store",
+    "find_stores": "store",
     "open_store": "store",
     "problems": "store",
     "tile_slides": "tile",
@@ -53,6 +55,7 @@ __all__ = [
     "TileConfig",
     "TissueConfig",
     "add_embeddings",
+    "find_stores",
     "open_store",
     "problems",
     "read_slide",

@@ -75,6 +75,22 @@ def _create(group: zarr.Group, name: str, shape: tuple[int, ...], **layout: Any)
     return group.create_array(name, shape=shape, dtype=spec.dtype, **layout)
 
 
+def find_stores(folder: Path) -> dict[str, Path]:
+    """The stores of a folder by slide id, sorted.
+
+    Raises:
+        StoreError: There is no such folder, or no store in it.
+    """
+    stores = {path.name.removesuffix(".zarr"): path for path in sorted(folder.glob("*.zarr")) if path.is_dir()}
+    if not stores:
+        raise StoreError(
+            "there are no stores" if folder.is_dir() else "the folder of stores does not exist",
+            where=folder,
+            fix="make them with `longvit tile --slides SLIDES --out FOLDER`",
+        )
+    return stores
+
+
 def open_store(path: Path | str) -> "PatchStore":
     """Open a finished store.
 

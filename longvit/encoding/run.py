@@ -25,12 +25,11 @@ from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.official import preset_config
 from longvit.runs import open_run
-from longvit.tokens.dataset import find_stores
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import require_one_scale
 from longvit.training import begin, pick_device
 from preprocessing.errors import ConfigError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store import find_stores, open_store
 
 _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 

@@ -1,7 +1,36 @@
-"""Model + store -> which parts of a slide its prediction draws on."""
+"""Model + store -> which parts of a slide its prediction draws on.
 
-from longvit.explanation.attention import attention_rollout as attention_rollout
-from longvit.explanation.attention import received_attention as received_attention
-from longvit.explanation.attribution import token_contributions as token_contributions
-from longvit.explanation.heatmap import heatmap as heatmap
-from longvit.explanation.viewer.notebook import show as show
+The names below are the public ones; each is imported when it is first used, so that the viewer does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longvit.explanation.attention import attention_rollout as attention_rollout
+    from longvit.explanation.attention import received_attention as received_attention
+    from longvit.explanation.attribution import token_contributions as token_contributions
+    from longvit.explanation.overlay import heatmap as heatmap
+    from longvit.explanation.viewer.notebook import show as show
+
+_HOME = {
+    "attention_rollout": "attention",
+    "received_attention": "attention",
+    "token_contributions": "attribution",
+    "heatmap": "overlay",
+    "show": "viewer.notebook",
+}
+
+__all__ = ["attention_rollout", "heatmap", "received_attention", "show", "token_contributions"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the module that defines it (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

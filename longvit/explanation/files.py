@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from longvit.explanation.geojson import write_tiles
-from longvit.explanation.heatmap import heatmap, overlay
+from longvit.explanation.overlay import heatmap, overlay
 from longvit.explanation.result import Explanation, ScoreMap
 from longvit.explanation.tiles import sheet, tile_scores
 from preprocessing.ome_pyramid import write_ome_pyramid

@@ -16,8 +16,7 @@ from longvit.finetuning.cohort import Cohort, read_cohort
 from longvit.finetuning.findings import Finding, Judge, refuse
 from longvit.finetuning.folds import Fold, Split, read_splits, to_fold
 from longvit.tables import few
-from longvit.tokens.dataset import find_stores
-from preprocessing.store import open_store
+from preprocessing.store import find_stores, open_store
 
 
 @dataclass(frozen=True)

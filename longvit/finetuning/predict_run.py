@@ -11,11 +11,10 @@ from longvit.finetuning.ensemble import Ensemble, load_ensemble
 from longvit.finetuning.representations import read_tokens
 from longvit.runs import open_run
 from longvit.tables import barcodes, few, read_table
-from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import require_fit, require_one_scale
 from longvit.training import pick_device, read_rows, write_rows
 from preprocessing.errors import CohortError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store import find_stores, open_store
 
 ENSEMBLE = "ensemble"
 """What the column `fold` says of a row that all folds' models made together."""

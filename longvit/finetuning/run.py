@@ -13,10 +13,9 @@ from longvit.finetuning.model import SlideModel, build_model
 from longvit.finetuning.representations import sequence_reader
 from longvit.finetuning.study import Study
 from longvit.runs import open_run, write_atomically
-from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import require_fit, require_one_scale
 from longvit.training import begin, pick_device, write_rows
-from preprocessing.store import open_store
+from preprocessing.store import find_stores, open_store
 
 
 def run(config: FinetuneConfig) -> Path:

@@ -13,10 +13,10 @@ from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.turns import DrawSampler
 from longvit.pretraining.views import build_views, collate_views, one_thread
 from longvit.runs import open_run
-from longvit.tokens.dataset import find_stores
 from longvit.tokens.read import require_one_scale
 from longvit.training import begin, fit
 from preprocessing.errors import ConfigError
+from preprocessing.store import find_stores
 
 
 def run(config: PretrainConfig) -> Path:

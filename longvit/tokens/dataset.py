@@ -8,7 +8,6 @@ from torch.utils.data import Dataset
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import slide_tokens
-from preprocessing.errors import StoreError
 from preprocessing.store import open_store
 
 
@@ -28,19 +27,3 @@ class SlideDataset(Dataset[TokenBatch]):
 
     def __getitem__(self, index: int) -> TokenBatch:
         return slide_tokens(open_store(self.stores[index]), self.source)
-
-
-def find_stores(folder: Path) -> dict[str, Path]:
-    """The stores of a folder by slide id, sorted.
-
-    Raises:
-        StoreError: There is no such folder, or no store in it.
-    """
-    stores = {path.name.removesuffix(".zarr"): path for path in sorted(folder.glob("*.zarr")) if path.is_dir()}
-    if not stores:
-        raise StoreError(
-            "there are no stores" if folder.is_dir() else "the folder of stores does not exist",
-            where=folder,
-            fix="make them with `longvit tile --slides SLIDES --out FOLDER`",
-        )
-    return stores

@@ -15,6 +15,7 @@ WITHOUT_TORCH = {
     "longvit finetune --help": f"{RUN}(['finetune', '--help'])",
     "longvit.cli": "import longvit.cli",
     "longvit.evaluation.run": "import longvit.evaluation.run",
+    "longvit.explanation.viewer.run": "import longvit.explanation.viewer.run",
     "preprocessing.tile": "import preprocessing.tile",
 }
 

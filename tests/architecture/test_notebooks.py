@@ -25,11 +25,12 @@ def notebooks(root) -> dict[str, nbformat.NotebookNode]:
 @pytest.fixture(scope="module")
 def public(trees) -> dict[str, set[str]]:
     """Module -> names that a user may import: what `__init__` exports, configs, and the `run` of every verb."""
-    preprocessing = importlib.import_module("preprocessing")
-    names = {"preprocessing": set(preprocessing.__all__), "longvit.config": configs()} | SHOWN
+    names = {"longvit.config": configs()} | SHOWN
     for file, tree in trees.items():
         if file.startswith("longvit/") and file.endswith("/__init__.py"):
             names[file.removesuffix("/__init__.py").replace("/", ".")] = set(exported(tree))
+    for lazy in ("preprocessing", "longvit.explanation"):
+        names[lazy] = set(importlib.import_module(lazy).__all__)
     for node in ast.walk(trees["longvit/cli.py"]):
         if isinstance(node, ast.ImportFrom) and "run" in {alias.name for alias in node.names}:
             names[node.module] = {"run"}

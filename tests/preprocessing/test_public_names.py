@@ -8,7 +8,7 @@ import pytest
 import preprocessing
 
 NAMES = ["CohortError", "PatchStore", "PipelineError", "Slide", "SlideError", "StoreError", "TileConfig"]
-NAMES += ["TissueConfig", "add_embeddings", "open_store", "problems", "read_slide", "tile_slides"]
+NAMES += ["TissueConfig", "add_embeddings", "find_stores", "open_store", "problems", "read_slide", "tile_slides"]
 
 
 def test_these_are_the_public_names():

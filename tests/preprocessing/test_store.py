@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from preprocessing.errors import StoreError
 from preprocessing.schema import problems
 from preprocessing.shards import shard_path
-from preprocessing.store import add_embeddings, open_store
+from preprocessing.store import add_embeddings, find_stores, open_store
 
 
 @pytest.fixture
@@ -136,3 +136,22 @@ def test_embeddings_that_do_not_fit_are_refused(store, encoder, array, sentence)
 def test_five_lines_with_plain_zarr_read_a_store(store):
     lines = f"import zarr, preprocessing.jpeg\nprint(zarr.open_group({str(store.path)!r}, mode='r')['tiles'][2].shape)"
     assert subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True).stdout == "(32, 32, 3)\n"
+
+
+def test_stores_are_found_by_slide_id_in_order(cohort):
+    stores = find_stores(cohort.stores)
+    assert list(stores) == sorted(slide for slides in cohort.slides.values() for slide in slides)
+    assert all(open_store(path).slide_id == slide_id for slide_id, path in stores.items())
+
+
+def test_half_written_stores_and_other_files_are_no_stores(save_store, tmp_path):
+    save_store("a.b", [[0, 0]])
+    (tmp_path / ".c.zarr.partial").mkdir()
+    (tmp_path / "notes.zarr").write_text("")
+    assert list(find_stores(tmp_path)) == ["a.b"]
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("", "there are no stores"), ("none", "folder of stores does not")])
+def test_a_folder_without_stores_is_refused(tmp_path, name, sentence):
+    with pytest.raises(StoreError, match=sentence):
+        find_stores(tmp_path / name)

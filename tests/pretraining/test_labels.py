@@ -5,8 +5,8 @@ import pytest
 
 from longvit.config import ProbeConfig
 from longvit.pretraining.labels import read_labelled, read_patients
-from longvit.tokens.dataset import find_stores
 from preprocessing.errors import CohortError
+from preprocessing.store import find_stores
 
 
 def write(path: Path, **columns: list) -> Path:

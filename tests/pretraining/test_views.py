@@ -20,8 +20,7 @@ from longvit.pretraining.views import (
     tissue_share,
     turn,
 )
-from longvit.tokens.dataset import find_stores
-from preprocessing.store import PatchStore, add_embeddings, open_store
+from preprocessing.store import PatchStore, add_embeddings, find_stores, open_store
 
 PATCH = 16
 

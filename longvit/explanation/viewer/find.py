@@ -9,10 +9,10 @@ import yaml
 from longvit.config import ViewConfig
 from longvit.explanation.viewer.explained import DOCUMENT, ShownExplanation, find_explanations
 from longvit.explanation.viewer.heldout import HeldOut
-from longvit.tokens.dataset import find_stores
 from preprocessing.errors import ConfigError
 from preprocessing.manifest import SlideEntry, read_manifest
 from preprocessing.schema import read_attributes
+from preprocessing.store import find_stores
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from longvit.explanation import heatmap
 from longvit.explanation.colour import Scale
-from longvit.explanation.heatmap import overlay
+from longvit.explanation.overlay import overlay
 
 SLIDE = np.full((40, 60, 3), 240, np.uint8)
 
