@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import files
 from pathlib import Path
 
 import pandas as pd
@@ -67,13 +68,20 @@ def settings_folder(config: DemoConfig) -> Path:
     Raises:
         ConfigError: It lacks a file that the demo reads.
     """
-    folder = config.configs or Path(__file__).parents[1] / "configs" / "tiny"
-    files = ["tile.yaml", "pretrain.yaml", *(f"finetune_{task}.yaml" for task in TASKS)]
-    missing = [name for name in files if not (folder / name).is_file()]
+    folder = config.configs or shipped_settings()
+    names = ["tile.yaml", "pretrain.yaml", *(f"finetune_{task}.yaml" for task in TASKS)]
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        fix = "run the demo from a checkout, or give --configs a folder with these files"
+        fix = "give --configs a folder with these files"
         raise ConfigError(f"the demo's settings lack {', '.join(missing)}", where=folder, fix=fix)
     return folder
+
+
+def shipped_settings() -> Path:
+    """`configs/tiny` of the checkout, or where an installation has put it."""
+    checkout = Path(__file__).parents[1] / "configs" / "tiny"
+    installed = [Path(file.locate()).parent for file in files("longvit") or () if file.match("longvit/configs/tiny/*")]
+    return checkout if checkout.is_dir() or not installed else installed[0]
 
 
 @contextmanager

@@ -96,7 +96,10 @@ def save_curves(found: Mapping[str, Curves], blind: Mapping[str, Curves], quanti
     pd.concat(tables)[["map", *columns]].to_csv(folder / "faithfulness.csv", index=False, float_format="%.7g")
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    halves = (("deletion", "highest scores leave; low is faithful"), ("insertion", "highest scores come; high is"))
+    halves = (
+        ("deletion", "highest scores leave; low is faithful"),
+        ("insertion", "highest scores come; high is faithful"),
+    )
     for i, (axes, (kind, how)) in enumerate(zip(figure.subplots(1, 2, sharey=True), halves, strict=True)):
         for key, one in every.items():
             style = {"ls": "--", "c": "0.3" if key == "random" else "0.6"} if key in blind else {}

@@ -2,9 +2,14 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 import yaml
@@ -86,3 +91,42 @@ def test_the_version_is_written_once(project):
 
 def test_the_provenance_of_a_run_names_libraries_that_are_declared(project):
     assert set(provenance("tile")["libraries"]) <= {plain(name) for name in project["dependencies"]}
+
+
+@pytest.fixture(scope="module")
+def installed(root, tmp_path_factory) -> Path:
+    """Python of an environment with the wheel alone; what the package needs it borrows from the one that runs this."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for name in ("longvit", "preprocessing", "configs"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, source]
+    subprocess.run([*pip, *build], check=True, capture_output=True)
+    venv.create(folder / "env", symlinks=True)
+    python = folder / "env" / "bin" / "python"
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", *folder.glob("*.whl")], check=True)
+    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+def test_an_installation_has_every_file_of_the_packages_and_every_config(installed, root):
+    (packages,) = (installed.parents[1] / "lib").glob("python*/site-packages")
+    homes = {"longvit": packages, "preprocessing": packages, "configs": installed.parents[1] / "share" / "longvit"}
+    for folder, home in homes.items():
+        files = [path for path in (root / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        assert len(files) > 20
+        assert [path for path in files if not (home / path.relative_to(root)).is_file()] == []
+
+
+def test_an_installation_finds_the_settings_of_the_demo(installed, tmp_path):
+    code = (
+        "import longvit.demo as demo; from longvit.config import DemoConfig; "
+        "print(demo.__file__, demo.settings_folder(DemoConfig()).resolve(), sep='\\n')"
+    )
+    command = [installed, "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    environment = str(installed.parents[1])
+    assert [line.startswith(environment) for line in said.splitlines()] == [True, True]

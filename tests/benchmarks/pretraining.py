@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--cohort", action="append", required=True, help="NAME=DIR with slides, dataset.csv and splits")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--page", type=Path, default=HERE / "pretraining.md")
+    parser.add_argument("--pages", type=Path, default=HERE, help="folder that receives pretraining_NAME.md and .png")
     a = parser.parse_args()
     cohorts = [one.partition("=") for one in a.cohort]
     starts = [
@@ -71,7 +71,9 @@ def main() -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in pool.map(judge, starts):
             print("done:", start.folder, file=sys.stderr)
-    pretraining_page.write(a.page, starts, tuple(HEADS))
+    for name, _, _ in cohorts:
+        of_cohort = [start for start in starts if start.cohort == name]
+        pretraining_page.write(a.pages / f"pretraining_{name}.md", of_cohort, tuple(HEADS))
 
 
 def judge(start: Start) -> Start:

@@ -1,4 +1,4 @@
-"""Predictions of the same heads on several encoders -> `pretraining.md` and `pretraining.png`."""
+"""Predictions of the same heads on several encoders of a cohort -> a page, and a figure beside it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,20 +102,14 @@ def cost(starts: Sequence[Start]) -> str:
 
 
 def write(path: Path, starts: Sequence[Start], heads: Sequence[str]) -> None:
-    """Write the page and its figure."""
-    draw(path.with_suffix(".png"), starts)
+    """Write the page of a cohort, and its figure beside it."""
+    figure = path.with_suffix(".png")
+    draw(figure, starts)
     about = "\n".join(f"- {line}" for line in machine.describe(LIBRARIES))
     titles = " | ".join(head.replace("_", ", ") for head in heads)
-    parts = []
-    for cohort in dict.fromkeys(start.cohort for start in starts):
-        of_cohort = [start for start in starts if start.cohort == cohort]
-        body, probes = ("\n".join(lines) for lines in (rows(of_cohort, heads), probed(of_cohort)))
-        parts.append(f"## {cohort}\n\n| encoder | {titles} | pretraining |\n|---|{'---|' * (len(heads) + 1)}\n{body}\n")
-        parts.append(
-            f"| logistic regression | as drawn | pretrained | gain, each seed |\n|---|---|---|---|\n{probes}\n"
-        )
+    body, probes = ("\n".join(lines) for lines in (rows(starts, heads), probed(starts)))
     seeds = len({start.seed for start in starts})
-    path.write_text(f"""# What self-supervision is worth
+    path.write_text(f"""# What self-supervision is worth: the {starts[0].cohort} cohort
 
 The same encoder (`configs/lung`) at random and after three ways of pretraining on the cohort's slides, without labels;
 then the same heads on the same five folds. `probe`: the encoder is frozen, the head is linear. `finetune`: all is
@@ -124,34 +118,36 @@ trained. AUROC for subtypes, c-index for survival, of patients that no head was 
 Each cell: mean ± standard deviation over {seeds} seeds (each with its own weights, views and heads), in brackets the
 95 % interval from resampling patients; below it how much that is above the encoder at random, on the same resamples.
 Pretraining sees the slides of all patients, the later test patients' too, but no label. The weight decay of the linear
-heads was chosen on encoders of MoCo and DINO, and may be too strong for others; so there is a second table for each
-cohort, of the probe that `longvit pretrain` keeps beside a run: scikit-learn's logistic regression as it comes, on the
+heads was chosen on encoders of MoCo and DINO of the lung cohort, and may be too strong for others; so there is a second
+table, of the probe that `longvit pretrain` keeps beside a run: scikit-learn's logistic regression as it comes, on the
 same vectors, for the subtype, on folds of its own.
 Written by `tests/benchmarks/pretraining.py`.
 
 {about}
 
-{chr(10).join(parts)}
-![Linear probe over pretraining](pretraining.png)
+| encoder | {titles} | pretraining |
+|---|{"---|" * (len(heads) + 1)}
+{body}
+
+| logistic regression | as drawn | pretrained | gain, each seed |
+|---|---|---|---|
+{probes}
+
+![Linear probe over pretraining]({figure.name})
 """)
 
 
 def draw(path: Path, starts: Sequence[Start]) -> None:
     """The linear probe on held-out patients over the epochs of pretraining, a line per seed."""
-    cohorts = list(dict.fromkeys(start.cohort for start in starts))
-    figure, several = plt.subplots(
-        1, len(cohorts), figsize=(4.2 * len(cohorts), 3.2), layout="constrained", sharey=True
-    )
-    for axes, cohort in zip(np.atleast_1d(several), cohorts, strict=True):
-        for start in starts:
-            if start.cohort == cohort and start.objective in COLOURS:
-                table, first = course(start), start.seed == min(one.seed for one in starts)
-                style = {"color": COLOURS[start.objective], "label": start.objective if first else None}
-                axes.plot(table["epoch"] + 1, table["probe_linear"], "o-", ms=3, lw=1.2, **style)
-        axes.axhline(0.5, color="0.6", lw=0.8)
-        axes.set(title=cohort, xlabel="epochs of pretraining")
-        axes.spines[["top", "right"]].set_visible(False)
-    np.atleast_1d(several)[0].set_ylabel("AUROC of a linear probe")
-    figure.legend(*np.atleast_1d(several)[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure, axes = plt.subplots(figsize=(5.4, 3.2), layout="constrained")
+    for start in starts:
+        if start.objective in COLOURS:
+            table, first = course(start), start.seed == min(one.seed for one in starts)
+            style = {"color": COLOURS[start.objective], "label": start.objective if first else None}
+            axes.plot(table["epoch"] + 1, table["probe_linear"], "o-", ms=3, lw=1.2, **style)
+    axes.axhline(0.5, color="0.6", lw=0.8)
+    axes.set(title=starts[0].cohort, xlabel="epochs of pretraining", ylabel="AUROC of a linear probe")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
