@@ -32,8 +32,9 @@ def _versions(python: str | Path, names: tuple[str, ...]) -> str:
 
 
 def _command() -> str:
-    """The command as it was given, with files by their names alone."""
-    return shlex.join(["python", *(part if part.startswith("-") else Path(part).name for part in sys.argv)])
+    """The command as it was given, with files by their names alone, those of NAME=FILE too."""
+    parts = (part.rpartition("=") for part in sys.argv)
+    return shlex.join(["python", *(f"{before}{equals}{Path(last).name}" for before, equals, last in parts)])
 
 
 def _commit() -> str:
