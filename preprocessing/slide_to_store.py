@@ -73,10 +73,10 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         ThreadPoolExecutor(threads) as pool,
     ):
         mpp, side_l0 = geometry(slide, config)
+        digest = pool.submit(sha256, slide.path)  # now, while others wait for the one that looks at the overview
         overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
         drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
         grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
-        digest = pool.submit(sha256, slide.path)  # beside the tiles, since these use Python more than both cores
         while len(grid.rc):
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
             tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)

@@ -48,6 +48,6 @@ def test_store_and_slide_give_the_same_tiles(benchmark, slide, tmp_path, mpp):
 def test_the_command_counts_the_tiles_of_every_process(measured, slide, tmp_path):
     tile_slides(TileConfig(slides=slide, out=tmp_path, mpp=0.5, tile_px=256, workers=1))
     store = tmp_path / "slide.zarr"
-    for side in ("store", "openslide"):
+    for side in ("store", "openslide", "decoder"):
         result = measured(SOURCE, side, store, slide, "--workers", "2", "--batch", "3")
         assert result["tiles"] == len(open_store(store))

@@ -31,8 +31,8 @@ class Case:
 
     name: str
     peer: str
-    target: float
-    """Our tiles per second over the peer's: at least this."""
+    target: float | None
+    """Our tiles per second over the peer's: at least this. None for a bound that nothing is asked of."""
     ours: Command
     theirs: Command
 
@@ -76,12 +76,17 @@ def tiling_cases(slide20: Path, slide20_240: Path, slide40: Path, peer: Path, sc
 
 def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
     """Random tiles of a store by us, the same places of its slide by an OpenSlide loader."""
-    for workers, in_words in (("1", "one worker"), ("2", "two workers")):
+
+    def case(how: str, target: float | None, source: str, workers: str) -> Case:
         ours, theirs = (
-            [sys.executable, HERE / "read_tiles.py", source, store, slide, "--workers", workers]
-            for source in ("store", "openslide")
+            [sys.executable, HERE / "read_tiles.py", one, store, slide, "--workers", workers]
+            for one in (source, "openslide")
         )
-        yield Case(f"random tiles, {what}, {in_words}", "OpenSlide", 6, ours, theirs)
+        return Case(f"random tiles, {what}, {how}", "OpenSlide", target, ours, theirs)
+
+    yield case("one worker", 6, "store", "1")
+    yield case("two workers", 6, "store", "2")
+    yield case("the decoder alone", None, "decoder", "1")
 
 
 def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
@@ -100,9 +105,10 @@ def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
 def as_row(case: Case, ours: Side, theirs: Side) -> str:
     """A line of the table."""
     ratio = median(ours.rates) / median(theirs.rates)
-    verdict = "" if ratio >= case.target else " **(missed)**"
+    verdict = "" if case.target is None or ratio >= case.target else " **(missed)**"
     cells = [case.name, case.peer, str(ours.runs[0]["tiles"]), str(theirs.runs[0]["tiles"]), ours.rate, theirs.rate]
-    cells += [f"{ratio:.1f}{verdict}", f"{case.target:g}", ours.peak, theirs.peak]
+    wanted = "" if case.target is None else f"{case.target:g}"
+    cells += [f"{ratio:.1f}{verdict}", wanted, ours.peak, theirs.peak]
     return f"| {' | '.join(cells)} |"
 
 
