@@ -10,7 +10,7 @@ Three ways, from nearly free to slow, and the slide and the wanted resolution de
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
 
@@ -24,11 +24,14 @@ from preprocessing.errors import SlideError
 from preprocessing.grid import TileGrid
 from preprocessing.jpeg import Jpeg
 from preprocessing.slide import Slide, undecodable
+from preprocessing.tiff_jpeg import Decode
 
 UNIT_TILES = 32
 """Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""
-BLOCKS = (1, 2, 4, 8)
-"""Sides, in tiles, of the block that is decoded at once, so that the slide's tiles under it are decoded once."""
+BLOCK_PX = 4096
+"""Side of the largest block of tiles that a thread makes, store pixels: what lies across its border is decoded twice."""
+REMEMBERED_BYTES = 1 << 26
+"""Memory of a thread for the slide's tiles that it has decoded and will need again."""
 BLANK_BYTES = 0.05
 """Bytes for each pixel below which a JPEG may show nothing at all; tissue has 0.3."""
 AHEAD = 2
@@ -69,7 +72,6 @@ class TilePixels:
         self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
         self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
-        self._wanted = self._touched() if self.source and self.block > 1 else None
 
     def jpegs(self, pool: Executor, threads: int, shard_tiles: int) -> Iterator[Made]:
         """Every tile of the grid as its index and JPEG, shard after shard, always in the same order."""
@@ -90,14 +92,12 @@ class TilePixels:
         if self.kept:
             own = self.source.read_bytes(self.grid.rc[unit])
             return [self._try(self._keep, i, data) for i, data in zip(unit.tolist(), own, strict=True)]
-        if self.block > 1:
-            with suppress(SlideError):  # a tile of the slide is damaged; which of ours does it touch?
-                return list(self._from_block(unit))
-        return [self._try(self._decoded, i) for i in unit.tolist()]
+        decode = lru_cache(self._remembered())(self.source.decode) if self.block > 1 else None
+        return [self._try(self._decoded, i, decode) for i in unit.tolist()]
 
-    def _try(self, make: Callable[..., bytes], i: int, *more: memoryview) -> Made:
+    def _try(self, make: Callable[..., bytes], i: int, more: memoryview | Decode | None) -> Made:
         try:
-            return i, make(i, *more)
+            return i, make(i, more)
         except SlideError as error:
             return i, error
 
@@ -123,7 +123,7 @@ class TilePixels:
             self._refuse_blank(i, self.source.decode(row, column))
         return data
 
-    def _decoded(self, i: int) -> bytes:
+    def _decoded(self, i: int, decode: Decode | None = None) -> bytes:
         """One tile, decoded and encoded by itself."""
         if self.squeeze:
             place = tuple(self.grid.rc[i].tolist())
@@ -131,16 +131,7 @@ class TilePixels:
                 i, squeezed_tile(self.slide, self.sampling.level, place, self.grid.shape, self.tile_st)
             )
         left, top = self._starts[i].tolist()
-        return self._encoded(i, self.slide.read_sampled(self.sampling, (left, top), self._size))
-
-    def _from_block(self, unit: npt.NDArray[np.intp]) -> Iterator[Made]:
-        """The tiles of a unit, cut out of the rectangle around them."""
-        left, top = self._starts[unit].min(axis=0).tolist()
-        right, bottom = (self._starts[unit].max(axis=0) + self._size).tolist()
-        region = self.slide.read_sampled(self.sampling, (left, top), (right - left, bottom - top), self._wanted)
-        width, height = self._size
-        for i, (x, y) in zip(unit.tolist(), (self._starts[unit] - (left, top)).tolist(), strict=True):
-            yield i, self._encoded(i, region[y : y + height, x : x + width])
+        return self._encoded(i, self.slide.read_sampled(self.sampling, (left, top), self._size, decode))
 
     def _encoded(self, i: int, tile: Pixels) -> bytes:
         if tile.shape[:2] != (self.tile_st, self.tile_st):
@@ -149,24 +140,19 @@ class TilePixels:
         return self.jpeg.encode_image(np.ascontiguousarray(tile))
 
     def _block(self) -> int:
-        """The smallest block whose edges are edges of the slide's own tiles, so that none is decoded twice."""
+        """Side of a block in tiles: the smallest whose edges are edges of the slide's own tiles, or the largest."""
         if self.source is None or self.squeeze:
             return 1  # OpenSlide keeps what it decoded lately
-        tile = np.array(self.source.tile) / self.sampling.scale
-        fits = [side for side in BLOCKS if np.allclose((side * np.array(self.side) / tile) % 1, 0, atol=1e-9)]
-        return min(fits, default=max(BLOCKS))
+        sides, tile = np.arange(1, max(1, BLOCK_PX // self.tile_st) + 1), np.array(self.source.tile)
+        whole = np.outer(sides, self.side) / (tile / self.sampling.scale)
+        fits = sides[(np.abs(whole - np.rint(whole)) < 1e-9).all(axis=1)]
+        return int(fits[0] if len(fits) else sides[-1])
 
-    def _touched(self) -> npt.NDArray[np.bool_]:
-        """Which of the level's own tiles, (rows, columns), hold pixels of ours."""
-        touched = np.zeros(self.source.offsets.shape, bool)
+    def _remembered(self) -> int:
+        """How many of the slide's own tiles lie under a row of a block, and under half of the next one."""
         tile = np.array(self.source.tile) // self.sampling.scale
-        first, last = self._starts // tile, (self._starts + self._size - 1) // tile
-        for down in range(int((last - first)[:, 1].max()) + 1):
-            for across in range(int((last - first)[:, 0].max()) + 1):
-                x, y = np.minimum(first + np.array([across, down]), last).T
-                inside = (x < touched.shape[1]) & (y < touched.shape[0])
-                touched[y[inside], x[inside]] = True
-        return touched
+        across, down = np.ceil(np.array(self.side) * (self.block, 1) / tile).astype(int) + 1
+        return int(min(across * (down + 1), max(1, REMEMBERED_BYTES // (tile.prod() * 3))))
 
 
 def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

@@ -16,7 +16,7 @@ from preprocessing.dicom import slide_file
 from preprocessing.errors import SlideError
 from preprocessing.resolution import MppSource, resolve_mpp
 from preprocessing.sizes import refuse_sizes
-from preprocessing.tiff_jpeg import SCALES, JpegTiff
+from preprocessing.tiff_jpeg import SCALES, Decode, JpegTiff
 
 LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
@@ -99,7 +99,7 @@ class Slide:
         sampling: Sampling,
         xy: tuple[int, int],
         size: tuple[int, int],
-        wanted: npt.NDArray[np.bool_] | None = None,
+        decode: Decode | None = None,
     ) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of a rectangle given in the pixels that a `sampling` decodes; white outside of the slide.
 
@@ -107,13 +107,13 @@ class Slide:
             sampling: As `sampling` gives it.
             xy: Top-left corner.
             size: Width and height.
-            wanted: Of a level in `jpeg_levels`, the tiles (rows, columns) that matter; others may stay white.
+            decode: What decodes the tiles of a level in `jpeg_levels`; default, that level's own.
 
         Raises:
             SlideError: The file cannot be decoded there.
         """
         xy_l0 = round(xy[0] * sampling.downsample), round(xy[1] * sampling.downsample)
-        return self._read(sampling, xy, xy_l0, size, wanted)
+        return self._read(sampling, xy, xy_l0, size, decode)
 
     def _read(
         self,
@@ -121,11 +121,11 @@ class Slide:
         xy: tuple[int, int],
         xy_l0: tuple[int, int],
         size: tuple[int, int],
-        wanted: npt.NDArray[np.bool_] | None = None,
+        decode: Decode | None = None,
     ) -> npt.NDArray[np.uint8]:
         try:
             if sampling.level in self.jpeg_levels:
-                return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, wanted)
+                return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, decode)
             return self._backend.read(xy_l0, sampling.level, size)
         except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base
             raise undecodable(self.path, sampling.level, xy_l0, error) from error

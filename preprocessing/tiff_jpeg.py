@@ -8,6 +8,7 @@ both, so they are put in (TIFF Technical Note 2; ITU-T T.81, annex B; marker APP
 import os
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,9 @@ CUT_SHORT = memoryview(b"\0")
 MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """A baseline scan holds no marker but restarts up to the end of the image (T.81, B.1.1.5)."""
 WHITE = 255
+
+Decode = Callable[[int, int, int], npt.NDArray[np.uint8]]
+"""Row, column, scale -> the pixels of a tile, as `JpegLevel.decode`."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,7 @@ class JpegLevel:
         return scale in SCALES and self.tile[0] % scale == 0 and self.tile[1] % scale == 0
 
     def read(
-        self,
-        xy: tuple[int, int],
-        size: tuple[int, int],
-        scale: int = 1,
-        wanted: npt.NDArray[np.bool_] | None = None,
+        self, xy: tuple[int, int], size: tuple[int, int], scale: int = 1, decode: Decode | None = None
     ) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of a rectangle given in pixels of the level decoded at `scale`; white outside of the level.
 
@@ -130,24 +130,23 @@ class JpegLevel:
             xy: Top-left corner.
             size: Width and height.
             scale: Decode one pixel of so many; one of `SCALES`.
-            wanted: The tiles (rows, columns) that matter; the others may stay white.
+            decode: `self.decode`, or one that remembers what it gave: its arrays are not written to.
 
         Raises:
             ValueError: A tile that the rectangle touches is damaged.
         """
         (x, y), (width, height) = xy, (self.tile[0] // scale, self.tile[1] // scale)
         rows, columns = self.offsets.shape
+        decode = decode or self.decode
         one = size == (width, height) and x % width == y % height == 0
         if one and 0 <= x // width < columns and 0 <= y // height < rows:
-            return self.decode(y // height, x // width, scale)  # no copy
+            return decode(y // height, x // width, scale)  # no copy
         region = np.full((size[1], size[0], 3), WHITE, np.uint8)
         for row in range(max(0, y // height), min(rows, -(-(y + size[1]) // height))):
             for column in range(max(0, x // width), min(columns, -(-(x + size[0]) // width))):
-                if wanted is not None and not wanted[row, column]:
-                    continue
                 left, top = column * width - x, row * height - y  # of the tile, in the region
                 into = region[max(0, top) : top + height, max(0, left) : left + width]
-                pixels = self.decode(row, column, scale)[max(0, -top) :, max(0, -left) :]
+                pixels = decode(row, column, scale)[max(0, -top) :, max(0, -left) :]
                 into[:] = pixels[: into.shape[0], : into.shape[1]]
         return region
 

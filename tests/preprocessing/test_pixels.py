@@ -136,7 +136,7 @@ def test_a_damaged_tile_under_a_block_takes_only_the_tiles_that_it_touches(tmp_p
     with read_slide(path) as slide:
         slide.jpeg_levels[0].lengths[1, 2] -= 40
         grid, pixels, tiles = tiles_of(slide, 300.0, 256)
-        assert pixels.block == 8
+        assert pixels.block == 16
         bad = {tuple(grid.rc[i].tolist()) for i, tile in enumerate(tiles) if isinstance(tile, SlideError)}
     assert bad == {(0, 1), (0, 2), (1, 1), (1, 2)}  # 512 to 768 x 256 to 512
 

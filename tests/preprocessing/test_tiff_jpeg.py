@@ -1,3 +1,4 @@
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,17 @@ def test_decoding_at_a_scale_is_near_to_averaging(tiff, image, scale):
     assert np.abs(small - averaged).mean() < 4
 
 
-def test_tiles_that_do_not_matter_are_not_decoded(tiff):
-    wanted = np.zeros(tiff.levels[0].offsets.shape, bool)
-    wanted[1, 1] = True
-    region = tiff.levels[0].read((0, 0), (900, 700), wanted=wanted)
-    assert (region[128:256, 128:256] != 255).any()
-    region[128:256, 128:256] = 255
-    assert (region == 255).all()
+def test_a_decoder_that_remembers_gives_the_same_and_is_asked_for_the_same_tiles(tiff):
+    level, asked = tiff.levels[0], []
+
+    @lru_cache
+    def decode(*tile):
+        asked.append(tile)
+        return level.decode(*tile)
+
+    for xy in ((0, 0), (64, 0), (64, 64)):
+        np.testing.assert_array_equal(level.read(xy, (128, 128), decode=decode), level.read(xy, (128, 128)))
+    assert asked == [(0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1)]
 
 
 def test_a_tile_that_the_scanner_left_out_is_white(tiff):
