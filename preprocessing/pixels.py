@@ -29,7 +29,7 @@ from preprocessing.tiff_jpeg import Decode
 UNIT_TILES = 32
 """Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""
 BLOCK_PX = 4096
-"""Side of the largest block of tiles that a thread makes, store pixels: what lies across its border is decoded twice."""
+"""Side of the largest block of tiles that a thread makes, store pixels: what lies across a border is decoded twice."""
 REMEMBERED_BYTES = 1 << 26
 """Memory of a thread for the slide's tiles that it has decoded and will need again."""
 BLANK_BYTES = 0.05
