@@ -13,6 +13,7 @@ from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
 from preprocessing.pixels import TilePixels, in_order
 from preprocessing.slide import read_slide
+from preprocessing.tiff_jpeg import JpegLevel
 
 JPEG = Jpeg(level=95, subsampling="444")
 
@@ -139,6 +140,20 @@ def test_a_damaged_tile_under_a_block_takes_only_the_tiles_that_it_touches(tmp_p
         assert pixels.block == 16
         bad = {tuple(grid.rc[i].tolist()) for i, tile in enumerate(tiles) if isinstance(tile, SlideError)}
     assert bad == {(0, 1), (0, 2), (1, 1), (1, 2)}  # 512 to 768 x 256 to 512
+
+
+def test_no_tile_of_the_slide_is_decoded_twice_under_one_block(tmp_path, image, monkeypatch):
+    path, decode, decoded = write_pyramid(tmp_path / "aperio.tif", image, tile=240), JpegLevel.decode, []
+
+    def counted(level, row, column, scale):
+        decoded.append((row, column))
+        return decode(level, row, column, scale)
+
+    monkeypatch.setattr(JpegLevel, "decode", counted)
+    with read_slide(path) as slide:
+        _, pixels, _ = tiles_of(slide, 256.0, 256)
+        assert pixels.block == 15  # 16 of the slide's own
+        assert sorted(decoded) == list(np.ndindex(slide.jpeg_levels[0].offsets.shape))
 
 
 def test_a_tile_of_nothing_where_the_overview_has_tissue_is_damaged(pyramid):
