@@ -9,7 +9,11 @@ of the model: a hue, a random order, and the distance to the slide's centre (nea
 """
 
 import argparse
+import multiprocessing
+import os
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +57,12 @@ class Found(NamedTuple):
     curves: Curves
 
 
-def held_out(case: Case, most: int) -> pd.DataFrame:
-    """Test slides of all folds in turn, evenly drawn."""
+def held_out(case: Case, most: int) -> list[tuple[int, str]]:
+    """Fold and slide of test slides of all folds in turn, evenly drawn."""
     table = pd.read_csv(case.run / "predictions.csv")
     table = table[(table["split"] == "test") & table["shuffled"].isna()].reset_index(drop=True)
-    return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
+    drawn = table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
+    return list(zip(drawn["fold"].tolist(), drawn["slide_id"].tolist(), strict=True))
 
 
 def share_of(mask: np.ndarray, rc: np.ndarray, tokens: tuple[float, float]) -> np.ndarray:
@@ -79,10 +84,11 @@ def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarra
     return grid[rc[:, 0], rc[:, 1]]
 
 
-def measure(case: Case, row: pd.Series, side: int, steps: int) -> dict[str, Found]:
-    """Every method's map of one slide, and the two orders beside them."""
-    path = case.run / f"fold_{row['fold']}" / "model.safetensors"
-    model, store = frugal(load_model(path)), open_store(case.stores / f"{row['slide_id']}.zarr")
+def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[str, Found]:
+    """Every method's map of one slide, by the model of the fold that held it out, and those that know no model."""
+    fold, slide_id = slide
+    path = case.run / f"fold_{fold}" / "model.safetensors"
+    model, store = frugal(load_model(path)), open_store(case.stores / f"{slide_id}.zarr")
     config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
     question = ask(model, store, None)
     explanation = explain(question, store, config)
@@ -134,21 +140,21 @@ def draw(found: dict[str, dict[str, list[Found]]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def page(table: list[str], slides: int, side: int, steps: int) -> str:
+def page(table: list[str], about: list[str], asked: argparse.Namespace) -> str:
     """The text of `faithfulness.md`."""
-    about = "\n".join(f"- {line}" for line in machine.describe(LIBRARIES))
+    lines = "\n".join(f"- {line}" for line in about)
     return f"""# Which map tells the truth
 
-Up to {slides} held-out slides of each cohort, explained by the fold that did not train on them; mean ± standard
+Up to {asked.slides} held-out slides of each cohort, explained by the fold that did not train on them; mean ± standard
 deviation over slides. AUROC: how often a token of the planted tumour scores higher than another token of tissue (glass
 is left out: a map earns nothing by knowing it). Deletion and insertion: area under the output while squares of
-{side} x {side} tokens leave or come, highest scores first, in {steps} steps, minus that for the whole slide; low
-is good in deletion, high in insertion. Tokens are taken out of the sequence, not painted over. Three know nothing of
-the model: `hue` (how much bluer than red), which shows that the truth lies where it should and can be told, `random`,
-and `centre` (nearest to the slide's middle first).
+{asked.side} x {asked.side} tokens leave or come, highest scores first, in {asked.steps} steps,
+minus that for the whole slide; low is good in deletion, high in insertion. Tokens are taken out of the sequence, not
+painted over. Three know nothing of the model: `hue` (how much bluer than red), which shows that the truth lies where it
+should and can be told, `random`, and `centre` (nearest to the slide's middle first).
 Written by `tests/benchmarks/faithfulness.py`; the lung cohort's masks by `lung_truth.py`.
 
-{about}
+{lines}
 
 | cohort, task | method | AUROC | deletion | insertion |
 |---|---|---:|---:|---:|
@@ -168,16 +174,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "faithfulness.md")
     a = parser.parse_args()
     found: dict[str, dict[str, list[Found]]] = {}
-    for name, run, stores, truth, grey in a.case:
-        case = Case(name, Path(run), Path(stores), Path(truth), int(grey))
-        methods = found.setdefault(name, defaultdict(list))
-        for _, row in held_out(case, a.slides).iterrows():
-            for key, one in measure(case, row, a.side, a.steps).items():
-                methods[key].append(one)
-        print("\n".join(rows(case, methods)), flush=True)
+    about, spawn = machine.describe(LIBRARIES), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+        for name, run, stores, truth, grey in a.case:
+            case = Case(name, Path(run), Path(stores), Path(truth), int(grey))
+            methods = found.setdefault(name, defaultdict(list))
+            for maps in pool.map(partial(measure, case=case, side=a.side, steps=a.steps), held_out(case, a.slides)):
+                for key, one in maps.items():
+                    methods[key].append(one)
+            print("\n".join(rows(case, methods)), flush=True)
     table = [line for name, methods in found.items() for line in rows(Case(name, *[Path()] * 3, 0), methods)]
     draw(found, a.out.with_suffix(".png"))
-    a.out.write_text(page(table, a.slides, a.side, a.steps), encoding="utf-8")
+    a.out.write_text(page(table, about, a), encoding="utf-8")
 
 
 if __name__ == "__main__":
