@@ -80,8 +80,10 @@ def settings_folder(config: DemoConfig) -> Path:
 def shipped_settings() -> Path:
     """`configs/tiny` of the checkout, or where an installation has put it."""
     checkout = Path(__file__).parents[1] / "configs" / "tiny"
+    if checkout.is_dir():
+        return checkout
     installed = [Path(file.locate()).parent for file in files("longvit") or () if file.match("longvit/configs/tiny/*")]
-    return checkout if checkout.is_dir() or not installed else installed[0]
+    return installed[0] if installed else checkout
 
 
 @contextmanager
