@@ -20,6 +20,7 @@ def review(
     n_tiles: int,
     mpp_source: str,
     bad_tiles: Collection[SlideError] = (),
+    unseen: Collection[SlideError] = (),
 ) -> list[str]:
     """Sentences about a slide; none if all is well.
 
@@ -29,6 +30,7 @@ def review(
         n_tiles: Tiles in the store.
         mpp_source: Who stated the resolution.
         bad_tiles: Why tiles were left out that could not be decoded.
+        unseen: Why tiles of the slide could not be decoded when tissue was looked for, and were taken for glass.
     """
     counts = cv2.calcHist([mask], [0], None, [len(MASK_CLASSES)], [0, len(MASK_CLASSES)]).ravel()
     shares = {name: float(counts[value] / mask.size) for name, value in MASK_CLASSES.items()}
@@ -43,6 +45,11 @@ def review(
         f"{black:.1%} of the slide is pure black: is the file whole?": black > 0.01,
         "its resolution is not the slide's own word": mpp_source == "flag",
         "its resolution is nominal, that of its objective": mpp_source == "objective",
-        f"{len(bad_tiles)} damaged tiles left out: {'; '.join(error.what for error in bad_tiles)}": len(bad_tiles) > 0,
+        f"{len(bad_tiles)} damaged tiles left out: {_each(bad_tiles)}": len(bad_tiles) > 0,
+        f"{len(unseen)} damaged tiles of the slide taken for glass: {_each(unseen)}": len(unseen) > 0,
     }
     return [sentence for sentence, holds in found.items() if holds]
+
+
+def _each(errors: Collection[SlideError]) -> str:
+    return "; ".join(error.what for error in errors)

@@ -1,7 +1,9 @@
 """A slide that can be read at any resolution, and where its resolution came from: stated, never guessed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +18,7 @@ from preprocessing.dicom import slide_file
 from preprocessing.errors import SlideError
 from preprocessing.resolution import MppSource, resolve_mpp
 from preprocessing.sizes import refuse_sizes
-from preprocessing.tiff_jpeg import SCALES, Decode, JpegTiff
+from preprocessing.tiff_jpeg import SCALES, WHITE, Decode, JpegTiff
 
 LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
@@ -60,6 +62,7 @@ class Slide:
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
         self._jpeg = JpegTiff(path, self.level_sizes) if self.vendor in PLAIN_TIFF else None
         self.jpeg_levels = self._jpeg.levels if self._jpeg else {}
+        self._decoders: dict[int, Decode] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +71,34 @@ class Slide:
         self._backend.close()
         if self._jpeg:
             self._jpeg.close()
+
+    @contextmanager
+    def forgiving(self, most: int) -> Iterator[Collection[SlideError]]:
+        """Within it, up to `most` JPEG tiles of the slide that cannot be decoded are read as white.
+
+        Yields:
+            Why they cannot, and where each lies; it grows while they are met.
+        """
+        lost: dict[tuple[int, int, int], SlideError] = {}
+        self._decoders = {number: partial(self._decode_or_white, lost, most, number) for number in self.jpeg_levels}
+        try:
+            yield lost.values()
+        finally:
+            self._decoders = {}
+
+    def _decode_or_white(
+        self, lost: dict[tuple[int, int, int], SlideError], most: int, number: int, row: int, column: int, scale: int
+    ) -> npt.NDArray[np.uint8]:
+        level = self.jpeg_levels[number]
+        (width, height), downsample = level.tile, self.downsamples[number]
+        try:
+            return level.decode(row, column, scale)
+        except ValueError as error:
+            xy_l0 = round(column * width * downsample), round(row * height * downsample)
+            found = lost.setdefault((number, row, column), undecodable(self.path, number, xy_l0, error))
+            if len(lost) > most:
+                raise found from error
+            return np.full((height // scale, width // scale, 3), WHITE, np.uint8)
 
     def read_region(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of `size` pixels of a level from the level-0 place `xy_l0`; white outside of the slide.
@@ -125,8 +156,11 @@ class Slide:
     ) -> npt.NDArray[np.uint8]:
         try:
             if sampling.level in self.jpeg_levels:
+                decode = decode or self._decoders.get(sampling.level)
                 return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, decode)
             return self._backend.read(xy_l0, sampling.level, size)
+        except SlideError:  # it names the place
+            raise
         except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base
             raise undecodable(self.path, sampling.level, xy_l0, error) from error
 

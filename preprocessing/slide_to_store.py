@@ -74,7 +74,8 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
     ):
         mpp, side_l0 = geometry(slide, config)
         digest = pool.submit(sha256, slide.path)  # now, while others wait for the one that looks at the overview
-        overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
+        with slide.forgiving(config.tolerate_bad_tiles) as unseen:
+            overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
         drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
         grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
         while len(grid.rc):
@@ -97,7 +98,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
                 side_l0=grid.side_l0,
                 config=store_config(config),
                 passthrough=pixels.kept,
-                warnings=review(overview, mask, len(grid.rc), slide.mpp_source, bad.values()),
+                warnings=review(overview, mask, len(grid.rc), slide.mpp_source, bad.values(), unseen),
                 **_facts(slide, config),
             )
             finish_store(folder, attributes)

@@ -33,3 +33,4 @@ def test_what_looks_odd_is_said():
     assert said(fine, overview=black).startswith("25.0% of the slide is pure black")
     bad = [SlideError("cannot decode x=3", where="s", fix="f")]
     assert said(fine, bad_tiles=bad) == "1 damaged tiles left out: cannot decode x=3"
+    assert said(fine, unseen=bad) == "1 damaged tiles of the slide taken for glass: cannot decode x=3"

@@ -296,6 +296,22 @@ def test_tolerated_bad_tiles_are_left_out_named_and_neither_black_nor_white(tmp_
     assert tile_one(slide, tmp_path / "strict", tolerate_bad_tiles=left_out - 1).status == "failed"
 
 
+def test_a_damaged_tile_that_the_overview_is_made_of_is_named_by_its_own_place_and_can_be_tolerated(tmp_path, image):
+    flat, tag = tmp_path / "flat.tif", {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(flat, image, tile=(256, 256), photometric="rgb", compression="jpeg", **tag)  # one level
+    slide, place = damage(flat, (600, 500), tmp_path / "slide.tif"), "cannot decode level 0 at x=512, y=256"
+    row = tile_one(slide, tmp_path / "strict", workers=2)
+    assert (row.status, row.reason[: len(place)]) == ("failed", place)
+    row = tile_one(slide, tmp_path / "out", workers=2, tolerate_bad_tiles=1)
+    assert row.status == "done"
+    assert f"1 damaged tiles of the slide taken for glass: {place}" in row.warnings
+    whole, left = (
+        open_store_of(flat, tmp_path / "whole").rc.tolist(),
+        open_store(tmp_path / "out/slide.zarr").rc.tolist(),
+    )
+    assert [rc for rc in whole if rc not in left] == [[1, 2]]
+
+
 def open_store_of(slide: Path, out: Path):
     tile_one(slide, out)
     return open_store(out / f"{slide.stem}.zarr")
