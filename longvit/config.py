@@ -246,11 +246,12 @@ class ExplainConfig(StageConfig):
     """Folder that receives a folder named like the slide: scores, pictures, and files for QuPath."""
     target: str | None = None
     """Class to explain; default the predicted one. A survival model explains its log hazard."""
-    methods: tuple[Method, ...] = Field(default=("integrated_gradients", "received", "rollout"), min_length=1)
-    """Ways to explain. `integrated_gradients`: from the output back to the embedded tokens, on the way from a slide of
-    average tokens; `gradient`: the same at the slide alone, as many times faster as `gradient_steps` says, less true;
-    `contribution`: exact share of each token behind the encoder; `occlusion`: what the output loses without a square of
-    tokens (slow); `received`: attention received, in each layer and in all; `rollout`: attention rollout through all
+    methods: tuple[Method, ...] | None = Field(default=None, min_length=1)
+    """Ways to explain; default `contribution`, where a class token is the slide's vector `integrated_gradients`, with
+    `received` and `rollout`. `contribution`: exact share of each token behind the encoder; `integrated_gradients`: from
+    the output back to the embedded tokens, on the way from a slide of average tokens; `gradient`: the same at the slide
+    alone, as many times faster as `gradient_steps` says, less true; `occlusion`: what the output loses without a square
+    of tokens (slow); `received`: attention received, in each layer and in all; `rollout`: attention rollout through all
     layers; `pooling`: weights of attention pooling. The last three show where the model looks, whatever it concludes.
     """
     rank: bool = False

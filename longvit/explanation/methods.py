@@ -36,8 +36,8 @@ class Question:
     """All outputs of the model, on the CPU."""
 
 
-def require_methods(model: SlideModel, config: ExplainConfig) -> None:
-    """Refuse what a method cannot explain, before anything is computed.
+def settle_methods(model: SlideModel, config: ExplainConfig) -> ExplainConfig:
+    """The settings, with methods that can explain the model: those asked for, or the default.
 
     Raises:
         CheckpointError: The model has no encoder; contributions are asked of one that reads a class token; pooling, of
@@ -50,6 +50,9 @@ def require_methods(model: SlideModel, config: ExplainConfig) -> None:
             fix="give a fold's model.safetensors of a LongViT",
         )
     by_class = model.attention is None and model.encoder.config.pooling == "class"
+    if config.methods is None:
+        truest = "integrated_gradients" if by_class else "contribution"
+        return config.model_copy(update={"methods": (truest, "received", "rollout")})
     for method, wrong, reason in (
         ("contribution", by_class, "the slide's vector is a class token, in which other tokens have no exact shares"),
         ("pooling", model.attention is None, "the model has no attention pooling"),
@@ -60,6 +63,7 @@ def require_methods(model: SlideModel, config: ExplainConfig) -> None:
                 where=config.model,
                 fix="name other methods: --methods received rollout integrated_gradients",
             )
+    return config
 
 
 def require_squares(question: Question, config: ExplainConfig) -> None:

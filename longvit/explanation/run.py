@@ -13,7 +13,7 @@ from longvit.explanation.colour import ranked
 from longvit.explanation.explained import Explained, frugal
 from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
-from longvit.explanation.methods import Question, require_methods, require_squares, score_maps
+from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import Explanation
 from longvit.finetuning.model import SlideModel, load_model
@@ -39,7 +39,7 @@ def run(config: ExplainConfig) -> Path:
         ConfigError: The model has no such class, or the slide is too small or too large for a setting.
     """
     model, store = load_model(config.model), open_store(config.store)
-    require_methods(model, config)
+    config = settle_methods(model, config)
     image = slide_picture(store, config.overlay_mpp)
     question = ask(frugal(model).to(pick_device(config.device)), store, config.target)
     explanation = explain(question, store, config)

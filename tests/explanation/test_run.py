@@ -124,6 +124,12 @@ def test_a_survival_model_explains_its_risk(config, saved, name, quantity):
     assert f"share of the {quantity} " in document["layers"][0]["meaning"]
 
 
+@pytest.mark.parametrize(("name", "truest"), [("subtype", "contribution"), ("class", "integrated_gradients")])
+def test_the_default_is_the_truest_map_that_the_model_allows_and_two_of_attention(config, saved, name, truest):
+    document, _ = read(run(changed(config, model=saved[name])))
+    assert [one["key"] for one in document["layers"] if one["layer"] is None] == [truest, "received", "rollout"]
+
+
 def test_attention_pooling_shows_its_weights(config, saved):
     document, table = read(run(changed(config, model=saved["attention"], methods=("pooling", "contribution"))))
     assert [layer["key"] for layer in document["layers"]] == ["pooling", "contribution"]
