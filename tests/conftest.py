@@ -1,5 +1,6 @@
 """What all tests share: one thread, no deadlines, and a cohort of stores small enough to train on in a second."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,12 @@ class TinyCohort:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """A shell has what it starts in the background ignore SIGINT, and so would every process that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def textured(side: int, dye: tuple[int, int, int], seed: int) -> np.ndarray:

@@ -59,11 +59,13 @@ def test_a_discrete_time_model_has_an_output_for_each_bin(tiny_encoder, random_s
 
 
 def test_padding_does_not_change_the_output_where_attention_pools(tiny_encoder, random_slide):
+    torch.manual_seed(0)
     model = SlideModel(LongViT(tiny_encoder), CoxTask(), (), "attention").eval()
     for weight in (model.head.linear.weight, model.attention.score.weight):
         torch.nn.init.normal_(weight)
     short, long = random_slide(5, 0), random_slide(40, 1)
-    assert_close(model(TokenBatch.collate([short, long])), torch.cat([model(short), model(long)]))
+    apart = torch.cat([model(short), model(long)])
+    assert_close(model(TokenBatch.collate([short, long])), apart, rtol=1e-4, atol=1e-4)  # outputs of 1 to 10
 
 
 def test_an_untrained_attention_gives_what_the_mean_gives(tiny_encoder, random_slide):
