@@ -149,7 +149,7 @@ class TilePixels:
         return int(fits[0] if len(fits) else sides[-1])
 
     def _remembered(self) -> int:
-        """How many of the slide's own tiles lie under a row of a block, and under half of the next one."""
+        """Number of the slide's tiles under a row of a block, and one row more: the next row needs that again."""
         tile = np.array(self.source.tile) // self.sampling.scale
         across, down = np.ceil(np.array(self.side) * (self.block, 1) / tile).astype(int) + 1
         return int(min(across * (down + 1), max(1, REMEMBERED_BYTES // (tile.prod() * 3))))
