@@ -120,13 +120,13 @@ def fit(
         read: What the metrics say in words, for `notes.txt`.
     """
     begin(config)
+    keep_freed_memory()
     module.train()
     last = folder / "checkpoints" / "last.ckpt"
     best = ModelCheckpoint(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
     every = ModelCheckpoint(last.parent, filename=last.stem, enable_version_counter=False)
     waiting, metrics = Waiting(), MetricsFile(folder / "metrics.csv", meters)
-    callbacks = [] if brief else [TimingFile(folder / "timing.csv", waiting)]
-    callbacks += [*meters, metrics]
+    callbacks = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
     callbacks += [Notes(folder / "notes.txt", metrics, read)] if read else []
     callbacks += [best] if monitor else []
     callbacks += [Patience(monitor, patience=patience)] if monitor and patience else []
@@ -179,7 +179,6 @@ def pick_device(device: Device) -> torch.device:
 def begin(config: RunConfig) -> None:
     """Seed all random numbers, before a model is made, and hide what libraries say to their developers."""
     pl.seed_everything(config.seed, verbose=False)
-    keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in _NOTES:
         warnings.filterwarnings("ignore", message)
