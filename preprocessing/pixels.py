@@ -23,11 +23,14 @@ from preprocessing.canvas import squeezed_tile
 from preprocessing.errors import SlideError
 from preprocessing.grid import TileGrid
 from preprocessing.jpeg import Jpeg
+from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, undecodable
-from preprocessing.tiff_jpeg import Decode
+from preprocessing.tiff_jpeg import Decode, Fetched
 
 UNIT_TILES = 32
 """Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""
+KEPT_PIXELS = 1 << 24
+"""Pixels, in whole tiles, whose bytes a thread keeps at a time: handing them over takes longer than a tile does."""
 BLOCK_PX = 4096
 """Side of the largest block of tiles that a thread makes, store pixels: what lies across a border is decoded twice."""
 REMEMBERED_BYTES = 1 << 26
@@ -38,7 +41,7 @@ AHEAD = 2
 """Units that wait for each thread; what is ready and not yet written stays in memory."""
 
 Pixels = npt.NDArray[np.uint8]
-Made = tuple[int, bytes | SlideError]
+Made = tuple[int, Pieces | SlideError]
 """A tile's index in the grid and its JPEG, or why there is none."""
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -69,6 +72,8 @@ class TilePixels:
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
         own_grid = self.source is not None and self.source.tile == (tile_st, tile_st) and self.sampling.scale == 1
         self.kept = keep and exact and own_grid and not squeeze
+        if self.kept:
+            self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1).tolist()
         self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
         self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
@@ -82,7 +87,8 @@ class TilePixels:
         """Tiles that are made together: a block of the grid, or some in a row; never of two shards."""
         index = np.arange(len(self.grid.rc))
         if self.block == 1:
-            keys = np.stack([index // shard_tiles, index % shard_tiles // UNIT_TILES], axis=1)
+            unit = max(1, KEPT_PIXELS // self.tile_st**2) if self.kept else UNIT_TILES
+            keys = np.stack([index // shard_tiles, index % shard_tiles // unit], axis=1)
         else:
             keys = np.column_stack([index // shard_tiles, self.grid.rc // self.block])
         _, unit_of, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -90,16 +96,17 @@ class TilePixels:
 
     def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
         if self.kept:
-            own = self.source.read_bytes(self.grid.rc[unit])
-            return [self._try(self._keep, i, data) for i, data in zip(unit.tolist(), own, strict=True)]
+            own = self.source.fetch(self.grid.rc[unit])
+            return [(i, self._try(self._keep, i, tile)) for i, tile in zip(unit.tolist(), own, strict=True)]
         decode = lru_cache(self._remembered())(self.source.decode) if self.block > 1 else None
-        return [self._try(self._decoded, i, decode) for i in unit.tolist()]
+        return [(i, self._try(self._decoded, i, decode)) for i in unit.tolist()]
 
-    def _try(self, make: Callable[..., bytes], i: int, more: memoryview | Decode | None) -> Made:
+    @staticmethod
+    def _try(make: Callable[..., Pieces], i: int, more: Fetched | Decode) -> Pieces | SlideError:
         try:
-            return i, make(i, more)
+            return make(i, more)
         except SlideError as error:
-            return i, error
+            return error
 
     def _refuse_blank(self, i: int, tile: Pixels) -> None:
         """Where the overview shows tissue, a tile of pure black or white has lost its pixels."""
@@ -110,20 +117,17 @@ class TilePixels:
         x, y = self.grid.xy_l0[i].tolist()
         return undecodable(self.slide.path, self.sampling.level, (x, y), error)
 
-    def _keep(self, i: int, data: memoryview) -> bytes:
+    def _keep(self, i: int, own: Fetched) -> Pieces:
         """The slide's own JPEG of a tile; encoded anew where it is missing, or part of it is not the slide."""
-        (row, column), (width, height) = self.grid.rc[i].tolist(), self.source.size
-        if not data or (column + 1) * self.tile_st > width or (row + 1) * self.tile_st > height:
+        if own is None or not self._inside[i]:
             return self._decoded(i)
-        try:
-            data = self.source.whole(data)
-        except ValueError as error:
-            raise self._undecodable(i, error) from error
-        if len(data) < self.tile_st**2 * BLANK_BYTES:
-            self._refuse_blank(i, self.source.decode(row, column))
-        return data
+        if isinstance(own, ValueError):
+            raise self._undecodable(i, own) from own
+        if sum(map(len, own)) < self.tile_st**2 * BLANK_BYTES:
+            self._refuse_blank(i, self.source.decode(*self.grid.rc[i].tolist()))
+        return own
 
-    def _decoded(self, i: int, decode: Decode | None = None) -> bytes:
+    def _decoded(self, i: int, decode: Decode | None = None) -> Pieces:
         """One tile, decoded and encoded by itself."""
         if self.squeeze:
             place = tuple(self.grid.rc[i].tolist())
@@ -133,11 +137,11 @@ class TilePixels:
         left, top = self._starts[i].tolist()
         return self._encoded(i, self.slide.read_sampled(self.sampling, (left, top), self._size, decode))
 
-    def _encoded(self, i: int, tile: Pixels) -> bytes:
+    def _encoded(self, i: int, tile: Pixels) -> Pieces:
         if tile.shape[:2] != (self.tile_st, self.tile_st):
             tile = cv2.resize(tile, (self.tile_st, self.tile_st), interpolation=cv2.INTER_AREA)
         self._refuse_blank(i, tile)
-        return self.jpeg.encode_image(np.ascontiguousarray(tile))
+        return (self.jpeg.encode_image(np.ascontiguousarray(tile)),)
 
     def _block(self) -> int:
         """Side of a block in tiles: the smallest whose edges are edges of the slide's own tiles, or the largest."""

@@ -32,8 +32,8 @@ def review(
         bad_tiles: Why tiles were left out that could not be decoded.
         unseen: Why tiles of the slide could not be decoded when tissue was looked for, and were taken for glass.
     """
-    counts = cv2.calcHist([mask], [0], None, [len(MASK_CLASSES)], [0, len(MASK_CLASSES)]).ravel()
-    shares = {name: float(counts[value] / mask.size) for name, value in MASK_CLASSES.items()}
+    counts = {name: cv2.countNonZero(cv2.inRange(mask, value, value)) for name, value in MASK_CLASSES.items()}
+    shares = {name: count / mask.size for name, count in counts.items()}
     stained = shares["tissue"] + shares["blurred"]
     black = black_share(overview)
     found = {

@@ -27,6 +27,7 @@ from preprocessing.pixels import Made, TilePixels
 from preprocessing.report import save_picture
 from preprocessing.review import review
 from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
+from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, read_slide
 from preprocessing.store import finish_store, write_arrays
 from preprocessing.tiff_jpeg import SCALES
@@ -83,6 +84,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
             arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
             arrays |= {"overview": overview, "overview_mask": mask}
+            warnings = pool.submit(review, overview, mask, len(grid.rc), slide.mpp_source, list(bad.values()), unseen)
             try:
                 write_arrays(folder, tiles, arrays, config.tile_px, jpeg=jpeg, shard_tiles=config.shard_tiles)
             except _BadTilesError as found:  # again, without them
@@ -98,7 +100,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
                 side_l0=grid.side_l0,
                 config=store_config(config),
                 passthrough=pixels.kept,
-                warnings=review(overview, mask, len(grid.rc), slide.mpp_source, bad.values(), unseen),
+                warnings=warnings.result(),
                 **_facts(slide, config),
             )
             finish_store(folder, attributes)
@@ -136,7 +138,7 @@ def geometry(slide: Slide, config: TileConfig) -> tuple[float, tuple[float, floa
     return mpp, (side, side)
 
 
-def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, bytes]]:
+def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, Pieces]]:
     """What was made, as long as no more tiles than are tolerated could not be; at the end it raises those."""
     bad = {}
     for i, result in made:

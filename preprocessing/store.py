@@ -12,11 +12,11 @@ import zarr
 from preprocessing.claim import claimed
 from preprocessing.errors import StoreError
 from preprocessing.frames import st_from_rc
-from preprocessing.jpeg import Jpeg, decode_rgb_into
+from preprocessing.jpeg import Jpeg, decode_rgb_into, empty_rgb
 from preprocessing.manifest import is_plain_name
 from preprocessing.schema import ARRAYS, EMBEDDING_DTYPES, SCHEMA_VERSION, StoreAttributes, encoders, read_attributes
 from preprocessing.schema import problems as problems
-from preprocessing.shards import read_chunks, read_index, shard_path, write_shards
+from preprocessing.shards import Pieces, read_chunks, read_index, shard_path, write_shards
 
 WHITE = 255
 OVERVIEW_CHUNK = 1024
@@ -24,7 +24,7 @@ OVERVIEW_CHUNK = 1024
 
 def write_arrays(
     folder: Path,
-    jpegs: Iterable[tuple[int, bytes]],
+    jpegs: Iterable[tuple[int, Pieces]],
     arrays: Mapping[str, npt.NDArray[Any]],
     tile_st: int,
     *,
@@ -193,7 +193,7 @@ class PatchStore:
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"tile indices go from 0 to {len(self) - 1}")
-        out = np.empty((len(wanted), self.tile_st, self.tile_st, 3), np.uint8)
+        out = empty_rgb(len(wanted), self.tile_st, self.tile_st, 3)
         per_shard = self._tiles_per_shard()
         shard_of = wanted // per_shard
         for shard in np.unique(shard_of).tolist():

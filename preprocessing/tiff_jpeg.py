@@ -6,37 +6,32 @@ both, so they are put in (TIFF Technical Note 2; ITU-T T.81, annex B; marker APP
 """
 
 import os
-import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import tifffile
+
+from preprocessing.jpeg import decode_rgb_into, empty_rgb
+from preprocessing.jpeg_form import END, START, find_markers, is_whole, scan_start
 
 SCALES = (1, 2, 4, 8)
 """A tile can be decoded at one pixel of so many, for less than decoding it whole."""
 MAX_TILE_PIXELS = 1 << 24
 """The largest tile that is decoded here, 4096 x 4096 pixels; those of scanners have 240 to 1024 a side."""
-START, END = b"\xff\xd8", b"\xff\xd9"
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """APP14 up to its last byte, which says what the colours are."""
 ADOBE_COLOURS = {tifffile.PHOTOMETRIC.RGB: b"\x00", tifffile.PHOTOMETRIC.YCBCR: b"\x01"}
-SCAN, JFIF = 0xDA, 0xE0
-FRAMES = (0xC0, 0xC1)
-"""Kinds of frame with one scan that libjpeg decodes: baseline and extended. No scanner writes progressive ones."""
+JFIF = b"\xff\xe0"
 MAX_HEADERS = 4
 MAX_GAP = 1 << 14
 """Bytes between two tiles in the file that are read and thrown away rather than begin another read."""
-CUT_SHORT = memoryview(b"\0")
-"""Stands for a tile that the file ends within."""
-MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""A baseline scan holds no marker but restarts up to the end of the image (T.81, B.1.1.5)."""
 WHITE = 255
 
+Fetched = tuple[bytes, memoryview] | ValueError | None
+"""The pieces of a tile's JPEG, or what is wrong with it; None where the scanner left the tile out."""
 Decode = Callable[[int, int, int], npt.NDArray[np.uint8]]
 """Row, column, scale -> the pixels of a tile, as `JpegLevel.decode`."""
 
@@ -57,62 +52,58 @@ class JpegLevel:
     headers: list[bytes] = field(default_factory=list, repr=False)
     """Beginnings of tiles that were found right; a scanner gives nearly all tiles of a level the same."""
 
-    def fetch(self, row: int, column: int) -> bytes | None:
-        """One tile as a whole JPEG, its form checked but not decoded; None where the scanner left it out.
+    def fetch(self, rc: npt.NDArray[np.integer]) -> list[Fetched]:
+        """The tiles `rc` (n, 2) as whole JPEGs, their form checked but not decoded.
 
-        Raises:
-            ValueError: The bytes are cut short, damaged, or no JPEG of this level's tile size.
-        """
-        length = int(self.lengths[row, column])
-        data = os.pread(self.descriptor, length, int(self.offsets[row, column]))
-        return self.whole(memoryview(data) if len(data) == length else CUT_SHORT)
-
-    def read_bytes(self, rc: npt.NDArray[np.integer]) -> list[memoryview]:
-        """What the file has of the tiles `rc` (n, 2); neighbours in the file are read at once.
-
-        Many small reads would have threads wait for each other's turn with Python more than for the disk.
+        Neighbours in the file are read and checked at once: else threads would wait for each other's turn with Python
+        more than for the disk.
         """
         starts, lengths = self.offsets[rc[:, 0], rc[:, 1]], self.lengths[rc[:, 0], rc[:, 1]]
         order = np.argsort(starts, kind="stable")
         gaps = starts[order][1:] - (starts + lengths)[order][:-1]
-        tiles = [memoryview(b"")] * len(rc)
+        tiles: list[Fetched] = [None] * len(rc)
         for run in np.split(order, np.flatnonzero((gaps < 0) | (gaps > MAX_GAP)) + 1):
             first = int(starts[run[0]])
-            data = memoryview(os.pread(self.descriptor, int(starts[run[-1]] + lengths[run[-1]]) - first, first))
-            for i, start, length in zip(
-                run.tolist(), (starts[run] - first).tolist(), lengths[run].tolist(), strict=True
-            ):
-                tiles[i] = data[start : start + length]
-                if len(tiles[i]) < length:
-                    tiles[i] = CUT_SHORT
+            data = os.pread(self.descriptor, int(starts[run[-1]] + lengths[run[-1]]) - first, first)
+            markers, begins = find_markers(data), starts[run] - first
+            for i, begin, end in zip(run.tolist(), begins.tolist(), (begins + lengths[run]).tolist(), strict=True):
+                tiles[i] = self._whole(data, begin, end, markers)
         return tiles
 
-    def whole(self, data: memoryview) -> bytes | None:
-        """A whole JPEG from what the file has of a tile; see `fetch`."""
-        if not data:
+    def _whole(self, data: bytes, start: int, end: int, markers: list[int]) -> Fetched:
+        """A whole JPEG from what the file has of a tile, which lies from `start` to `end` in the data."""
+        if start == end:
             return None
-        if data[:2] != START:
-            raise ValueError("the tile's bytes are not there" if data is CUT_SHORT else "the tile is no JPEG")
-        data = b"".join((self.head, data[2:]))
-        header = next(filter(data.startswith, self.headers), None)
+        if end > len(data):
+            return ValueError("the tile's bytes are not there")
+        header = next((header for header in self.headers if data.startswith(header, start)), None)
         if header is None:
-            header = data[: scan_start(data, self.tile)]
+            try:
+                header = data[start : scan_start(data, start, self.tile)]
+            except ValueError as error:
+                return error
             if len(self.headers) < MAX_HEADERS:
                 self.headers.append(header)
-        check_scan(data, len(header))
-        return data
+        if not is_whole(data, start + len(header), end, markers):
+            return ValueError("the tile's JPEG data is damaged")
+        return self.head, memoryview(data)[start + len(START) : end]
 
     def decode(self, row: int, column: int, scale: int = 1) -> npt.NDArray[np.uint8]:
         """One tile, RGB (height / scale, width / scale, 3); what it holds beyond the level's edge is white.
 
         Raises:
-            ValueError: As `fetch`, or its data cannot be decoded.
+            ValueError: It is cut short, damaged, no JPEG of this level's tile size, or its data cannot be decoded.
         """
         width, height = self.tile[0] // scale, self.tile[1] // scale
-        data = self.fetch(row, column)
-        if data is None:
+        length = int(self.lengths[row, column])
+        data = os.pread(self.descriptor, length, int(self.offsets[row, column]))
+        tile = self._whole(data, 0, length, find_markers(data))
+        if isinstance(tile, ValueError):
+            raise tile
+        if tile is None:
             return np.full((height, width, 3), WHITE, np.uint8)
-        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+        pixels = empty_rgb(height, width, 3)
+        decode_rgb_into(b"".join(tile), pixels, scale)
         pixels[max(0, self.size[1] // scale - row * height) :] = WHITE
         pixels[:, max(0, self.size[0] // scale - column * width) :] = WHITE
         return pixels
@@ -179,45 +170,6 @@ def _read_levels(path: Path, level_sizes: list[tuple[int, int]], descriptor: int
     return {number: level for number, level in levels.items() if _says_its_colours(level)}
 
 
-def scan_start(data: bytes, size: tuple[int, int]) -> int:
-    """Where the scan of a colour JPEG of `size` (width, height) begins.
-
-    Raises:
-        ValueError: It is no such JPEG.
-    """
-    at, frame = len(START), None
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind in FRAMES:
-            height, width, components = struct.unpack_from(">HHB", data, at + 5)
-            frame = (width, height), components
-        at += 2 + length
-        if kind == SCAN:
-            break
-    if frame is None:
-        raise ValueError("the tile has no JPEG header")
-    if frame != (size, 3):
-        (width, height), components = frame
-        raise ValueError(
-            f"the tile is a JPEG of {width} x {height} pixels and {components} colours, not {size[0]} x {size[1]} and 3"
-        )
-    return at
-
-
-def check_scan(data: bytes, at: int) -> None:
-    """Refuse a scan that begins `at` and is not whole, without decoding it.
-
-    Decoders read much damage without complaint, as gray or as noise; this sees bytes that were zeroed, cut off or
-    overwritten with anything that has markers, but not a bit turned.
-
-    Raises:
-        ValueError: It is not whole.
-    """
-    marker = MARKER_IN_SCAN.search(data, at)
-    if marker is None or marker[0] != END:
-        raise ValueError("the tile's JPEG data is damaged")
-
-
 def _is_jpeg(page: tifffile.TiffPage) -> bool:
     return (
         page.is_tiled
@@ -244,4 +196,4 @@ def _says_its_colours(level: JpegLevel) -> bool:
         return True
     row, column = used[0].tolist()
     data = os.pread(level.descriptor, 32, int(level.offsets[row, column]))
-    return level.head[len(START) + len(ADOBE)] == 1 or data[2:4] != bytes((0xFF, JFIF))
+    return level.head[len(START) + len(ADOBE)] == 1 or data[2:4] != JFIF

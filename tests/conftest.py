@@ -71,7 +71,7 @@ def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndar
     known |= {"size_l0": (int(grid_shape[1] * side_l0), int(grid_shape[0] * side_l0)), "grid_shape": grid_shape}
     known |= {"config": {}, "versions": {}}
     jpeg, path = Jpeg(level=90, subsampling="444"), folder / f"{slide_id}.zarr"
-    jpegs = ((i, jpeg.encode_image(tile)) for i, tile in enumerate(tiles))
+    jpegs = ((i, (jpeg.encode_image(tile),)) for i, tile in enumerate(tiles))
     write_arrays(path, jpegs, arrays, tile_st, jpeg=jpeg, shard_tiles=4)
     finish_store(path, StoreAttributes(**known | changes))
     return path

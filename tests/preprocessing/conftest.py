@@ -79,7 +79,7 @@ def make_store(tmp_path, tiles):
         known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "size_l0": (256, 192), "tile_st": 32}
         known |= {"grid_shape": (3, 4), "side_l0": (side_l0, side_l0), "config": {}, "versions": {}}
         jpeg = Jpeg(level=90, subsampling="444")
-        jpegs = ((i, jpeg.encode_image(tile)) for i, tile in enumerate(tiles))
+        jpegs = ((i, (jpeg.encode_image(tile),)) for i, tile in enumerate(tiles))
         attributes = StoreAttributes(**known | changes)
         write_arrays(tmp_path / name, jpegs, arrays, 32, jpeg=jpeg, shard_tiles=2)
         finish_store(tmp_path / name, attributes)

@@ -4,9 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+import simplejpeg
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
-from preprocessing.jpeg import Jpeg, decode_rgb_into
+from preprocessing.jpeg import Jpeg, decode_rgb_into, empty_rgb
 
 
 def test_metadata_is_what_imagecodecs_zarr_writes():
@@ -61,6 +64,27 @@ def test_the_fast_decoder_refuses_other_sizes(tiles, height, width):
     data = Jpeg(level=85).encode_image(tiles[0])
     with pytest.raises(ValueError, match=f"32 x 32 pixels where {width} x {height}"):
         decode_rgb_into(data, np.empty((height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_the_fast_decoder_decodes_at_a_scale_whatever_the_place_in_memory(image, scale):
+    data = Jpeg(level=90).encode_image(np.ascontiguousarray(image[:128, :128]))
+    side = 128 // scale
+    (expected,) = {simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side).tobytes()}
+    memory = np.empty(side * side * 3 + 32, np.uint8)
+    for start in (0, 8, 16, 31):
+        out = memory[start : start + side * side * 3].reshape(side, side, 3)
+        decode_rgb_into(data, out, scale)
+        assert out.tobytes() == expected
+
+
+@given(shape=st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 40), st.just(3)))
+def test_memory_to_decode_into_begins_where_decoders_write_through_the_cache(shape):
+    out = empty_rgb(*shape)
+    assert out.shape == shape
+    assert out.flags.c_contiguous
+    assert out.flags.writeable
+    assert out.size == 0 or out.ctypes.data % 32 == 8
 
 
 def test_an_image_of_more_pixels_than_a_tile_is_never_decoded(tiles):
