@@ -25,11 +25,13 @@ import openslide
 import zarr
 
 from preprocessing import PatchStore, open_store
-from preprocessing.jpeg import decode_rgb_into
+from preprocessing.jpeg import decode_rgb_into, empty_rgb
 from preprocessing.shards import read_chunks, read_index, shard_path
 
 Tiles = npt.NDArray[np.uint8]  # (k, T, T, 3)
 
+BATCHES_AT_ONCE = 4
+"""Batches that a worker is asked for at a time: the pool's messages are no part of reading."""
 opened_store, opened_slide = cache(open_store), cache(openslide.OpenSlide)
 """What a process has opened stays open."""
 
@@ -57,7 +59,7 @@ def encoded(store: PatchStore) -> list[bytes]:
 def decoder_batch(store: Path, indices: npt.NDArray[np.int64]) -> Tiles:
     """The last of the tiles of those indices (k,), as many times: (k, T, T, 3)."""
     opened = opened_store(store)
-    jpegs, buffer = encoded(opened), np.empty((opened.tile_st, opened.tile_st, 3), np.uint8)
+    jpegs, buffer = encoded(opened), empty_rgb(opened.tile_st, opened.tile_st, 3)
     for i in indices.tolist():
         decode_rgb_into(jpegs[i], buffer)
     return np.broadcast_to(buffer, (len(indices), *buffer.shape))
@@ -94,7 +96,7 @@ def main() -> None:
     with ProcessPoolExecutor(a.workers, mp_context=multiprocessing.get_context("fork")) as workers:
         list(workers.map(partial(count_read, read), batches[: 4 * a.workers]))  # start the workers, open the files
         start = time.perf_counter()
-        tiles = sum(workers.map(partial(count_read, read), batches))
+        tiles = sum(workers.map(partial(count_read, read), batches, chunksize=BATCHES_AT_ONCE))
         seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "tiles": tiles}))
 
