@@ -1,14 +1,14 @@
 """An open slide's overview and its mask: found on the overview, focus judged on finer pixels, or a mask of yours."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from preprocessing.config import TissueConfig
-from preprocessing.focus import CELL_PX, FINE_UM, blurred_cells, detail
+from preprocessing.focus import CELL_PX, FINE_UM, LUMA, blurred_cells, detail
 from preprocessing.masks import find_mask, read_mask
 from preprocessing.regions import without_specks
 from preprocessing.schema import MASK_CLASSES
@@ -28,7 +28,7 @@ class Cells:
     """The grid of cells that focus is judged in; the last ones may reach beyond the slide."""
 
     sampling: Sampling
-    """Where their pixels come from."""
+    """Where their luma comes from."""
     per_fine: int
     """Side of a fine pixel in decoded pixels."""
     side_l0: float
@@ -81,7 +81,8 @@ def mark_blurred(slide: Slide, overview: Image, mask: Mask, min_area_um2: float,
     px_per_cell = max(1, round(cells.side_l0 * mask.shape[1] / slide.size_l0[0]))
     share = cv2.blur((mask == MASK_CLASSES["tissue"]).astype(np.uint8) * 255, (px_per_cell, px_per_cell))
     tissue = share.take(y, axis=0).take(x, axis=1) > 127
-    measured = _measure(slide, cells, tissue, glass_colour(overview)[1], apply)
+    glass = float(glass_colour(overview) @ LUMA)
+    measured = _measure(slide, cells, tissue, glass, apply)
     blurred = blurred_cells(measured, tissue).astype(np.uint8)
     blurred = without_specks(blurred, min_area_um2 / (cells.side_l0 * slide.mpp_l0) ** 2)
     if blurred.any():
@@ -94,7 +95,7 @@ def mark_blurred(slide: Slide, overview: Image, mask: Mask, min_area_um2: float,
 
 
 def _cells(slide: Slide) -> Cells:
-    sampling = slide.sampling(FINE_UM / slide.mpp_l0)
+    sampling = replace(slide.sampling(FINE_UM / slide.mpp_l0), channels=1)
     per_fine = max(1, round(FINE_UM / (sampling.downsample * slide.mpp_l0)))
     side_l0 = CELL_PX * per_fine * sampling.downsample
     width, height = (int(np.ceil(side / side_l0)) for side in slide.size_l0)
@@ -102,7 +103,7 @@ def _cells(slide: Slide) -> Cells:
 
 
 def _measure(
-    slide: Slide, cells: Cells, tissue: npt.NDArray[np.bool_], green: float, apply: Callable
+    slide: Slide, cells: Cells, tissue: npt.NDArray[np.bool_], glass: float, apply: Callable
 ) -> npt.NDArray[np.float32]:
     """`detail` of the cells, (3, rows, columns), in blocks that hold some tissue (rows, columns); elsewhere 0."""
     measured = np.zeros((3, *cells.shape), np.float32)
@@ -112,10 +113,10 @@ def _measure(
         top, left = block
         here = np.s_[top : top + side, left : left + side]
         height, width = tissue[here].shape
-        pixels = slide.read_sampled(cells.sampling, (left * scale, top * scale), (width * scale, height * scale))
+        luma = slide.read_sampled(cells.sampling, (left * scale, top * scale), (width * scale, height * scale))[..., 0]
         if cells.per_fine > 1:
-            pixels = cv2.resize(pixels, (width * CELL_PX, height * CELL_PX), interpolation=cv2.INTER_AREA)
-        measured[:, *here] = detail(pixels, green)
+            luma = cv2.resize(luma, (width * CELL_PX, height * CELL_PX), interpolation=cv2.INTER_AREA)
+        measured[:, *here] = detail(luma, glass)
 
     rows, columns = cells.shape
     blocks = [(top, left) for top in range(0, rows, side) for left in range(0, columns, side)]

@@ -12,8 +12,10 @@ FINE_UM = 2.0
 """Pixels that focus is judged on, micrometres."""
 CELL_PX = 16
 """Side of a cell, fine pixels: 32 um."""
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Luma of RGB (ITU-R BT.601), which a JPEG holds apart from its colours."""
 MARGIN = 12
-"""Green darker than glass by less than this may be glass; its borders are as sharp as they were cut."""
+"""Luma darker than glass by less than this may be glass; its borders are as sharp as they were cut."""
 CLEAR = 0.95
 """Only cells of which at least this share could be measured vote: in the others a border of glass may lie."""
 NEAR, FAR = 5, 25
@@ -30,17 +32,16 @@ that says nothing of focus, or, where most within the large square is as flat or
 tissue 1 % lies below 16; rounding to 8 bits and JPEG alone make 3 to 5."""
 
 
-def detail(fine: npt.NDArray[np.uint8], glass_green: float) -> npt.NDArray[np.float32]:
+def detail(fine: npt.NDArray[np.uint8], glass: float) -> npt.NDArray[np.float32]:
     """Detail at one and two fine pixels, and the share of pixels it was measured on: (3, h / CELL_PX, w / CELL_PX).
 
     Args:
-        fine: RGB (h, w, 3), pixels of about `FINE_UM`, sides multiples of `CELL_PX`.
-        glass_green: Green of the slide's glass. What is as bright, and 12 um around it, is left out.
+        fine: Luma (h, w), pixels of about `FINE_UM`, sides multiples of `CELL_PX`.
+        glass: Luma of the slide's glass. What is as bright, and 12 um around it, is left out.
     """
-    green = cv2.extractChannel(fine, 1)
-    half = _halved(green)
-    dark = cv2.compare(cv2.dilate(half, np.ones((7, 7), np.uint8)), glass_green - MARGIN, cv2.CMP_LT)
-    layers = (_halved(_edges(green)) & dark, _edges(half) & dark, dark)
+    half = _halved(fine)
+    dark = cv2.compare(cv2.dilate(half, np.ones((7, 7), np.uint8)), glass - MARGIN, cv2.CMP_LT)
+    layers = (_halved(_edges(fine)) & dark, _edges(half) & dark, dark)
     size = fine.shape[1] // CELL_PX, fine.shape[0] // CELL_PX
     return np.stack([cv2.resize(layer.astype(np.float32), size, interpolation=cv2.INTER_AREA) for layer in layers])
 

@@ -106,8 +106,8 @@ class Jpeg(ArrayBytesCodec):
         raise NotImplementedError
 
 
-def empty_rgb(*shape: int) -> npt.NDArray[np.uint8]:
-    """An array to decode into, images (..., height, width, 3), that does not begin at a multiple of 32 bytes.
+def empty_pixels(*shape: int) -> npt.NDArray[np.uint8]:
+    """An array to decode into, images (..., height, width, channels), that does not begin at a multiple of 32 bytes.
 
     Where it does, as NumPy's arrays may, libjpeg-turbo writes colours past the processor's caches (`vmovntdq` in its
     jdcolext-avx2.asm), and a tile of 256 pixels takes 20 to 40 microseconds longer, of 250.
@@ -118,15 +118,15 @@ def empty_rgb(*shape: int) -> npt.NDArray[np.uint8]:
     return memory[start : start + size].reshape(shape)
 
 
-def decode_rgb_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1) -> None:
-    """Decode JPEG bytes into `out` (height, width, 3), without a copy; same pixels as `Jpeg().decode_image`.
+def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1) -> None:
+    """Decode JPEG bytes into `out`, without a copy: RGB, same pixels as `Jpeg().decode_image`, or luma alone.
 
     The size is asked for first, at 1 of 250 microseconds for a tile: simplejpeg's own check that the buffer is large
     enough lets an image of 32,767 x 32,767 pixels pass.
 
     Args:
         data: A colour JPEG, `scale` times as high and wide as `out`.
-        out: See `empty_rgb`.
+        out: (height, width, 3), or (height, width, 1) for luma, at two thirds of the time; see `empty_pixels`.
         scale: 1, 2, 4 or 8: decode one pixel of so many.
 
     Raises:
@@ -136,7 +136,8 @@ def decode_rgb_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1) -> 
     wanted = out.shape[0] * scale, out.shape[1] * scale
     if (height, width) != wanted:
         raise ValueError(f"JPEG of {width} x {height} pixels where {wanted[1]} x {wanted[0]} are expected")
-    simplejpeg.decode_jpeg(data, "RGB", min_height=out.shape[0], min_width=out.shape[1], buffer=out)
+    colours = {3: "RGB", 1: "GRAY"}[out.shape[2]]
+    simplejpeg.decode_jpeg(data, colours, min_height=out.shape[0], min_width=out.shape[1], buffer=out)
 
 
 register_codec(CODEC_NAME, Jpeg)

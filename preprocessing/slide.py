@@ -38,6 +38,8 @@ class Sampling:
     scale: int
     downsample: float
     """Level-0 pixels to a decoded pixel."""
+    channels: int = 3
+    """3 for RGB; 1 for luma alone, which a JPEG gives in two thirds of the time."""
 
 
 class Slide:
@@ -87,18 +89,18 @@ class Slide:
             self._decoders = {}
 
     def _decode_or_white(
-        self, lost: dict[tuple[int, int, int], SlideError], most: int, number: int, row: int, column: int, scale: int
+        self, lost: dict[tuple[int, int, int], SlideError], most: int, number: int, *tile: int
     ) -> npt.NDArray[np.uint8]:
-        level = self.jpeg_levels[number]
+        level, (row, column, scale, channels) = self.jpeg_levels[number], tile
         (width, height), downsample = level.tile, self.downsamples[number]
         try:
-            return level.decode(row, column, scale)
+            return level.decode(row, column, scale, channels)
         except ValueError as error:
             xy_l0 = round(column * width * downsample), round(row * height * downsample)
             found = lost.setdefault((number, row, column), undecodable(self.path, number, xy_l0, error))
             if len(lost) > most:
                 raise found from error
-            return np.full((height // scale, width // scale, 3), WHITE, np.uint8)
+            return np.full((height // scale, width // scale, channels), WHITE, np.uint8)
 
     def read_region(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of `size` pixels of a level from the level-0 place `xy_l0`; white outside of the slide.
@@ -132,7 +134,7 @@ class Slide:
         size: tuple[int, int],
         decode: Decode | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """RGB (h, w, 3) of a rectangle given in the pixels that a `sampling` decodes; white outside of the slide.
+        """A rectangle (h, w, channels) given in the pixels that a `sampling` decodes; white outside of the slide.
 
         Args:
             sampling: As `sampling` gives it.
@@ -157,8 +159,9 @@ class Slide:
         try:
             if sampling.level in self.jpeg_levels:
                 decode = decode or self._decoders.get(sampling.level)
-                return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, decode)
-            return self._backend.read(xy_l0, sampling.level, size)
+                return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, decode, sampling.channels)
+            pixels = self._backend.read(xy_l0, sampling.level, size)
+            return pixels if sampling.channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
         except SlideError:  # it names the place
             raise
         except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base

@@ -12,7 +12,7 @@ import zarr
 from preprocessing.claim import claimed
 from preprocessing.errors import StoreError
 from preprocessing.frames import st_from_rc
-from preprocessing.jpeg import Jpeg, decode_rgb_into, empty_rgb
+from preprocessing.jpeg import Jpeg, decode_into, empty_pixels
 from preprocessing.manifest import is_plain_name
 from preprocessing.schema import ARRAYS, EMBEDDING_DTYPES, SCHEMA_VERSION, StoreAttributes, encoders, read_attributes
 from preprocessing.schema import problems as problems
@@ -193,7 +193,7 @@ class PatchStore:
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"tile indices go from 0 to {len(self) - 1}")
-        out = empty_rgb(len(wanted), self.tile_st, self.tile_st, 3)
+        out = empty_pixels(len(wanted), self.tile_st, self.tile_st, 3)
         per_shard = self._tiles_per_shard()
         shard_of = wanted // per_shard
         for shard in np.unique(shard_of).tolist():
@@ -246,7 +246,7 @@ class PatchStore:
 
     def _decode(self, chunk: bytes, i: int, out: npt.NDArray[np.uint8]) -> None:
         try:
-            decode_rgb_into(chunk, out)
+            decode_into(chunk, out)
         except ValueError as error:
             raise StoreError(
                 f"tile {i} is damaged ({error})", where=self.path, fix="tile the slide again: longvit tile --overwrite"

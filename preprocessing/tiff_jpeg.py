@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from preprocessing.jpeg import decode_rgb_into, empty_rgb
+from preprocessing.jpeg import decode_into, empty_pixels
 from preprocessing.jpeg_form import END, START, find_markers, is_whole, scan_start
 
 SCALES = (1, 2, 4, 8)
@@ -32,8 +32,8 @@ WHITE = 255
 
 Fetched = tuple[bytes, memoryview] | ValueError | None
 """The pieces of a tile's JPEG, or what is wrong with it; None where the scanner left the tile out."""
-Decode = Callable[[int, int, int], npt.NDArray[np.uint8]]
-"""Row, column, scale -> the pixels of a tile, as `JpegLevel.decode`."""
+Decode = Callable[[int, int, int, int], npt.NDArray[np.uint8]]
+"""Row, column, scale, channels -> the pixels of a tile, as `JpegLevel.decode`."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,14 @@ class JpegLevel:
             return ValueError("the tile's JPEG data is damaged")
         return self.head, memoryview(data)[start + len(START) : end]
 
-    def decode(self, row: int, column: int, scale: int = 1) -> npt.NDArray[np.uint8]:
-        """One tile, RGB (height / scale, width / scale, 3); what it holds beyond the level's edge is white.
+    def decode(self, row: int, column: int, scale: int = 1, channels: int = 3) -> npt.NDArray[np.uint8]:
+        """One tile (height / scale, width / scale, channels); what it holds beyond the level's edge is white.
+
+        Args:
+            row: Its row.
+            column: Its column.
+            scale: Decode one pixel of so many; one of `SCALES`.
+            channels: 3 for RGB, 1 for luma alone.
 
         Raises:
             ValueError: It is cut short, damaged, no JPEG of this level's tile size, or its data cannot be decoded.
@@ -101,9 +107,9 @@ class JpegLevel:
         if isinstance(tile, ValueError):
             raise tile
         if tile is None:
-            return np.full((height, width, 3), WHITE, np.uint8)
-        pixels = empty_rgb(height, width, 3)
-        decode_rgb_into(b"".join(tile), pixels, scale)
+            return np.full((height, width, channels), WHITE, np.uint8)
+        pixels = empty_pixels(height, width, channels)
+        decode_into(b"".join(tile), pixels, scale)
         pixels[max(0, self.size[1] // scale - row * height) :] = WHITE
         pixels[:, max(0, self.size[0] // scale - column * width) :] = WHITE
         return pixels
@@ -113,15 +119,21 @@ class JpegLevel:
         return scale in SCALES and self.tile[0] % scale == 0 and self.tile[1] % scale == 0
 
     def read(
-        self, xy: tuple[int, int], size: tuple[int, int], scale: int = 1, decode: Decode | None = None
+        self,
+        xy: tuple[int, int],
+        size: tuple[int, int],
+        scale: int = 1,
+        decode: Decode | None = None,
+        channels: int = 3,
     ) -> npt.NDArray[np.uint8]:
-        """RGB (h, w, 3) of a rectangle given in pixels of the level decoded at `scale`; white outside of the level.
+        """A rectangle (h, w, channels) given in pixels of the level decoded at `scale`; white outside of the level.
 
         Args:
             xy: Top-left corner.
             size: Width and height.
             scale: Decode one pixel of so many; one of `SCALES`.
             decode: `self.decode`, or one that remembers what it gave: its arrays are not written to.
+            channels: 3 for RGB, 1 for luma alone.
 
         Raises:
             ValueError: A tile that the rectangle touches is damaged.
@@ -131,13 +143,13 @@ class JpegLevel:
         decode = decode or self.decode
         one = size == (width, height) and x % width == y % height == 0
         if one and 0 <= x // width < columns and 0 <= y // height < rows:
-            return decode(y // height, x // width, scale)  # no copy
-        region = np.full((size[1], size[0], 3), WHITE, np.uint8)
+            return decode(y // height, x // width, scale, channels)  # no copy
+        region = np.full((size[1], size[0], channels), WHITE, np.uint8)
         for row in range(max(0, y // height), min(rows, -(-(y + size[1]) // height))):
             for column in range(max(0, x // width), min(columns, -(-(x + size[0]) // width))):
                 left, top = column * width - x, row * height - y  # of the tile, in the region
                 into = region[max(0, top) : top + height, max(0, left) : left + width]
-                pixels = decode(row, column, scale)[max(0, -top) :, max(0, -left) :]
+                pixels = decode(row, column, scale, channels)[max(0, -top) :, max(0, -left) :]
                 into[:] = pixels[: into.shape[0], : into.shape[1]]
         return region
 

@@ -25,7 +25,7 @@ import openslide
 import zarr
 
 from preprocessing import PatchStore, open_store
-from preprocessing.jpeg import decode_rgb_into, empty_rgb
+from preprocessing.jpeg import decode_into, empty_pixels
 from preprocessing.shards import read_chunks, read_index, shard_path
 
 Tiles = npt.NDArray[np.uint8]  # (k, T, T, 3)
@@ -59,9 +59,9 @@ def encoded(store: PatchStore) -> list[bytes]:
 def decoder_batch(store: Path, indices: npt.NDArray[np.int64]) -> Tiles:
     """The last of the tiles of those indices (k,), as many times: (k, T, T, 3)."""
     opened = opened_store(store)
-    jpegs, buffer = encoded(opened), empty_rgb(opened.tile_st, opened.tile_st, 3)
+    jpegs, buffer = encoded(opened), empty_pixels(opened.tile_st, opened.tile_st, 3)
     for i in indices.tolist():
-        decode_rgb_into(jpegs[i], buffer)
+        decode_into(jpegs[i], buffer)
     return np.broadcast_to(buffer, (len(indices), *buffer.shape))
 
 

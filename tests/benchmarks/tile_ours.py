@@ -5,7 +5,8 @@ import json
 import time
 from pathlib import Path
 
-# What `tile_slides` imports when it is first used is imported here, so that it is not timed.
+import numpy.ma  # noqa: F401 - as what `tile_slides` imports when it is first used: here, so that it is not timed
+
 from preprocessing import TileConfig, open_store, tile_slides
 
 

@@ -13,7 +13,7 @@ def texture(side=640, seed=0, strength=25.0, soft=0.8):
 
 
 def judge(image, tissue=True):
-    measured = detail(image, glass_green=242)
+    measured = detail(image[..., 1], glass=242)
     return blurred_cells(measured, np.full(measured.shape[1:], tissue))
 
 
@@ -35,7 +35,7 @@ def test_glass_within_a_sharp_slide_is_not_judged():
     fine = texture()
     fine[:, 320:] = 243
     assert not judge(fine).any()
-    measured = detail(fine, glass_green=242)
+    measured = detail(fine[..., 1], glass=242)
     assert measured[2, :, 21:].max() == 0
     assert measured[2, :, :18].min() == 255
 
@@ -70,4 +70,4 @@ def test_only_tissue_is_blurred():
     assert not judge(soft, tissue=False).any()
     tissue = np.zeros((320 // CELL_PX, 320 // CELL_PX), bool)
     tissue[:, :8] = True
-    np.testing.assert_array_equal(blurred_cells(detail(soft, 242), tissue), tissue)
+    np.testing.assert_array_equal(blurred_cells(detail(soft[..., 1], 242), tissue), tissue)

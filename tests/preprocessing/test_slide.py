@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.errors import SlideError
+from preprocessing.focus import LUMA
 from preprocessing.slide import Slide, read_slide
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
@@ -81,6 +83,18 @@ def test_scaling_is_averaging_over_area():
     slide = Slide(anywhere, Picture(image), 0.5, "metadata")
     averaged = image[:48, :64].reshape(12, 4, 16, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(slide.read_scaled((0, 0), (64, 48), (16, 12)), averaged, atol=0.51)
+
+
+def test_luma_is_read_alike_from_a_jpeg_level_and_through_a_library(svs):
+    with read_slide(svs) as slide:
+        luma = replace(slide.sampling(1.0), channels=1)
+        jpeg = slide.read_sampled(luma, (100, 50), (300, 200))
+        colours = slide.read_sampled(slide.sampling(1.0), (100, 50), (300, 200))
+        slide.jpeg_levels.clear()
+        other = slide.read_sampled(luma, (100, 50), (300, 200))
+    assert jpeg.shape == other.shape == (200, 300, 1)
+    assert np.abs(jpeg[..., 0] - colours @ LUMA).mean() < 1
+    assert np.abs(jpeg.astype(int) - other).mean() < 1
 
 
 def test_at_its_own_resolution_pixels_are_left_as_they_are(svs, image):

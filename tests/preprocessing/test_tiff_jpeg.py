@@ -9,6 +9,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing.focus import LUMA
 from preprocessing.slide import read_slide
 from preprocessing.tiff_jpeg import JpegTiff
 
@@ -67,6 +68,14 @@ def test_any_rectangle_is_cut_from_the_level_and_white_outside(tmp_path_factory,
     np.testing.assert_array_equal(region, padded[800 + y :, 800 + x :][:height, :width])
 
 
+def test_luma_is_that_of_the_colours_and_white_outside(tiff):
+    luma = tiff.levels[0].read((-20, 10), (960, 720), channels=1)
+    assert luma.shape == (720, 960, 1)
+    expected = tiff.levels[0].read((-20, 10), (960, 720)) @ LUMA
+    assert np.abs(luma[..., 0] - expected).mean() < 0.6
+    assert luma[:, :20].min() == luma[690:].min() == 255
+
+
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_decoding_at_a_scale_is_near_to_averaging(tiff, image, scale):
     small = tiff.levels[0].read((0, 0), (640 // scale, 640 // scale), scale).astype(float)
@@ -84,7 +93,7 @@ def test_a_decoder_that_remembers_gives_the_same_and_is_asked_for_the_same_tiles
 
     for xy in ((0, 0), (64, 0), (64, 64)):
         np.testing.assert_array_equal(level.read(xy, (128, 128), decode=decode), level.read(xy, (128, 128)))
-    assert asked == [(0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1)]
+    assert asked == [(0, 0, 1, 3), (0, 1, 1, 3), (1, 0, 1, 3), (1, 1, 1, 3)]
 
 
 def test_a_tile_that_the_scanner_left_out_is_white(tiff):
