@@ -1,5 +1,6 @@
 """An open slide's overview and its mask: found on the overview, focus judged on finer pixels, or a mask of yours."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,8 @@ from preprocessing.tissue import Image, Mask, classify, glass_colour
 BLOCK_PX = 256
 """Side of the block of fine pixels that is judged at once, about: whole tiles of the slide, where it has some."""
 ALL_BLOCKS = 256
-"""Of more blocks than this every other is read, as on a chessboard: a cell is judged by those around it anyway."""
+"""Of more blocks than this the white fields of a chessboard are read, then the black ones that look blurred by them: a
+cell is judged by those around it anyway, but the border of what is blurred would be a guess."""
 COARSEST_UM = 3.0
 """On coarser pixels a blur of 2 um leaves no trace."""
 
@@ -105,7 +107,10 @@ def _cells(slide: Slide) -> Cells:
 def _measure(
     slide: Slide, cells: Cells, tissue: npt.NDArray[np.bool_], glass: float, apply: Callable
 ) -> npt.NDArray[np.float32]:
-    """`detail` of the cells, (3, rows, columns), in blocks that hold some tissue (rows, columns); elsewhere 0."""
+    """`detail` of the cells, (3, rows, columns), in blocks that hold some tissue (rows, columns); elsewhere 0.
+
+    Of very many blocks not all are read, see `ALL_BLOCKS`.
+    """
     measured = np.zeros((3, *cells.shape), np.float32)
     side, scale = _block_cells(slide, cells), CELL_PX * cells.per_fine
 
@@ -121,10 +126,12 @@ def _measure(
     rows, columns = cells.shape
     blocks = [(top, left) for top in range(0, rows, side) for left in range(0, columns, side)]
     blocks = [(y, x) for y, x in blocks if tissue[y : y + side, x : x + side].any()]
-    if len(blocks) > ALL_BLOCKS:
-        blocks = [(y, x) for y, x in blocks if (y + x) // side % 2 == 0]
-    for _ in apply(measure, blocks):
-        pass  # `measured` is filled in place
+    white = {(y, x) for y, x in blocks if (y + x) // side % 2 == 0 or len(blocks) <= ALL_BLOCKS}
+    deque(apply(measure, sorted(white)), maxlen=0)  # `measured` is filled in place
+    if len(white) < len(blocks):
+        soft = blurred_cells(measured, tissue)
+        black = [(y, x) for y, x in blocks if (y, x) not in white and soft[y : y + side, x : x + side].any()]
+        deque(apply(measure, black), maxlen=0)
     return measured
 
 

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from preprocessing import find_tissue as found
 from preprocessing.config import TissueConfig
 from preprocessing.find_tissue import find_tissue
 from preprocessing.slide import read_slide
@@ -35,6 +36,22 @@ def test_threads_find_what_one_alone_finds(half_soft):
         shared_overview, shared_mask = find_tissue(slide, config, "soft", pool.map)
     np.testing.assert_array_equal(overview, shared_overview)
     np.testing.assert_array_equal(mask, shared_mask)
+
+
+def test_of_many_blocks_every_other_is_read_and_all_that_look_blurred(half_soft, monkeypatch):
+    monkeypatch.setattr(found, "BLOCK_PX", 32)
+    masks, columns = {}, {}
+    for most in (1000, 10):
+        monkeypatch.setattr(found, "ALL_BLOCKS", most)
+        with read_slide(half_soft) as slide:
+            read, places = slide.read_sampled, []
+            slide.read_sampled = lambda sampling, xy, size: (places.append(xy[0]), read(sampling, xy, size))[1]
+            _, masks[most] = find_tissue(slide, config, "soft")
+        columns[most] = np.bincount(np.array(places) // 32, minlength=10)
+    sharp, blurred = np.s_[:3], np.s_[5:]
+    np.testing.assert_array_equal(columns[10][blurred], columns[1000][blurred])
+    np.testing.assert_allclose(columns[10][sharp], columns[1000][sharp] / 2, atol=1)
+    assert (masks[10] == masks[1000]).mean() > 0.98
 
 
 def test_a_mask_of_ones_own_is_used_as_it_is(half_soft, tmp_path):
