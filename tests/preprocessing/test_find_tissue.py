@@ -8,7 +8,7 @@ import pytest
 from preprocessing import find_tissue as found
 from preprocessing.config import TissueConfig
 from preprocessing.find_tissue import find_tissue
-from preprocessing.slide import read_slide
+from preprocessing.slide import Slide, read_slide
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 config = TissueConfig(min_area_um2=5000)
@@ -40,14 +40,14 @@ def test_threads_find_what_one_alone_finds(half_soft):
 
 def test_of_many_blocks_every_other_is_read_and_all_that_look_blurred(half_soft, monkeypatch):
     monkeypatch.setattr(found, "BLOCK_PX", 32)
-    masks, columns = {}, {}
+    read, places, masks, columns = Slide.read_sampled, [], {}, {}
+    monkeypatch.setattr(Slide, "read_sampled", lambda *which: (places.append(which[2]), read(*which))[1])
     for most in (1000, 10):
         monkeypatch.setattr(found, "ALL_BLOCKS", most)
+        places.clear()
         with read_slide(half_soft) as slide:
-            read, places = slide.read_sampled, []
-            slide.read_sampled = lambda sampling, xy, size: (places.append(xy[0]), read(sampling, xy, size))[1]
             _, masks[most] = find_tissue(slide, config, "soft")
-        columns[most] = np.bincount(np.array(places) // 32, minlength=10)
+        columns[most] = np.bincount(np.array(places)[:, 0] // 32, minlength=10)
     sharp, blurred = np.s_[:3], np.s_[5:]
     np.testing.assert_array_equal(columns[10][blurred], columns[1000][blurred])
     np.testing.assert_allclose(columns[10][sharp], columns[1000][sharp] / 2, atol=1)
