@@ -83,7 +83,7 @@ def mark_blurred(slide: Slide, overview: Image, mask: Mask, min_area_um2: float,
     px_per_cell = max(1, round(cells.side_l0 * mask.shape[1] / slide.size_l0[0]))
     share = cv2.blur((mask == MASK_CLASSES["tissue"]).astype(np.uint8) * 255, (px_per_cell, px_per_cell))
     tissue = share.take(y, axis=0).take(x, axis=1) > 127
-    glass = float(glass_colour(overview) @ LUMA)
+    glass = float((glass_colour(overview) * LUMA).sum())
     measured = _measure(slide, cells, tissue, glass, apply)
     blurred = blurred_cells(measured, tissue).astype(np.uint8)
     blurred = without_specks(blurred, min_area_um2 / (cells.side_l0 * slide.mpp_l0) ** 2)

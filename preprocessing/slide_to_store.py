@@ -33,7 +33,7 @@ from preprocessing.store import finish_store, write_arrays
 from preprocessing.tiff_jpeg import SCALES
 from preprocessing.tissue import Mask
 
-HASHED_BYTES = 1 << 22
+HASHED_BYTES = 1 << 20
 """Bytes of a file that are hashed at once."""
 MAX_ENLARGING = 1.25
 """How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""

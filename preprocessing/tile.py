@@ -23,6 +23,9 @@ from preprocessing.workers import completed, sigterm_as_interrupt
 
 THREADS_OF_A_SLIDE = 2
 """Threads that share a slide when there are slides enough: more would wait for each other's Python."""
+MANY = 8
+"""Slides for each worker from which on a slide has one thread: two wait for each other too, which costs more than that
+at the end the last slides leave workers idle."""
 BUSY = "another process is tiling it"
 """Why a slide is skipped that another run over the same folder has in work."""
 
@@ -153,11 +156,12 @@ def _rows(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
 
 
 def _rows_once(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
-    """Threads share a slide, processes of a few threads share the cohort, so that one of them may die."""
+    """Threads share a slide, processes of one or a few threads share the cohort, so that one of them may die."""
     if config.workers == 1 or len(entries) <= 1:
         yield from (tile_or_skip(entry, config, config.workers) for entry in entries)
         return
-    processes = min(len(entries), -(-config.workers // THREADS_OF_A_SLIDE))
+    of_a_slide = 1 if len(entries) >= MANY * config.workers else THREADS_OF_A_SLIDE
+    processes = min(len(entries), -(-config.workers // of_a_slide))
     work = partial(tile_or_skip, config=config, threads=-(-config.workers // processes))
     for entry, future in completed(work, entries, processes):
         error = future.exception()

@@ -59,7 +59,9 @@ class Side:
         return f"{median(run['peak_mb'] for run in self.runs):,.0f}"
 
 
-def tiling_cases(slide20: Path, slide20_240: Path, slide40: Path, peer: Path, scratch: Path) -> Iterator[Case]:
+def tiling_cases(
+    slide20: Path, cohort: Path, slide20_240: Path, slide40: Path, peer: Path, scratch: Path
+) -> Iterator[Case]:
     """A slide to stored tiles of 256 pixels at 0.5 micrometres per pixel, by two workers."""
     store, tar = scratch / "ours", scratch / "hs2p"
 
@@ -68,6 +70,7 @@ def tiling_cases(slide20: Path, slide20_240: Path, slide40: Path, peer: Path, sc
         return Case(name, "hs2p", target, ours, [peer, HERE / "tile_hs2p.py", slide, tar, *WORKERS])
 
     yield case("20x slide, its own JPEG bytes kept", 12, slide20)
+    yield case("16 such slides in a run, bytes kept", 12, cohort)
     yield case("20x slide, decoded and encoded again", 2.2, slide20, "--reencode")
     yield case("the same with 4:2:0, as hs2p has it", 2.2, slide20, "--reencode", "--subsampling", "420")
     yield case("20x slide in tiles of 240, encoded again", 2.2, slide20_240)
@@ -171,10 +174,13 @@ def main() -> None:
     about = machine.describe(peer=a.peer)
     read_through(a.slide20, a.slide20_240, a.slide40)
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder) / "scratch"
+        scratch, cohort = Path(folder) / "scratch", Path(folder) / "cohort"
+        cohort.mkdir()
+        for number in range(16):
+            (cohort / f"slide{number:02d}.svs").symlink_to(a.slide20.resolve())
         rows = [
             as_row(case, *compare(case, a.repeat, scratch))
-            for case in tiling_cases(a.slide20, a.slide20_240, a.slide40, a.peer, scratch)
+            for case in tiling_cases(a.slide20, cohort, a.slide20_240, a.slide40, a.peer, scratch)
         ]
         for what, slide, options in (
             ("bytes kept", a.slide20, []),

@@ -13,9 +13,10 @@ from PIL import Image
 import preprocessing.tile
 from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
+from preprocessing.manifest import SlideEntry
 from preprocessing.schema import problems
 from preprocessing.store import open_store
-from preprocessing.tile import explain, run
+from preprocessing.tile import _rows_once, explain, run
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
 
@@ -225,3 +226,18 @@ def test_a_folder_of_dicom_files_is_one_slide_and_is_skipped_when_it_is_done(tmp
     (tmp_path / "cohort.csv").write_text("slide_id,path,mpp\nboxes,slides/boxes,0.5\n")
     config = TileConfig(slides=tmp_path / "cohort.csv", out=tmp_path / "out", workers=1, tile_px=64, min_tissue=0.0)
     assert [run(config).rows[0].status for _ in range(2)] == ["done", "skipped"]
+
+
+@pytest.mark.parametrize(
+    ("slides", "workers", "processes", "threads"),
+    [(2, 2, 1, 2), (3, 8, 3, 3), (15, 2, 1, 2), (16, 2, 2, 1), (99, 4, 4, 1)],
+)
+def test_few_slides_have_threads_that_share_them_and_many_a_process_each(
+    monkeypatch, slides, workers, processes, threads
+):
+    asked = []
+    monkeypatch.setattr(
+        "preprocessing.tile.completed", lambda work, entries, n: asked.append((n, work.keywords["threads"])) or ()
+    )
+    list(_rows_once([SlideEntry("a", Path("a.svs"))] * slides, TileConfig(slides="x", out="y", workers=workers)))
+    assert asked == [(processes, threads)]
