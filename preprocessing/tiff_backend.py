@@ -27,7 +27,13 @@ class TiffBackend:
     def __init__(self, path: Path) -> None:
         with ExitStack() as undo:
             self._file = undo.enter_context(tifffile.TiffFile(path))
-            series = max(self._file.series, key=lambda candidate: candidate.size)
+            series = max(self._file.series, key=lambda candidate: candidate.size, default=None)
+            if series is None:  # scanners write the list of images last, behind them
+                raise SlideError(
+                    "the file ends before the list of its images: it was not copied whole",
+                    where=path,
+                    fix="copy the slide again from where it came, and compare the sizes",
+                )
             pages = [level.keyframe for level in series.levels]
             for page in pages:
                 _refuse_pixels(path, series.axes, page)

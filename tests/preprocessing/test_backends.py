@@ -55,6 +55,15 @@ def test_a_file_of_no_format_is_refused_by_name(tmp_path):
         open_backend(path)
 
 
+def test_a_slide_that_was_copied_by_half_says_so(tmp_path):
+    """As Aperio's: the list of its images is the last thing in a file."""
+    path = tmp_path / "half.svs"
+    path.write_bytes(b"II*\0" + (1_000_000).to_bytes(4, "little") + bytes(5000))
+    with pytest.raises(SlideError, match="was not copied whole") as caught:
+        open_backend(path)
+    assert "copy the slide again" in caught.value.fix
+
+
 def test_missing_and_empty_files_are_told_apart(tmp_path):
     with pytest.raises(SlideError, match="no such file"):
         open_backend(tmp_path / "none.svs")
