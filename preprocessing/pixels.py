@@ -29,8 +29,8 @@ from preprocessing.tiff_jpeg import Decode, Fetched
 
 UNIT_TILES = 32
 """Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""
-KEPT_PIXELS = 1 << 24
-"""Pixels, in whole tiles, whose bytes a thread keeps at a time: handing them over takes longer than a tile does."""
+KEPT_BYTES = 1 << 22
+"""Bytes of tiles that one thread keeps at a time: handing over a unit takes longer than keeping a tile."""
 BLOCK_PX = 4096
 """Side of the largest block of tiles that a thread makes, store pixels: what lies across a border is decoded twice."""
 REMEMBERED_BYTES = 1 << 26
@@ -73,7 +73,7 @@ class TilePixels:
         own_grid = self.source is not None and self.source.tile == (tile_st, tile_st) and self.sampling.scale == 1
         self.kept = keep and exact and own_grid and not squeeze
         if self.kept:
-            self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1).tolist()
+            self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1)
         self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
         self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
@@ -86,9 +86,12 @@ class TilePixels:
     def _units(self, shard_tiles: int) -> list[npt.NDArray[np.intp]]:
         """Tiles that are made together: a block of the grid, or some in a row; never of two shards."""
         index = np.arange(len(self.grid.rc))
-        if self.block == 1:
-            unit = max(1, KEPT_PIXELS // self.tile_st**2) if self.kept else UNIT_TILES
-            keys = np.stack([index // shard_tiles, index % shard_tiles // unit], axis=1)
+        if self.kept:
+            lengths = np.zeros(len(index), np.int64)
+            lengths[self._inside] = self.source.lengths[tuple(self.grid.rc[self._inside].T)]
+            keys = np.stack([index // shard_tiles, np.cumsum(lengths) // KEPT_BYTES], axis=1)
+        elif self.block == 1:
+            keys = np.stack([index // shard_tiles, index % shard_tiles // UNIT_TILES], axis=1)
         else:
             keys = np.column_stack([index // shard_tiles, self.grid.rc // self.block])
         _, unit_of, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -96,8 +99,10 @@ class TilePixels:
 
     def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
         if self.kept:
-            own = self.source.fetch(self.grid.rc[unit])
-            return [(i, self._try(self._keep, i, tile)) for i, tile in zip(unit.tolist(), own, strict=True)]
+            inside = self._inside[unit]
+            own = iter(self.source.fetch(self.grid.rc[unit[inside]]))
+            tiles = [next(own) if whole else None for whole in inside.tolist()]
+            return [(i, self._try(self._keep, i, tile)) for i, tile in zip(unit.tolist(), tiles, strict=True)]
         decode = lru_cache(self._remembered())(self.source.decode) if self.block > 1 else None
         return [(i, self._try(self._decoded, i, decode)) for i in unit.tolist()]
 
@@ -118,8 +123,8 @@ class TilePixels:
         return undecodable(self.slide.path, self.sampling.level, (x, y), error)
 
     def _keep(self, i: int, own: Fetched) -> Pieces:
-        """The slide's own JPEG of a tile; encoded anew where it is missing, or part of it is not the slide."""
-        if own is None or not self._inside[i]:
+        """The slide's own JPEG of a tile; encoded anew where there is none, or part of it is not the slide."""
+        if own is None:
             return self._decoded(i)
         if isinstance(own, ValueError):
             raise self._undecodable(i, own) from own

@@ -62,7 +62,7 @@ class JpegLevel:
         order = np.argsort(starts, kind="stable")
         gaps = starts[order][1:] - (starts + lengths)[order][:-1]
         tiles: list[Fetched] = [None] * len(rc)
-        for run in np.split(order, np.flatnonzero((gaps < 0) | (gaps > MAX_GAP)) + 1):
+        for run in np.split(order, np.flatnonzero((gaps < 0) | (gaps > MAX_GAP)) + 1) if len(rc) else ():
             first = int(starts[run[0]])
             data = os.pread(self.descriptor, int(starts[run[-1]] + lengths[run[-1]]) - first, first)
             markers, begins = find_markers(data), starts[run] - first

@@ -95,6 +95,36 @@ def test_a_tile_that_reaches_beyond_the_slide_is_white_there_and_not_kept(tmp_pa
         assert np.abs(last[:180, :120].astype(int) - image[512:692, 768:888]).mean() < 5
 
 
+def test_a_column_of_which_a_coarser_level_has_nothing_is_white(tmp_path, image):
+    """1283 pixels are five tiles of 64 at a quarter, and three pixels more: the level of them has five tiles."""
+    path = tmp_path / "odd.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for step, kind in ((1, 0), (4, 1)):
+            tiff.write(
+                np.ascontiguousarray(np.pad(image, ((0, 0), (0, 3), (0, 0)))[::step, : 1283 // step * step : step]),
+                tile=(64, 64), photometric="rgb", subfiletype=kind, compression="jpeg",
+                resolution=(20_000 / step, 20_000 / step), resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    with read_slide(path) as slide:
+        grid, pixels, tiles = tiles_of(slide, 64 * slide.downsamples[1], 64)
+        assert pixels.kept
+        assert grid.shape == (4, 6)
+        assert slide.jpeg_levels[1].offsets.shape == (4, 5)
+    assert min(JPEG.decode_image(tiles[grid.rc.tolist().index([row, 5])]).min() for row in range(4)) > 250
+
+
+@pytest.mark.parametrize("most", [1, 40_000, 1 << 22])
+def test_units_of_kept_tiles_hold_so_many_bytes(pyramid, monkeypatch, most):
+    monkeypatch.setattr("preprocessing.pixels.KEPT_BYTES", most)
+    with read_slide(pyramid) as slide:
+        grid, pixels, _ = tiles_of(slide, 256.0, 256, shard_tiles=7)
+        lengths = slide.jpeg_levels[0].lengths[tuple(grid.rc.T)]
+        units = pixels._units(7)
+    assert np.concatenate(units).tolist() == list(range(len(grid.rc)))
+    assert all(len(set(unit // 7)) == 1 for unit in units)
+    assert max(lengths[unit].sum() - lengths[unit].max() for unit in units) <= most
+
+
 @settings(max_examples=12, deadline=None)
 @given(side_l0=st.floats(100, 700), tile_st=st.sampled_from([64, 96, 256]), shard_tiles=st.integers(1, 9))
 def test_any_grid_shows_the_places_it_names(pyramid, side_l0, tile_st, shard_tiles):

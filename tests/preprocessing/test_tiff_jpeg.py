@@ -99,6 +99,7 @@ def test_a_decoder_that_remembers_gives_the_same_and_is_asked_for_the_same_tiles
 def test_a_tile_that_the_scanner_left_out_is_white(tiff):
     tiff.levels[0].lengths[0, 0] = 0
     assert tiff.levels[0].fetch(np.array([[0, 0]])) == [None]
+    assert tiff.levels[0].fetch(np.zeros((0, 2), int)) == []
     assert (tiff.levels[0].decode(0, 0) == 255).all()
 
 
