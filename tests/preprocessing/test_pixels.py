@@ -1,6 +1,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -111,6 +112,32 @@ def test_a_column_of_which_a_coarser_level_has_nothing_is_white(tmp_path, image)
         assert grid.shape == (4, 6)
         assert slide.jpeg_levels[1].offsets.shape == (4, 5)
     assert min(JPEG.decode_image(tiles[grid.rc.tolist().index([row, 5])]).min() for row in range(4)) > 250
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(70, 900), st.integers(70, 900)),
+    ratio=st.sampled_from([1, 2, 3, 4]),
+    tile=st.sampled_from([16, 48, 64, 128]),
+    roundings=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+)
+def test_kept_and_encoded_tiles_show_the_same(tmp_path_factory, image, size, ratio, tile, roundings):
+    """Of any size, whose coarser level some programs round up and some down."""
+    path, level = tmp_path_factory.getbasetemp() / "any.tif", image[: size[1], : size[0]]
+    small = [max(1, (length + up * (ratio - 1)) // ratio) for length, up in zip(size, roundings, strict=True)]
+    with tifffile.TiffWriter(path) as tiff:
+        for number, pixels in enumerate(
+            (level, cv2.resize(level, small, interpolation=cv2.INTER_AREA))[: min(ratio, 2)]
+        ):
+            settings = {"compression": "jpeg", "compressionargs": {"level": 95}, "subfiletype": min(number, 1)}
+            settings |= {"resolution": (20_000 / ratio**number,) * 2, "resolutionunit": "CENTIMETER"}
+            tiff.write(np.ascontiguousarray(pixels), tile=(tile, tile), photometric="rgb", **settings)
+    with read_slide(path) as slide:
+        _, pixels, kept = tiles_of(slide, tile * slide.downsamples[-1], tile)
+        _, _, encoded = tiles_of(slide, tile * slide.downsamples[-1], tile, keep=False)
+    assert pixels.kept
+    for one, other in zip(kept, encoded, strict=True):
+        assert np.abs(JPEG.decode_image(one).astype(int) - JPEG.decode_image(other)).mean() < 4
 
 
 @pytest.mark.parametrize("most", [1, 40_000, 1 << 22])
