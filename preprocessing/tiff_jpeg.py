@@ -21,6 +21,8 @@ SCALES = (1, 2, 4, 8)
 """A tile can be decoded at one pixel of so many, for less than decoding it whole."""
 MAX_TILE_PIXELS = 1 << 24
 """The largest tile that is decoded here, 4096 x 4096 pixels; those of scanners have 240 to 1024 a side."""
+MAX_TILE_BYTES = 1 << 27
+"""The longest tile that is read: more than the largest has pixels, in bytes."""
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 """APP14 up to its last byte, which says what the colours are."""
 ADOBE_COLOURS = {tifffile.PHOTOMETRIC.RGB: b"\x00", tifffile.PHOTOMETRIC.YCBCR: b"\x01"}
@@ -198,6 +200,9 @@ def _level(page: tifffile.TiffPage, descriptor: int) -> JpegLevel:
     tables = page.jpegtables or START + END
     head = START + ADOBE + ADOBE_COLOURS[page.photometric] + tables[len(START) : -len(END)]
     offsets, lengths = (np.array(values, np.int64).reshape(grid) for values in (page.dataoffsets, page.databytecounts))
+    end = os.fstat(descriptor).st_size
+    lost = (offsets < 0) | (offsets > end) | (lengths < 0) | (lengths > np.minimum(end - offsets, MAX_TILE_BYTES))
+    offsets[lost], lengths[lost] = end, 1  # behind the end of the file: what is read there is cut short
     return JpegLevel(size, tile, head, offsets, lengths, descriptor)
 
 

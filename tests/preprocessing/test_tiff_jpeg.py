@@ -16,11 +16,11 @@ from preprocessing.tiff_jpeg import JpegTiff
 APERIO = Path(__file__).parents[2] / ".." / "shared/data/slides/CMU-1-Small-Region.svs"
 
 
-def write_tiff(path, image, tile=(128, 128), photometric="ycbcr", **options):
+def write_tiff(path, image, tile=(128, 128), photometric="ycbcr", bigtiff=False, **options):
     """A tiled TIFF whose tiles we compress ourselves, so that their colours are what `photometric` says."""
     colorspace = "YCBCR" if photometric == "ycbcr" else "RGB"
     height, width = image.shape[:2]
-    with tifffile.TiffWriter(path) as tiff:
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as tiff:
         tiff.write(
             image,
             tile=tile,
@@ -123,6 +123,25 @@ def test_tiles_are_fetched_in_the_order_asked_for_and_a_damaged_one_is_an_error_
     assert "not there" in str(kinds.pop((5, 7)))
     assert kinds.pop((1, 1)) is None
     assert not any(isinstance(tile, ValueError) for tile in kinds.values())
+
+
+@pytest.mark.parametrize("name", ["TileByteCounts", "TileOffsets"])
+def test_a_tile_that_is_said_to_reach_beyond_the_file_is_not_there_and_no_memory_is_asked_for(tmp_path, image, name):
+    path, size = write_tiff(tmp_path / "slide.tif", image[:700, :900], bigtiff=True)
+    with tifffile.TiffFile(path) as tiff, path.open("r+b") as file:
+        tag = tiff.pages[0].tags[name]
+        width = tag.valuebytecount // tag.count
+        file.seek(tag.valueoffset + 3 * width)
+        file.write((2 ** (8 * width - 1) - 1).to_bytes(width, "little"))
+    opened = JpegTiff(path, [size])
+    level = opened.levels[0]
+    with pytest.raises(ValueError, match="not there"):
+        level.decode(0, 3)
+    found, lost = level.fetch(np.array([[0, 2], [0, 3]]))
+    opened.close()
+    assert isinstance(found, tuple)
+    assert "not there" in str(lost)
+    assert level.lengths.max() < path.stat().st_size
 
 
 def test_strips_other_compressions_and_other_files_have_no_such_levels(tmp_path, image):
