@@ -65,7 +65,7 @@ class TileConfig(StageConfig):
     shard_tiles: PositiveInt = 1024
     """Tiles in one shard (one file) of the store."""
     workers: PositiveInt = 2
-    """Threads that work at the same time, two to a slide when there are many slides."""
+    """Threads that work at the same time: all on a single slide, two to a slide of several, one to a slide of many."""
     export_masks: Literal["geojson", "png"] | None = None
     """Also write each slide's mask to `masks/` beside the stores: to mend in QuPath and give back as `tissue.masks`."""
     overwrite: bool = False
