@@ -7,7 +7,7 @@ overwritten with anything that has markers, but not a bit turned.
 import re
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -21,6 +21,17 @@ FRAMES = (0xC0, 0xC1)
 """Kinds of frame with one scan that libjpeg decodes: baseline and extended. No scanner writes progressive ones."""
 
 
+def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int, int]]:
+    """Kind of each segment of the header of a JPEG that begins `at` in the data, and where its body begins and ends."""
+    at += len(START)
+    while data.startswith(START[:1], at) and at + 4 <= len(data):
+        kind, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield kind, at + 4, end
+        if kind == SCAN:
+            return
+        at = end
+
+
 def scan_start(data: bytes, at: int, size: tuple[int, int]) -> int:
     """Where the scan begins of a colour JPEG of `size` (width, height) that begins `at` in the data.
 
@@ -29,15 +40,12 @@ def scan_start(data: bytes, at: int, size: tuple[int, int]) -> int:
     """
     if not data.startswith(START, at):
         raise ValueError("the tile is no JPEG")
-    at, frame = at + len(START), None
-    while data.startswith(START[:1], at) and at + 4 <= len(data):
-        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind in FRAMES and at + 10 <= len(data):
-            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+    frame = None
+    for kind, start, end in segments(data, at):
+        if kind in FRAMES and start + 6 <= len(data):
+            height, width, components = struct.unpack_from(">HHB", data, start + 1)
             frame = (width, height), components
-        at += 2 + length
-        if kind == SCAN:
-            break
+        at = end
     if frame is None:
         raise ValueError("the tile has no JPEG header")
     if frame != (size, 3):

@@ -1,8 +1,9 @@
 """The pixels of a store's tiles as JPEGs: the slide's own bytes where they fit, else decoded, made to size, encoded.
 
-Three ways, from nearly free to slow, and the slide and the wanted resolution decide which:
+Four ways, from nearly free to slow, and the slide and the wanted resolution decide which:
 
     kept      the level has the store's resolution, its JPEG tiles the store's size: their bytes, untouched
+    cut anew  its JPEG tiles have another size, but their blocks fit: the same coefficients, without loss
     JPEG      tiles of a TIFF, decoded at 1/1 to 1/8 within the JPEG, each once for all store tiles that it touches
     any other what OpenSlide or tifffile give
 """
@@ -23,6 +24,7 @@ from preprocessing.canvas import squeezed_tile
 from preprocessing.errors import SlideError
 from preprocessing.grid import TileGrid
 from preprocessing.jpeg import Jpeg
+from preprocessing.recut import Recut
 from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, undecodable
 from preprocessing.tiff_jpeg import Decode, Fetched
@@ -54,11 +56,12 @@ class TilePixels:
         grid: The tiles; read at `grid.side_l0` level-0 pixels a side.
         tile_st: Side of a tile in store pixels.
         jpeg: The codec of tiles that have to be encoded.
-        keep: Keep the slide's own JPEG tiles where they fit.
+        keep: Keep the slide's own JPEG tiles, or their coefficients, where they fit.
         squeeze: The grid is a canvas that the slide is squeezed to: bicubic, as the official LongViT code does it.
 
     Attributes:
         kept: Whether they do.
+        recut: What cuts them anew, where they do not fit as they are.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class TilePixels:
         """Width and height of a tile in decoded pixels; no whole numbers if it has to be resized."""
         self.source = slide.jpeg_levels.get(self.sampling.level)
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
-        own_grid = self.source is not None and self.source.tile == (tile_st, tile_st) and self.sampling.scale == 1
-        self.kept = keep and exact and own_grid and not squeeze
+        own_pixels = self.source is not None and self.sampling.scale == 1 and exact and not squeeze
+        own_grid = own_pixels and self.source.tile == (tile_st, tile_st)
+        self.recut = Recut.of(self.source, tile_st) if keep and own_pixels and not own_grid else None
+        self.kept = (keep and own_grid) or self.recut is not None
         if self.kept:
             self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1)
         self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
@@ -86,7 +91,7 @@ class TilePixels:
     def _units(self, shard_tiles: int) -> list[npt.NDArray[np.intp]]:
         """Tiles that are made together: a block of the grid, or some in a row; never of two shards."""
         index = np.arange(len(self.grid.rc))
-        if self.kept:
+        if self.kept and self.recut is None:
             lengths = np.zeros(len(index), np.int64)
             lengths[self._inside] = self.source.lengths[tuple(self.grid.rc[self._inside].T)]
             keys = np.stack([index // shard_tiles, np.cumsum(lengths) // KEPT_BYTES], axis=1)
@@ -100,7 +105,7 @@ class TilePixels:
     def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
         if self.kept:
             inside = self._inside[unit]
-            own = iter(self.source.fetch(self.grid.rc[unit[inside]]))
+            own = iter((self.recut.tiles if self.recut else self.source.fetch)(self.grid.rc[unit[inside]]))
             tiles = [next(own) if whole else None for whole in inside.tolist()]
             return [(i, self._try(self._keep, i, tile)) for i, tile in zip(unit.tolist(), tiles, strict=True)]
         decode = lru_cache(self._remembered())(self.source.decode) if self.block > 1 else None
@@ -129,7 +134,7 @@ class TilePixels:
         if isinstance(own, ValueError):
             raise self._undecodable(i, own) from own
         if sum(map(len, own)) < self.tile_st**2 * BLANK_BYTES:
-            self._refuse_blank(i, self.source.decode(*self.grid.rc[i].tolist()))
+            self._refuse_blank(i, self.jpeg.decode_image(b"".join(own)))
         return own
 
     def _decoded(self, i: int, decode: Decode | None = None) -> Pieces:
@@ -149,13 +154,16 @@ class TilePixels:
         return (self.jpeg.encode_image(np.ascontiguousarray(tile)),)
 
     def _block(self) -> int:
-        """Side of a block in tiles: the smallest whose edges are edges of the slide's own tiles, or the largest."""
+        """Side of a block in tiles, whose edges are edges of the slide's own tiles, or the largest where none is.
+
+        The smallest such block where tiles are decoded; the largest where they are cut anew, which is done at once.
+        """
         if self.source is None or self.squeeze:
             return 1  # OpenSlide keeps what it decoded lately
         sides, tile = np.arange(1, max(1, BLOCK_PX // self.tile_st) + 1), np.array(self.source.tile)
         whole = np.outer(sides, self.side) / (tile / self.sampling.scale)
         fits = sides[(np.abs(whole - np.rint(whole)) < 1e-9).all(axis=1)]
-        return int(fits[0] if len(fits) else sides[-1])
+        return int(fits[-1 if self.recut else 0] if len(fits) else sides[-1])
 
     def _remembered(self) -> int:
         """Number of the slide's tiles under a row of a block, and one row more: the next row needs that again."""

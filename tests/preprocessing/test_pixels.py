@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,8 +76,8 @@ def test_the_bytes_of_a_coarser_level_are_kept_too(pyramid):
 
 @pytest.mark.parametrize(
     ("side_l0", "tile_st", "options"),
-    [(256.0, 256, {"keep": False}), (128.0, 128, {}), (300.0, 256, {}), (512.0, 128, {})],
-    ids=["not wanted", "other tile side", "other resolution", "decoded at half"],
+    [(256.0, 256, {"keep": False}), (100.0, 100, {}), (300.0, 256, {}), (512.0, 128, {})],
+    ids=["not wanted", "no whole blocks", "other resolution", "decoded at half"],
 )
 def test_otherwise_tiles_are_encoded(pyramid, side_l0, tile_st, options):
     with read_slide(pyramid) as slide:
@@ -213,9 +214,36 @@ def test_no_tile_of_the_slide_is_decoded_twice_under_one_block(tmp_path, image, 
 
     monkeypatch.setattr(JpegLevel, "decode", counted)
     with read_slide(path) as slide:
-        _, pixels, _ = tiles_of(slide, 256.0, 256)
+        _, pixels, _ = tiles_of(slide, 256.0, 256, keep=False)
         assert pixels.block == 15  # 16 of the slide's own
         assert sorted(decoded) == list(np.ndindex(slide.jpeg_levels[0].offsets.shape))
+
+
+@pytest.mark.parametrize(("side", "block"), [(256, 15), (80, 51), (480, 8), (208, 15)])
+def test_tiles_of_another_size_are_cut_anew_from_the_slides_own(tmp_path, image, side, block):
+    path = write_pyramid(tmp_path / "aperio.tif", image, tile=240)
+    with read_slide(path) as slide:
+        grid, pixels, tiles = tiles_of(slide, float(side), side, threads=2, shard_tiles=7)
+        assert pixels.kept
+        assert pixels.block == block
+        for (row, column), tile in zip(grid.rc.tolist(), tiles, strict=True):
+            x, y = column * side, row * side
+            seen = simplejpeg.decode_jpeg(tile, "GRAY")[: 1024 - y, : 1280 - x].astype(int)
+            inside = x + side <= 1280 and y + side <= 1024
+            shown = slide.jpeg_levels[0].read((x, y), (side, side), channels=1)[: 1024 - y, : 1280 - x]
+            assert np.abs(seen - shown).mean() <= (0 if inside else 3)
+
+
+def test_a_tile_that_cannot_be_cut_is_decoded_by_itself(tmp_path, image):
+    path = write_pyramid(tmp_path / "aperio.tif", image, tile=240)
+    with read_slide(path) as slide:
+        slide.jpeg_levels[0].lengths[1, 2] = 0  # the scanner left it out: white
+        slide.jpeg_levels[0].lengths[3, 3] -= 40  # cut off
+        grid, _, tiles = tiles_of(slide, 256.0, 256)
+        made = dict(zip(map(tuple, grid.rc.tolist()), tiles, strict=True))
+    assert {place for place, tile in made.items() if isinstance(tile, SlideError)} == {(2, 2), (2, 3), (3, 2), (3, 3)}
+    white = JPEG.decode_image(made[1, 2])[:200, :200]  # x 512 to 712 of 480 to 720, y 256 to 456 of 240 to 480
+    assert white.min() > 250
 
 
 def test_a_tile_of_nothing_where_the_overview_has_tissue_is_damaged(pyramid):

@@ -48,7 +48,11 @@ def test_provenance_is_written_down(make, svs):
     assert attributes["config"]["min_tissue"] == 0.3
     assert not {"slides", "out", "workers"} & set(attributes["config"])
     assert attributes["versions"]["zarr"].startswith("3.")
-    assert attributes["passthrough"] is False
+    assert attributes["passthrough"] is True  # cut anew from tiles of 240
+
+
+def test_tiles_that_were_encoded_are_not_said_to_be_the_slides_own(make):
+    assert make(passthrough=False).attributes["passthrough"] is False
 
 
 def test_a_coarser_store_shows_the_same_place(make, image):
