@@ -55,11 +55,11 @@ class TileConfig(StageConfig):
     tissue: TissueConfig = TissueConfig()
     """How tissue is found."""
     passthrough: bool = True
-    """Keep the slide's own JPEG tiles, lossless and many times faster, where they fit the store's size and mpp."""
+    """Keep the slide's own JPEG data where its mpp is the store's and its blocks fit the tiles: lossless and fast."""
     jpeg_quality: int = Field(default=90, ge=1, le=100)
     """JPEG quality of the tiles that are encoded."""
-    jpeg_subsampling: Literal["444", "422", "420"] = "444"
-    """Chroma subsampling of the tiles that are encoded."""
+    jpeg_subsampling: Literal["444", "422", "420"] | None = None
+    """Chroma subsampling of encoded tiles; by default the slide's own where pixels keep their size, else 444."""
     tolerate_bad_tiles: NonNegativeInt = 0
     """Leave out up to so many tiles that cannot be decoded, and say so, before the slide fails."""
     shard_tiles: PositiveInt = 1024

@@ -118,7 +118,7 @@ def empty_pixels(*shape: int) -> npt.NDArray[np.uint8]:
     return memory[start : start + size].reshape(shape)
 
 
-def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1) -> None:
+def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1, *, plain: bool = False) -> None:
     """Decode JPEG bytes into `out`, without a copy: RGB, same pixels as `Jpeg().decode_image`, or luma alone.
 
     The size is asked for first, at 1 of 250 microseconds for a tile: simplejpeg's own check that the buffer is large
@@ -128,6 +128,7 @@ def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1) -> None
         data: A colour JPEG, `scale` times as high and wide as `out`.
         out: (height, width, 3), or (height, width, 1) for luma, at two thirds of the time; see `empty_pixels`.
         scale: 1, 2, 4 or 8: decode one pixel of so many.
+        plain: Repeat subsampled chroma instead of interpolating it.
 
     Raises:
         ValueError: The bytes are no JPEG, are damaged, or hold an image of another size.
@@ -137,7 +138,8 @@ def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1) -> None
     if (height, width) != wanted:
         raise ValueError(f"JPEG of {width} x {height} pixels where {wanted[1]} x {wanted[0]} are expected")
     colours = {3: "RGB", 1: "GRAY"}[out.shape[2]]
-    simplejpeg.decode_jpeg(data, colours, min_height=out.shape[0], min_width=out.shape[1], buffer=out)
+    size = {"min_height": out.shape[0], "min_width": out.shape[1]}
+    simplejpeg.decode_jpeg(data, colours, fastupsample=plain, buffer=out, **size)
 
 
 register_codec(CODEC_NAME, Jpeg)

@@ -11,6 +11,7 @@ Four ways, from nearly free to slow, and the slide and the wanted resolution dec
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
@@ -39,6 +40,8 @@ REMEMBERED_BYTES = 1 << 26
 """Memory of a thread for the slide's tiles that it has decoded and will need again."""
 BLANK_BYTES = 0.05
 """Bytes for each pixel below which a JPEG may show nothing at all; tissue has 0.3."""
+SUBSAMPLED = ("422", "420")
+"""What is stored as it is subsampled in the slide: more chroma than that it has not."""
 AHEAD = 2
 """Units that wait for each thread; what is ready and not yet written stays in memory."""
 
@@ -55,13 +58,15 @@ class TilePixels:
         slide: The open slide.
         grid: The tiles; read at `grid.side_l0` level-0 pixels a side.
         tile_st: Side of a tile in store pixels.
-        jpeg: The codec of tiles that have to be encoded.
+        jpeg: The codec of tiles that have to be encoded; without a subsampling, the slide's own where its pixels keep
+            their size, and none where they are resized.
         keep: Keep the slide's own JPEG tiles, or their coefficients, where they fit.
         squeeze: The grid is a canvas that the slide is squeezed to: bicubic, as the official LongViT code does it.
 
     Attributes:
         kept: Whether they do.
         recut: What cuts them anew, where they do not fit as they are.
+        jpeg: The codec, with a subsampling.
     """
 
     def __init__(
@@ -79,6 +84,11 @@ class TilePixels:
         self.kept = (keep and own_grid) or self.recut is not None
         if self.kept:
             self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1)
+        if jpeg.subsampling is None:
+            chroma = self.source.subsampling() if own_pixels and tile_st % 2 == 0 else "444"
+            self.jpeg = replace(jpeg, subsampling=chroma if chroma in SUBSAMPLED else "444")
+            if chroma in SUBSAMPLED:
+                self.source = replace(self.source, plain=True)
         self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
         self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
@@ -145,6 +155,7 @@ class TilePixels:
                 i, squeezed_tile(self.slide, self.sampling.level, place, self.grid.shape, self.tile_st)
             )
         left, top = self._starts[i].tolist()
+        decode = decode or (self.source and self.source.decode)
         return self._encoded(i, self.slide.read_sampled(self.sampling, (left, top), self._size, decode))
 
     def _encoded(self, i: int, tile: Pixels) -> Pieces:

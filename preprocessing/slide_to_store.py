@@ -86,7 +86,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             arrays |= {"overview": overview, "overview_mask": mask}
             warnings = pool.submit(review, overview, mask, len(grid.rc), slide.mpp_source, list(bad.values()), unseen)
             try:
-                write_arrays(folder, tiles, arrays, config.tile_px, jpeg=jpeg, shard_tiles=config.shard_tiles)
+                write_arrays(folder, tiles, arrays, config.tile_px, jpeg=pixels.jpeg, shard_tiles=config.shard_tiles)
             except _BadTilesError as found:  # again, without them
                 bad, grid = found.errors, grid.without(list(found.errors))
                 continue

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 import tifffile
 
 from preprocessing.jpeg import decode_into, empty_pixels
@@ -28,6 +29,8 @@ ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 ADOBE_COLOURS = {tifffile.PHOTOMETRIC.RGB: b"\x00", tifffile.PHOTOMETRIC.YCBCR: b"\x01"}
 JFIF = b"\xff\xe0"
 MAX_HEADERS = 4
+LOOKED_AT = 16
+"""Tiles that are looked at until one says how all are coded."""
 MAX_GAP = 1 << 14
 """Bytes between two tiles in the file that are read and thrown away rather than begin another read."""
 WHITE = 255
@@ -53,6 +56,8 @@ class JpegLevel:
     descriptor: int = field(repr=False)
     headers: list[bytes] = field(default_factory=list, repr=False)
     """Beginnings of tiles that were found right; a scanner gives nearly all tiles of a level the same."""
+    plain: bool = False
+    """Repeat subsampled chroma instead of interpolating it: what subsamples it again then gets back what was there."""
 
     def fetch(self, rc: npt.NDArray[np.integer]) -> list[Fetched]:
         """The tiles `rc` (n, 2) as whole JPEGs, their form checked but not decoded.
@@ -111,10 +116,18 @@ class JpegLevel:
         if tile is None:
             return np.full((height, width, channels), WHITE, np.uint8)
         pixels = empty_pixels(height, width, channels)
-        decode_into(b"".join(tile), pixels, scale)
+        decode_into(b"".join(tile), pixels, scale, plain=self.plain)
         pixels[max(0, self.size[1] // scale - row * height) :] = WHITE
         pixels[:, max(0, self.size[0] // scale - column * width) :] = WHITE
         return pixels
+
+    def subsampling(self) -> str:
+        """Chroma subsampling of its tiles, as that of the first that can be read: 444, 422, 420 ..."""
+        for place in np.argwhere(self.lengths > 0)[:LOOKED_AT]:
+            (tile,) = self.fetch(place[None])
+            if isinstance(tile, tuple):
+                return simplejpeg.decode_jpeg_header(b"".join(tile))[3]
+        return "444"
 
     def can_scale(self, scale: int) -> bool:
         """Whether decoding at one pixel of `scale` gives tiles of whole pixels."""

@@ -2,11 +2,13 @@
 
     python tests/benchmarks/read_tiles.py store stores/slide.zarr slide.svs --workers 2
 
-The OpenSlide loader is that of CLAM's and TRIDENT's datasets: `read_region` at the tile's corner, Pillow to RGB, NumPy.
-It reads at the places of the store's tiles, from level 0, and where the slide is finer than the store it resizes with
-OpenCV as TRIDENT does. `decoder` is what no reader of JPEG tiles can beat: the store's bytes, in memory already,
-decoded into one buffer. Workers are processes, as those of a DataLoader; each opens its store or slide once. Threads
-of the store would wait for each other's turn with Python: two took 14 to 28 % longer than two processes.
+`loader` is what a DataLoader's worker does in CLAM and TRIDENT: `read_region` at the tile's corner, Pillow to RGB,
+torchvision's ToTensor and Normalize, one tensor of floats for a batch. `openslide` leaves out the last two. Both read at
+the places of the store's tiles, from level 0, and where the slide is finer than the store they resize with OpenCV as
+TRIDENT does. `store` is what our worker does: bytes of pixels, since the device normalises them. `decoder` is what no
+reader of JPEG tiles can beat: the store's bytes, in memory already, decoded into one buffer. Workers are processes, as
+those of a DataLoader; each opens its store or slide once. Two threads on the store took 14 to 28 % longer than two
+processes: they wait for each other's turn with Python.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -27,6 +30,9 @@ import zarr
 from preprocessing import PatchStore, open_store
 from preprocessing.jpeg import decode_into, empty_pixels
 from preprocessing.shards import read_chunks, read_index, shard_path
+
+if TYPE_CHECKING:
+    import torch
 
 Tiles = npt.NDArray[np.uint8]  # (k, T, T, 3)
 
@@ -46,6 +52,27 @@ def openslide_batch(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.
     read, size = opened_slide(slide).read_region, (side_l0, side_l0)
     tiles = [np.asarray(read((x, y), 0, size).convert("RGB")) for x, y in xy_l0.tolist()]
     return np.stack([tile if side_l0 == side else cv2.resize(tile, (side, side)) for tile in tiles])
+
+
+@cache
+def to_input() -> Callable[[Tiles], "torch.Tensor"]:
+    """The transforms of CLAM's and TRIDENT's datasets."""
+    import torch  # here: the other sources need none
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    torch.set_num_threads(1)  # as in a DataLoader's worker
+    return Compose([ToTensor(), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+
+
+def loader_batch(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.int64]) -> "torch.Tensor":
+    """Those tiles as what a model takes, (k, 3, side, side) float32."""
+    import torch
+
+    read, size = opened_slide(slide).read_region, (side_l0, side_l0)
+    tiles = (read((x, y), 0, size).convert("RGB") for x, y in xy_l0.tolist())
+    if side_l0 != side:
+        tiles = (cv2.resize(np.asarray(tile), (side, side)) for tile in tiles)
+    return torch.stack([to_input()(tile) for tile in tiles])
 
 
 @cache
@@ -74,16 +101,17 @@ def reader(source: str, store: PatchStore, slide: Path) -> tuple[Callable[..., T
     """What reads a batch, and what it is asked for, one row per tile: indices, or corners."""
     if source == "decoder":
         encoded(opened_store(store.path))  # before workers are forked, so that they find it there
-    if source != "openslide":
+    if source not in ("openslide", "loader"):
         return partial({"store": store_batch, "decoder": decoder_batch}[source], store.path), np.arange(len(store))
     side_l0 = round(store.attributes["side_l0"][0])
-    return partial(openslide_batch, slide, side_l0, store.tile_st), store.xy_l0
+    batch = openslide_batch if source == "openslide" else loader_batch
+    return partial(batch, slide, side_l0, store.tile_st), store.xy_l0
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", choices=["store", "openslide", "decoder"])
+    parser.add_argument("source", choices=["store", "loader", "openslide", "decoder"])
     parser.add_argument("store", type=Path)
     parser.add_argument("slide", type=Path)
     parser.add_argument("--workers", type=int, default=1)

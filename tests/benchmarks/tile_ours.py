@@ -5,7 +5,8 @@ import json
 import time
 from pathlib import Path
 
-import numpy.ma  # noqa: F401 - as what `tile_slides` imports when it is first used: here, so that it is not timed
+import numba  # noqa: F401 - what `tile_slides` imports when it is first used: here, so that it is not timed
+import numpy.ma  # noqa: F401
 
 from preprocessing import TileConfig, open_store, tile_slides
 
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mpp", type=float, default=0.5)
     parser.add_argument("--reencode", action="store_true", help="decode and encode, even where bytes could be kept")
-    parser.add_argument("--subsampling", choices=["444", "422", "420"], default="444")
+    parser.add_argument("--subsampling", choices=["444", "422", "420"])
     a = parser.parse_args()
     settings = {"mpp": a.mpp, "tile_px": 256, "workers": a.workers, "jpeg_subsampling": a.subsampling}
     config = TileConfig(slides=a.slide, out=a.out, passthrough=not a.reencode, **settings)

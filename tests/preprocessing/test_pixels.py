@@ -42,10 +42,10 @@ def pyramid(tmp_path_factory, image):
     return write_pyramid(tmp_path_factory.mktemp("pyramid") / "slide.tif", image)
 
 
-def tiles_of(slide, side_l0, tile_st, *, threads=1, shard_tiles=1024, min_tissue=0.0, **options):
-    """Every tile of the grid as (grid, pixels object, decoded tiles in the order of the grid)."""
+def tiles_of(slide, side_l0, tile_st, *, threads=1, shard_tiles=1024, min_tissue=0.0, jpeg=JPEG, **options):
+    """Every tile of the grid as (grid, pixels object, JPEGs in the order of the grid)."""
     grid = select_tiles(np.ones((32, 40), np.uint8), slide.size_l0, side_l0, min_tissue)
-    pixels = TilePixels(slide, grid, tile_st, JPEG, **options)
+    pixels = TilePixels(slide, grid, tile_st, jpeg, **options)
     with ThreadPoolExecutor(threads) as pool:
         made = list(pixels.jpegs(pool, threads, shard_tiles))
     assert [i // shard_tiles for i, _ in made] == sorted(i // shard_tiles for i, _ in made)
@@ -232,6 +232,37 @@ def test_tiles_of_another_size_are_cut_anew_from_the_slides_own(tmp_path, image,
             inside = x + side <= 1280 and y + side <= 1024
             shown = slide.jpeg_levels[0].read((x, y), (side, side), channels=1)[: 1024 - y, : 1280 - x]
             assert np.abs(seen - shown).mean() <= (0 if inside else 3)
+
+
+def chroma_of(jpegs):
+    return {simplejpeg.decode_jpeg_header(jpeg)[3] for jpeg in jpegs}
+
+
+@pytest.mark.parametrize("own", ["444", "422", "420"])
+def test_what_is_encoded_again_has_as_much_chroma_as_the_slide(tmp_path, image, own):
+    path, factors = tmp_path / "slide.tif", {"444": (1, 1), "422": (2, 1), "420": (2, 2)}[own]
+    tifffile.imwrite(
+        path, image, tile=(256, 256), photometric="rgb", compression="jpeg", subsampling=factors,
+        compressionargs={"level": 80, "outcolorspace": "YCBCR"},
+        resolution=(20_000, 20_000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    with read_slide(path) as slide:
+        level = slide.jpeg_levels[0]
+        assert level.subsampling() == own
+        settings = {"keep": False, "jpeg": Jpeg(level=90)}
+        grid, pixels, tiles = tiles_of(slide, 256.0, 256, **settings)
+        assert {pixels.jpeg.subsampling} == chroma_of(tiles) == {own}
+        assert chroma_of(tiles_of(slide, 512.0, 256, **settings)[2]) == {"444"}
+        assert chroma_of(tiles_of(slide, 256.0, 256, keep=False)[2]) == {"444"}
+        assert chroma_of(tiles_of(slide, 255.0, 255, **settings)[2]) == {"444"}
+        again = np.array([JPEG.decode_image(tile) for tile in tiles]).astype(float)
+        shown = np.array([level.decode(*place) for place in grid.rc.tolist()])
+        full = tiles_of(slide, 256.0, 256, keep=False, jpeg=Jpeg(level=90, subsampling="444"))[2]
+        more = np.array([JPEG.decode_image(tile) for tile in full])
+    if own == "444":
+        assert np.array_equal(again, more)
+    else:  # fewer bytes than with all the chroma that interpolation made up, and nearer to what the slide shows
+        assert np.square(again - shown).mean() < np.square(more - shown.astype(float)).mean()
 
 
 def test_a_tile_that_cannot_be_cut_is_decoded_by_itself(tmp_path, image):
