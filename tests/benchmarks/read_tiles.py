@@ -3,7 +3,7 @@
     python tests/benchmarks/read_tiles.py store stores/slide.zarr slide.svs --workers 2
 
 `loader` is what a DataLoader's worker does in CLAM and TRIDENT: `read_region` at the tile's corner, Pillow to RGB,
-torchvision's ToTensor and Normalize, one tensor of floats for a batch. `openslide` leaves out the last two. Both read at
+torchvision's ToTensor and Normalize, one tensor of floats for a batch. `openslide` leaves these two out. Both read at
 the places of the store's tiles, from level 0, and where the slide is finer than the store they resize with OpenCV as
 TRIDENT does. `store` is what our worker does: bytes of pixels, since the device normalises them. `decoder` is what no
 reader of JPEG tiles can beat: the store's bytes, in memory already, decoded into one buffer. Workers are processes, as
