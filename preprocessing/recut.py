@@ -18,6 +18,8 @@ from preprocessing.jpeg_form import END, FRAMES, START, segments
 from preprocessing.shards import Pieces
 from preprocessing.tiff_jpeg import Fetched, JpegLevel
 
+HEADER_BYTES, MOST_BYTES = 1 << 16, 4
+"""Of a tile's header, and for each of its pixels: longer ones are no JPEGs, but let a region take any memory."""
 SAMPLES = 16
 """Tiles of a level that are looked at, all over it, to see whether one header serves for all."""
 
@@ -38,7 +40,8 @@ class Recut:
         """Tiles of `side` pixels from those of a level; None where its blocks do not fit, or its headers differ."""
         present = np.argwhere(level.lengths > 0)
         level.fetch(present[:: -(-len(present) // SAMPLES) or 1])
-        if len(level.headers) != 1:
+        most = HEADER_BYTES + MOST_BYTES * level.tile[0] * level.tile[1]
+        if len(set(level.headers)) != 1 or level.lengths.max() > most:
             return None
         header = level.headers[0][len(START) :]
         try:
@@ -59,6 +62,7 @@ class Recut:
 
         if not len(rc):
             return []
+        rc = rc.astype(np.int64)
         tile, unit = np.array(self.level.tile[::-1]), np.array(self.scan.mcu[::-1])
         first, last = rc * self.side // tile, ((rc + 1) * self.side - 1) // tile
         corner = first.min(axis=0)

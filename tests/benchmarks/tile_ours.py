@@ -5,8 +5,7 @@ import json
 import time
 from pathlib import Path
 
-import numba  # noqa: F401 - what `tile_slides` imports when it is first used: here, so that it is not timed
-import numpy.ma  # noqa: F401
+import numpy.ma  # noqa: F401 - as what `tile_slides` imports when it is first used: here, so that it is not timed
 
 from preprocessing import TileConfig, open_store, tile_slides
 

@@ -171,6 +171,21 @@ def test_a_level_whose_tiles_have_different_headers_is_not_cut(changed):
     assert Recut.of(changed(lambda tile: tile.replace(b"\x03\x01\x00\x02\x11", b"\x03\x01\x11\x02\x11")), 256) is None
 
 
+def test_a_level_with_tiles_too_long_to_be_jpegs_is_not_cut(level):
+    level.lengths[2, 2] = 4 * 240 * 240 + 65537
+    assert Recut.of(level, 256) is None
+
+
+def test_threads_that_note_a_header_at_the_same_time_do_no_harm(level):
+    level.fetch(np.array([[0, 0]]))
+    level.headers.append(level.headers[0])
+    assert Recut.of(level, 256) is not None
+
+
+def test_of_no_tiles_there_are_none(level):
+    assert Recut.of(level, 256).tiles(np.empty((0, 2), np.int32)) == []
+
+
 FUZZ = """
 import sys
 import numpy as np
