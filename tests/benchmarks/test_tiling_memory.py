@@ -25,14 +25,19 @@ def huge(make_huge):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mpp", "tiles"), [(0.5, 10_000), (0.25, 40_000)], ids=["shrunk", "bytes kept"])
+@pytest.mark.parametrize(
+    ("mpp", "side", "tiles"),
+    [(0.5, 256, 10_000), (0.25, 256, 40_000), (0.25, 224, 50_000)],
+    ids=["shrunk", "bytes kept", "cut anew"],
+)
 @pytest.mark.parametrize("slides", SLIDES, ids=SLIDES.values())
-def test_a_huge_slide_is_tiled_in_little_memory(huge, tmp_path, measured, slides, mpp, tiles):
+def test_a_huge_slide_is_tiled_in_little_memory(huge, tmp_path, measured, slides, mpp, side, tiles):
     folder = tmp_path / "slides"
     folder.mkdir()
     for i in range(slides):
         os.link(huge, folder / f"slide-{i}.svs")
-    result = measured(TILE_OURS, folder, tmp_path / "stores", "--mpp", str(mpp), "--workers", "2")
+    options = ["--mpp", str(mpp), "--tile-px", str(side), "--workers", "2"]
+    result = measured(TILE_OURS, folder, tmp_path / "stores", *options)
     assert result["tiles"] > tiles * slides
     assert result["passthrough"] is (mpp == 0.25)
     assert 0 < result["peak_mb"] < LIMIT_MB

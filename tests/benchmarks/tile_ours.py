@@ -17,10 +17,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mpp", type=float, default=0.5)
+    parser.add_argument("--tile-px", type=int, default=256)
     parser.add_argument("--reencode", action="store_true", help="decode and encode, even where bytes could be kept")
     parser.add_argument("--subsampling", choices=["444", "422", "420"])
     a = parser.parse_args()
-    settings = {"mpp": a.mpp, "tile_px": 256, "workers": a.workers, "jpeg_subsampling": a.subsampling}
+    settings = {"mpp": a.mpp, "tile_px": a.tile_px, "workers": a.workers, "jpeg_subsampling": a.subsampling}
     config = TileConfig(slides=a.slide, out=a.out, passthrough=not a.reencode, **settings)
     start = time.perf_counter()
     report = tile_slides(config)
