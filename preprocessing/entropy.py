@@ -29,7 +29,7 @@ LOW_WORD, PEEKED = np.uint64(0xFFFFFFFF), np.uint64(64 - PEEK)
 Reader = tuple[int, np.uint64, int]
 """The next word, the bits that were taken out and not used yet, at the top of 64, and how many they are."""
 Writer = tuple[int, np.uint64, int]
-"""Words written, the bits that do not fill a word yet, at the bottom of 64, and how many they are."""
+"""Where the next byte goes, the bits that do not fill a word yet, at the bottom of 64, and how many they are."""
 
 
 class Walked(NamedTuple):
@@ -170,33 +170,40 @@ def walk(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, scan: Scan, wal
 
 
 @compiled
-def _put(out: np.ndarray, written: Writer, value: np.uint64, length: int) -> Writer:
-    """Append `length` bits, 32 at most."""
+def _put(data: np.ndarray, written: Writer, value: np.uint64, length: int) -> Writer:
+    """Append `length` bits, 32 at most; whole words are written as bytes, a zero behind each 0xFF."""
     at, held, have = written
     held, have = held << np.uint64(length) | value, have + length
     if have >= 32:
         have -= 32
-        out[at] = np.uint32(held >> np.uint64(have))
-        at += 1
+        word, out = np.uint32(held >> np.uint64(have)), np.uint64(at)
+        for shift in (24, 16, 8, 0):
+            byte = np.uint8(word >> np.uint32(shift) & FF)
+            data[out] = byte
+            out += U1
+            if byte == FF:
+                data[out] = 0
+                out += U1
+        at = np.int64(out)
     return at, held, have
 
 
 @compiled
-def _copy(words: np.ndarray, begin: int, end: int, out: np.ndarray, written: Writer) -> Writer:
+def _copy(words: np.ndarray, begin: int, end: int, data: np.ndarray, written: Writer) -> Writer:
     """Append the bits from `begin` to `end`."""
     while begin < end:
         i, length = begin >> 5, min(32, end - begin)
         value = (np.uint64(words[i]) << U32 | np.uint64(words[i + 1])) << np.uint64(begin & 31) >> U32
-        written = _put(out, written, (value & LOW_WORD) >> np.uint64(32 - length), length)
+        written = _put(data, written, (value & LOW_WORD) >> np.uint64(32 - length), length)
         begin += length
     return written
 
 
 @compiled
 def _append(
-    run: tuple[int, int, int], before: np.ndarray, walked: Walked, scan: Scan, out: np.ndarray, written: Writer
+    run: tuple[int, int, int], before: np.ndarray, walked: Walked, scan: Scan, data: np.ndarray, written: Writer
 ) -> Writer:
-    """Append a run: scan, first unit, unit behind its last; -1 words where a DC code is needed that there is not."""
+    """Append a run: scan, first unit, unit behind its last; it ends at -1 if it needs a DC code that there is not."""
     k, unit, behind = run
     for c in range(COLOURS):
         value = walked.dc_values[k, unit, c, 0] - before[c]
@@ -210,26 +217,30 @@ def _append(
             return -1, written[1], written[2]
         if value < 0:
             value += (1 << size) - 1
-        written = _put(out, written, np.uint64((code >> 8) << size | value), (code & 255) + size)
+        written = _put(data, written, np.uint64((code >> 8) << size | value), (code & 255) + size)
         end = walked.dc_places[k, unit, c + 1, 0] if c + 1 < COLOURS else walked.units[k, behind]
-        written = _copy(walked.words, walked.dc_places[k, unit, c, 1], end, out, written)
+        written = _copy(walked.words, walked.dc_places[k, unit, c, 1], end, data, written)
     return written
 
 
 @compiled
-def _as_bytes(words: np.ndarray, written: Writer, data: np.ndarray, at: int) -> int:
-    """What was written as bytes from `at` on, a zero behind each 0xFF; returns where they end."""
-    n, held, have = written
-    words[n] = np.uint32((held << U32 | LOW_WORD) >> np.uint64(have))  # the last byte is filled up with ones
-    out = np.uint64(at)
-    for i in range(n * 4 + (have + 7) // 8):
-        byte = np.uint8(words[i >> 2] >> np.uint32(24 - 8 * (i & 3)) & FF)
-        data[out] = byte
-        out += U1
-        if byte == FF:
-            data[out] = 0
-            out += U1
-    return np.int64(out)
+def _finish(data: np.ndarray, written: Writer) -> int:
+    """Write the bits that fill no word, the last byte filled up with ones; returns where the bytes end."""
+    missing = -written[2] % 8
+    at, held, have = _put(data, written, np.uint64((1 << missing) - 1), missing)
+    for shift in range(have - 8, -1, -8):
+        data[at] = held >> np.uint64(shift) & np.uint64(FF)
+        at += 1
+        if data[at - 1] == FF:
+            data[at] = 0
+            at += 1
+    return at
+
+
+@compiled
+def _most(units: np.ndarray, unit: int, behind: int) -> int:
+    """Bytes that a run of units can take and what ends its scan, were every byte 0xFF."""
+    return (units[behind] - units[unit]) // 4 + 2 * DC_BYTES
 
 
 @compiled
@@ -249,11 +260,11 @@ def join(
     Returns:
         The bytes of all, and where each begins and the last ends (n + 1,): one that cannot be made has none.
     """
-    out = np.empty_like(walked.words)
-    data = np.empty(walked.words.size * 8 + len(corners) * side[0] * side[1] * DC_BYTES, np.uint8)
+    runs = len(corners) * side[0] * (side[1] // tile[1] + 2)
+    data = np.empty(walked.words.size * 9 // 2 + runs * DC_BYTES, np.uint8)  # an eighth more of 0xFF than there were
     ends = np.zeros(len(corners) + 1, np.int64)
     for n in range(len(corners)):
-        before, written = np.zeros(COLOURS, np.int64), (0, np.uint64(0), 0)
+        before, written = np.zeros(COLOURS, np.int64), (ends[n], np.uint64(0), 0)
         for row in range(corners[n, 0], corners[n, 0] + side[0]):
             column, stop = corners[n, 1], corners[n, 1] + side[1]
             while column < stop and written[0] >= 0:
@@ -261,9 +272,9 @@ def join(
                 unit = row % tile[0] * tile[1] + column % tile[1]
                 behind = unit + min(stop - column, tile[1] - column % tile[1])
                 column += behind - unit
-                if k >= 0:
-                    written = _append((k, unit, behind), before, walked, scan, out, written)
+                if k >= 0 and written[0] + _most(walked.units[k], unit, behind) < len(data):
+                    written = _append((k, unit, behind), before, walked, scan, data, written)
                 else:
                     written = -1, written[1], written[2]
-        ends[n + 1] = _as_bytes(out, written, data, ends[n]) if written[0] >= 0 else ends[n]
+        ends[n + 1] = _finish(data, written) if written[0] >= 0 else ends[n]
     return data, ends

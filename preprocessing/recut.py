@@ -80,6 +80,7 @@ class Recut:
             dc_places=np.empty((k, n, COLOURS, 2), np.int64),
             dc_values=np.empty((k, n, COLOURS, 2), np.int32),
         )
+        del scans  # what was read, which `source` has as well
         good = walk(source, ends - lengths, ends - len(END), self.scan, walked)
         numbers = np.full(touched.shape, -1)
         numbers[touched] = np.where(good, np.arange(k), -1)

@@ -14,6 +14,8 @@ from preprocessing.tile import MANY
 TILE_OURS = Path(__file__).parent / "tile_ours.py"
 LIMIT_MB = 500
 LIMIT_OF_MANY_MB = 850
+NUMBA_MB = 125
+"""What a process takes that has loaded it, to cut tiles anew."""
 SLIDES = {1: "one slide", 2: "two slides in turn"}
 
 
@@ -40,7 +42,8 @@ def test_a_huge_slide_is_tiled_in_little_memory(huge, tmp_path, measured, slides
     result = measured(TILE_OURS, folder, tmp_path / "stores", *options)
     assert result["tiles"] > tiles * slides
     assert result["passthrough"] is (mpp == 0.25)
-    assert 0 < result["peak_mb"] < LIMIT_MB
+    anew_in_turn = slides > 1 and side != 256  # by a process of their own, while another waits
+    assert 0 < result["peak_mb"] < LIMIT_MB + NUMBA_MB * anew_in_turn
 
 
 @pytest.mark.slow
