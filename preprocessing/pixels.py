@@ -24,7 +24,7 @@ from preprocessing.blank import is_blank
 from preprocessing.canvas import squeezed_tile
 from preprocessing.errors import SlideError
 from preprocessing.grid import TileGrid
-from preprocessing.jpeg import Jpeg
+from preprocessing.jpeg import Jpeg, decode_into, empty_pixels
 from preprocessing.recut import Recut
 from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, undecodable
@@ -41,7 +41,7 @@ REMEMBERED_BYTES = 1 << 26
 BLANK_BYTES = 0.05
 """Bytes for each pixel below which a JPEG may show nothing at all; tissue has 0.3."""
 SUBSAMPLED = ("422", "420")
-"""What is stored as it is subsampled in the slide: more chroma than that it has not."""
+"""Chroma that a slide has less of than luma, and that is stored as it has it."""
 AHEAD = 2
 """Units that wait for each thread; what is ready and not yet written stays in memory."""
 
@@ -58,8 +58,8 @@ class TilePixels:
         slide: The open slide.
         grid: The tiles; read at `grid.side_l0` level-0 pixels a side.
         tile_st: Side of a tile in store pixels.
-        jpeg: The codec of tiles that have to be encoded; without a subsampling, the slide's own where its pixels keep
-            their size, and none where they are resized.
+        jpeg: The codec of tiles that have to be encoded; where it names no chroma subsampling, it gets the slide's own
+            if pixels keep their size, and 4:4:4 if they are resized.
         keep: Keep the slide's own JPEG tiles, or their coefficients, where they fit.
         squeeze: The grid is a canvas that the slide is squeezed to: bicubic, as the official LongViT code does it.
 
@@ -144,7 +144,12 @@ class TilePixels:
         if isinstance(own, ValueError):
             raise self._undecodable(i, own) from own
         if sum(map(len, own)) < self.tile_st**2 * BLANK_BYTES:
-            self._refuse_blank(i, self.jpeg.decode_image(b"".join(own)))
+            shown = empty_pixels(self.tile_st, self.tile_st, 3)
+            try:
+                decode_into(b"".join(own), shown)
+            except ValueError as error:
+                raise self._undecodable(i, error) from error
+            self._refuse_blank(i, shown)
         return own
 
     def _decoded(self, i: int, decode: Decode | None = None) -> Pieces:

@@ -7,6 +7,7 @@ both, so they are put in (TIFF Technical Note 2; ITU-T T.81, annex B; marker APP
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,7 +126,7 @@ class JpegLevel:
         """Chroma subsampling of its tiles, as that of the first that can be read: 444, 422, 420 ..."""
         for place in np.argwhere(self.lengths > 0)[:LOOKED_AT]:
             (tile,) = self.fetch(place[None])
-            if isinstance(tile, tuple):
+            with suppress(ValueError, TypeError):  # of what is damaged, missing, or sampled as it knows no name for
                 return simplejpeg.decode_jpeg_header(b"".join(tile))[3]
         return "444"
 

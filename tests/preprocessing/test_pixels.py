@@ -265,6 +265,26 @@ def test_what_is_encoded_again_has_as_much_chroma_as_the_slide(tmp_path, image, 
         assert np.square(again - shown).mean() < np.square(more - shown.astype(float)).mean()
 
 
+def test_a_kept_tile_of_few_bytes_that_cannot_be_decoded_is_named(pyramid, monkeypatch):
+    with read_slide(pyramid) as slide:
+        level = slide.jpeg_levels[0]
+        (head, body) = level.fetch(np.array([[1, 1]]))[0]
+        short = head, memoryview(bytes(body[:700]) + b"\xff\xd9")
+        monkeypatch.setattr(JpegLevel, "fetch", lambda self, rc: [short] * len(rc))
+        _, _, tiles = tiles_of(slide, 256.0, 256)
+    assert {type(tile) for tile in tiles} == {SlideError}
+    assert "cannot decode level 0 at x=0, y=0" in str(tiles[0])
+
+
+def test_sampling_that_has_no_name_is_kept_all_the_same(pyramid, monkeypatch):
+    def refuse(data):
+        raise ValueError("unknown subsampling")
+
+    with read_slide(pyramid) as slide:
+        monkeypatch.setattr("preprocessing.tiff_jpeg.simplejpeg.decode_jpeg_header", refuse)
+        assert slide.jpeg_levels[0].subsampling() == "444"
+
+
 def test_a_tile_that_cannot_be_cut_is_decoded_by_itself(tmp_path, image):
     path = write_pyramid(tmp_path / "aperio.tif", image, tile=240)
     with read_slide(path) as slide:
