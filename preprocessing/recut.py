@@ -101,4 +101,4 @@ class Recut:
         if fetched is None or isinstance(fetched, ValueError) or fetched[1][: len(self.header)] != self.header:
             return END
         scan = fetched[1][len(self.header) :]
-        return scan if scan[-len(END) :] == END else bytes(scan[: bytes(scan).rfind(END) + len(END)])
+        return scan if scan[-len(END) :] == END else bytes(scan).rpartition(END)[0] + END
