@@ -66,6 +66,8 @@ def read_scan(header: bytes) -> Scan:
     if components[::3] != used[::2] or scan[7:] != bytes([0, 63, 0]):
         raise ValueError("not one scan of all that there is")
     across, down = np.frombuffer(components[1::3], np.uint8) >> 4, np.frombuffer(components[1::3], np.uint8) & 15
+    if not across.all() or not down.all():
+        raise ValueError("a colour that is sampled nowhere")
     try:
         dc, ac = [tables[which >> 4] for which in used[1::2]], [tables[1 << 4 | which & 15] for which in used[1::2]]
     except KeyError as missing:

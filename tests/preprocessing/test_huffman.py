@@ -97,12 +97,24 @@ DC_TABLE = b"\xff\xc4\x00\x1f\x00"
         (edited(FRAME, b"\xff\xc2" + FRAME[2:]), "not a baseline"),
         (edited(FRAME, FRAME[:4] + b"\x0c" + FRAME[5:]), "not a baseline"),
         (edited(b"\x3f\x00", b"\x05\x00"), "not one scan of all"),
+        (edited(FRAME + b"\x01\x22", FRAME + b"\x01\x20"), "sampled nowhere"),
         (edited(FRAME, b"\xff\xdd\x00\x04\x00\x04" + FRAME), "restart"),
         (edited(DC_TABLE, b"\xff\xc4\x00\x1f\x03"), "table 0 is not there"),
         (edited(DC_TABLE + b"\x00\x01", DC_TABLE + b"\x00\xf1"), "cut short"),
         (edited(DC_TABLE + b"\x00\x01\x05", DC_TABLE + b"\x06\x00\x00"), "more codes"),
     ],
-    ids=["empty", "half", "progressive", "12 bits", "part", "restarts", "no table", "short table", "too many codes"],
+    ids=[
+        "empty",
+        "half",
+        "progressive",
+        "12 bits",
+        "part",
+        "no samples",
+        "restarts",
+        "no table",
+        "short table",
+        "too many codes",
+    ],
 )
 def test_a_scan_that_cannot_be_told_apart_is_refused(broken, complaint):
     with pytest.raises(ValueError, match=complaint):
