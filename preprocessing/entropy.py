@@ -46,12 +46,10 @@ class Walked(NamedTuple):
 
 
 def compiled(function: Callable) -> Callable:
-    """A function compiled when it is first called; the result is kept on disk where there is a place for it."""
+    """A function compiled when it is first called; kept on disk, or, where nothing may be written, for this process."""
     try:
         return njit(nogil=True, cache=True)(function)
-    except (
-        RuntimeError
-    ):  # neither beside this file nor in the user's cache: compiled anew, for seconds, by each process
+    except RuntimeError:
         return njit(nogil=True)(function)
 
 

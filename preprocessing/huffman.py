@@ -55,9 +55,9 @@ def read_scan(header: bytes) -> Scan:
         if kind == TABLES:
             tables |= _tables(body)
         elif kind in FRAMES:
-            frame = body
+            frame += body
         elif kind == SCAN:
-            scan = body
+            scan += body
         elif kind == RESTART_INTERVAL and any(body):
             raise ValueError("the scan has restart markers")
     if len(frame) != 15 or len(scan) != 10 or (frame[0], frame[5], scan[0]) != (8, 3, 3):

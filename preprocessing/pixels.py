@@ -85,7 +85,7 @@ class TilePixels:
         if self.kept:
             self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1)
         if jpeg.subsampling is None:
-            chroma = self.source.subsampling() if own_pixels and tile_st % 2 == 0 else "444"
+            chroma = self.source.subsampling() if own_pixels else "444"
             self.jpeg = replace(jpeg, subsampling=chroma if chroma in SUBSAMPLED else "444")
             if chroma in SUBSAMPLED:
                 self.source = replace(self.source, plain=True)

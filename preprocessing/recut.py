@@ -2,7 +2,7 @@
 
 Where the sides of the slide's tiles and of the wanted ones are whole numbers of the JPEG's units (8 or 16 pixels),
 every unit of a new tile is one of the slide: Aperio's tiles of 240 pixels give tiles of 256. This is what `jpegtran
--crop` and `-drop` do for an image, for all tiles of a region at once, at a fifth of what decoding and encoding take.
+-crop` and `-drop` do for an image, for all tiles of a region at once, in about a quarter of decoding and encoding.
 """
 
 import struct

@@ -15,17 +15,18 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import openslide
 import zarr
+from PIL.Image import Image
 
 from preprocessing import PatchStore, open_store
 from preprocessing.jpeg import decode_into, empty_pixels
@@ -47,11 +48,17 @@ def store_batch(store: Path, indices: npt.NDArray[np.int64]) -> Tiles:
     return opened_store(store).read_tiles(indices)
 
 
-def openslide_batch(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.int64]) -> Tiles:
-    """Tiles (k, side, side, 3) whose corners are `xy_l0` (k, 2), from squares of `side_l0` level-0 pixels a side."""
+def openslide_tiles(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.int64]) -> Iterator[Image | Tiles]:
+    """Tiles of `side` pixels whose corners are `xy_l0` (k, 2), from squares of `side_l0` level-0 pixels a side."""
     read, size = opened_slide(slide).read_region, (side_l0, side_l0)
-    tiles = [np.asarray(read((x, y), 0, size).convert("RGB")) for x, y in xy_l0.tolist()]
-    return np.stack([tile if side_l0 == side else cv2.resize(tile, (side, side)) for tile in tiles])
+    for x, y in xy_l0.tolist():
+        tile = read((x, y), 0, size).convert("RGB")
+        yield tile if side_l0 == side else cv2.resize(np.asarray(tile), (side, side))
+
+
+def openslide_batch(*which: Any) -> Tiles:
+    """Tiles (k, side, side, 3), arguments as of `openslide_tiles`."""
+    return np.stack([np.asarray(tile) for tile in openslide_tiles(*which)])
 
 
 @cache
@@ -64,15 +71,11 @@ def to_input() -> Callable[[Tiles], "torch.Tensor"]:
     return Compose([ToTensor(), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 
 
-def loader_batch(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.int64]) -> "torch.Tensor":
-    """Those tiles as what a model takes, (k, 3, side, side) float32."""
+def loader_batch(*which: Any) -> "torch.Tensor":
+    """The same tiles as what a model takes, (k, 3, side, side) float32."""
     import torch
 
-    read, size = opened_slide(slide).read_region, (side_l0, side_l0)
-    tiles = (read((x, y), 0, size).convert("RGB") for x, y in xy_l0.tolist())
-    if side_l0 != side:
-        tiles = (cv2.resize(np.asarray(tile), (side, side)) for tile in tiles)
-    return torch.stack([to_input()(tile) for tile in tiles])
+    return torch.stack([to_input()(tile) for tile in openslide_tiles(*which)])
 
 
 @cache

@@ -22,6 +22,8 @@ from measure import run_measured
 
 HERE = Path(__file__).parent
 WORKERS = ["--workers", "2"]
+OPENSLIDE = {"loader": "OpenSlide loader", "openslide": "OpenSlide"}
+"""What `read_tiles.py` can do with it, and what the table calls that."""
 Command = Sequence[str | Path]
 
 
@@ -84,9 +86,7 @@ def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
         ours, theirs = (
             [sys.executable, HERE / "read_tiles.py", one, store, slide, "--workers", workers] for one in (source, peer)
         )
-        return Case(
-            f"random tiles, {what}, {how}", f"OpenSlide {peer}".removesuffix(" openslide"), target, ours, theirs
-        )
+        return Case(f"random tiles, {what}, {how}", OPENSLIDE[peer], target, ours, theirs)
 
     yield case("one worker", 6, "store", "loader", "1")
     yield case("two workers", 6, "store", "loader", "2")

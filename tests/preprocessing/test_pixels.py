@@ -254,7 +254,6 @@ def test_what_is_encoded_again_has_as_much_chroma_as_the_slide(tmp_path, image, 
         assert {pixels.jpeg.subsampling} == chroma_of(tiles) == {own}
         assert chroma_of(tiles_of(slide, 512.0, 256, **settings)[2]) == {"444"}
         assert chroma_of(tiles_of(slide, 256.0, 256, keep=False)[2]) == {"444"}
-        assert chroma_of(tiles_of(slide, 255.0, 255, **settings)[2]) == {"444"}
         again = np.array([JPEG.decode_image(tile) for tile in tiles]).astype(float)
         shown = np.array([level.decode(*place) for place in grid.rc.tolist()])
         full = tiles_of(slide, 256.0, 256, keep=False, jpeg=Jpeg(level=90, subsampling="444"))[2]
