@@ -1,6 +1,7 @@
 """Which files of a folder are one DICOM slide: those of one series, each a level or a label."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from preprocessing.errors import SlideError
@@ -22,6 +23,20 @@ def series_uid(file: Path) -> str | None:
     return head[found.end() : found.end() + length].rstrip(b"\0 ").decode("ascii", "replace")
 
 
+def series_files(file: Path) -> list[Path]:
+    """The DICOM files beside a file, itself among them, that are of its series; only itself if it names none."""
+    series, found = series_uid(file), [file]
+    for other in dicom_files(file.parent) if series else ():
+        with suppress(OSError):  # what cannot be read is somebody else's
+            found += [other] if other != file and series_uid(other) == series else []
+    return found
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """What looks like a DICOM file in a folder, sorted."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".dcm" and file.name[0] != ".")
+
+
 def slide_file(path: Path) -> Path:
     """The file to open for a slide: `path` itself or, of a folder with the DICOM files of one slide, the first.
 
@@ -30,7 +45,7 @@ def slide_file(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".dcm" and file.name[0] != ".")
+    files = dicom_files(path)
     series = {series_uid(file) for file in files}
     if len(series) == 1:
         return files[0]

@@ -25,10 +25,10 @@ from preprocessing.canvas import squeezed_tile
 from preprocessing.errors import SlideError
 from preprocessing.grid import TileGrid
 from preprocessing.jpeg import Jpeg, decode_into, empty_pixels
+from preprocessing.jpeg_level import Decode, Fetched
 from preprocessing.recut import Recut
 from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, undecodable
-from preprocessing.tiff_jpeg import Decode, Fetched
 
 UNIT_TILES = 32
 """Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""

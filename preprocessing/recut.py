@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from preprocessing.huffman import Scan, read_scan
 from preprocessing.jpeg_form import END, FRAMES, START, segments
+from preprocessing.jpeg_level import Fetched, JpegLevel
 from preprocessing.shards import Pieces
-from preprocessing.tiff_jpeg import Fetched, JpegLevel
 
 HEADER_BYTES, MOST_BYTES = 1 << 16, 4
 """Of a tile's header, and for each of its pixels: longer ones are no JPEGs, but let a region take any memory."""

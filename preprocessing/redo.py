@@ -1,7 +1,5 @@
 """Whether a finished store is still what its slide and the settings would give, told in under ten milliseconds."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,8 +8,9 @@ from preprocessing.config import TileConfig
 from preprocessing.errors import StoreError
 from preprocessing.manifest import SlideEntry
 from preprocessing.masks import find_mask
-from preprocessing.schema import SCHEMA_VERSION, Source, StoreAttributes, read_attributes
-from preprocessing.slide_to_store import sha256, store_config
+from preprocessing.schema import SCHEMA_VERSION, StoreAttributes, read_attributes
+from preprocessing.slide_to_store import store_config
+from preprocessing.source import has_changed
 
 
 def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | None:
@@ -47,8 +46,8 @@ def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | N
         "it was asked for again": lambda: config.overwrite,
         f"settings have changed: {', '.join(changed)}": lambda: bool(changed),
         "the resolution in the manifest has changed": lambda: entry.mpp != manifest_mpp,
-        "the slide has changed": lambda: _has_changed(entry.path, old.source, path / "zarr.json"),
-        "its mask has changed": lambda: old.mask and _has_changed(_mask(entry, config), old.mask, path / "zarr.json"),
+        "the slide has changed": lambda: has_changed(entry.path, old.source, path / "zarr.json"),
+        "its mask has changed": lambda: old.mask and has_changed(_mask(entry, config), old.mask, path / "zarr.json"),
     }
     return next((reason for reason, holds in reasons.items() if holds()), None)
 
@@ -56,23 +55,3 @@ def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | N
 def _mask(entry: SlideEntry, config: TileConfig) -> Path:
     assert config.tissue.masks is not None, "a store with a mask and settings without one differ in their settings"
     return find_mask(config.tissue.masks, entry.slide_id)
-
-
-def _has_changed(file: Path, source: Source, document: Path) -> bool:
-    """Whether a file, the slide or its mask, is not the one that the store was made from.
-
-    Name and size tell without reading it. Only a file that was written after the store is compared by its hash; if it
-    turns out to be the same, the store's document gets the file's time, and the next run need not read it again.
-    """
-    if not file.exists():
-        return True
-    now = file.stat()
-    if (file.name, now.st_size) != (source.name, source.size):
-        return True
-    if now.st_mtime_ns <= document.stat().st_mtime_ns:
-        return False
-    same = sha256(file) == source.sha256
-    if same:
-        with suppress(OSError):  # where the store cannot be written the slide is read at every run
-            os.utime(document, ns=(now.st_mtime_ns, now.st_mtime_ns))
-    return not same

@@ -54,11 +54,14 @@ MASK_CLASSES = {"glass": 0, "tissue": 1, "pen": 2, "blurred": 3}
 
 
 class Source(BaseModel):
-    """A file that a store was made from: the slide (of several files, the one that was opened), or a mask for it."""
+    """What a store was made from: a slide or a mask. Of several files, `size` and `sha256` are of all together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    """The file that was opened."""
+    more: tuple[str, ...] = ()
+    """Those that the slide has besides, from the opened one's folder."""
     size: int
     sha256: str
 

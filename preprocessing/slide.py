@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
@@ -16,9 +16,14 @@ from preprocessing.backends import Backend, open_backend
 from preprocessing.blank import refuse_blank
 from preprocessing.dicom import slide_file
 from preprocessing.errors import SlideError
+from preprocessing.jpeg_level import SCALES, WHITE, Decode
 from preprocessing.resolution import MppSource, resolve_mpp
 from preprocessing.sizes import refuse_sizes
-from preprocessing.tiff_jpeg import SCALES, WHITE, Decode, JpegTiff
+from preprocessing.source import slide_files
+from preprocessing.tiff_jpeg import JpegTiff
+
+if TYPE_CHECKING:
+    from preprocessing.dicom_jpeg import JpegDicom
 
 LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
@@ -26,8 +31,9 @@ STRIP_PIXELS = 1 << 21
 """Pixels read at once when a whole slide is made small."""
 MAX_OVERVIEW_PX = 4096
 """Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
-PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff")
+PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff", "philips")
 """Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
+DICOM = "dicom"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Slide:
 
     Attributes:
         path: The file that was opened.
+        files: It, and those that the slide has besides.
         vendor: What OpenSlide calls the format, `dicom` and `generic-tiff` among them, or `ome-tiff`.
         size_l0: Size of level 0, pixels.
         level_sizes: Size of every level, pixels.
@@ -56,13 +63,13 @@ class Slide:
     """
 
     def __init__(self, path: Path, backend: Backend, mpp_l0: float, mpp_source: MppSource) -> None:
-        self.path, self.mpp_l0 = path, mpp_l0
+        self.path, self.files, self.mpp_l0 = path, slide_files(path), mpp_l0
         self.mpp_source: MppSource = mpp_source
         self._backend = backend
         self.vendor, self.level_sizes, self.size_l0 = backend.vendor, backend.level_sizes, backend.level_sizes[0]
         width_l0, height_l0 = self.size_l0
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
-        self._jpeg = JpegTiff(path, self.level_sizes) if self.vendor in PLAIN_TIFF else None
+        self._jpeg = self._open_jpeg()
         self.jpeg_levels = self._jpeg.levels if self._jpeg else {}
         self._decoders: dict[int, Decode] = {}
 
@@ -73,6 +80,15 @@ class Slide:
         self._backend.close()
         if self._jpeg:
             self._jpeg.close()
+
+    def _open_jpeg(self) -> "JpegTiff | JpegDicom | None":
+        if self.vendor in PLAIN_TIFF:
+            return JpegTiff(self.path, self.level_sizes)
+        if self.vendor != DICOM:
+            return None
+        from preprocessing.dicom_jpeg import JpegDicom  # here, since pydicom takes its time to load
+
+        return JpegDicom(self.files, self.level_sizes)
 
     @contextmanager
     def forgiving(self, most: int) -> Iterator[Collection[SlideError]]:

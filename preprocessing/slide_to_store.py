@@ -1,6 +1,5 @@
 """One slide -> one store: find the tissue, choose the tiles, read and encode them."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from preprocessing.find_tissue import find_tissue
 from preprocessing.frames import side_l0_from_st
 from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
+from preprocessing.jpeg_level import SCALES
 from preprocessing.manifest import SlideEntry
 from preprocessing.masks import find_mask
 from preprocessing.pixels import Made, TilePixels
@@ -29,12 +29,10 @@ from preprocessing.review import review
 from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
 from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, read_slide
+from preprocessing.source import describe
 from preprocessing.store import finish_store, write_arrays
-from preprocessing.tiff_jpeg import SCALES
 from preprocessing.tissue import Mask
 
-HASHED_BYTES = 1 << 20
-"""Bytes of a file that are hashed at once."""
 MAX_ENLARGING = 1.25
 """How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""
 NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
@@ -74,7 +72,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         ThreadPoolExecutor(threads) as pool,
     ):
         mpp, side_l0 = geometry(slide, config)
-        digest = pool.submit(sha256, slide.path)  # now, while others wait for the one that looks at the overview
+        source = pool.submit(describe, slide.files)  # now, while others wait for the one that looks at the overview
         with slide.forgiving(config.tolerate_bad_tiles) as unseen:
             overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
         drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
@@ -93,7 +91,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             drawn.result()
             attributes = StoreAttributes(
                 slide_id=entry.slide_id,
-                source=Source(name=slide.path.name, size=slide.path.stat().st_size, sha256=digest.result()),
+                source=source.result(),
                 mask=_mask_source(entry, config),
                 mpp=mpp,
                 grid_shape=grid.shape,
@@ -176,14 +174,4 @@ def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
 def _mask_source(entry: SlideEntry, config: TileConfig) -> Source | None:
     if config.tissue.masks is None:
         return None
-    path = find_mask(config.tissue.masks, entry.slide_id)
-    return Source(name=path.name, size=path.stat().st_size, sha256=sha256(path))
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, hexadecimal; in large pieces, since each waits for its turn with Python."""
-    digest, piece = hashlib.sha256(), memoryview(bytearray(HASHED_BYTES))
-    with path.open("rb", buffering=0) as file:
-        while size := file.readinto(piece):
-            digest.update(piece[:size])
-    return digest.hexdigest()
+    return describe([find_mask(config.tissue.masks, entry.slide_id)])

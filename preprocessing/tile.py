@@ -18,6 +18,7 @@ from preprocessing.redo import reason_to_tile
 from preprocessing.report import SlideRow, TileReport, picture_path, save_picture
 from preprocessing.schema import StoreAttributes, n_tiles, read_attributes
 from preprocessing.slide_to_store import tile_slide
+from preprocessing.source import identity, slide_files
 from preprocessing.store import open_store
 from preprocessing.workers import completed, sigterm_as_interrupt
 
@@ -112,19 +113,13 @@ def _save_missing(config: TileConfig, path: Path) -> None:
 
 def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, threads: int) -> None:
     """Tile one slide inside of a claim, so that a store of two states of a file is thrown away."""
-    before = _identity(entry.path)
+    files = slide_files(entry.path)
+    before = identity(files)
     tile_slide(entry, folder, config, threads)
-    if _identity(entry.path) != before:
+    if identity(files) != before:
         raise SlideError(
             "the slide changed or vanished while it was read", where=entry.path, fix="run again when it is all there"
         )
-
-
-def _identity(slide: Path) -> tuple[int, int, int] | None:
-    if not slide.exists():
-        return None
-    now = slide.stat()
-    return now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def explain(error: BaseException) -> tuple[str, str]:

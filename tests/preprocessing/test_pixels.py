@@ -13,9 +13,9 @@ from PIL import Image
 from preprocessing.errors import SlideError
 from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
+from preprocessing.jpeg_level import JpegLevel
 from preprocessing.pixels import TilePixels, in_order
 from preprocessing.slide import read_slide
-from preprocessing.tiff_jpeg import JpegLevel
 
 JPEG = Jpeg(level=95, subsampling="444")
 
@@ -280,7 +280,7 @@ def test_sampling_that_has_no_name_is_kept_all_the_same(pyramid, monkeypatch):
         raise ValueError("unknown subsampling")
 
     with read_slide(pyramid) as slide:
-        monkeypatch.setattr("preprocessing.tiff_jpeg.simplejpeg.decode_jpeg_header", refuse)
+        monkeypatch.setattr("preprocessing.jpeg_level.simplejpeg.decode_jpeg_header", refuse)
         assert slide.jpeg_levels[0].subsampling() == "444"
 
 

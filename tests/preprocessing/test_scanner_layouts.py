@@ -180,6 +180,18 @@ def test_a_slide_of_each_scanner_is_tiled(scanned, image, tmp_path):
         assert np.abs(tile.astype(int) - image[y : y + 128, x : x + 128]).mean() < 6
 
 
+def test_tiles_of_philips_are_kept_and_those_of_scanners_that_overlap_or_shift_them_are_not(scanned, tmp_path):
+    path, vendor, *_ = scanned
+    with read_slide(path) as slide:
+        assert set(slide.jpeg_levels) == ({0, 1} if vendor == "philips" else set())
+        for level in slide.jpeg_levels:
+            size = tuple(side + 50 for side in slide.level_sizes[level])
+            region = slide.read_region((0, 0), level, size)
+            np.testing.assert_array_equal(region, slide._backend.read((0, 0), level, size))
+    tile_slides(TileConfig(slides=path, out=tmp_path, mpp=MPP, workers=1))
+    assert open_store(tmp_path / "slide.zarr").attributes["passthrough"] is (vendor == "philips")
+
+
 def test_what_philips_left_out_is_white_though_it_opens(tmp_path, image):
     philips(tmp_path / "slide.tiff", image)
     with read_slide(tmp_path / "slide.tiff") as slide:

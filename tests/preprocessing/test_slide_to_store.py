@@ -40,6 +40,7 @@ def test_provenance_is_written_down(make, svs):
     attributes = make(min_tissue=0.3).attributes
     assert attributes["source"] == {
         "name": "slide.svs",
+        "more": [],
         "size": svs.stat().st_size,
         "sha256": hashlib.sha256(svs.read_bytes()).hexdigest(),
     }
