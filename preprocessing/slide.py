@@ -16,7 +16,7 @@ from preprocessing.backends import Backend, open_backend
 from preprocessing.blank import refuse_blank
 from preprocessing.dicom import slide_file
 from preprocessing.errors import SlideError
-from preprocessing.jpeg_level import SCALES, WHITE, Decode
+from preprocessing.jpeg_level import SCALES, WHITE, Decode, JpegLevel
 from preprocessing.resolution import MppSource, resolve_mpp
 from preprocessing.sizes import refuse_sizes
 from preprocessing.source import slide_files
@@ -34,6 +34,9 @@ MAX_OVERVIEW_PX = 4096
 PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff", "philips")
 """Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
 DICOM = "dicom"
+MAX_DIFFERENCE = 2.0
+"""Mean over a tile of how far two ways to read it may lie apart. None did; other colours or another place make it 10
+and more, and nobody would see that tiles are those of another place."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Slide:
         width_l0, height_l0 = self.size_l0
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
         self._jpeg = self._open_jpeg()
-        self.jpeg_levels = self._jpeg.levels if self._jpeg else {}
+        self.jpeg_levels = self._jpeg.levels if self._jpeg and self._agrees(self._jpeg.levels.get(0)) else {}
         self._decoders: dict[int, Decode] = {}
 
     def __enter__(self) -> Self:
@@ -89,6 +92,21 @@ class Slide:
         from preprocessing.dicom_jpeg import JpegDicom  # here, since pydicom takes its time to load
 
         return JpegDicom(self.files, self.level_sizes)
+
+    def _agrees(self, level_0: JpegLevel | None) -> bool:
+        """Whether the longest tile of level 0, which shows most, is what the library that opened the slide shows.
+
+        Of other levels OpenSlide may show what lies parts of a pixel beside, where their sizes were rounded.
+        """
+        if level_0 is None:
+            return True
+        row, column = divmod(int(level_0.lengths.argmax()), level_0.lengths.shape[1])
+        xy = column * level_0.tile[0], row * level_0.tile[1]
+        try:
+            theirs = self._backend.read(xy, 0, level_0.tile)
+            return float(cv2.absdiff(level_0.read(xy, level_0.tile), theirs).mean()) <= MAX_DIFFERENCE
+        except Exception:  # of what is damaged, which is named when it is read
+            return True
 
     @contextmanager
     def forgiving(self, most: int) -> Iterator[Collection[SlideError]]:

@@ -214,6 +214,7 @@ def test_no_tile_of_the_slide_is_decoded_twice_under_one_block(tmp_path, image, 
 
     monkeypatch.setattr(JpegLevel, "decode", counted)
     with read_slide(path) as slide:
+        decoded.clear()
         _, pixels, _ = tiles_of(slide, 256.0, 256, keep=False)
         assert pixels.block == 15  # 16 of the slide's own
         assert sorted(decoded) == list(np.ndindex(slide.jpeg_levels[0].offsets.shape))
