@@ -40,9 +40,10 @@ lock: $(VENV)/.installed-test  ## the versions of this environment as the constr
 	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
 
 BENCH_SLIDES := $(addprefix $(BENCH)/,slide20.svs slide20_240.svs slide40.svs)
-bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH_SLIDES) $(BENCH)/huge.svs
+bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH_SLIDES) $(BENCH)/slide20_240_dicom $(BENCH)/huge.svs
 	$(BIN)/python tests/benchmarks/tiling.py --slide20 $(BENCH)/slide20.svs --slide20-240 $(BENCH)/slide20_240.svs \
-		--slide40 $(BENCH)/slide40.svs --huge $(BENCH)/huge.svs --peer $(VENV_HS2P)/bin/python
+		--dicom $(BENCH)/slide20_240_dicom --slide40 $(BENCH)/slide40.svs --huge $(BENCH)/huge.svs \
+		--peer $(VENV_HS2P)/bin/python
 
 bench-longnet: $(VENV)/.installed  ## half an hour, on a quiet machine
 	$(BIN)/python tests/benchmarks/longnet.py
@@ -75,6 +76,11 @@ $(BENCH_SLIDES): | $(VENV)/.installed
 	$(BIN)/python $(SHARED)/tools/make_slide.py $@.part.svs --size 32768 32768 --tile $(TILE) --mpp $(MPP)
 	mv $@.part.svs.truth.npz $@.truth.npz
 	mv $@.part.svs $@
+
+$(BENCH)/slide20_240_dicom: $(BENCH)/slide20_240.svs
+	rm -rf $@ $@.part
+	$(BIN)/python tests/benchmarks/dicom_slide.py $< $@.part
+	mv $@.part $@
 
 $(BENCH)/huge.svs: | $(VENV)/.installed
 	mkdir -p $(BENCH)

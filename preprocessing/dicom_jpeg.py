@@ -15,6 +15,7 @@ from struct import Struct
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from pydicom.filereader import read_partial
 from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 
@@ -68,20 +69,22 @@ def _read_level(path: Path, descriptor: int) -> JpegLevel:
     Raises:
         ValueError: It holds no whole level in JPEG tiles, row by row.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, disable_value_validation():  # which warns of what does not matter here
         said = read_partial(file, stop_when=lambda tag, vr, length: tag >= PER_FRAME)
         after = file.tell()
-    if not _is_level(said):
-        raise ValueError("no level in JPEG tiles")
-    size, tile = (said.TotalPixelMatrixColumns, said.TotalPixelMatrixRows), (said.Columns, said.Rows)
+        if not _is_level(said):
+            raise ValueError("no level in JPEG tiles")
+        size, tile = (said.TotalPixelMatrixColumns, said.TotalPixelMatrixRows), (said.Columns, said.Rows)
+        n, colours = said.NumberOfFrames, COLOURS[said.PhotometricInterpretation]
     grid = (-(-size[1] // tile[1]), -(-size[0] // tile[0]))
-    begin = next(at for span in SEARCHED if (at := os.pread(descriptor, span, after).find(PIXELS)) >= 0)
+    begin = next((at for span in SEARCHED if (at := os.pread(descriptor, span, after).find(PIXELS)) >= 0), None)
+    if begin is None:
+        raise ValueError("no pixel data in fragments")
     places = _fragments(descriptor, after + begin + len(PIXELS))
-    if not len(places) == said.NumberOfFrames == grid[0] * grid[1]:
+    if not len(places) == n == grid[0] * grid[1]:
         raise ValueError("its fragments are not its tiles")
     offsets, lengths = (column.reshape(grid) for column in places.T)
-    head = ADOBE + ADOBE_COLOURS[COLOURS[said.PhotometricInterpretation]]
-    return JpegLevel(size, tile, head, offsets, lengths, descriptor)
+    return JpegLevel(size, tile, ADOBE + ADOBE_COLOURS[colours], offsets, lengths, descriptor)
 
 
 def _is_level(said: Dataset) -> bool:

@@ -1,7 +1,7 @@
 """Tiling and reading, ours against its fastest peers, alternating in one run; writes the table `tiling.md`.
 
-    python tests/benchmarks/tiling.py --slide20 slide20.svs --slide20-240 slide20_240.svs --slide40 slide40.svs \\
-        --huge huge.svs --peer .venv-hs2p/bin/python
+    python tests/benchmarks/tiling.py --slide20 slide20.svs --slide20-240 slide20_240.svs --dicom slide20_240_dicom \\
+        --slide40 slide40.svs --huge huge.svs --peer .venv-hs2p/bin/python
 
 README.md beside this file says what is measured and how; `make bench-tiling` makes all it needs first.
 """
@@ -61,22 +61,22 @@ class Side:
         return f"{median(run['peak_mb'] for run in self.runs):,.0f}"
 
 
-def tiling_cases(
-    slide20: Path, cohort: Path, slide20_240: Path, slide40: Path, peer: Path, scratch: Path
-) -> Iterator[Case]:
+def tiling_cases(a: argparse.Namespace, cohort: Path, scratch: Path) -> Iterator[Case]:
     """A slide to stored tiles of 256 pixels at 0.5 micrometres per pixel, by two workers."""
     store, tar = scratch / "ours", scratch / "hs2p"
 
-    def case(name: str, target: float | None, slide: Path, *options: str) -> Case:
+    def case(name: str, target: float | None, slide: Path, *options: str, backend: str = "cucim") -> Case:
         ours = [sys.executable, HERE / "tile_ours.py", slide, store, *WORKERS, *options]
-        return Case(name, "hs2p", target, ours, [peer, HERE / "tile_hs2p.py", slide, tar, *WORKERS])
+        theirs = [a.peer, HERE / "tile_hs2p.py", slide, tar, *WORKERS, "--backend", backend]
+        return Case(name, "hs2p", target, ours, theirs)
 
-    yield case("20x slide, its own JPEG bytes kept", 12, slide20)
+    yield case("20x slide, its own JPEG bytes kept", 12, a.slide20)
     yield case("16 such slides in a run, bytes kept", None, cohort)
-    yield case("20x slide in tiles of 240, cut anew", 2.2, slide20_240)
-    yield case("20x slide, decoded and encoded again", 2.2, slide20, "--reencode")
-    yield case("the same with 4:4:4, which the slide has not", None, slide20, "--reencode", "--subsampling", "444")
-    yield case("40x slide to 20x", 3.5, slide40)
+    yield case("20x slide in tiles of 240, cut anew", 2.2, a.slide20_240)
+    yield case("the same as DICOM, cut anew", None, a.dicom / "level-0.dcm", backend="openslide")
+    yield case("20x slide, decoded and encoded again", 2.2, a.slide20, "--reencode")
+    yield case("the same with 4:4:4, which the slide has not", None, a.slide20, "--reencode", "--subsampling", "444")
+    yield case("40x slide to 20x", 3.5, a.slide40)
 
 
 def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
@@ -167,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide20", type=Path, required=True, help="a slide of 0.5 micrometres per pixel")
     parser.add_argument("--slide20-240", type=Path, required=True, help="one in tiles of 240 pixels, as Aperio's are")
+    parser.add_argument("--dicom", type=Path, required=True, help="folder that dicom_slide.py made of that")
     parser.add_argument("--slide40", type=Path, required=True, help="a slide of 0.25 micrometres per pixel")
     parser.add_argument("--huge", type=Path, required=True, help="a slide made by huge_slide.py")
     parser.add_argument("--peer", type=Path, required=True, help="the Python of hs2p's environment")
@@ -174,16 +175,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "tiling.md")
     a = parser.parse_args()
     about = machine.describe(peer=a.peer)
-    read_through(a.slide20, a.slide20_240, a.slide40)
+    read_through(a.slide20, a.slide20_240, *a.dicom.iterdir(), a.slide40)
     with tempfile.TemporaryDirectory() as folder:
         scratch, cohort = Path(folder) / "scratch", Path(folder) / "cohort"
         cohort.mkdir()
         for number in range(16):
             (cohort / f"slide{number:02d}.svs").symlink_to(a.slide20.resolve())
-        rows = [
-            as_row(case, *compare(case, a.repeat, scratch))
-            for case in tiling_cases(a.slide20, cohort, a.slide20_240, a.slide40, a.peer, scratch)
-        ]
+        rows = [as_row(case, *compare(case, a.repeat, scratch)) for case in tiling_cases(a, cohort, scratch)]
         for what, slide, options in (
             ("bytes kept", a.slide20, []),
             ("cut anew from tiles of 240", a.slide20_240, []),

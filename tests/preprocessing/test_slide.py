@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from preprocessing.errors import SlideError
 from preprocessing.focus import LUMA
 from preprocessing.slide import Slide, read_slide
+from preprocessing.tiff_jpeg import JpegTiff
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
 needs_slides = pytest.mark.skipif(not SLIDES.exists(), reason="no shared slides on this machine")
@@ -120,6 +121,29 @@ def test_the_overview_in_strips_is_the_overview_in_one_piece(monkeypatch):
     assert whole.shape == strips.shape == (75, 113, 3)
     assert backend.most_pixels <= 50_000
     assert np.abs(whole.astype(int) - strips).max() <= 2
+
+
+def shifted(level):
+    return replace(level, offsets=np.roll(level.offsets, 1, 1), lengths=np.roll(level.lengths, 1, 1))
+
+
+def as_it_is(level):
+    return level
+
+
+@pytest.mark.parametrize(("changed", "holds"), [(as_it_is, True), (shifted, False)])
+def test_tiles_that_show_other_pixels_than_openslide_are_left_to_it(svs, monkeypatch, changed, holds):
+    class Changed(JpegTiff):
+        def __init__(self, *of):
+            super().__init__(*of)
+            self.levels = {number: changed(level) for number, level in self.levels.items()}
+
+    with read_slide(svs) as slide:
+        pixels = slide.read_region((200, 200), 0, (300, 300))
+    monkeypatch.setattr("preprocessing.slide.JpegTiff", Changed)
+    with read_slide(svs) as slide:
+        assert bool(slide.jpeg_levels) == holds
+        np.testing.assert_array_equal(slide.read_region((200, 200), 0, (300, 300)), pixels)
 
 
 def test_a_place_that_cannot_be_decoded_is_named(tmp_path, image, save_svs):
