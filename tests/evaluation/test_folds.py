@@ -50,6 +50,15 @@ def test_the_pooled_c_index_compares_within_folds_only(survival_csv):
     assert [fold["n_events"] for fold in metrics["folds"]] == [3, 2]
 
 
+def near(part):
+    """The same but for the last bits of its numbers, which Cox fits on another scale and processor leave open."""
+    if isinstance(part, dict):
+        return {key: near(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [near(value) for value in part]
+    return pytest.approx(part, rel=1e-9) if isinstance(part, float) else part
+
+
 def test_another_scale_of_one_folds_risks_changes_nothing(tmp_path):
     rng = np.random.default_rng(0)
     patients = [f"P{i}" for i in range(40)]
@@ -59,7 +68,7 @@ def test_another_scale_of_one_folds_risks_changes_nothing(tmp_path):
     table.assign(risk=table["risk"] * (1 + 8 * table["fold"]) - 50 * table["fold"]).to_csv(tmp_path / "other.csv")
     metrics, rescaled = evaluate_predictions(tmp_path / "one.csv"), evaluate_predictions(tmp_path / "other.csv")
     for part in ("folds", "mean", "pooled"):
-        assert rescaled[part] == metrics[part]
+        assert rescaled[part] == near(metrics[part])
 
 
 def test_intervals_hold_their_number(subtyping_csv, survival_csv):
