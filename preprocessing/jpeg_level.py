@@ -42,7 +42,7 @@ Decode = Callable[[int, int, int, int], npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class JpegLevel:
-    """One level of a tiled TIFF in JPEG compression. Sizes are (width, height), places (x, y), pixels of this level."""
+    """One level of a slide. Sizes are (width, height), places (x, y), pixels of this level."""
 
     size: tuple[int, int]
     tile: tuple[int, int]
