@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from preprocessing.errors import SlideError
@@ -10,10 +11,17 @@ SERIES_UID = re.compile(rb"\x20\x00\x0e\x00UI(..)", re.DOTALL)
 """DICOM element (0020,000E), SeriesInstanceUID, as explicit little-endian VR writes it; its length follows."""
 HEAD_BYTES = 1 << 16
 """The series is named before the pixels, within this."""
+REMEMBERED = 1 << 16
+"""Files whose series is remembered: where all slides lie in one folder, each asks for that of every file."""
 
 
 def series_uid(file: Path) -> str | None:
     """The SeriesInstanceUID of a DICOM file; None if its head names none."""
+    return _read_series_uid(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(REMEMBERED)
+def _read_series_uid(file: Path, _written_at: int) -> str | None:
     with file.open("rb") as opened:
         head = opened.read(HEAD_BYTES)
     found = SERIES_UID.search(head)

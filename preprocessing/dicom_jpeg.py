@@ -50,13 +50,13 @@ class JpegDicom:
                     found.append(_read_level(file, descriptor))
                 except Exception:  # pydicom raises anything on a damaged file; OpenSlide will say what is wrong
                     continue
+            of_size = Counter(level.size for level in found)
+            self.levels = {
+                level_sizes.index(level.size): level
+                for level in found
+                if level.size in level_sizes and of_size[level.size] == 1 and level.says_its_colours()
+            }
             self._opened = opened.pop_all()
-        of_size = Counter(level.size for level in found)
-        self.levels = {
-            level_sizes.index(level.size): level
-            for level in found
-            if level.size in level_sizes and of_size[level.size] == 1 and level.says_its_colours()
-        }
 
     def close(self) -> None:
         """Close the files."""

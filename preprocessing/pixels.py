@@ -4,7 +4,7 @@ Four ways, from nearly free to slow, and the slide and the wanted resolution dec
 
     kept      the level has the store's resolution, its JPEG tiles the store's size: their bytes, untouched
     cut anew  its JPEG tiles have another size, but their blocks fit: the same coefficients, without loss
-    JPEG      tiles of a TIFF, decoded at 1/1 to 1/8 within the JPEG, each once for all store tiles that it touches
+    JPEG      its JPEG tiles are decoded at 1/1 to 1/8 within the JPEG, each once for all store tiles that it touches
     any other what OpenSlide or tifffile give
 """
 

@@ -35,8 +35,8 @@ PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff", "philips")
 """Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
 DICOM = "dicom"
 MAX_DIFFERENCE = 2.0
-"""Mean over a tile of how far two ways to read it may lie apart. None did; other colours or another place make it 10
-and more, and nobody would see that tiles are those of another place."""
+"""Mean over a tile of how far two ways to read it may lie apart. On five slides, two of them real, it was 0; one pixel
+beside it is 7 to 27, another tile 45 to 77, in other colours 49."""
 
 
 @dataclass(frozen=True)

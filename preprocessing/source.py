@@ -12,7 +12,9 @@ from preprocessing.schema import Source
 
 HASHED_BYTES = 1 << 20
 """Bytes of a file that are hashed at once."""
-LISTED = re.compile(rb"=[ \t]*([^/\\\r\n]+)\r?$", re.MULTILINE)
+LIST_BYTES = 1 << 20
+"""Of a list of files; a longer one is none."""
+LISTED = re.compile(rb"=[ \t]*([^/\\\r\n]{1,255})\r?$", re.MULTILINE)
 """What Hamamatsu's .vms and .vmu give as values of keys; names of files beside them are among it."""
 
 
@@ -26,7 +28,7 @@ def slide_files(path: Path) -> list[Path]:
     elif suffix == ".mrxs":
         more = path.with_suffix("").glob("*")
     elif suffix in (".vms", ".vmu"):
-        more = (path.parent / os.fsdecode(name) for name in set(LISTED.findall(path.read_bytes())))
+        more = (path.parent / os.fsdecode(name) for name in set(LISTED.findall(_head(path))))
     return [path, *sorted(file for file in more if file != path and file.is_file())]
 
 
@@ -56,7 +58,7 @@ def has_changed(path: Path, source: Source, document: Path) -> bool:
         document: The store's, written when the store was.
     """
     files = [path, *(path.parent / name for name in source.more)]
-    if path.name != source.name or not all(file.exists() for file in files):
+    if path.name != source.name or not all(file.is_file() for file in files):
         return True
     stats = [file.stat() for file in files]
     if sum(now.st_size for now in stats) != source.size:
@@ -69,6 +71,11 @@ def has_changed(path: Path, source: Source, document: Path) -> bool:
         with suppress(OSError):  # where the store cannot be written the slide is read at every run
             os.utime(document, ns=(latest, latest))
     return not same
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LIST_BYTES)
 
 
 def sha256(files: Sequence[Path]) -> str:

@@ -25,6 +25,8 @@ def folder(tmp_path):
         "m/Data0001.dat": b"tiles",
         "n/Data0001.dat": b"tiles",
         "v.vms": b"[Virtual]\r\nImageFile=v.jpg\r\nImageFile(1,0)= v_x1.jpg\nMacroImage=../a.svs\nMapFile=gone.opt\n",
+        "alone.mrxs": b"",
+        "noise.vms": b"=" + b"a" * 5000 + b"\n=\0\n=..\n=\xff\xfe\n",
         "v.jpg": b"left",
         "v_x1.jpg": b"right",
     }
@@ -43,6 +45,8 @@ def folder(tmp_path):
         ("nothing.dcm", []),
         ("m.mrxs", ["m/Data0001.dat", "m/Slidedat.ini"]),
         ("v.vms", ["v.jpg", "v_x1.jpg"]),
+        ("alone.mrxs", []),
+        ("noise.vms", []),
         ("missing.dcm", []),
         ("m", []),
     ],
@@ -59,6 +63,13 @@ def test_an_unreadable_file_beside_it_is_not_of_the_series(folder, monkeypatch):
 
     monkeypatch.setattr("preprocessing.dicom.series_uid", refuse)
     assert slide_files(folder / "one.dcm") == [folder / "one.dcm"]
+
+
+def test_a_file_that_is_replaced_is_asked_for_its_series_again(folder):
+    assert slide_files(folder / "one.dcm")[1:] == [folder / "two.dcm"]
+    (folder / "two.dcm").write_bytes(b"head" + UID.replace(b"1.2.3", b"1.2.4"))
+    os.utime(folder / "two.dcm", ns=(1, 1))
+    assert slide_files(folder / "one.dcm")[1:] == []
 
 
 def test_size_and_hash_are_of_all_files_and_of_one_alone_are_its_own(folder):
