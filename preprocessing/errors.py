@@ -3,6 +3,11 @@
 from functools import partial
 
 
+def printable(text: str) -> str:
+    """Text with its control characters as escapes: a library may cite a damaged file, and no terminal may obey it."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class PipelineError(Exception):
     """Something the user can fix; the command line prints it without a traceback and exits with 2.
 
@@ -14,7 +19,7 @@ class PipelineError(Exception):
 
     def __init__(self, what: str, *, where: object, fix: str) -> None:
         super().__init__(what, where, fix)
-        self.what, self.where, self.fix = what, where, fix
+        self.what, self.where, self.fix = printable(what), where, fix
 
     def __reduce__(self) -> tuple:
         """How it comes out of another process: with its words and notes."""
@@ -22,7 +27,7 @@ class PipelineError(Exception):
 
     def __str__(self) -> str:
         notes = "".join(f"\n  note:  {note}" for note in getattr(self, "__notes__", ()))
-        return f"{self.what}\n  where: {self.where}\n  fix:   {self.fix}{notes}"
+        return printable(f"{self.what}\n  where: {self.where}\n  fix:   {self.fix}{notes}")
 
 
 class SlideError(PipelineError):

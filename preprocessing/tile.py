@@ -1,5 +1,6 @@
 """Verb `tile`: slides -> stores, in parallel and safe to run again, with a report row for every slide."""
 
+import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from preprocessing.claim import claimed, is_claimed
 from preprocessing.config import TileConfig
-from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError
+from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, printable
 from preprocessing.manifest import SlideEntry, read_manifest
 from preprocessing.masks import export_mask
 from preprocessing.redo import reason_to_tile
@@ -72,6 +73,7 @@ def run(config: TileConfig) -> TileReport:
 def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> SlideRow:
     """Tile one slide unless that is done already. Never raises for what is wrong with the slide: the row says it."""
     start, path = time.perf_counter(), config.out / f"{entry.slide_id}.zarr"
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # of which file it speaks it does not say: the row does
     try:
         redo = reason_to_tile(entry, path, config)
         if redo is not None or is_claimed(path):
@@ -136,7 +138,8 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, OSError):
         place = "" if error.filename is None else f": {error.filename}"
         return f"{error.strerror or error}{place}", "check room and permissions of the disk, then run again"
-    return f"{type(error).__name__}: {error}", "this is a fault of the program: please report it with this line"
+    what = printable(f"{type(error).__name__}: {error}")
+    return what, "this is a fault of the program: please report it with this line"
 
 
 def _rows(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:

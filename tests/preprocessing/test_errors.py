@@ -1,0 +1,30 @@
+"""Errors that a user reads: their words come through as they are, and command no terminal."""
+
+import pickle
+
+import pytest
+
+from preprocessing.errors import PipelineError, SlideError, printable
+from preprocessing.tile import explain
+
+ESCAPES = "\x1b]0;title\x07 \x9b31m \r \udcff"
+
+
+def test_what_a_damaged_file_says_reaches_no_terminal_as_it_is():
+    error = SlideError(f"tag has VR {ESCAPES}", where=f"/slides/{ESCAPES}", fix="copy it again")
+    error.add_note(f"OpenSlide: {ESCAPES}")
+    shown = (str(error), *explain(error), *explain(ValueError(ESCAPES)))
+    assert not [c for text in shown for c in text if c != "\n" and not c.isprintable()]
+    assert error.what == r"tag has VR \x1b]0;title\x07 \x9b31m \r \udcff"
+
+
+@pytest.mark.parametrize("text", ["größe 0.5 µm", "日本.svs", "C:\\slides\\'a'", "two\nlines", ""])
+def test_what_can_be_shown_is_shown(text):
+    assert printable(text) == text
+
+
+def test_an_error_comes_out_of_another_process_with_its_words_and_notes():
+    error = PipelineError("it is wrong", where="here", fix="mend it")
+    error.add_note("perhaps")
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "it is wrong\n  where: here\n  fix:   mend it\n  note:  perhaps"
