@@ -137,7 +137,7 @@ def explain(error: BaseException) -> tuple[str, str]:
         return "there was not enough memory", "run again, with fewer --workers; what is done is kept"
     if isinstance(error, OSError):
         place = "" if error.filename is None else f": {error.filename}"
-        return f"{error.strerror or error}{place}", "check room and permissions of the disk, then run again"
+        return printable(f"{error.strerror or error}{place}"), "check room and permissions of the disk, then run again"
     what = printable(f"{type(error).__name__}: {error}")
     return what, "this is a fault of the program: please report it with this line"
 
