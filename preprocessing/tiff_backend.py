@@ -28,7 +28,7 @@ class TiffBackend:
         with ExitStack() as undo:
             self._file = undo.enter_context(tifffile.TiffFile(path))
             series = max(self._file.series, key=lambda candidate: candidate.size, default=None)
-            if series is None:  # scanners write the list of images last, behind them
+            if series is None or not _is_listed_to_its_end(self._file):
                 raise SlideError(
                     "the file ends before the list of its images: it was not copied whole",
                     where=path,
@@ -75,6 +75,16 @@ def mpp_of_tags(page: tifffile.TiffPage) -> tuple[float, float] | None:
         return None
     (x, x_per), (y, y_per), unit = tags
     return UM_PER_UNIT[unit] * x_per / x, UM_PER_UNIT[unit] * y_per / y
+
+
+def _is_listed_to_its_end(file: tifffile.TiffFile) -> bool:
+    """Whether the list of a file's images ends with a zero, as it must (TIFF 6.0, section 2).
+
+    Scanners write each image's entry behind it, so of a file that was cut off the first ones are there, and the next is
+    said to lie beyond the end.
+    """
+    file.filehandle.seek(file.pages.next_page_offset)
+    return file.filehandle.read(file.tiff.offsetsize) == bytes(file.tiff.offsetsize)
 
 
 def _refuse_pixels(path: Path, axes: str, page: tifffile.TiffPage) -> None:

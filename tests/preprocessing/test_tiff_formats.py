@@ -1,5 +1,6 @@
 """TIFFs that tifffile writes, read back through `read_slide` and compared with the picture they were made from."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -248,6 +249,25 @@ def test_a_file_that_was_cut_off_is_refused_when_it_is_opened(save, picture):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(SlideError, match="beyond its end"):
         read_slide(path)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize(("left", "sentence"), [(0, "not copied whole"), (1, "corrupted"), (40, "corrupted")])
+def test_a_file_that_was_cut_off_behind_its_first_image_is_refused_whoever_states_its_resolution(
+    tmp_path, picture, bigtiff, left, sentence
+):
+    path = tmp_path / "cut.tif"
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as tiff:
+        for image in (picture, picture[::2, ::2]):
+            tiff.write(image, tile=(128, 128), photometric="rgb", metadata=None)
+    with read_slide(path, mpp=0.5) as slide:
+        assert slide.size_l0 == picture.shape[1::-1]
+    with tifffile.TiffFile(path) as tiff:
+        second = tiff.pages[1].offset
+    os.truncate(path, second + left)
+    with pytest.raises(SlideError, match=sentence) as error:
+        read_slide(path, mpp=0.5)
+    assert "copy" in error.value.fix
 
 
 def test_beyond_the_picture_is_white(save, picture):
