@@ -18,9 +18,9 @@ import longvit.pretraining.run as pretraining
 import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
 from longvit.evaluation.report import summary_table
-from longvit.runs import write_atomically
 from longvit.settings import load_yaml
 from preprocessing.errors import ConfigError
+from preprocessing.files import write_whole
 from preprocessing.synthetic import make_cohort
 
 TASKS = ("subtype", "survival")
@@ -104,7 +104,7 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
     with Progress(console=console) as progress:
         task = progress.add_task("slides", total=None)
         make_cohort(folder, **drawn, on_slide=lambda slide: progress.update(task, advance=1, description=slide))
-    write_atomically(mark, json.dumps(drawn))
+    write_whole(mark, json.dumps(drawn))
     return folder
 
 

@@ -17,6 +17,8 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 
+from preprocessing.files import write_whole, written_whole
+
 Row = Mapping[str, int | float]
 Reader = Callable[[Sequence[Row]], list[str]]
 """Rows of metrics so far -> what a person should be told about them, in sentences."""
@@ -97,9 +99,7 @@ class Notes(pl.Callback):
         """Read the rows, write the file, say what is new."""
         sentences = self.read(self.metrics.rows)
         if sentences:
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            temporary.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
-            temporary.replace(self.path)
+            write_whole(self.path, "".join(f"{sentence}\n" for sentence in sentences))
         for sentence in sentences:
             if sentence not in self._said:
                 rich.get_console().print(f"[bold yellow]{self.path.parent.name}:[/] {sentence}", highlight=False)
@@ -161,25 +161,19 @@ class SafeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write one file, or leave the old one as it is."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
+        with written_whole(Path(path)) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
     """Write rows as CSV through a temporary name; columns are those of all rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -13,16 +13,10 @@ from longvit import __version__
 from longvit.config import PredictConfig, RunConfig
 from longvit.settings import load_yaml, to_yaml
 from preprocessing.errors import ConfigError
+from preprocessing.files import write_whole
 
 _LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
 _MACHINE_ONLY = {"out", "device", "loader_workers", "parallel_folds"}  # a run may go on elsewhere, on another device
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def open_run(config: RunConfig | PredictConfig, verb: str, result: Path) -> Path:
@@ -45,8 +39,8 @@ def open_run(config: RunConfig | PredictConfig, verb: str, result: Path) -> Path
     if not result.exists():
         config.out.mkdir(parents=True, exist_ok=True)
         earlier = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
-        write_atomically(settings, to_yaml(config))
-        write_atomically(starts, json.dumps([*earlier, provenance(verb)], indent=2) + "\n")
+        write_whole(settings, to_yaml(config))
+        write_whole(starts, json.dumps([*earlier, provenance(verb)], indent=2) + "\n")
     return config.out
 
 

@@ -50,5 +50,9 @@ class ConfigError(PipelineError):
     """A setting that does not exist or has a value that cannot be used."""
 
 
+class OutputError(PipelineError):
+    """A result that the system cannot write: no room, no permission, a read-only file system, a name too long."""
+
+
 class CheckpointError(PipelineError):
     """A file of weights that is missing, damaged, or of another shape."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
+from preprocessing.files import write_whole
 from preprocessing.schema import MASK_CLASSES
 
 Mask = npt.NDArray[np.uint8]
@@ -71,7 +72,7 @@ def write_geojson(path: Path, mask: Mask, size_l0: tuple[int, int]) -> None:
             properties = {"objectType": "annotation", "classification": {"name": name.capitalize(), "color": colour}}
             geometry = {"type": "MultiPolygon", "coordinates": polygons}
             features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    write_whole(path, json.dumps({"type": "FeatureCollection", "features": features}))
 
 
 def fill_polygon(mask: Mask, rings: list[Ring], value: int) -> None:

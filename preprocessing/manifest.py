@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 from preprocessing.dicom import series_uid, slide_file
 from preprocessing.errors import CohortError, SlideError
+from preprocessing.files import is_plain_name
 
 SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".svslide"))
 """Endings, in lower case, that make a file of a folder a slide."""
@@ -47,12 +48,6 @@ def read_manifest(slides: Path) -> list[SlideEntry]:
         entries = [SlideEntry(slides.stem, slides)]
     _refuse_ids(entries, slides)
     return entries
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name can be a file's anywhere: no separators, no leading dot, all printable, at most 200 bytes."""
-    plain = bool(name) and not name.startswith(".") and name == name.strip() and not set(name) & set('/\\:*?"<>|')
-    return plain and name.isprintable() and len(name.encode()) <= 200
 
 
 def _refuse_ids(entries: list[SlideEntry], where: Path) -> None:

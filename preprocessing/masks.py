@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
+from preprocessing.files import write_whole
 from preprocessing.geojson import read_geojson, write_geojson
 from preprocessing.schema import MASK_CLASSES
 from preprocessing.store import PatchStore
@@ -77,7 +78,7 @@ def export_mask(store: PatchStore, path: Path) -> None:
     if path.suffix.lower() == ".geojson":
         write_geojson(path, store.overview_mask, tuple(store.attributes["size_l0"]))
     elif path.suffix.lower() == ".png":
-        path.write_bytes(cv2.imencode(".png", store.overview_mask)[1].tobytes())
+        write_whole(path, cv2.imencode(".png", store.overview_mask)[1].tobytes())
     else:
         raise ValueError(f"{path.name} ends neither with .geojson nor with .png")
 

@@ -8,13 +8,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
-from uuid import uuid4
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.errors import StoreError
+from preprocessing.files import write_whole
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import MASK_CLASSES
 
@@ -95,7 +94,7 @@ class TileReport:
         """Write `tile_report.csv` and `tile_report.html` beside the stores, whole, whoever else writes them too.
 
         Raises:
-            StoreError: They cannot be written.
+            OutputError: They cannot be written.
         """
         table = StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
@@ -103,15 +102,8 @@ class TileReport:
         writer.writerows(
             asdict(row) | {"reason": "; ".join(filter(None, (row.reason, row.warnings)))} for row in self.rows
         )
-        try:
-            _write_whole(self.out / "tile_report.csv", table.getvalue().encode())
-            _write_whole(self.page_path, self._page().encode())
-        except OSError as error:
-            raise StoreError(
-                f"cannot write the report: {error.strerror}",
-                where=self.out,
-                fix="make room there, or make it writable, then run again; finished stores are kept",
-            ) from error
+        write_whole(self.out / "tile_report.csv", table.getvalue())
+        write_whole(self.page_path, self._page())
 
     def _page(self) -> str:
         in_page = len(self.rows) <= PICTURES_IN_PAGE
@@ -141,16 +133,7 @@ def save_picture(out: Path, slide_id: str, overview: npt.NDArray[np.uint8], mask
     """Write the picture of a slide: its overview (h, w, 3) with the outline of each class of its mask (h, w)."""
     path = picture_path(out, slide_id)
     path.parent.mkdir(exist_ok=True)
-    _write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask)))
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{uuid4().hex}")  # of our own: others may be writing theirs
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask)))
 
 
 def _picture(out: Path, slide_id: str, in_page: bool) -> str:

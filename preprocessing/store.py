@@ -11,9 +11,9 @@ import zarr
 
 from preprocessing.claim import claimed
 from preprocessing.errors import StoreError
+from preprocessing.files import is_plain_name
 from preprocessing.frames import st_from_rc
 from preprocessing.jpeg import Jpeg, decode_into, empty_pixels
-from preprocessing.manifest import is_plain_name
 from preprocessing.schema import ARRAYS, EMBEDDING_DTYPES, SCHEMA_VERSION, StoreAttributes, encoders, read_attributes
 from preprocessing.schema import problems as problems
 from preprocessing.shards import Pieces, read_chunks, read_index, shard_path, write_shards

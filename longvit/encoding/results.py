@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longvit.training import write_rows
+from preprocessing.files import written_whole
 from preprocessing.store import PatchStore
 
 TABLE = "representations.csv"
@@ -49,11 +50,9 @@ def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, 
         origin: What it was computed from and with (`origin_of`).
         tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = {"origin": origin, "n_tokens": result.n_tokens, "seconds": result.seconds}
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: json.dumps(told)})
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: json.dumps(told)})
 
 
 def load_result(path: Path, origin: str) -> SlideResult | None:

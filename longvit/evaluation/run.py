@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import platform
 import shlex
 from collections import Counter
@@ -27,6 +26,7 @@ from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.report import Section, evaluation_section, page
 from longvit.evaluation.tables import detail_tables
 from preprocessing.errors import CohortError
+from preprocessing.files import write_whole
 
 LIBRARIES = ("numpy", "scikit-learn", "scikit-survival", "lifelines")
 
@@ -72,10 +72,10 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     section = evaluation_section(metrics, *shown)
     out = config.out or config.predictions.parent
     for drawing in drawings:
-        _replace(out / "figures" / f"{drawing.name}.svg", drawing.svg.encode())
-        _replace(out / "figures" / f"{drawing.name}.png", drawing.png)
-    _replace(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False).encode() + b"\n")
-    _replace(out / "report.md", markdown_report(metrics, *shown).encode())
+        write_whole(out / "figures" / f"{drawing.name}.svg", drawing.svg)
+        write_whole(out / "figures" / f"{drawing.name}.png", drawing.png)
+    write_whole(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_whole(out / "report.md", markdown_report(metrics, *shown))
     return Evaluation(metrics, section, write_report(out / "report.html", [section], "LongViT evaluation"))
 
 
@@ -126,7 +126,7 @@ def combine_reports(evaluations: Sequence[Evaluation], path: Path, title: str) -
 
 def write_report(path: Path, sections: Iterable[Section], title: str) -> Path:
     """Write one self-contained HTML page and return its path."""
-    _replace(path, page(sections, title).encode())
+    write_whole(path, page(sections, title))
     return path
 
 
@@ -157,14 +157,3 @@ def _settings(config: EvaluateConfig) -> dict[str, str]:
     if training.is_file():
         settings["Configuration of the training"] = training.read_text(encoding="utf-8")
     return settings
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write `path` as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

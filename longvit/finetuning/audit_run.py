@@ -10,7 +10,7 @@ from longvit.config import AuditConfig
 from longvit.finetuning.audit import Audit, audit
 from longvit.finetuning.findings import CATEGORIES, NOTES
 from longvit.finetuning.folds import write_folds
-from longvit.runs import write_atomically
+from preprocessing.files import write_whole
 
 _STYLES = {"error": "bold red", "accepted": "yellow", "note": "dim"}
 
@@ -28,7 +28,7 @@ def run(config: AuditConfig) -> Audit:
         if config.move_leaks_to:
             write_folds(config.out, result.folds, result.cohort)
         config.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.out / "audit.json", result.as_json())
+        write_whole(config.out / "audit.json", result.as_json())
     show(result, Console())
     return result
 

@@ -14,8 +14,8 @@ from longvit.finetuning.predictions import predict
 from longvit.finetuning.prepare import prepare
 from longvit.finetuning.representations import sequence_reader
 from longvit.finetuning.study import Job, Study
-from longvit.runs import write_atomically
 from longvit.training import begin, fit, pick_device
+from preprocessing.files import write_whole
 
 
 def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None) -> list[dict]:
@@ -53,7 +53,7 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
         save_model(folder / "model.safetensors", model)
         if not isinstance(config.task, SubtypeTask):
             scale = risk_scale(model, train, device)
-            write_atomically(folder / SCALE_FILE, json.dumps(scale._asdict()) + "\n")
+            write_whole(folder / SCALE_FILE, json.dumps(scale._asdict()) + "\n")
     return predict_held_out(model, study, job, read, config)
 
 

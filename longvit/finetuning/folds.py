@@ -11,6 +11,7 @@ from longvit.cohort_config import PARTS, Part
 from longvit.finetuning.cohort import Cohort
 from longvit.tables import read_strings, slide_name
 from preprocessing.errors import CohortError
+from preprocessing.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -109,4 +110,4 @@ def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
     for fold in folds:
         slides = {part: [s for case in cases for s in cohort.slides[case]] for part, cases in fold.parts.items()}
         table = pd.DataFrame({part: pd.Series(names, dtype=str) for part, names in slides.items()})
-        table.to_csv(folder / f"splits_{fold.index}.csv")
+        write_whole(folder / f"splits_{fold.index}.csv", table.to_csv())

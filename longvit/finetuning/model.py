@@ -19,6 +19,7 @@ from longvit.model.checkpoint import filled
 from longvit.model.pooling import GatedAttention, mean_pool
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, ConfigError
+from preprocessing.files import written_whole
 
 Pooling = Literal["encoder", "attention"]
 
@@ -142,9 +143,8 @@ def save_model(path: Path, model: SlideModel) -> None:
         "class_weights": model.loss.class_weights,
         "bin_edges": model.loss.bin_edges,
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(model.state_dict(), temporary, {"longvit_model": json.dumps(settings)})
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        save_file(model.state_dict(), temporary, {"longvit_model": json.dumps(settings)})
 
 
 def load_model(path: Path) -> SlideModel:

@@ -12,9 +12,10 @@ from longvit.finetuning.membership import write_membership
 from longvit.finetuning.model import SlideModel, build_model
 from longvit.finetuning.representations import sequence_reader
 from longvit.finetuning.study import Study
-from longvit.runs import open_run, write_atomically
+from longvit.runs import open_run
 from longvit.tokens.read import require_fit, require_one_scale
 from longvit.training import begin, pick_device, write_rows
+from preprocessing.files import write_whole
 from preprocessing.store import find_stores, open_store
 
 
@@ -69,9 +70,9 @@ def _train(study: Study, model: SlideModel, audit: str) -> None:
     train_all(study, [job for learner in reversed(learners) for job in study.jobs(learner)], read)
     for learner in learners:
         folder = config.out / (f"baselines/{learner}" if learner else "")
-        write_atomically(folder / "audit.json", audit)
+        write_whole(folder / "audit.json", audit)
         if learner:
-            write_atomically(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
+            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
         write_rows(folder / "predictions.csv", collected(study, study.jobs(learner)))
 
 

@@ -6,8 +6,8 @@ from longvit.config import SplitConfig
 from longvit.finetuning.cohort import read_cohort
 from longvit.finetuning.folds import write_folds
 from longvit.finetuning.splits import make_folds
-from longvit.runs import write_atomically
 from longvit.settings import to_yaml
+from preprocessing.files import write_whole
 
 
 def run(config: SplitConfig) -> Path:
@@ -22,5 +22,5 @@ def run(config: SplitConfig) -> Path:
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
     folds = make_folds(cohort, config.folds, config.seed, keep_sites_together=config.keep_sites_together)
     write_folds(config.out, folds, cohort)
-    write_atomically(config.out / "config.yaml", to_yaml(config))
+    write_whole(config.out / "config.yaml", to_yaml(config))
     return config.out

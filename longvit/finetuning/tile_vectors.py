@@ -15,6 +15,7 @@ from longvit.config import EmbeddingInput, PixelInput
 from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT
 from longvit.tokens.pieces import SlidePieces
+from preprocessing.files import written_whole
 from preprocessing.store import open_store
 
 
@@ -49,9 +50,8 @@ class TileVectors:
                 kept = {"tiles": tiles_nE, "mean": tiles_nE.mean(dim=0, keepdim=True)}
             else:
                 kept = {"mean": self._embeddings(slide).mean(dim=0, keepdim=True)}
-            temporary = self._file(slide).with_suffix(".tmp")
-            save_file(kept, temporary)
-            temporary.replace(self._file(slide))
+            with written_whole(self._file(slide)) as temporary:
+                save_file(kept, temporary)
 
     def tiles(self, slide: str) -> Float[Tensor, "n E"]:
         """The vectors of a slide's tiles, in the store's order."""

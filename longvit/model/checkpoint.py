@@ -1,6 +1,5 @@
 """Encoders in files: safetensors with their config inside."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from longvit.config import EncoderConfig
 from longvit.model.encoder import LongViT
 from preprocessing.errors import CheckpointError
+from preprocessing.files import written_whole
 
 _CONFIG = "longvit_encoder_config"
 _NAMED_PROBLEMS = 5
@@ -20,9 +20,8 @@ _NAMED_PROBLEMS = 5
 
 def save_encoder(path: Path, encoder: LongViT) -> None:
     """Write weights and config to one safetensors file, in full or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(encoder.state_dict(), partial, metadata={_CONFIG: encoder.config.model_dump_json()})
-    os.replace(partial, path)
+    with written_whole(path) as temporary:
+        save_file(encoder.state_dict(), temporary, metadata={_CONFIG: encoder.config.model_dump_json()})
 
 
 def load_encoder(path: Path) -> LongViT:

@@ -7,10 +7,9 @@ import pytest
 
 from longvit.config import EvaluateConfig
 from longvit.evaluation import evaluate_predictions
-from longvit.evaluation import run as run_module
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.run import combine_reports, evaluate_request, run
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, OutputError
 
 DAY = datetime.date(2026, 1, 31)
 
@@ -49,14 +48,11 @@ def test_bad_predictions_leave_an_earlier_report_alone(survival_csv, edited, tmp
     assert report.read_bytes() == before
 
 
-def test_a_file_that_cannot_be_put_in_place_leaves_nothing_half_written(survival_csv, tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(run_module.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        run(EvaluateConfig(predictions=survival_csv, out=tmp_path / "out"))
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+def test_a_full_disk_leaves_nothing_half_written(survival_csv, small_disk):
+    (small_disk / "others").write_bytes(bytes(200_000))
+    with pytest.raises(OutputError, match="No space left"):
+        run(EvaluateConfig(predictions=survival_csv, out=small_disk / "out"))
+    assert not [path for path in (small_disk / "out").rglob("*") if path.suffix in ("", ".partial") and path.is_file()]
 
 
 def test_one_page_holds_subtyping_and_survival(subtyping_csv, survival_csv, tmp_path):

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.errors import CohortError
-from preprocessing.manifest import SlideEntry, is_plain_name, read_manifest
+from preprocessing.files import is_plain_name
+from preprocessing.manifest import SlideEntry, read_manifest
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
 
