@@ -1,5 +1,7 @@
 """The verbs. One typed config each; the work is imported only when its verb runs, so that `--help` loads no torch."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -23,16 +25,17 @@ from longvit.config import (
     ViewConfig,
 )
 from longvit.request import Request
-from preprocessing.errors import ConfigError, PipelineError
+from preprocessing.errors import OutputError, PipelineError
+from preprocessing.files import cannot_write
+from preprocessing.signals import Stopped, stopped_by_signals
 
 app = App(
     name="longvit",
     version=__version__,
     help="Gigapixel whole-slide images -> slide representations -> subtypes and survival.",
     help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
-    "Exit code: 0 done, 1 some slides failed, 2 the request was wrong.",
+    "Exit code: 0 done, 1 some slides failed, 2 the request was wrong, 130 and 143 interrupted.",
     result_action="return_value",
-    suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
@@ -169,18 +172,28 @@ def run_command(arguments: Sequence[str]) -> int:
         return app(request.arguments, exit_on_error=False, print_error=False) or 0
     except CycloptsError as error:
         raise request.refusal(error) from None
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        fix = "name another place, or make room there"
-        raise ConfigError(f"cannot write or read there: {error.strerror}", where=error.filename, fix=fix) from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write(error) from error
+    except MemoryError as error:
+        fix = "run the same command where there is more memory; what is done is kept"
+        raise OutputError("there was not enough memory", where=request.arguments[0], fix=fix) from error
 
 
 def main() -> None:
-    """Entry point of `longvit`: exit code 0 done, 1 some slides failed, 2 the request was wrong."""
+    """Entry point of `longvit`; the README's table lists the exit codes."""
     try:
-        sys.exit(run_command(sys.argv[1:]))
+        with stopped_by_signals():
+            code = run_command(sys.argv[1:])
+            sys.stdout.flush()
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+        code = 2
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        code = stop.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)

@@ -14,9 +14,11 @@ from typing import Any
 import pytorch_lightning as pl
 import rich
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 
+from preprocessing.errors import CheckpointError
 from preprocessing.files import write_whole, written_whole
 
 Row = Mapping[str, int | float]
@@ -165,6 +167,37 @@ class SafeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint with a state that names files without their folder, so that a run can be moved.
+
+    Lightning's own forgets the best score in another folder, and takes the best of the later epochs.
+    """
+
+    _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Lightning's state, with names of files in place of paths."""
+        state = super().state_dict()
+        names = {key: Path(state[key]).name for key in self._PATHS}
+        best = {Path(path).name: score for path, score in state["best_k_models"].items()}
+        return state | names | {"best_k_models": best, "dirpath": None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a state in this folder.
+
+        Raises:
+            CheckpointError: The best epoch's checkpoint was not moved along.
+        """
+        here = lambda name: str(Path(self.dirpath, name)) if name else ""
+        paths = {key: here(state_dict[key]) for key in self._PATHS}
+        best = {here(name): score for name, score in state_dict["best_k_models"].items()}
+        for path in best:
+            if not Path(path).is_file():
+                fix = "copy all of the run's folder, or start the run in another one"
+                raise CheckpointError("the checkpoint of the best epoch is missing", where=path, fix=fix)
+        super().load_state_dict(state_dict | paths | {"best_k_models": best, "dirpath": self.dirpath})
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:

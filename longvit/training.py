@@ -6,20 +6,25 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+import cv2
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from longvit.config import Device, OptimiserConfig, RunConfig
-from longvit.records import Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
+from longvit.records import Checkpoints, Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
 from longvit.records import read_rows as read_rows
 from longvit.records import write_rows as write_rows
+from preprocessing.workers import end_with, lifeline
 
 _NOTES = (
     ".*does not have many workers.*",
@@ -123,8 +128,8 @@ def fit(
     keep_freed_memory()
     module.train()
     last = folder / "checkpoints" / "last.ckpt"
-    best = ModelCheckpoint(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
-    every = ModelCheckpoint(last.parent, filename=last.stem, enable_version_counter=False)
+    best = Checkpoints(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
+    every = Checkpoints(last.parent, filename=last.stem, enable_version_counter=False)
     waiting, metrics = Waiting(), MetricsFile(folder / "metrics.csv", meters)
     callbacks = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
     callbacks += [Notes(folder / "notes.txt", metrics, read)] if read else []
@@ -158,6 +163,22 @@ def _read_on(loader: DataLoader, last: Path) -> None:
     """Tell the sampler which epoch is next: workers begin to read before Lightning tells it."""
     done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
     loader.sampler.set_epoch(done)  # type: ignore[attr-defined]
+
+
+def loader_processes(workers: int) -> dict[str, Any]:
+    """Return the arguments of a DataLoader that reads in so many processes; none of them outlives this one."""
+    if not workers:
+        return {"num_workers": 0}
+    return {
+        "num_workers": workers,
+        "persistent_workers": True,
+        "worker_init_fn": partial(_start_loader, parent=lifeline()),
+    }
+
+
+def _start_loader(worker: int, parent: Connection) -> None:
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    end_with(parent)
 
 
 class Patience(EarlyStopping):

@@ -21,7 +21,7 @@ from preprocessing.schema import StoreAttributes, n_tiles, read_attributes
 from preprocessing.slide_to_store import tile_slide
 from preprocessing.source import identity, slide_files
 from preprocessing.store import open_store
-from preprocessing.workers import completed, sigterm_as_interrupt
+from preprocessing.workers import completed
 
 THREADS_OF_A_SLIDE = 2
 """Threads that share a slide when there are slides enough: more would wait for each other's Python."""
@@ -145,12 +145,11 @@ def explain(error: BaseException) -> tuple[str, str]:
 def _rows(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
     """A row for every slide, as they get ready; what another process has in work is looked at again at the end."""
     busy: dict[str, SlideEntry] = {entry.slide_id: entry for entry in entries}
-    with sigterm_as_interrupt():
-        for row in _rows_once(entries, config):
-            if row.reason != BUSY:
-                del busy[row.slide_id]
-                yield row
-        yield from _rows_once(list(busy.values()), config)
+    for row in _rows_once(entries, config):
+        if row.reason != BUSY:
+            del busy[row.slide_id]
+            yield row
+    yield from _rows_once(list(busy.values()), config)
 
 
 def _rows_once(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:

@@ -16,6 +16,8 @@ import cv2
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_own: list[Connection] = []
+"""Reading and writing end of this process's lifeline, once there is one."""
 
 
 def completed(
@@ -37,20 +39,31 @@ def completed(
                 yield item, future
 
 
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (kill, scancel, docker stop) raise KeyboardInterrupt, as Ctrl-C does, so that all is cleaned up.
+def lifeline() -> Connection:
+    """Return the reading end of a pipe that closes when this process ends, however it ends; one for each process."""
+    if not _own:
+        _own.extend(multiprocessing.Pipe(duplex=False))
+    return _own[0]
 
-    Outside of the main thread, which alone may handle signals, nothing changes.
+
+def end_with(parent: Connection) -> None:
+    """End this process at once when its parent closes a pipe or dies, and leave Ctrl-C to the parent.
+
+    A terminal sends Ctrl-C to all of its processes. Nothing is ever sent through the pipe.
+
+    Args:
+        parent: Reading end of the pipe.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a forked process has from its parent
+    for writing_end in _own[1:]:  # of a forked process, which would keep its parent's pipe open
+        writing_end.close()
+
+    def watch() -> None:
+        parent.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _until_one_dies(
@@ -110,13 +123,6 @@ def _main_hidden() -> Iterator[None]:
         vars(main).update(hidden)
 
 
-def _start(parents: Connection) -> None:
+def _start(parent: Connection) -> None:
     cv2.setNumThreads(1)  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of a terminal's processes; our parent decides
-    threading.Thread(target=_end_with, args=(parents,), daemon=True).start()
-
-
-def _end_with(parents: Connection) -> None:
-    """End this process when the other end of the pipe closes; nothing ever comes through it."""
-    parents.poll(None)
-    os._exit(1)
+    end_with(parent)

@@ -15,7 +15,7 @@ from longvit.finetuning.fold_model import train_fold_model
 from longvit.finetuning.study import Job, Study
 from longvit.training import read_rows, write_rows
 from preprocessing.errors import ConfigError
-from preprocessing.workers import completed, sigterm_as_interrupt
+from preprocessing.workers import completed
 
 
 def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:
@@ -40,7 +40,7 @@ def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:
             train_job(job, study, read)
         return
     work = partial(_train_apart, study=study, threads=max(1, torch.get_num_threads() // processes))
-    with sigterm_as_interrupt(), closing(completed(work, todo, processes)) as done:
+    with closing(completed(work, todo, processes)) as done:
         for job, future in track(done, f"train, {processes} at a time", total=len(todo)):
             if isinstance(future.exception(), BrokenProcessPool):
                 raise ConfigError(

@@ -11,6 +11,7 @@ from longvit.config import CoxTask, FinetuneConfig
 from longvit.finetuning.cohort import Cohort
 from longvit.finetuning.folds import Fold
 from longvit.finetuning.windows import BalancedWindows, Patient, SlideItem
+from longvit.training import loader_processes
 
 Slides = tuple[str, ...]
 """The slides of one sequence, by their ids."""
@@ -71,7 +72,7 @@ def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
     most = int(strata.sum()) // config.task.min_events if isinstance(config.task, CoxTask) else None
     windows = BalancedWindows(strata, config.window, config.seed, most)
     workers = 0 if config.frozen else config.loader_workers
-    return DataLoader(dataset, batch_size=None, sampler=windows, num_workers=workers, persistent_workers=workers > 0)
+    return DataLoader(dataset, batch_size=None, sampler=windows, **loader_processes(workers))
 
 
 def whole_loader(dataset: PatientDataset) -> DataLoader:

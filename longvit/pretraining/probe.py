@@ -24,6 +24,7 @@ from longvit.records import Meter
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.read import patch_rc, read_patches, require_fit
+from longvit.training import loader_processes
 from preprocessing.store import PatchStore, open_store
 
 
@@ -54,7 +55,7 @@ class Probe(Meter):
     def measure(self, module: PretrainModule) -> dict[str, float]:
         """Encode the labelled slides and see what can be told from the vectors."""
         dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
-        slides = DataLoader(dataset, batch_size=None, num_workers=self.config.loader_workers)
+        slides = DataLoader(dataset, batch_size=None, **loader_processes(self.config.loader_workers))
         vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])
         statistics = {f"probe_{name}": value.item() for name, value in feature_statistics(vectors_BD).items()}
         return self._judge(vectors_BD.double().numpy()) | statistics

@@ -11,10 +11,10 @@ from longvit.pretraining.monitor import Monitor, tell
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.turns import DrawSampler
-from longvit.pretraining.views import build_views, collate_views, one_thread
+from longvit.pretraining.views import build_views, collate_views
 from longvit.runs import open_run
 from longvit.tokens.read import require_one_scale
-from longvit.training import begin, fit
+from longvit.training import begin, fit, loader_processes
 from preprocessing.errors import ConfigError
 from preprocessing.store import find_stores
 
@@ -65,11 +65,9 @@ def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[st
         dataset,
         config.batch_size,
         sampler=DrawSampler(len(dataset), seed),
-        num_workers=config.loader_workers,
         collate_fn=collate_views,
         drop_last=True,
-        worker_init_fn=one_thread,
-        persistent_workers=config.loader_workers > 0,
+        **loader_processes(config.loader_workers),
     )
 
 

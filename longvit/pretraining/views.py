@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -210,11 +209,6 @@ def place(rc: Int[np.ndarray, "n 2"], grid_rc: np.ndarray, rng: np.random.Genera
 def collate_views(samples: list[list[TokenBatch]]) -> list[TokenBatch]:
     """Samples of views -> one batch per view."""
     return [TokenBatch.collate(list(view)) for view in zip(*samples, strict=True)]
-
-
-def one_thread(worker: int) -> None:
-    """Keep OpenCV in a loader's worker to one thread, as torch does with itself: the workers share the cores."""
-    cv2.setNumThreads(0)
 
 
 def _batch(x: np.ndarray, rc: np.ndarray) -> TokenBatch:

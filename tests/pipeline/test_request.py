@@ -1,11 +1,14 @@
 """The command line and the settings file that it names, when nothing is wrong with them."""
 
+import signal
+
 import pytest
 
 import longvit.cli
 from longvit.cli import run_command
 from longvit.config import VERBS
 from preprocessing.report import TileReport
+from preprocessing.signals import Stopped
 
 
 @pytest.fixture
@@ -78,12 +81,13 @@ def test_help_of_a_verb_names_every_setting(verb, capsys):
         assert f"--{name.replace('_', '-')}" in said or f"{name.upper()}--" in said
 
 
-def test_interrupting_says_that_the_work_is_kept(monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_says_that_the_work_is_kept(number, code, monkeypatch, capsys):
     def interrupt(_arguments):
-        raise KeyboardInterrupt
+        raise Stopped(number)
 
     monkeypatch.setattr(longvit.cli, "run_command", interrupt)
     with pytest.raises(SystemExit) as exit_:
         longvit.cli.main()
-    assert exit_.value.code == 130
-    assert "goes on where this one stopped" in capsys.readouterr().err
+    assert exit_.value.code == code
+    assert "what is done is kept, and the same command goes on from there" in capsys.readouterr().err

@@ -2,14 +2,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from preprocessing.workers import completed, sigterm_as_interrupt
+from preprocessing.workers import completed
 
 PARENT = """
 import sys, time, pathlib
@@ -97,26 +96,6 @@ def test_leaving_early_stops_the_work():
     for _ in completed(time.sleep, [0, 30, 30], 2):
         break
     assert time.monotonic() - begun < 15
-
-
-def test_sigterm_unwinds_and_is_as_before_afterwards():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_thread_may_tile_too_though_it_may_not_handle_signals():
-    seen = []
-
-    def work():
-        with sigterm_as_interrupt():
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [signal.getsignal(signal.SIGTERM)]
 
 
 @pytest.mark.parametrize("how", ["file", "stdin"])
