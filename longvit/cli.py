@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -36,6 +36,7 @@ app = App(
     help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
     "Exit code: 0 done, 1 some slides failed, 2 the request was wrong, 130 and 143 interrupted.",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # cyclopts would call sys.exit in whatever program calls `run_command`
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
@@ -94,10 +95,8 @@ def predict(*, config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
     from longvit.finetuning.predict_run import run
 
     predicted = run(config)
-    for slide_id, error in predicted.failed.items():
-        print(f"failed: {slide_id}: {error}", file=sys.stderr)
     print(predicted.table)
-    return 1 if predicted.failed else 0
+    return _failures(predicted.failed)
 
 
 @app.command
@@ -106,10 +105,8 @@ def encode(*, config: Annotated[EncodeConfig, Parameter(name="*")]) -> int:
     from longvit.encoding.run import run
 
     encoded = run(config)
-    for slide_id, error in encoded.failed.items():
-        print(f"failed: {slide_id}: {error}", file=sys.stderr)
     print(encoded.table)
-    return 1 if encoded.failed else 0
+    return _failures(encoded.failed)
 
 
 @app.command
@@ -131,8 +128,10 @@ def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")]) -> int:
     """Model + store -> which parts of the slide the prediction draws on."""
     from longvit.explanation.run import run
 
-    print(run(config))
-    return 0
+    explained = run(config)
+    for folder in explained.folders.values():
+        print(folder)
+    return _failures(explained.failed)
 
 
 @app.command
@@ -151,6 +150,13 @@ def demo(*, config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig()) -
 
     run(config)
     return 0
+
+
+def _failures(failed: Mapping[str, PipelineError]) -> int:
+    """Print what failed; return the exit code."""
+    for name, error in failed.items():
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    return int(bool(failed))
 
 
 for place, verb in enumerate(VERBS):

@@ -134,3 +134,5 @@ class SplitConfig(TableConfig):
     """Keep the patients of a site in one part, so that test patients come from hospitals unseen in training."""
     seed: NonNegativeInt = 0
     """Seed of the draw."""
+    overwrite: bool = False
+    """Start again: first remove the splits of an earlier run in `out`."""

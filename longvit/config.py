@@ -22,13 +22,14 @@ from longvit.objective import MaskedConfig as MaskedConfig
 from longvit.objective import MocoConfig as MocoConfig
 from longvit.objective import ProbeConfig as ProbeConfig
 from longvit.objective import ViewsConfig as ViewsConfig
+from longvit.view_config import Device as Device
+from longvit.view_config import ExplainConfig as ExplainConfig
+from longvit.view_config import Method as Method
 from longvit.view_config import ViewConfig as ViewConfig
 from preprocessing.config import Share, StageConfig
 from preprocessing.config import TileConfig as TileConfig
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 Baseline = Literal["abmil", "mean", "clinical"]
-Method = Literal["contribution", "received", "rollout", "pooling", "gradient", "integrated_gradients", "occlusion"]
 
 
 class RunConfig(StageConfig):
@@ -44,6 +45,8 @@ class RunConfig(StageConfig):
     """Arithmetic: float32, or bfloat16 under autocast."""
     loader_workers: NonNegativeInt = 2
     """Processes that read stores; 0 reads in the training process."""
+    overwrite: bool = False
+    """Start again: first remove the result of an earlier run in `out`, and keep nothing of it."""
 
 
 class OptimiserConfig(StageConfig):
@@ -233,43 +236,8 @@ class PredictConfig(StageConfig):
     """`seen` predicts patients that a model was trained or selected on, too, and marks them as `train`."""
     device: Device = "auto"
     """Where to compute; `auto` takes the accelerator if there is one."""
-
-
-class ExplainConfig(StageConfig):
-    """Model + store -> which parts of the slide the prediction draws on."""
-
-    model: Path
-    """A fold's `model.safetensors`."""
-    store: Path
-    """The slide's store."""
-    out: Path
-    """Folder that receives a folder named like the slide: scores, pictures, and files for QuPath."""
-    target: str | None = None
-    """Class to explain; default the predicted one. A survival model explains its log hazard."""
-    methods: tuple[Method, ...] | None = Field(default=None, min_length=1)
-    """Ways to explain; default `contribution`, where a class token is the slide's vector `integrated_gradients`, with
-    `received` and `rollout`. `contribution`: exact share of each token behind the encoder; `integrated_gradients`: from
-    the output back to the embedded tokens, on the way from a slide of average tokens; `gradient`: the same at the slide
-    alone, as many times faster as `gradient_steps` says, less true; `occlusion`: what the output loses without a square
-    of tokens (slow); `received`: attention received, in each layer and in all; `rollout`: attention rollout through all
-    layers; `pooling`: weights of attention pooling. The last three show where the model looks, whatever it concludes.
-    """
-    rank: bool = False
-    """Give ranks in place of scores, so that each colour covers the same area."""
-    overlay_mpp: PositiveFloat | None = None
-    """Resolution of the overlay, micrometres per pixel; default that of the store's small overview."""
-    sheet_tiles: PositiveInt = 12
-    """Tiles with the highest scores, and as many with the lowest, on the sheet of each method."""
-    gradient_steps: PositiveInt = 16
-    """Gradients that `integrated_gradients` takes between a slide of average tokens and the slide."""
-    occlusion_side: PositiveInt = 4
-    """Side of the squares that `occlusion` and `faithfulness` take out, tokens."""
-    faithfulness: bool = False
-    """Measure whether each map tells the truth of this slide: what the output does while squares of tokens leave, or
-    come into an empty slide, highest scores first, beside a random order and one from the slide's centre; 22 passes a
-    map."""
-    device: Device = "auto"
-    """Where to compute."""
+    overwrite: bool = False
+    """Start again: first remove the earlier prediction in `out`, and keep nothing of it."""
 
 
 class DemoConfig(StageConfig):
@@ -285,6 +253,8 @@ class DemoConfig(StageConfig):
     """Patients in the cohort that is made."""
     seed: NonNegativeInt = 0
     """Seed of the cohort that is made."""
+    overwrite: bool = False
+    """Start again: first remove the results of an earlier demo in `out`."""
 
 
 class EvaluateConfig(StageConfig):

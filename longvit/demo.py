@@ -1,6 +1,7 @@
 """Verb `demo`: the whole line on a cohort that it makes itself, through the same functions a user calls."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
 from longvit.evaluation.report import summary_table
 from longvit.settings import load_yaml
+from preprocessing.claim import locked
 from preprocessing.errors import ConfigError
 from preprocessing.files import write_whole
 from preprocessing.synthetic import make_cohort
@@ -32,7 +34,13 @@ def run(config: DemoConfig) -> Path:
     Returns:
         `report.html`, with subtyping and survival on held-out patients beside shuffled labels.
     """
-    console, out, settings = Console(), config.out, settings_folder(config)
+    out, settings = config.out, settings_folder(config)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", out):
+        return _run(config, Console(), out, settings)
+
+
+def _run(config: DemoConfig, console: Console, out: Path, settings: Path) -> Path:
     cohort = config.cohort
     if cohort is None:
         with stage(console, "cohort: slides with planted subtype and hazard"):
@@ -42,18 +50,18 @@ def run(config: DemoConfig) -> Path:
         tiling.run(tile.model_copy(update={"slides": cohort / "slides", "out": out / "stores"}))
     pretrain = load_yaml(settings / "pretrain.yaml", PretrainConfig)
     with stage(console, f"pretrain: stores -> encoder ({pretrain.objective.kind}, no labels)"):
-        paths = {"stores": out / "stores", "out": out / "pretrain"}
+        paths = {"stores": out / "stores", "out": out / "pretrain", "overwrite": config.overwrite}
         encoder = pretraining.run(pretrain.model_copy(update=paths))
     evaluations = []
     for task in TASKS:
         with stage(console, f"finetune and evaluate: {task}"):
             finetune = load_yaml(settings / f"finetune_{task}.yaml", FinetuneConfig)
-            paths = {"stores": out / "stores", "checkpoint": encoder, "out": out / task}
+            paths = {"stores": out / "stores", "checkpoint": encoder, "out": out / task, "overwrite": config.overwrite}
             paths |= {"table": cohort / "dataset.csv", "splits": cohort / "splits"}
             predictions = finetuning.run(finetune.model_copy(update=paths))
             evaluations.append(evaluation.run(EvaluateConfig(predictions=predictions)))
     with stage(console, "explain: one slide"):
-        folder = _explain(out)
+        folder = _explain(out, overwrite=config.overwrite)
     report = evaluation.combine_reports(evaluations, out / "report.html", "LongViT demo")
     for one in evaluations:
         console.print(summary_table(one.metrics))
@@ -96,11 +104,24 @@ def stage(console: Console, name: str) -> Iterator[None]:
 
 
 def _make_cohort(config: DemoConfig, console: Console) -> Path:
-    """Draw the cohort, unless an equal one lies there already."""
+    """Draw the cohort, unless an equal one is there already.
+
+    Raises:
+        ConfigError: Another cohort is there.
+    """
     folder, drawn = config.out / "cohort", {"patients": config.patients, "seed": config.seed}
     mark = folder / "drawn.json"
-    if mark.exists() and json.loads(mark.read_text()) == drawn:
+    if mark.exists() and json.loads(mark.read_text()) == drawn and not config.overwrite:
         return folder
+    if mark.exists() and not config.overwrite:
+        raise ConfigError(
+            "this folder holds a demo with another cohort",
+            where=config.out,
+            fix="choose another --out, or start again with --overwrite",
+        )
+    if mark.exists():  # so it is a demo's, and its cohort and stores are ours to remove
+        for name in ("cohort", "stores"):
+            shutil.rmtree(config.out / name, ignore_errors=True)
     with Progress(console=console) as progress:
         task = progress.add_task("slides", total=None)
         make_cohort(folder, **drawn, on_slide=lambda slide: progress.update(task, advance=1, description=slide))
@@ -108,7 +129,7 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
     return folder
 
 
-def _explain(out: Path) -> Path:
+def _explain(out: Path, *, overwrite: bool) -> Path:
     """Explain the held-out slide that the subtype model is surest of, by the fold that did not train on it."""
     table = pd.read_csv(out / "subtype" / "predictions.csv")
     held_out = table[(table["split"] == "test") & table["shuffled"].isna()]
@@ -117,5 +138,6 @@ def _explain(out: Path) -> Path:
         model=out / "subtype" / f"fold_{surest['fold']}" / "model.safetensors",
         store=out / "stores" / f"{surest['slide_id']}.zarr",
         out=out / "explain",
+        overwrite=overwrite,
     )
-    return explanation.run(config)
+    return explanation.run(config).folders[config.store.stem]

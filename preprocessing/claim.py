@@ -7,26 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from preprocessing.errors import BusyError, StoreError
+from preprocessing.errors import BusyError, OutputError, StoreError
 
 
 @contextmanager
-def claimed(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`, and put it in the target's place if the block ends well.
+def claimed(target: Path, mark: str) -> Iterator[Path]:
+    """Yield an empty folder next to `target`, and put it in the target's place if the block ends well.
 
     Only the owner of a lock on the file `.<name>.lock` builds. The system releases it when its owner dies: what a dead
     run left half done is then undone, while what a living run builds, on any machine that shares the file system's
     locks, is left alone. If the block raises, the folder is removed and the target stays as it was; it stays, too, if
     the block writes nothing.
 
+    Args:
+        target: The folder to build.
+        mark: A file or folder that every such folder has. A target without it is not ours and is not replaced.
+
     Raises:
         BusyError: Another process is building the same target.
         StoreError: The file system cannot lock files.
+        OutputError: Something else has the target's name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(target, "partial")
-    with _locked(target):
+    with locked(_beside(target, "lock"), target):
         _undo_half_done(target)
+        _refuse_foreign(target, mark)
         partial.mkdir()
         try:
             yield partial
@@ -37,25 +43,35 @@ def claimed(target: Path) -> Iterator[Path]:
 
 
 def is_claimed(target: Path) -> bool:
-    """Whether a process builds `target`, or died while it did and left things to clear away."""
+    """Return whether a process builds `target`, or died while it did and left things to clear away."""
     return _beside(target, "lock").exists()
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    path = _beside(target, "lock")
-    lock = _acquire(path, target)
+def locked(path: Path, work: Path) -> Iterator[None]:
+    """Hold the lock on the file `path`, which is made and removed, while the block runs.
+
+    Args:
+        path: The file.
+        work: The file or folder that one process at a time may write, for the error.
+
+    Raises:
+        BusyError: Another process holds the lock.
+        StoreError: The file system cannot lock files.
+    """
+    lock = _acquire(path, work)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: `_acquire` notices that what it waited for is gone
+        with suppress(OSError):  # the file system has become read-only
+            path.unlink(missing_ok=True)  # while it is held: `_acquire` notices that what it waited for is gone
         os.close(lock)
 
 
-def _acquire(path: Path, target: Path) -> int:
+def _acquire(path: Path, work: Path) -> int:
     """Descriptor of the lock file, locked. A file of its own, because network file systems lock no folders."""
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between our open and our lock its owner may have removed it: then we hold what nobody else will see.
@@ -64,18 +80,27 @@ def _acquire(path: Path, target: Path) -> int:
                     return lock
         except BlockingIOError:
             os.close(lock)
-            raise BusyError(
-                "another process is writing this store", where=target, fix="wait for it, then run again"
-            ) from None
+            fix = "wait for it and run again, or choose another --out"
+            raise BusyError("another process is writing here", where=work, fix=fix) from None
         except OSError as error:
             os.close(lock)
             path.unlink(missing_ok=True)  # nobody can hold it here
             raise StoreError(
-                f"the file system cannot lock files ({error.strerror}), and two processes could write one store",
-                where=target.parent,
-                fix="write to a local disk and copy the stores there, or mount it with locks (Lustre: -o flock)",
+                f"the file system cannot lock files ({error.strerror}), so that two processes could write there",
+                where=work.parent,
+                fix="write to a local disk and copy the result there, or mount it with locks (Lustre: -o flock)",
             ) from error
         os.close(lock)
+
+
+def _refuse_foreign(target: Path, mark: str) -> None:
+    if not os.path.lexists(target) or (target / mark).exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    raise OutputError(
+        f"something else has this name: it has no {mark}, so it was not made by this command",
+        where=target,
+        fix="move it away, or choose another --out",
+    )
 
 
 def _replace(partial: Path, target: Path) -> None:

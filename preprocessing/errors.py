@@ -39,7 +39,7 @@ class StoreError(PipelineError):
 
 
 class BusyError(StoreError):
-    """A patch store that another process is writing at this moment."""
+    """A store or a folder that another process is writing at this moment."""
 
 
 class CohortError(PipelineError):

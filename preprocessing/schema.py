@@ -231,6 +231,24 @@ def _shard_problems(path: Path, tiles: zarr.Array) -> list[str]:
     return found
 
 
+def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
+    """Return shape, type and attributes of a store's embeddings, from the metadata document of their array.
+
+    Raises:
+        StoreError: The store has no embeddings of this encoder, or their metadata cannot be read.
+    """
+    document = path / "embeddings" / encoder / "zarr.json"
+    try:
+        found = json.loads(document.read_text(encoding="utf-8"))
+        return {name: found[name] for name in ("shape", "data_type", "attributes")}
+    except FileNotFoundError:
+        fix = f"write them first with preprocessing.add_embeddings(path, {encoder!r}, ...)"
+        raise StoreError(f"the store has no embeddings named {encoder!r}", where=path, fix=fix) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fix = "write the embeddings again"
+        raise StoreError(f"the metadata of embeddings cannot be read ({error})", where=document, fix=fix) from error
+
+
 def encoders(path: Path) -> list[str]:
     """Names of the tile encoders whose embeddings the store at `path` holds; not those that are being written."""
     return sorted(document.parent.name for document in path.glob("embeddings/[!.]*/zarr.json"))

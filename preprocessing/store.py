@@ -76,11 +76,13 @@ def _create(group: zarr.Group, name: str, shape: tuple[int, ...], **layout: Any)
 
 
 def find_stores(folder: Path) -> dict[str, Path]:
-    """The stores of a folder by slide id, sorted.
+    """Return the stores of a folder by slide id, sorted; or the one store that is given itself.
 
     Raises:
         StoreError: There is no such folder, or no store in it.
     """
+    if folder.suffix == ".zarr":
+        return {folder.stem: folder}
     stores = {path.name.removesuffix(".zarr"): path for path in sorted(folder.glob("*.zarr")) if path.is_dir()}
     if not stores:
         raise StoreError(
@@ -280,7 +282,7 @@ def add_embeddings(
     ]
     if wrong:
         raise StoreError("; ".join(wrong), where=path, fix="give one finite float16 or float32 vector per tile")
-    with claimed(store.path / "embeddings" / encoder) as partial:
+    with claimed(store.path / "embeddings" / encoder, "zarr.json") as partial:
         zarr.create_array(
             partial, data=array, chunks=array.shape, dimension_names=("tile", "channel"), attributes=dict(attributes)
         )

@@ -77,7 +77,7 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
     try:
         redo = reason_to_tile(entry, path, config)
         if redo is not None or is_claimed(path):
-            with claimed(path) as folder:
+            with claimed(path, "zarr.json") as folder:
                 redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
                 if redo is not None:
                     _tile_unchanging(entry, folder, config, threads)

@@ -1,6 +1,5 @@
 """What all tests share: one thread, no deadlines, and a cohort of stores small enough to train on in a second."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -50,15 +49,16 @@ def _interruptible():
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 kB of its own."""
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A file system of its own of 1 MiB, and a function that mounts it again with other options."""
     folder = tmp_path / "small_disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
-    if os.name != "posix" or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("file systems can be mounted by root alone")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"this machine does not let us mount: {mounted.stderr.decode().strip()}")
+    yield folder, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def textured(side: int, dye: tuple[int, int, int], seed: int) -> np.ndarray:

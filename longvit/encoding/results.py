@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from longvit.training import write_rows
+from longvit.training import read_rows, write_rows
 from preprocessing.files import written_whole
 from preprocessing.store import PatchStore
 
@@ -80,6 +80,11 @@ def origin_of(encoder: str, store: PatchStore) -> str:
     """What a result was computed with and from: the encoder's fingerprint, the store's attributes and its tiles."""
     attributes = json.dumps(store.attributes, sort_keys=True).encode()
     return hashlib.sha256(encoder.encode() + attributes + store.rc.tobytes()).hexdigest()
+
+
+def read_table(folder: Path) -> list[str]:
+    """Return the slides of `representations.csv`."""
+    return [row["slide_id"] for row in read_rows(folder / TABLE)]
 
 
 def write_table(folder: Path, results: list[SlideResult]) -> Path:

@@ -17,19 +17,21 @@ from longvit.encoding.results import (
     fingerprint,
     load_result,
     origin_of,
+    read_table,
     save_result,
     slide_file,
     write_table,
 )
 from longvit.encoding.slide import encode_slide
+from longvit.inputs import read_inputs
 from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.official import preset_config
 from longvit.runs import open_run
 from longvit.tokens.pieces import SlidePieces
-from longvit.tokens.read import require_one_scale
+from longvit.tokens.read import open_stores, require_one_scale
 from longvit.training import begin, pick_device
 from preprocessing.errors import ConfigError, StoreError
-from preprocessing.store import find_stores, open_store
+from preprocessing.store import find_stores
 
 _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 
@@ -52,28 +54,36 @@ def run(config: EncodeConfig) -> Encodings:
         StoreError: There are no stores, or of several resolutions, or they cannot give the encoder's tokens.
         ConfigError: No encoder is named, or the folder holds another run.
     """
-    stores = {config.stores.stem: config.stores} if config.stores.suffix == ".zarr" else find_stores(config.stores)
-    require_one_scale(list(stores.values()))
+    stores = find_stores(config.stores)
     begin(config)
     encoder = build_encoder(config)
-    slides = {slide_id: SlidePieces(open_store(path), encoder.config.input) for slide_id, path in stores.items()}
+    opened, failed = open_stores(stores, encoder.config.input)
+    readable = {slide_id: stores[slide_id] for slide_id in opened}
+    require_one_scale(list(readable.values()))
+    slides = {slide_id: SlidePieces(store, encoder.config.input) for slide_id, store in opened.items()}
     encoder = encoder.to(pick_device(config.device), _DTYPES[config.precision])
     mark = fingerprint(encoder)
     origins = {slide_id: origin_of(mark, pieces.store) for slide_id, pieces in slides.items()}
-    results = {slide_id: load_result(slide_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
-    todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
-    folder = open_run(config, "encode", slide_file(config.out, list(todo)[-1]) if todo else config.out / TABLE)
-    failed: dict[str, StoreError] = {}
-    with progress_bar() as bar:
-        task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
-        for slide_id, pieces in todo.items():
-            try:
-                results[slide_id], tokens = _encode(encoder, slide_id, pieces, config, bar, task)
-            except StoreError as error:
-                failed[slide_id] = error
-            else:
-                save_result(slide_file(folder, slide_id), results[slide_id], origins[slide_id], tokens)
-    return Encodings(write_table(folder, [result for result in results.values() if result]), failed)
+    files = {"checkpoint": config.checkpoint and encoder_file(config.checkpoint), "official": config.official}
+    inputs = read_inputs(files, readable, encoder.config.input)
+    with open_run(config, "encode", inputs, config.out / TABLE, adds_slides=True) as run:
+        results = {slide_id: load_result(slide_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
+        todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
+        if not todo and run.finished and set(read_table(config.out)) == set(slides):
+            run.say_finished()
+            return Encodings(run.result, failed)
+        run.begin()
+        run.record()
+        with progress_bar() as bar:
+            task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
+            for slide_id, pieces in todo.items():
+                try:
+                    results[slide_id], tokens = _encode(encoder, slide_id, pieces, config, bar, task)
+                except StoreError as error:
+                    failed[slide_id] = error
+                else:
+                    save_result(slide_file(config.out, slide_id), results[slide_id], origins[slide_id], tokens)
+        return Encodings(write_table(config.out, [result for result in results.values() if result]), failed)
 
 
 def build_encoder(config: EncodeConfig) -> LongViT:
@@ -84,8 +94,7 @@ def build_encoder(config: EncodeConfig) -> LongViT:
         ConfigError: None is named.
     """
     if config.checkpoint is not None:
-        folder = config.checkpoint.is_dir()
-        return load_encoder(config.checkpoint / "encoder.safetensors" if folder else config.checkpoint)
+        return load_encoder(encoder_file(config.checkpoint))
     if config.preset is None:
         raise ConfigError(
             "no encoder is named",
@@ -97,6 +106,11 @@ def build_encoder(config: EncodeConfig) -> LongViT:
     encoder = LongViT(preset_config(config.preset)).eval()
     print(f"warning: {config.preset} has random weights: its vectors mean nothing, only its cost", file=sys.stderr)
     return encoder
+
+
+def encoder_file(checkpoint: Path) -> Path:
+    """Return the file of an encoder that is given itself, or by the folder of the run that wrote it."""
+    return checkpoint / "encoder.safetensors" if checkpoint.is_dir() else checkpoint
 
 
 def _work(encoder: LongViT, pieces: SlidePieces) -> float:

@@ -4,8 +4,9 @@ import datetime
 import json
 import platform
 import shlex
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,8 @@ from longvit.evaluation.markdown import markdown_report
 from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.report import Section, evaluation_section, page
 from longvit.evaluation.tables import detail_tables
+from longvit.inputs import hash_file
+from preprocessing.claim import locked
 from preprocessing.errors import CohortError
 from preprocessing.files import write_whole
 
@@ -70,13 +73,18 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     tables = detail_tables(metrics, audit)
     shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config)
     section = evaluation_section(metrics, *shown)
+    document = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    text = markdown_report(metrics, *shown)
     out = config.out or config.predictions.parent
-    for drawing in drawings:
-        write_whole(out / "figures" / f"{drawing.name}.svg", drawing.svg)
-        write_whole(out / "figures" / f"{drawing.name}.png", drawing.png)
-    write_whole(out / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    write_whole(out / "report.md", markdown_report(metrics, *shown))
-    return Evaluation(metrics, section, write_report(out / "report.html", [section], "LongViT evaluation"))
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", out):
+        _print_changes(out / "metrics.json", metrics)
+        for drawing in drawings:
+            write_whole(out / "figures" / f"{drawing.name}.svg", drawing.svg)
+            write_whole(out / "figures" / f"{drawing.name}.png", drawing.png)
+        write_whole(out / "metrics.json", document)
+        write_whole(out / "report.md", text)
+        return Evaluation(metrics, section, write_report(out / "report.html", [section], "LongViT evaluation"))
 
 
 def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[str, Any]:
@@ -103,7 +111,8 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
     if not rows["patient_id"].isin(clinical.table.index).any():
         what = f"no patient of the predictions is in the clinical table: {rows['patient_id'][0]}, for one"
         raise CohortError(what, where=config.clinical, fix="use the same patient names in both")
-    return metrics | {"cox": cox_regression(rows, clinical)}
+    source = {"file": config.clinical.name, "sha256": hash_file(config.clinical)}
+    return metrics | {"cox": cox_regression(rows, clinical), "clinical": source}
 
 
 def _others(config: EvaluateConfig) -> dict[str, Path]:
@@ -117,6 +126,35 @@ def _others(config: EvaluateConfig) -> dict[str, Path]:
         fix = "give each model a name of its own with --name and --baseline.NAME"
         raise CohortError(f"two models are called {', '.join(repeated)}", where="name, baseline, compare", fix=fix)
     return own | config.baseline | compare
+
+
+def _print_changes(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Print which files differ from those of an earlier evaluation in the same folder."""
+    try:
+        earlier = json.loads(path.read_bytes())
+        then = {name: source["sha256"] for name, source in _sources(earlier).items()}
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        print(f"{path} is damaged and is replaced", file=sys.stderr)
+        return
+    now = {name: source["sha256"] for name, source in _sources(metrics).items()}
+    found = {
+        "changed": [name for name in now if name in then and now[name] != then[name]],
+        "new": [name for name in now if name not in then],
+        "no longer given": [name for name in then if name not in now],
+    }
+    day = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for what, names in found.items():
+        if names:
+            print(f"since the evaluation of {day}: {what}: {', '.join(names)}", file=sys.stderr)
+
+
+def _sources(metrics: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Name and hash of each file that metrics were computed from, by its role."""
+    models = {f"predictions of {model['name']}": model["source"] for model in metrics["models"]}
+    clinical = {"clinical table": metrics["clinical"]} if "clinical" in metrics else {}
+    return {"predictions": metrics["source"], **models, **clinical}
 
 
 def combine_reports(evaluations: Sequence[Evaluation], path: Path, title: str) -> Path:

@@ -12,6 +12,9 @@ from longvit.config import Method
 from longvit.explanation.colour import Scale
 from preprocessing.frames import l0_from_rc
 
+EXPLANATION = "explanation.json"
+"""File that every folder of an explanation has."""
+
 
 @dataclass(frozen=True)
 class ScoreMap:
@@ -77,7 +80,7 @@ class Explanation:
         places = {"x_l0": xy_l0[:, 0], "y_l0": xy_l0[:, 1], "row": self.rc[:, 0], "column": self.rc[:, 1]}
         scores = {one.key: one.scores.astype(np.float64) for one in self.maps}
         pd.DataFrame(places | scores).to_csv(folder / "scores.csv", index=False, float_format="%.7g")
-        (folder / "explanation.json").write_text(json.dumps(self.document(), indent=2) + "\n", encoding="utf-8")
+        (folder / EXPLANATION).write_text(json.dumps(self.document(), indent=2) + "\n", encoding="utf-8")
 
     def document(self) -> dict[str, object]:
         """What `explanation.json` holds."""

@@ -1,6 +1,8 @@
 """Verb `explain`: model + store -> scores of every token, pictures, and files for QuPath."""
 
-from dataclasses import replace
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,43 +17,95 @@ from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
 from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
 from longvit.explanation.picture import slide_picture
-from longvit.explanation.result import Explanation
+from longvit.explanation.result import EXPLANATION, Explanation
 from longvit.finetuning.model import SlideModel, load_model
 from longvit.finetuning.predictions import columns
+from longvit.inputs import Inputs, read_inputs
+from longvit.runs import INPUTS, refuse_others, settings_of
 from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.read import open_stores
 from longvit.training import pick_device
 from preprocessing.claim import claimed
-from preprocessing.errors import ConfigError
-from preprocessing.store import PatchStore, open_store
+from preprocessing.errors import ConfigError, PipelineError, StoreError
+from preprocessing.store import PatchStore, find_stores
 
 _THREADS = 2  # that read and decode tiles
 
 
-def run(config: ExplainConfig) -> Path:
-    """Say which parts of a slide a prediction draws on.
+@dataclass(frozen=True)
+class Explanations:
+    """Result of a run of `explain`."""
+
+    folders: dict[str, Path]
+    """Folder of each slide."""
+    failed: dict[str, PipelineError]
+    """Slides that could not be explained, and why."""
+
+
+def run(config: ExplainConfig) -> Explanations:
+    """Explain which parts of slides a prediction draws on; slides that an earlier start has explained are not repeated.
 
     Returns:
-        The folder `<slide_id>` with all files; that of an earlier run is replaced once all are written.
+        The folder `<slide_id>` of each slide with all files; that of an earlier run is replaced once all are written.
 
     Raises:
         CheckpointError: The model cannot be read, or a method cannot explain it.
-        StoreError: The store cannot be read, or does not fit the model.
-        ConfigError: The model has no such class, or the slide is too small or too large for a setting.
+        StoreError: No store can be read, or one does not fit the model.
+        ConfigError: The model has no such class, the only slide is too small or too large for a setting, or a slide was
+            explained with another model or other settings.
     """
-    model, store = load_model(config.model), open_store(config.store)
+    model = load_model(config.model)
     config = settle_methods(model, config)
+    stores = find_stores(config.store)
+    opened, failed = open_stores(stores, model.encoder.config.input)
+    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model)
+    todo = [slide for slide in opened if config.overwrite or _is_to_explain(config.out / slide, inputs[slide])]
+    if not todo and not failed:
+        print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
+    model = frugal(model).to(pick_device(config.device))
+    for slide in todo:
+        try:
+            _explain_slide(model, opened[slide], config, inputs[slide])
+        except (StoreError, ConfigError) as error:
+            failed[slide] = error
+    if len(failed) == len(stores):
+        raise next(iter(failed.values()))
+    return Explanations({slide: config.out / slide for slide in opened if slide not in failed}, failed)
+
+
+def _inputs(config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel) -> dict[str, Inputs]:
+    """Settings, model and store of each slide's explanation."""
+    settings = settings_of(config)
+    every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
+    return {
+        slide: every.model_copy(update={"settings": settings, "stores": {slide: store}})
+        for slide, store in every.stores.items()
+    }
+
+
+def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
+    """Return whether a slide is new, or its store has changed, which is printed.
+
+    Raises:
+        ConfigError: It was explained with another model or other settings.
+    """
+    if not (folder / EXPLANATION).exists():
+        return True
+    return bool(refuse_others(folder, Inputs.read(folder / INPUTS), inputs, adds_slides=True))
+
+
+def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs) -> None:
     image = slide_picture(store, config.overlay_mpp)
-    question = ask(frugal(model).to(pick_device(config.device)), store, config.target)
+    question = ask(model, store, config.target)
     explanation = explain(question, store, config)
-    folder = config.out / store.slide_id
-    with claimed(folder) as partial:
-        explanation.save(partial)
+    with claimed(config.out / store.slide_id, EXPLANATION) as partial:
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
                 write_files(partial, explanation, one, store, image, config.sheet_tiles)
         if config.faithfulness:
             measure_faithfulness(question, explanation, config.occlusion_side, partial)
-    return folder
+        inputs.save(partial / INPUTS)
+        explanation.save(partial)
 
 
 def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:

@@ -43,12 +43,14 @@ class Ensemble:
         scales: Where the risks of each lie; empty for subtypes.
         settings: What they were trained with.
         membership: Whom they know.
+        files: All files of the run that decide a prediction, by their role.
     """
 
     models: list[SlideModel]
     scales: list[RiskScale]
     settings: FinetuneConfig
     membership: Membership
+    files: dict[str, Path]
 
     @property
     def source(self) -> PixelInput | EmbeddingInput:
@@ -87,7 +89,10 @@ def load_ensemble(run: Path) -> Ensemble:
     models = [load_model(path) for path in files]
     subtype = isinstance(models[0].task, SubtypeTask)
     scales = [] if subtype else [_read_scale(path.with_name(SCALE_FILE)) for path in files]
-    return Ensemble(models, scales, settings, read_membership(run))
+    membership = read_membership(run)
+    used = {path.parent.name: path for path in files} | {"run": membership.path}
+    used |= {} if subtype else {f"{path.parent.name} scale": path.with_name(SCALE_FILE) for path in files}
+    return Ensemble(models, scales, settings, membership, used)
 
 
 def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:

@@ -102,12 +102,15 @@ def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
     """Write `splits_<k>.csv` of slide ids with columns train, val and test, as they are published.
 
     Raises:
-        CohortError: The folder holds splits already; some of another draw would be read with these.
+        CohortError: The folder holds other splits, which would be read together with these.
     """
-    if any(folder.glob("splits_*.csv")):
-        raise CohortError("the folder holds splits already", where=folder, fix="choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    texts = {}
     for fold in folds:
         slides = {part: [s for case in cases for s in cohort.slides[case]] for part, cases in fold.parts.items()}
         table = pd.DataFrame({part: pd.Series(names, dtype=str) for part, names in slides.items()})
-        write_whole(folder / f"splits_{fold.index}.csv", table.to_csv())
+        texts[folder / f"splits_{fold.index}.csv"] = table.to_csv()
+    others = [path for path in folder.glob("splits_*.csv") if path.read_bytes() != texts.get(path, "").encode()]
+    if others:
+        raise CohortError("the folder holds other splits", where=others[0], fix="choose another --out")
+    for path, text in texts.items():
+        write_whole(path, text)

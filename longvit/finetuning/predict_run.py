@@ -1,7 +1,10 @@
 """Verb `predict`: the models of a run on new slides, as one ensemble."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.progress import track
 
@@ -9,15 +12,19 @@ from longvit.config import PredictConfig
 from longvit.finetuning.data import sequences
 from longvit.finetuning.ensemble import Ensemble, load_ensemble
 from longvit.finetuning.representations import read_tokens
-from longvit.runs import open_run
+from longvit.inputs import read_inputs
+from longvit.runs import Run, open_run
 from longvit.tables import barcodes, few, read_table
-from longvit.tokens.read import require_fit, require_one_scale
+from longvit.tokens.read import open_stores, require_one_scale
 from longvit.training import pick_device, read_rows, write_rows
 from preprocessing.errors import CohortError, StoreError
-from preprocessing.store import find_stores, open_store
+from preprocessing.store import PatchStore, find_stores
 
 ENSEMBLE = "ensemble"
 """What the column `fold` says of a row that all folds' models made together."""
+
+SAVE_SECONDS = 10.0
+"""Seconds between two savings of the table: what a killed run loses at most."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Predicted:
 
 
 def run(config: PredictConfig) -> Predicted:
-    """Predict every slide of a folder of stores; started again, only those that an earlier start could not read.
+    """Predict every slide of a folder of stores; started again, only new ones, and those whose store has changed.
 
     Returns:
         `predictions.csv`, a row for each sequence that the models read (a slide, or with early fusion a patient):
@@ -47,25 +54,90 @@ def run(config: PredictConfig) -> Predicted:
     ensemble = load_ensemble(config.run)
     stores = find_stores(config.stores)
     patients = read_patients(stores, config.table)
-    seen = check_new(ensemble, stores, patients, config)
-    result = config.out / "predictions.csv"
-    open_run(config, "predict", result)
-    rows: dict[str, dict] = {row["slide_id"]: row for row in read_rows(result)} if result.exists() else {}
-    wanted = {";".join(s): (case, s) for case, of in patients.items() for s in sequences(of, ensemble.settings.fusion)}
-    failed = {}
-    for name in track([name for name in wanted if name not in rows], "predict"):
-        case, slides = wanted[name]
+    opened, failed = open_stores(stores, ensemble.source)
+    seen = check_new(ensemble, opened, patients, config)
+    wanted = {
+        ";".join(slides): Sequence(case, slides, seen[case])
+        for case, of in patients.items()
+        for slides in sequences(of, ensemble.settings.fusion)
+    }
+    unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
+    failed = {name: error for name, error in unread.items() if error is not None}
+    inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
+    with open_run(config, "predict", inputs, config.out / "predictions.csv", adds_slides=True) as run:
+        table = Table(run, _kept_rows(run, wanted), list(wanted))
+        todo = [name for name in wanted if name not in table.rows and name not in failed]
+        if not todo and run.finished and table.is_current():
+            run.say_finished()
+            return Predicted(run.result, failed)
+        run.begin()
         try:
-            tokens = read_tokens(stores, ensemble.source, slides)
-        except StoreError as error:
-            failed[name] = error
-            continue
-        keys = {"patient_id": case, "slide_id": name, "fold": ENSEMBLE}
-        keys |= {"split": "train" if seen[case] else "test", "seen_by": ";".join(map(str, seen[case]))}
-        rows[name] = keys | ensemble.predict(tokens, pick_device(config.device))
-    if rows:
-        write_rows(result, [rows[name] for name in wanted if name in rows])
-    return Predicted(result, failed)
+            for name in track(todo, "predict"):
+                try:
+                    tokens = read_tokens(stores, ensemble.source, wanted[name].slides)
+                except StoreError as error:
+                    failed[name] = error
+                else:
+                    table.add(name, wanted[name].columns() | ensemble.predict(tokens, pick_device(config.device)))
+        finally:
+            table.save()
+    return Predicted(run.result, failed)
+
+
+class Sequence(NamedTuple):
+    """Slides that the models read together, their patient, and the folds whose model knows the patient."""
+
+    patient: str
+    slides: tuple[str, ...]
+    seen_by: tuple[int, ...]
+
+    def columns(self) -> dict[str, str]:
+        """Return the first columns of its row."""
+        split, seen_by = "train" if self.seen_by else "test", ";".join(map(str, self.seen_by))
+        names = {"patient_id": self.patient, "slide_id": ";".join(self.slides)}
+        return names | {"fold": ENSEMBLE, "split": split, "seen_by": seen_by}
+
+
+class Table:
+    """`predictions.csv` while it grows: saved at most every few seconds, and with it the stores that were read.
+
+    Args:
+        run: The run.
+        rows: Rows that an earlier start has predicted, by sequence.
+        order: All sequences, in the order of the file.
+    """
+
+    def __init__(self, run: Run, rows: dict[str, dict], order: list[str]) -> None:
+        self.run, self.rows, self.order, self._saved = run, rows, order, time.monotonic()
+
+    def is_current(self) -> bool:
+        """Return whether the file has these rows and no others."""
+        return [row["slide_id"] for row in read_rows(self.run.result)] == [n for n in self.order if n in self.rows]
+
+    def add(self, name: str, row: dict) -> None:
+        """Add a row, and save if it is time."""
+        self.rows[name] = row
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the rows, then the record of their stores: a row without a record would be predicted again."""
+        if self.rows:
+            write_rows(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
+        self.run.record({slide for name in self.rows for slide in name.split(";")})
+        self._saved = time.monotonic()
+
+
+def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
+    """Rows of an earlier start that still hold: of stores that have not changed, and of the same patients."""
+    rows = {row["slide_id"]: row for row in read_rows(run.result)} if run.finished else {}
+    return {
+        name: row
+        for name, row in rows.items()
+        if name in wanted
+        and not any(slide in run.changed or slide in run.unrecorded for slide in wanted[name].slides)
+        and all(row.get(key) == value for key, value in wanted[name].columns().items())
+    }
 
 
 def read_patients(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
@@ -90,20 +162,17 @@ def read_patients(stores: dict[str, Path], table: Path | None) -> dict[str, list
 
 
 def check_new(
-    ensemble: Ensemble, stores: dict[str, Path], patients: dict[str, list[str]], config: PredictConfig
+    ensemble: Ensemble, opened: Mapping[str, PatchStore], patients: dict[str, list[str]], config: PredictConfig
 ) -> dict[str, tuple[int, ...]]:
-    """Refuse stores that the models cannot read, and whom they know; patient -> folds whose model knows the patient.
+    """Refuse stores of another scale, and patients that the models know; return patient -> folds that know the patient.
 
     Raises:
-        StoreError: A store has another scale than those the models were trained on, or lacks what they read.
+        StoreError: A store has another scale than those the models were trained on.
         CohortError: Models were trained or selected on a patient, a slide, or a slide's file under another name.
     """
-    require_one_scale(list(stores.values()))
-    opened = {slide: open_store(path) for slide, path in stores.items()}
+    require_one_scale([store.path for store in opened.values()])
     ensemble.membership.require_scale(list(opened.values()))
-    for store in opened.values():
-        require_fit(store, ensemble.source)
-    pairs = [(case, slide) for case, slides in patients.items() for slide in slides]
+    pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
     hashes = [opened[slide].attributes["source"]["sha256"] for _, slide in pairs]
     known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)
     seen: dict[str, set[int]] = {case: set() for case in patients}

@@ -7,11 +7,13 @@ from longvit.finetuning.audit import audit
 from longvit.finetuning.baselines import tile_notes, tile_vectors
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
 from longvit.finetuning.crossvalidation import collected, train_all
+from longvit.finetuning.folds import read_splits
 from longvit.finetuning.guards import check_fold
 from longvit.finetuning.membership import write_membership
 from longvit.finetuning.model import SlideModel, build_model
 from longvit.finetuning.representations import sequence_reader
 from longvit.finetuning.study import Study
+from longvit.inputs import Inputs, read_inputs
 from longvit.runs import open_run
 from longvit.tokens.read import require_fit, require_one_scale
 from longvit.training import begin, pick_device, write_rows
@@ -44,11 +46,19 @@ def run(config: FinetuneConfig) -> Path:
     study = Study(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
     _refuse_unfit(study)
     result = config.out / "predictions.csv"
-    open_run(config, "finetune", result)
-    if not result.exists():
-        write_membership(study)
-        _train(study, model, audited.as_json())
+    with open_run(config, "finetune", _inputs(study), result) as opened:
+        if not opened.finished:
+            write_membership(study)
+            _train(study, model, audited.as_json())
     return result
+
+
+def _inputs(study: Study) -> Inputs:
+    config = study.config
+    names = ("table", "slide_table", "clinical", "checkpoint")
+    files = {name: getattr(config, name) for name in names}
+    files["splits"] = [split.path for split in read_splits(config.splits, config.folds)]
+    return read_inputs(files, study.stores, study.source)
 
 
 def _refuse_unfit(study: Study) -> None:

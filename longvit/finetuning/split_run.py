@@ -6,8 +6,8 @@ from longvit.config import SplitConfig
 from longvit.finetuning.cohort import read_cohort
 from longvit.finetuning.folds import write_folds
 from longvit.finetuning.splits import make_folds
-from longvit.settings import to_yaml
-from preprocessing.files import write_whole
+from longvit.inputs import read_inputs
+from longvit.runs import open_run
 
 
 def run(config: SplitConfig) -> Path:
@@ -21,6 +21,8 @@ def run(config: SplitConfig) -> Path:
     """
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
     folds = make_folds(cohort, config.folds, config.seed, keep_sites_together=config.keep_sites_together)
-    write_folds(config.out, folds, cohort)
-    write_whole(config.out / "config.yaml", to_yaml(config))
+    inputs = read_inputs({"table": config.table, "slide_table": config.slide_table})
+    with open_run(config, "split", inputs, config.out / f"splits_{folds[-1].index}.csv") as run:
+        if not run.finished:
+            write_folds(config.out, folds, cohort)
     return config.out

@@ -5,8 +5,9 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from longvit.config import PretrainConfig, ViewsConfig
+from longvit.inputs import read_inputs
 from longvit.model import LongViT, save_encoder
-from longvit.pretraining.labels import read_labelled, read_patients
+from longvit.pretraining.labels import Labelled, read_labelled, read_patients
 from longvit.pretraining.monitor import Monitor, tell
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.probe import Probe, chance_error
@@ -42,19 +43,27 @@ def run(config: PretrainConfig) -> Path:
             fix="lower batch_size or raise regions_per_slide",
         )
     result = config.out / "encoder.safetensors"
-    folder = open_run(config, "pretrain", result)
-    if not result.exists():
-        begin(config)
-        module = build_objective(config)
-        meters = [Monitor(), *([Probe(config, labelled)] if labelled else [])]
-        loader = views_loader(config, stores, patient_of)
-        noise = chance_error(labelled) if labelled else 0.0
-        read = lambda rows: tell(rows, config.optimiser.epochs, noise)
-        fit(module, loader, config, folder, meters=meters, read=read)
-        encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
-        encoder.load_state_dict(module.kept.state_dict())
-        save_encoder(result, encoder)
+    files = {"patients": config.patients, "probe.table": config.probe.table}
+    inputs = read_inputs(files, found, config.encoder.input)
+    with open_run(config, "pretrain", inputs, result) as opened:
+        if not opened.finished:
+            _train(config, stores, patient_of, labelled, result)
     return result
+
+
+def _train(
+    config: PretrainConfig, stores: list[Path], patient_of: dict[str, str], labelled: Labelled | None, result: Path
+) -> None:
+    begin(config)
+    module = build_objective(config)
+    meters = [Monitor(), *([Probe(config, labelled)] if labelled else [])]
+    loader = views_loader(config, stores, patient_of)
+    noise = chance_error(labelled) if labelled else 0.0
+    read = lambda rows: tell(rows, config.optimiser.epochs, noise)
+    fit(module, loader, config, config.out, meters=meters, read=read)
+    encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
+    encoder.load_state_dict(module.kept.state_dict())
+    save_encoder(result, encoder)
 
 
 def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:

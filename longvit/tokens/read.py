@@ -1,6 +1,6 @@
 """One store -> the tokens of its slide."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,29 @@ def require_fit(store: PatchStore, source: PixelInput | EmbeddingInput) -> None:
             where=store.path,
             fix=f"set encoder.input.dim to {width}",
         )
+
+
+def open_stores(
+    stores: Mapping[str, Path], source: PixelInput | EmbeddingInput
+) -> tuple[dict[str, PatchStore], dict[str, StoreError]]:
+    """Open the stores that can give an encoder its tokens; return them, and why the others cannot.
+
+    Raises:
+        StoreError: None can be read.
+    """
+    opened, failed = {}, {}
+    for slide_id, path in stores.items():
+        try:
+            store = open_store(path)
+            require_fit(store, source)
+            _ = store.rc  # checked when it is read
+        except StoreError as error:
+            failed[slide_id] = error
+        else:
+            opened[slide_id] = store
+    if not opened:
+        raise next(iter(failed.values()))
+    return opened, failed
 
 
 def require_one_scale(stores: Sequence[Path]) -> None:

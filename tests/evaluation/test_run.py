@@ -49,10 +49,12 @@ def test_bad_predictions_leave_an_earlier_report_alone(survival_csv, edited, tmp
 
 
 def test_a_full_disk_leaves_nothing_half_written(survival_csv, small_disk):
-    (small_disk / "others").write_bytes(bytes(200_000))
+    disk, _ = small_disk
+    (disk / "others").write_bytes(bytes(900_000))
     with pytest.raises(OutputError, match="No space left"):
-        run(EvaluateConfig(predictions=survival_csv, out=small_disk / "out"))
-    assert not [path for path in (small_disk / "out").rglob("*") if path.suffix in ("", ".partial") and path.is_file()]
+        run(EvaluateConfig(predictions=survival_csv, out=disk / "out"))
+    assert [*disk.rglob("*.partial")] == []
+    assert not (disk / "out" / "report.html").exists()
 
 
 def test_one_page_holds_subtyping_and_survival(subtyping_csv, survival_csv, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from longvit.config import EmbeddingInput, ExplainConfig
 from longvit.explanation import attention_rollout, files, received_attention, token_contributions
 from longvit.explanation.explained import Explained
-from longvit.explanation.run import run
+from longvit.explanation.run import run as explain
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
 from longvit.tokens.read import slide_tokens
@@ -24,6 +25,14 @@ EVERY_METHOD = ("contribution", "received", "rollout", "gradient", "integrated_g
 @pytest.fixture
 def config(saved, store, tmp_path) -> ExplainConfig:
     return ExplainConfig(model=saved["subtype"], store=store.path, out=tmp_path / "out", device="cpu")
+
+
+def run(config: ExplainConfig) -> Path:
+    """The folder of the only slide."""
+    explained = explain(config)
+    assert explained.failed == {}
+    (folder,) = explained.folders.values()
+    return folder
 
 
 def changed(config: ExplainConfig, **values) -> ExplainConfig:
@@ -39,7 +48,9 @@ def test_a_run_leaves_scores_pictures_and_files_for_qupath(config):
     assert folder == config.out / "slide"
     each = ["{}.geojson", "heatmap_{}.ome.tif", "overlay_{}.png", "tiles_{}.png"]
     names = [name.format(key) for name in each for key in ("contribution", "received")]
-    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "explanation.json", "scores.csv"])
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
+        [*names, "explanation.json", "inputs.json", "scores.csv"]
+    )
     for picture in folder.glob("*.png"):
         assert cv2.imread(str(picture)).std() > 5
     assert [path.name for path in config.out.iterdir()] == ["slide"]
@@ -153,7 +164,7 @@ def test_weights_are_not_shown_where_there_is_no_attention_pooling(config):
 def test_ranks_take_the_place_of_scores(config):
     config = changed(config, methods=("contribution", "received"))
     _, plain = read(run(config))
-    document, table = read(run(changed(config, rank=True)))  # in the place of the first
+    document, table = read(run(changed(config, rank=True, overwrite=True)))  # in the place of the first
     np.testing.assert_allclose(np.sort(table["received"]), np.linspace(0, 1, 64), atol=1e-6)
     assert table["received"].argmax() == plain["received"].argmax()
     np.testing.assert_array_equal(table["contribution"] > 0, plain["contribution"] > 0)
@@ -210,7 +221,7 @@ def test_a_missing_model_or_store_is_named(config, tmp_path):
     with pytest.raises(CheckpointError, match="the model does not exist"):
         run(changed(config, model=tmp_path / "none"))
     with pytest.raises(StoreError, match="no store here"):
-        run(changed(config, store=tmp_path / "none"))
+        run(changed(config, store=tmp_path / "none.zarr"))
 
 
 def test_a_baseline_without_an_encoder_is_refused(config, subtype_model, tmp_path):

@@ -14,7 +14,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from preprocessing.claim import claimed
-with claimed(Path(sys.argv[1])) as partial:
+with claimed(Path(sys.argv[1]), "file") as partial:
     (partial / "half").write_text("written")
     print("building", flush=True)
     time.sleep(60)
@@ -33,12 +33,12 @@ def builder(tmp_path):
 
 
 def build(target, text):
-    with claimed(target) as partial:
+    with claimed(target, "file") as partial:
         (partial / "file").write_text(text)
 
 
 def build_half(target):
-    with claimed(target) as partial:
+    with claimed(target, "file") as partial:
         (partial / "file").write_text("half")
         (partial / "none" / "file").write_text("fails: there is no such folder")
 
@@ -92,7 +92,7 @@ def test_a_process_that_waits_for_a_lock_which_goes_away_takes_the_new_one(tmp_p
         real(lock, operation)
 
     monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
-    with claimed(tmp_path / "target") as folder:
+    with claimed(tmp_path / "target", "file") as folder:
         (folder / "file").write_text("mine")
         assert is_claimed(tmp_path / "target")
     assert len(calls) == 2
@@ -101,7 +101,7 @@ def test_a_process_that_waits_for_a_lock_which_goes_away_takes_the_new_one(tmp_p
 
 def test_a_block_that_writes_nothing_leaves_the_target_as_it_was(tmp_path):
     build(tmp_path / "target", "old")
-    with claimed(tmp_path / "target"):
+    with claimed(tmp_path / "target", "file"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"target"}
     assert (tmp_path / "target" / "file").read_text() == "old"
@@ -118,7 +118,7 @@ def test_the_old_comes_back_if_a_run_died_before_the_new_was_in_place(tmp_path):
 def test_the_old_is_cleared_away_if_a_run_died_after_the_new_was_in_place(tmp_path):
     build(tmp_path / ".target.old", "old")
     (tmp_path / "target").mkdir()
-    with claimed(tmp_path / "target"):
+    with claimed(tmp_path / "target", "file"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"target"}
     assert list((tmp_path / "target").iterdir()) == []

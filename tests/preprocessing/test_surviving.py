@@ -16,7 +16,7 @@ import tifffile
 
 import preprocessing.tile
 from preprocessing.config import TileConfig
-from preprocessing.errors import StoreError
+from preprocessing.errors import OutputError
 from preprocessing.schema import problems
 from preprocessing.store import open_store
 from preprocessing.tile import BUSY, run, tile_or_skip
@@ -26,7 +26,7 @@ CLAIM = """
 import sys
 from pathlib import Path
 from preprocessing.claim import claimed
-with claimed(Path(sys.argv[1])) as folder:
+with claimed(Path(sys.argv[1]), "file") as folder:
     (folder / "half").write_text("written")
     print("building", flush=True)
     sys.stdin.read()
@@ -77,24 +77,6 @@ def command(tmp_path):
     for process in started:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own of 1 MiB; `resize` mounts it anew, with other options."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"this machine does not let us mount: {mounted.stderr.decode().strip()}")
-
-    def remount(options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
-
-    yield folder, remount
-    subprocess.run(["umount", folder], check=True)
 
 
 def go(process: subprocess.Popen) -> None:
@@ -185,7 +167,7 @@ def test_a_full_disk_fails_the_slide_and_leaves_nothing_of_it(cohort, small_disk
     assert "room" in row.fix
     assert only(disk) == {"filler"}
     (disk / "filler").write_bytes(bytes((1 << 20) - 4096))
-    with pytest.raises(StoreError, match="No space left on device"):
+    with pytest.raises(OutputError, match="No space left on device"):
         run(TileConfig(slides=slide, out=disk, workers=1))
     remount("size=8m")
     assert tile_one(slide, disk).status == "done"
@@ -201,7 +183,7 @@ def test_a_read_only_folder_is_said_and_what_is_finished_there_is_still_skipped(
     assert tile_or_skip(entries[0], config).status == "skipped"
     row = tile_or_skip(entries[1], config)
     assert (row.status, row.reason.split(":")[0]) == ("failed", "Read-only file system")
-    with pytest.raises(StoreError, match="cannot write the report: Read-only file system"):
+    with pytest.raises(OutputError, match="cannot write: Read-only file system"):
         run(TileConfig(slides=cohort, out=disk, workers=1))
     remount("rw")
 

@@ -21,7 +21,7 @@ def write_static(site: Site, out: Path) -> Path:
     """
     if out.exists() and not (out / START).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("this is there already, and is no page of ours", where=out, fix="choose another --static")
-    with claimed(out) as folder:
+    with claimed(out, START) as folder:
         for path in track(list(site.paths()), "files"):
             resource = site.find(path)
             assert resource is not None, path
