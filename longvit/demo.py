@@ -20,7 +20,7 @@ import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
 from longvit.evaluation.report import summary_table
 from longvit.settings import load_yaml
-from preprocessing.claim import locked
+from preprocessing.claim import claimed, locked
 from preprocessing.errors import ConfigError
 from preprocessing.files import write_whole
 from preprocessing.synthetic import make_cohort
@@ -119,13 +119,12 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
             where=config.out,
             fix="choose another --out, or start again with --overwrite",
         )
-    if mark.exists():  # so it is a demo's, and its cohort and stores are ours to remove
-        for name in ("cohort", "stores"):
-            shutil.rmtree(config.out / name, ignore_errors=True)
-    with Progress(console=console) as progress:
+    if mark.exists():  # so the stores are a demo's
+        shutil.rmtree(config.out / "stores", ignore_errors=True)
+    with claimed(folder, mark.name) as partial, Progress(console=console) as progress:
         task = progress.add_task("slides", total=None)
-        make_cohort(folder, **drawn, on_slide=lambda slide: progress.update(task, advance=1, description=slide))
-    write_whole(mark, json.dumps(drawn))
+        make_cohort(partial, **drawn, on_slide=lambda slide: progress.update(task, advance=1, description=slide))
+        write_whole(partial / mark.name, json.dumps(drawn))
     return folder
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from preprocessing.errors import BusyError, OutputError, StoreError
+from preprocessing.files import CANNOT_WRITE, cannot_write
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def claimed(target: Path, mark: str) -> Iterator[Path]:
     Raises:
         BusyError: Another process is building the same target.
         StoreError: The file system cannot lock files.
-        OutputError: Something else has the target's name.
+        OutputError: Something else has the target's name, or the disk is full or read-only.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(target, "partial")
@@ -38,6 +39,10 @@ def claimed(target: Path, mark: str) -> Iterator[Path]:
             yield partial
             if any(partial.iterdir()):
                 _replace(partial, target)
+        except OSError as error:
+            if error.errno in CANNOT_WRITE:
+                raise cannot_write(error, target) from error
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

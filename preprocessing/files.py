@@ -22,6 +22,8 @@ FIXES = {
     errno.EIO: "check the disk (or the network share), then run the same command again",
 }
 """Fix for each error number of the system; all others are permissions, or files where folders should be."""
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Error numbers that only writing has."""
 
 
 @contextmanager

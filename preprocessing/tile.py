@@ -51,12 +51,7 @@ def run(config: TileConfig) -> TileReport:
         raise ConfigError(
             "there is no such folder of masks", where=config.tissue.masks, fix="check --tissue.masks, or leave it away"
         )
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot make the folder: {error.strerror}", where=config.out, fix="choose another --out"
-        ) from error
+    config.out.mkdir(parents=True, exist_ok=True)
     rows: dict[str, SlideRow] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

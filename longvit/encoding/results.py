@@ -20,20 +20,18 @@ _METADATA = "longvit_encoded"
 
 @dataclass(frozen=True)
 class SlideResult:
-    """A slide's vector, and what it took."""
+    """A slide's vector."""
 
     slide_id: str
     vector_D: Tensor
     """The slide's vector, float32."""
     n_tokens: int
     """Tokens in its sequence."""
-    seconds: float
-    """Time to read and encode it."""
 
     def row(self) -> dict[str, object]:
         """A row of the table; nine digits give every float32 back."""
         values = {f"v{i}": f"{value:.9g}" for i, value in enumerate(self.vector_D.tolist())}
-        return {"slide_id": self.slide_id, "n_tokens": self.n_tokens, "seconds": round(self.seconds, 3)} | values
+        return {"slide_id": self.slide_id, "n_tokens": self.n_tokens} | values
 
 
 def slide_file(folder: Path, slide_id: str) -> Path:
@@ -46,11 +44,11 @@ def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, 
 
     Args:
         path: The file.
-        result: Vector, number of tokens, seconds.
+        result: Vector and number of tokens.
         origin: What it was computed from and with (`origin_of`).
         tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
     """
-    told = {"origin": origin, "n_tokens": result.n_tokens, "seconds": result.seconds}
+    told = {"origin": origin, "n_tokens": result.n_tokens}
     with written_whole(path) as temporary:
         save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: json.dumps(told)})
 
@@ -62,7 +60,7 @@ def load_result(path: Path, origin: str) -> SlideResult | None:
             told = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             if told.get("origin") != origin:
                 return None
-            return SlideResult(path.stem, file.get_tensor("slide"), told["n_tokens"], told["seconds"])
+            return SlideResult(path.stem, file.get_tensor("slide"), told["n_tokens"])
     except (FileNotFoundError, SafetensorError):  # not yet, or damaged since
         return None
 
@@ -88,7 +86,7 @@ def read_table(folder: Path) -> list[str]:
 
 
 def write_table(folder: Path, results: list[SlideResult]) -> Path:
-    """Write `representations.csv`: `slide_id, n_tokens, seconds`, then the vector as `v0, v1, ...`; a row per slide."""
+    """Write `representations.csv`: `slide_id, n_tokens`, then the vector as `v0, v1, ...`; a row per slide."""
     path = folder / TABLE
     write_rows(path, [result.row() for result in results])
     return path

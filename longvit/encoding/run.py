@@ -1,7 +1,6 @@
 """Verb `encode`: stores + encoder -> one vector per slide."""
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def _encode(
     encoder: LongViT, slide_id: str, pieces: SlidePieces, config: EncodeConfig, bar: Progress, task: TaskID
 ) -> tuple[SlideResult, dict[str, Tensor]]:
     """One slide, and what else of it is kept."""
-    tokens, start, before = len(pieces.rc_L2), time.monotonic(), bar.tasks[task].completed
+    tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
     work, of = work_per_token(encoder.config, tokens), f"{slide_id}: {tokens:,} tokens"
 
     def embedded(count: int) -> None:
@@ -140,7 +139,7 @@ def _encode(
     if config.keep_tokens:
         kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous(), "rc": _in_sequence(pieces)}
     vector_D = encoded.slide_BD[0].float().cpu()
-    return SlideResult(slide_id, vector_D, tokens, time.monotonic() - start), kept
+    return SlideResult(slide_id, vector_D, tokens), kept
 
 
 def _in_sequence(pieces: SlidePieces) -> Tensor:

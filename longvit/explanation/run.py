@@ -97,8 +97,9 @@ def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
 def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs) -> None:
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
-    explanation = explain(question, store, config)
+    require_squares(question, config)
     with claimed(config.out / store.slide_id, EXPLANATION) as partial:
+        explanation = explain(question, store, config)
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
                 write_files(partial, explanation, one, store, image, config.sheet_tiles)
@@ -125,12 +126,7 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
 
 
 def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Explanation:
-    """All maps that are asked for.
-
-    Raises:
-        ConfigError: The slide is too small for a setting.
-    """
-    require_squares(question, config)
+    """All maps that are asked for."""
     model, attributes = question.explained.model, store.attributes
     maps = score_maps(question, config)
     if config.rank:

@@ -89,7 +89,7 @@ def encode_sequences(
         pieces = JoinedPieces([SlidePieces(open_store(stores[s]), encoder.config.input) for s in slides])
         encoded = encode_slide(encoder, pieces, max(1, config.loader_workers))
         kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous()} if keep_tokens else {}
-        result = SlideResult(file_name(slides), encoded.slide_BD[0].cpu(), len(pieces.rc_L2), 0.0)
+        result = SlideResult(file_name(slides), encoded.slide_BD[0].cpu(), len(pieces.rc_L2))
         save_result(files[slides], result, origins[slides], kept)
     encoder.cpu()
     return files

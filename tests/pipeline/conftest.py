@@ -1,20 +1,31 @@
 """The whole line on a small cohort, run once through the command line, and what looks at folders before and after."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
 from longvit.cli import run_command
+from longvit.config import EncoderConfig
+from longvit.model import LongViT, save_encoder
 from preprocessing.synthetic import Cohort, make_cohort
 
 ENCODER = {"width": 32, "depth": 2, "heads": 4, "segment-lengths": "64 256", "dilation-ratios": "1 2"}
 OBJECTIVE = {"kind": "dino", "prototypes": 64, "hidden": 32, "bottleneck": 16}
 VIEWS = {"region-px": 256, "global-px": 128, "local-px": 64, "local-views": 2}
 HERE = ["--loader-workers", "0", "--device", "cpu"]
+PRETRAIN = """
+    --encoder.width 16 --encoder.depth 1 --encoder.heads 2 --encoder.segment-lengths 16 --encoder.dilation-ratios 1
+    --encoder.input.kind pixels --encoder.input.patch-px 16 --objective.kind moco --objective.mlp-dim 16
+    --objective.dim 8 --batch-size 7 --regions-per-slide 1 --optimiser.epochs 2
+    --views.region-px 64 --views.global-px 32 --views.local-px 32 --loader-workers 0 --device cpu
+"""
+"""Settings that pretrain on the tiny cohort in a second."""
 
 
 def flags(prefix: str, values: dict[str, object]) -> list[str]:
@@ -76,6 +87,80 @@ def line(tmp_path_factory) -> Line:
     for name, command in run.commands.items():
         assert run_command(command) == 0, name
     return run
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A copy of the tiny cohort that a test may change, an encoder, and the command of every verb."""
+
+    root: Path
+    encoder: Path
+
+    @property
+    def stores(self) -> Path:
+        return self.root / "stores"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.csv"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits"
+
+    def command(self, verb: str, out: Path | None = None) -> list[str]:
+        """The command line of a verb; its folder is named like the verb unless `out` is given."""
+        stores, cohort = f"--stores {self.stores}", f"--table {self.table} --splits {self.splits}"
+        frozen = f"--checkpoint {self.encoder} --trained-blocks 0 --optimiser.epochs 1"
+        run, new = self.root / "finetune", self.root / "new"
+        settings = {
+            "tile": f"--slides {self.root / 'slides'} --tile-px 64 --workers 1",
+            "pretrain": f"{stores} {PRETRAIN}",
+            "split": f"--table {self.table} --folds 3",
+            "audit": cohort,
+            "finetune": f"{stores} {cohort} {frozen} --loader-workers 0",
+            "predict": f"--run {run} --stores {new} --accept seen",
+            "encode": f"{stores} --checkpoint {self.encoder}",
+            "evaluate": f"--predictions {run / 'predictions.csv'}",
+            "explain": f"--model {run / 'fold_0' / 'model.safetensors'} --store {new} --methods contribution",
+            "view": f"--source {self.stores} --no-browser --max-px 256",
+            "demo": "--patients 10",
+        }
+        place = "--static" if verb == "view" else "--out"
+        return [verb, *settings[verb].split(), place, str(out or self.root / verb)]
+
+    def run(self, verb: str, *more: str, out: Path | None = None) -> int:
+        return run_command([*self.command(verb, out), *more])
+
+    def swap_labels(self) -> None:
+        table = pd.read_csv(self.table)
+        table["oncotree_code"] = table["oncotree_code"].map({"LUAD": "LUSC", "LUSC": "LUAD"})
+        table.to_csv(self.table, index=False)
+
+    def change_store(self, slide: str, folder: str = "stores") -> None:
+        """Let the store be one of another scan of the slide."""
+        document = self.root / folder / f"{slide}.zarr" / "zarr.json"
+        document.write_text(document.read_text().replace(f'"sha256": "{slide}"', '"sha256": "another"'))
+
+
+@pytest.fixture
+def lab(cohort, tiny_encoder: EncoderConfig, save_slide, tmp_path) -> Lab:
+    """The tiny cohort; `new` has two slides that the models of its splits are not tested on; `slides` has one."""
+    shutil.copytree(cohort.stores, tmp_path / "stores")
+    shutil.copytree(cohort.splits, tmp_path / "splits")
+    shutil.copy(cohort.table, tmp_path / "table.csv")
+    for slide in ("P08-0", "P09-0"):
+        shutil.copytree(cohort.stores / f"{slide}.zarr", tmp_path / "new" / f"{slide}.zarr")
+    save_slide(tmp_path / "slides" / "S1.svs")
+    save_encoder(tmp_path / "encoder.safetensors", LongViT(tiny_encoder))
+    return Lab(tmp_path, tmp_path / "encoder.safetensors")
+
+
+@pytest.fixture
+def trained(lab) -> Lab:
+    """The same after `finetune`."""
+    assert lab.run("finetune") == 0
+    return lab
 
 
 @pytest.fixture(scope="session")

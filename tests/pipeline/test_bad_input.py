@@ -416,7 +416,7 @@ FILES = {
     ),
     "tiling into a file": (
         lambda line: text("out", "", "tile", "--slides", str(line.cohort.slides), "--out", "out")(line),
-        "cannot make the folder: File exists",
+        "cannot write: File exists",
         "out",
         "choose another --out",
     ),

@@ -3,102 +3,26 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from longvit.cli import run_command
-from longvit.config import EmbeddingInput, EncoderConfig
+from longvit.config import EmbeddingInput
+from longvit.finetuning import crossvalidation
 from longvit.inputs import differences, read_inputs
 from longvit.model import LongViT, save_encoder
 from preprocessing.errors import ConfigError
 from preprocessing.store import add_embeddings, open_store
 
-HERE = ["--device", "cpu"]
-NO_WORKERS = ["--loader-workers", "0"]
-
-
-@dataclass(frozen=True)
-class Lab:
-    """A copy of the tiny cohort that a test may change, an encoder, and the command of each verb."""
-
-    root: Path
-    stores: Path
-    table: Path
-    splits: Path
-    encoder: Path
-    commands: dict[str, list[str]]
-
-    def run(self, verb: str, *more: str) -> int:
-        return run_command([*self.commands[verb], *more])
-
-    def swap_labels(self) -> None:
-        table = pd.read_csv(self.table)
-        table["oncotree_code"] = table["oncotree_code"].map({"LUAD": "LUSC", "LUSC": "LUAD"})
-        table.to_csv(self.table, index=False)
-
-    def change_store(self, slide: str) -> None:
-        """Let the store be one of another scan of the slide."""
-        document = self.stores / f"{slide}.zarr" / "zarr.json"
-        document.write_text(document.read_text().replace(f'"sha256": "{slide}"', '"sha256": "another"'))
-
-
-@pytest.fixture
-def lab(cohort, tiny_encoder: EncoderConfig, tmp_path) -> Lab:
-    shutil.copytree(cohort.stores, tmp_path / "stores")
-    shutil.copytree(cohort.splits, tmp_path / "splits")
-    shutil.copy(cohort.table, tmp_path / "table.csv")
-    shutil.copytree(tmp_path / "stores", tmp_path / "new")
-    for path in (tmp_path / "new").iterdir():
-        if path.stem not in ("P08-0", "P09-0"):  # in no test part: the models know all the others, too
-            shutil.rmtree(path)
-    encoder = tmp_path / "encoder.safetensors"
-    save_encoder(encoder, LongViT(tiny_encoder))
-    cohort_flags = f"--table {tmp_path / 'table.csv'} --splits {tmp_path / 'splits'}".split()
-    stores, model = f"--stores {tmp_path / 'stores'}".split(), tmp_path / "finetune" / "fold_0" / "model.safetensors"
-    out = lambda verb: ["--out", str(tmp_path / verb)]
-    frozen = f"--checkpoint {encoder} --trained-blocks 0 --optimiser.epochs 1".split()
-    small = [
-        *["--encoder.width", "16", "--encoder.depth", "1", "--encoder.heads", "2", "--encoder.segment-lengths", "16"],
-        *["--encoder.dilation-ratios", "1", "--encoder.input.kind", "pixels", "--encoder.input.patch-px", "16"],
-        *[
-            "--objective.kind",
-            "moco",
-            "--objective.mlp-dim",
-            "16",
-            "--objective.dim",
-            "8",
-            "--batch-size",
-            "7",
-            "--regions-per-slide",
-            "1",
-        ],
-        *["--views.region-px", "64", "--views.global-px", "32", "--views.local-px", "32", "--optimiser.epochs", "1"],
-    ]
-    commands = {
-        "pretrain": [*stores, *small, *NO_WORKERS, *HERE],
-        "split": ["--table", str(tmp_path / "table.csv"), "--folds", "3"],
-        "finetune": [*stores, *cohort_flags, *frozen, *NO_WORKERS, *HERE],
-        "encode": [*stores, "--checkpoint", str(encoder), *HERE],
-        "predict": f"--run {tmp_path / 'finetune'} --stores {tmp_path / 'new'} --accept seen".split() + HERE,
-        "explain": f"--model {model} --store {tmp_path / 'new'} --methods contribution".split() + HERE,
-    }
-    commands = {verb: [verb, *words, *out(verb)] for verb, words in commands.items()}
-    commands["evaluate"] = ["evaluate", str(tmp_path / "finetune" / "predictions.csv"), *out("evaluate")]
-    return Lab(tmp_path, tmp_path / "stores", tmp_path / "table.csv", tmp_path / "splits", encoder, commands)
-
-
-CHANGES: dict[str, dict[str, Callable[[Lab], None]]] = {
+CHANGES: dict[str, dict[str, Callable]] = {
     "pretrain": {
         r"1 store is changed: P00-0 \(source\)": lambda lab: lab.change_store("P00-0"),
         r"1 store is gone: P11-0": lambda lab: shutil.rmtree(lab.stores / "P11-0.zarr"),
     },
-    "split": {r"table table\.csv has changed": Lab.swap_labels},
+    "split": {r"table table\.csv has changed": lambda lab: lab.swap_labels()},
     "finetune": {
-        r"table table\.csv has changed": Lab.swap_labels,
+        r"table table\.csv has changed": lambda lab: lab.swap_labels(),
         r"splits splits_1\.csv has changed": lambda lab: shutil.copy(
             lab.splits / "splits_0.csv", lab.splits / "splits_1.csv"
         ),
@@ -138,8 +62,6 @@ def test_what_learns_refuses_changed_inputs_and_starts_again_with_overwrite(lab,
 
 def test_a_run_that_was_stopped_refuses_swapped_labels_too(lab, monkeypatch):
     trained = []
-    from longvit.finetuning import crossvalidation
-
     train = crossvalidation.train_job
 
     def stop(job, study, read=None):
@@ -184,12 +106,6 @@ def test_encode_refuses_another_encoder(lab, tiny_encoder):
     assert lab.run("encode", "--overwrite") == 0
 
 
-@pytest.fixture
-def trained(lab) -> Lab:
-    assert lab.run("finetune") == 0
-    return lab
-
-
 def test_predict_adds_new_slides_and_repeats_changed_ones(trained, listing, capsys):
     lab, new, table = trained, trained.root / "new", trained.root / "predict" / "predictions.csv"
     (new / "P09-0.zarr").rename(lab.root / "P09-0.zarr")
@@ -204,8 +120,7 @@ def test_predict_adds_new_slides_and_repeats_changed_ones(trained, listing, caps
     assert table.read_text().splitlines()[: len(rows)] == rows
     marked = pd.read_csv(table, dtype=str).assign(p_LUAD="0.123")
     marked.to_csv(table, index=False)
-    document = new / "P08-0.zarr" / "zarr.json"
-    document.write_text(document.read_text().replace('"sha256": "P08-0"', '"sha256": "another"'))
+    lab.change_store("P08-0", "new")
     assert lab.run("predict") == 0
     assert "1 store is changed: P08-0 (source)" in capsys.readouterr().err
     assert (pd.read_csv(table, dtype=str).set_index("slide_id")["p_LUAD"] == "0.123").to_dict() == {
@@ -232,8 +147,7 @@ def test_explain_adds_new_slides_and_repeats_changed_ones(trained, listing, caps
         name: entry for name, entry in before.items() if "P08-0/" in name
     }
     assert "P09-0/scores.csv" in after
-    document = new / "P08-0.zarr" / "zarr.json"
-    document.write_text(document.read_text().replace('"sha256": "P08-0"', '"sha256": "another"'))
+    lab.change_store("P08-0", "new")
     capsys.readouterr()
     assert lab.run("explain") == 0
     assert "1 store is changed: P08-0 (source)" in capsys.readouterr().err
