@@ -4,6 +4,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,8 @@ RESULTS = {
     "view": "index.html",
 }
 """A file of each verb's result that is equal to the byte between equal runs."""
+KILLS = int(os.environ.get("LONGVIT_KILLS", "5"))
+"""Random moments at which the slow test kills each verb."""
 
 
 class Command:
@@ -268,6 +271,43 @@ def test_a_disk_that_fills_up_during_the_work_is_one_sentence_and_the_run_goes_o
     result = RESULTS[verb]
     assert (disk / "out" / result).read_bytes() == (ready.root / "undisturbed" / result).read_bytes()
     shutil.rmtree(disk / "out")
+
+
+KILLED = {verb: command for verb, command in RESULTS.items() if verb not in ("split", "view")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", KILLED)
+def test_a_verb_that_is_killed_at_random_moments_ends_in_the_bytes_of_an_undisturbed_run(verb, ready, start, capsys):
+    parallel = verb == "finetune"
+    arguments = with_loaders(ready.command(verb)) if verb == "pretrain" else ready.command(verb)
+    if parallel:
+        arguments[arguments.index("--trained-blocks") + 1] = "2"
+        arguments += ["--parallel-folds", "2"]
+    fresh, out, result = verb in ("pretrain", "finetune"), ready.root / verb, KILLED[verb]
+    shutil.rmtree(out, ignore_errors=True)
+    begun = time.monotonic()
+    assert start(arguments, fresh=fresh).end() == 0
+    seconds, expected = time.monotonic() - begun, (out / result).read_bytes()
+    rng, kills, compared = random.Random(verb), 0, 0
+    while kills < KILLS or not compared:
+        shutil.rmtree(out)
+        for _ in range(rng.randrange(1, 5)):
+            command = start(arguments, fresh=fresh)
+            time.sleep(rng.uniform(0, seconds))
+            children = command.process.children(recursive=True) if command.is_running() else []
+            killed = command.is_running()
+            command.process.kill() if killed else None
+            kills += killed
+            command.end()
+            assert gone(children), "processes outlive the verb"
+        final = start(arguments, fresh=fresh)
+        assert final.end() == 0, final.said()
+        assert (out / result).read_bytes() == expected
+        assert temporary_files(out) == []
+        compared += 1
+    with capsys.disabled():
+        print(f"{verb}: {kills} kills, {compared} results compared, {seconds:.1f} s undisturbed")
 
 
 if __name__ == "__main__":
