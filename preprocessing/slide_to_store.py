@@ -30,7 +30,7 @@ from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
 from preprocessing.shards import Pieces
 from preprocessing.slide import Slide, read_slide
 from preprocessing.source import describe
-from preprocessing.store import finish_store, write_arrays
+from preprocessing.store_writer import finish_store, write_arrays
 from preprocessing.tissue import Mask
 
 MAX_ENLARGING = 1.25

@@ -8,10 +8,9 @@ from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import SlideError
 from preprocessing.find_tissue import find_tissue
 from preprocessing.manifest import SlideEntry
-from preprocessing.schema import problems
 from preprocessing.slide import read_slide
 from preprocessing.slide_to_store import tile_slide
-from preprocessing.store import open_store
+from preprocessing.store import open_store, problems
 
 
 @pytest.fixture

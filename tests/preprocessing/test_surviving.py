@@ -17,8 +17,7 @@ import tifffile
 import preprocessing.tile
 from preprocessing.config import TileConfig
 from preprocessing.errors import OutputError
-from preprocessing.schema import problems
-from preprocessing.store import open_store
+from preprocessing.store import open_store, problems
 from preprocessing.tile import BUSY, run, tile_or_skip
 
 SLIDES = 6

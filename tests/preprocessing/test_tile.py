@@ -14,8 +14,7 @@ import preprocessing.tile
 from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.manifest import SlideEntry
-from preprocessing.schema import problems
-from preprocessing.store import open_store
+from preprocessing.store import open_store, problems
 from preprocessing.tile import _rows_once, explain, run
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
