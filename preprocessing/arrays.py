@@ -7,18 +7,18 @@ Here a document is data: compared with a few known layouts and bounded before a 
 import math
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import google_crc32c
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic_core import from_json
 
 from preprocessing.errors import StoreError
 from preprocessing.jpeg import decode_into
@@ -31,6 +31,9 @@ MAX_RATIO, FREE_BYTES = 128, 1 << 26
 """An array may be so many times larger than its chunks on disk; arrays up to 64 MiB may compress to anything."""
 CRC_BYTES = 4
 
+Lengths = tuple[int, ...]
+Names = tuple[str, ...]
+
 PLAIN = (("bytes",), ("bytes", "zstd"), ("bytes", "zstd", "crc32c"))
 """Codecs of small arrays; stores of version 0.1 have no checksums."""
 IMAGE = (("imagecodecs_jpeg",), ("imagecodecs_jpeg", "crc32c"))
@@ -41,68 +44,22 @@ INDEX = ("bytes", "crc32c")
 """Codecs of a shard's index."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Options(_Part):
-    """Options of the codecs below; a JPEG's tables, header or colour spaces outside of its chunk are refused."""
-
-    endian: Literal["little"] | None = None
-    level: int | None = None
-    checksum: bool | None = None
-    subsampling: str | None = None
-
-
-class _Codec(_Part):
-    name: Literal["bytes", "zstd", "crc32c", "imagecodecs_jpeg"]
-    configuration: _Options = _Options()
-
-
-class _Shards(_Part):
-    chunk_shape: tuple[PositiveInt, ...]
-    codecs: tuple[_Codec, ...]
-    index_codecs: tuple[_Codec, ...]
-    index_location: Literal["end"] = "end"
-
-
-class _Sharding(_Part):
-    name: Literal["sharding_indexed"]
-    configuration: _Shards
-
-
-class _Chunks(_Part):
-    chunk_shape: tuple[PositiveInt, ...]
-
-
-class _Grid(_Part):
-    name: Literal["regular"]
-    configuration: _Chunks
-
-
-class _Separator(_Part):
-    separator: Literal["/"] = "/"
-
-
-class _Keys(_Part):
-    name: Literal["default"]
-    configuration: _Separator = _Separator()
-
-
-class _Document(_Part):
-    """An array's `zarr.json`; keys that do not change how the array is read may hold anything."""
-
-    zarr_format: Literal[3]
-    node_type: Literal["array"]
-    shape: tuple[PositiveInt, ...] = Field(min_length=1)
-    data_type: Literal["uint8", "int32", "int64", "float16", "float32", "float64"]
-    chunk_grid: _Grid
-    chunk_key_encoding: _Keys
-    codecs: tuple[Annotated[_Codec | _Sharding, Field(discriminator="name")], ...]
-    fill_value: Any = None
-    attributes: Any = None
-    dimension_names: Any = None
-    storage_transformers: tuple[()] = ()
+FIXED = {
+    "zarr_format": 3,
+    "node_type": "array",
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    "storage_transformers": [],
+}
+"""Keys of an array's document that have one value."""
+FREE = {"shape", "data_type", "chunk_grid", "codecs", "fill_value", "attributes", "dimension_names"}
+"""Its other keys. Missing chunks are an error, so that the fill value is never used."""
+OPTIONS = {
+    "bytes": {"endian"},
+    "zstd": {"level", "checksum"},
+    "crc32c": set(),
+    "imagecodecs_jpeg": {"level", "subsampling"},
+}
+"""Codecs and their options; a JPEG's tables, header or colour spaces outside of its chunk are refused."""
 
 
 @dataclass(frozen=True)
@@ -154,26 +111,51 @@ def read_stored(store: Path, name: str) -> StoredArray:
     """
     folder = f"{store}/{name}"
     try:
-        document = _Document.model_validate_json(read_document(folder), strict=True)
+        document = from_json(read_document(folder))
+        return StoredArray(folder, name, *_layout(document))
     except FileNotFoundError:
         raise StoreError(f"array {name} is missing", where=store, fix=REDO) from None
-    except ValidationError as error:
-        raise _unknown(name, folder, first_fault(error)) from error
-    shape, chunk = document.shape, document.chunk_grid.configuration.chunk_shape
-    if len(chunk) != len(shape) or any(map(operator.gt, chunk, shape)):
-        raise _unknown(name, folder, f"shape {shape} has chunks {chunk}")
-    codecs = _names(document.codecs)
-    if codecs != SHARDED:
-        return StoredArray(folder, name, shape, document.data_type, chunk, codecs)
-    shards = document.codecs[0].configuration
-    if _names(shards.index_codecs) != INDEX:
-        raise _unknown(name, folder, "the index of its shards has no checksum")
-    inner = _names(shards.codecs)
-    return StoredArray(folder, name, shape, document.data_type, chunk, codecs, inner, shards.chunk_shape)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"array {name} has metadata that cannot be used ({type(error).__name__}: {str(error)[:200]})"
+        raise StoreError(what, where=folder, fix=REDO) from error
 
 
-def _names(codecs: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(codec.name for codec in codecs)
+def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Names, Lengths]:
+    """The fields of a `StoredArray` after its name; any error means that the document is not ours."""
+    odd = [key for key in document if key not in FREE and document[key] != FIXED.get(key)]
+    odd += [key for key in FIXED if key not in document and FIXED[key]]
+    shape, chunk = _lengths(document["shape"]), _chunk_shape(document["chunk_grid"], "regular")
+    if odd or len(chunk) != len(shape) or any(map(operator.gt, chunk, shape)):
+        raise ValueError(", ".join(odd) or f"shape {shape} has chunks {chunk}")
+    first, dtype = document["codecs"][0], document["data_type"]
+    if first["name"] not in SHARDED:
+        return shape, dtype, chunk, _names(document["codecs"]), (), ()
+    shards = first["configuration"]
+    if _names(shards["index_codecs"]) != INDEX or shards.get("index_location", "end") != "end":
+        raise ValueError("index of shards")
+    codecs = tuple(codec["name"] for codec in document["codecs"])
+    return shape, dtype, chunk, codecs, _names(shards["codecs"]), _lengths(shards["chunk_shape"])
+
+
+def _lengths(value: Any) -> Lengths:  # noqa: ANN401 - any JSON
+    if type(value) is not list or not value or not all(type(side) is int and side > 0 for side in value):
+        raise ValueError("a shape is not of positive numbers")
+    return tuple(value)
+
+
+def _chunk_shape(grid: dict[str, Any], kind: str) -> Lengths:
+    if grid["name"] != kind:
+        raise ValueError("grid of chunks")
+    return _lengths(grid["configuration"]["chunk_shape"])
+
+
+def _names(codecs: list[dict[str, Any]]) -> Names:
+    """Names of codecs that are ours and have no options but ours."""
+    for codec in codecs:
+        options = codec.get("configuration", {})
+        if codec["name"] not in OPTIONS or set(options) - OPTIONS[codec["name"]] or options.get("endian") == "big":
+            raise ValueError(f"codec {codec['name']}"[:60])
+    return tuple(codec["name"] for codec in codecs)
 
 
 def read_array(stored: StoredArray) -> npt.NDArray[Any]:
@@ -254,18 +236,7 @@ def crc32c(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
-def first_fault(error: ValidationError) -> str:
-    """Return the first fault that pydantic found in a document, without what it cites of the document."""
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    return f"{place}: {fault['msg']}" if place else fault["msg"]
-
-
 def unreadable(where: Path | str, error: OSError | ValueError) -> StoreError:
     """Return the error for a file that the system does not let us read."""
     reason = getattr(error, "strerror", None) or error
     return StoreError(f"the store cannot be read: {reason}", where=where, fix="check the path, permissions and disk")
-
-
-def _unknown(name: str, folder: str, why: str) -> StoreError:
-    return StoreError(f"array {name} has metadata that cannot be used ({why})", where=folder, fix=REDO)
