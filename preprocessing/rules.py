@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from preprocessing.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
-from preprocessing.errors import StoreError
+from preprocessing.errors import StoreError, VersionError
 from preprocessing.files import is_plain_name
 from preprocessing.frames import grid_shape, l0_from_rc
 from preprocessing.jpeg import CODEC_NAME
@@ -195,7 +195,7 @@ def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
         if place == "schema_version":
             what = f"the store has schema version {str(fault['input'])[:20]}, this program reads {SCHEMA_VERSION}"
             fix = "tile the slide again with --overwrite, or install the version that wrote it"
-            raise StoreError(what, where=path, fix=fix)
+            raise VersionError(what, where=path, fix=fix)
         if place == "complete":
             faults.append("the store is unfinished: `complete` is not true")
         elif place:

@@ -13,6 +13,8 @@ MAX_OVERVIEW_PX = 4096
 """Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
 MAX_TILE_PX = 4096
 """Side of a tile; 50 MB of pixels."""
+MAX_CANVAS_PX = 1 << 18
+"""Side of a canvas."""
 MAX_GRID = 1 << 26
 """Tiles of a slide, glass too: 262,144 x 262,144 pixels in tiles of 32."""
 MAX_TILES = 1 << 24

@@ -315,7 +315,7 @@ def test_a_store_with_attributes_of_no_sense_is_tiled_again(tmp_path, svs):
     tile_one(svs, tmp_path)
     document = tmp_path / "slide.zarr" / "zarr.json"
     document.write_text(document.read_text().replace('"vendor"', '"seller"'))
-    assert tile_one(svs, tmp_path).reason == "its store was damaged"
+    assert tile_one(svs, tmp_path).reason == "its store was damaged (attribute vendor: Field required)"
     assert problems(document.parent) == []
 
 
