@@ -54,18 +54,11 @@ def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | N
     """Why a slide has to be tiled: empty if it has no store, a sentence if it has one of no use, None if it is done.
 
     Raises:
-        StoreError: What has the store's name is not a store of ours, has another name than its slide, or cannot be
-            read: none of that may be replaced.
+        StoreError: The store has another name than its slide, another version, or cannot be read, and is not replaced.
         ConfigError: The store was made with other settings, and `--overwrite` was not given.
     """
     if not path.exists():
         return ""
-    if not (path / "xy_l0").exists():  # no other program's Zarr has such an array
-        raise StoreError(
-            "something that is no patch store has the name of this slide's store",
-            where=path,
-            fix="move it away, or choose another --out",
-        )
     if config.overwrite:
         return "it was asked for again"
     try:

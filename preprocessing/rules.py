@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from preprocessing.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
 from preprocessing.errors import StoreError, VersionError
 from preprocessing.files import is_plain_name
 from preprocessing.frames import grid_shape, l0_from_rc
 from preprocessing.jpeg import CODEC_NAME
-from preprocessing.schema import ARRAYS, EMBEDDING, MASK_CLASSES, SCHEMA_VERSION, ArraySpec, StoreAttributes
+from preprocessing.schema import ARRAYS, EMBEDDING, MASK_CLASSES, SCHEMA_VERSION, ArraySpec, StoreAttributes, encoders
 from preprocessing.shards import shard_path
 from preprocessing.sizes import MAX_GRID, MAX_OVERVIEW_PX, MAX_PIXELS, MAX_TILES
 
@@ -74,6 +75,51 @@ def read_attributes(path: Path) -> StoreAttributes:
     return attributes
 
 
+def n_tiles(path: Path) -> int:
+    """Return the tiles of a store; reads one document.
+
+    Raises:
+        StoreError: It cannot be used.
+    """
+    return read_stored(path, "tiles").shape[0]
+
+
+def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
+    """Return shape, type and attributes of a store's embeddings; reads one document.
+
+    Raises:
+        StoreError: The store has no embeddings of this encoder, or their metadata cannot be used.
+    """
+    stored = read_embedding(path, encoder)
+    document = from_json(read_document(stored.folder))
+    return {"shape": list(stored.shape), "data_type": stored.dtype, "attributes": document.get("attributes")}
+
+
+def read_embedding(path: Path, encoder: str, n: int | None = None) -> StoredArray:
+    """Return the array of embeddings that its document describes.
+
+    Args:
+        path: The store.
+        encoder: The tile encoder.
+        n: Tiles of the store, which the array must have.
+
+    Raises:
+        StoreError: There are none of this encoder, or their metadata breaks a rule.
+    """
+    fix = f"write them with preprocessing.add_embeddings(path, {encoder!r}, ...)"
+    known = encoders(path)
+    if encoder not in known:
+        what = f"the store has no embeddings named {encoder!r} (it has: {', '.join(known) or 'none'})"
+        raise StoreError(what, where=path, fix=fix)
+    try:
+        stored = read_stored(path, f"embeddings/{encoder}")
+    except StoreError as error:  # the slide need not be tiled again
+        raise StoreError(error.what, where=error.where, fix=fix) from error
+    if broken := "; ".join(_broken_embedding(stored, n)):
+        raise StoreError(broken, where=path, fix=fix)
+    return stored
+
+
 def examine(path: Path) -> tuple[Metadata | None, list[StoreError]]:
     """Return a store's metadata, None if it cannot be used, and every rule that it breaks."""
     try:
@@ -105,11 +151,11 @@ def broken_array(array: StoredArray, spec: ArraySpec) -> Iterator[str]:
         yield f"array {array.name} is encoded with {', '.join(array.codecs + array.inner)}, not with {expected}"
 
 
-def broken_embedding(array: StoredArray, n: int) -> Iterator[str]:
-    """Yield the rules that an array of embeddings of a store of `n` tiles breaks."""
+def _broken_embedding(array: StoredArray, n: int | None) -> Iterator[str]:
+    """Yield the rules that an array of embeddings of a store of `n` tiles (None: any number) breaks."""
     broken = list(broken_array(array, EMBEDDING))
     yield from broken
-    if not broken and array.shape[0] != n:
+    if not broken and n is not None and array.shape[0] != n:
         yield f"array {array.name} has shape {array.shape}, not ({n}, {array.shape[1]})"
     if not broken and array.shape[1] > MAX_CHANNELS:
         yield f"array {array.name} has {array.shape[1]} channels, more than {MAX_CHANNELS}"

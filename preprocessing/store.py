@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.arrays import REDO, StoredArray, read_array, read_stored, unreadable, without_checksum
+from preprocessing.arrays import REDO, StoredArray, read_array, unreadable, without_checksum
 from preprocessing.claim import claimed
 from preprocessing.errors import StoreError
 from preprocessing.files import is_plain_name
 from preprocessing.frames import st_from_rc
 from preprocessing.jpeg import decode_into, empty_pixels
-from preprocessing.rules import MAX_CHANNELS, Metadata, broken_embedding, broken_value, examine, read_metadata
+from preprocessing.rules import MAX_CHANNELS, Metadata, broken_value, examine, read_embedding, read_metadata
 from preprocessing.schema import ARRAYS, EMBEDDING, encoders
 from preprocessing.shards import EMPTY, read_chunks, read_index, shard_path
 from preprocessing.store_writer import WHITE, create_array
@@ -146,15 +146,7 @@ class PatchStore:
         Raises:
             StoreError: The store has none of this encoder, or they are damaged.
         """
-        fix = f"write them with preprocessing.add_embeddings(path, {encoder!r}, ...)"
-        if encoder not in self.encoders:
-            has = ", ".join(self.encoders) or "none"
-            what = f"the store has no embeddings named {encoder!r} (it has: {has})"
-            raise StoreError(what, where=self.path, fix=fix)
-        try:
-            return self._array(f"embeddings/{encoder}")
-        except StoreError as error:  # the slide need not be tiled again
-            raise StoreError(error.what, where=error.where, fix=fix) from error
+        return self._array(f"embeddings/{encoder}")
 
     def read_tiles(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
         """Decode tiles (k, T, T, 3), in the order asked for; same pixels as zarr's, several times faster.
@@ -206,12 +198,7 @@ class PatchStore:
         return self._kept[name]
 
     def _stored(self, name: str) -> StoredArray:
-        if name in self._metadata.arrays:
-            return self._metadata.arrays[name]
-        stored = read_stored(self.path, name)
-        if broken := "; ".join(broken_embedding(stored, len(self))):
-            raise StoreError(broken, where=self.path, fix=REDO)
-        return stored
+        return self._metadata.arrays.get(name) or read_embedding(self.path, name.removeprefix("embeddings/"), len(self))
 
     @property
     def n_shards(self) -> int:

@@ -75,7 +75,7 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
     try:
         redo, lost = reason_to_tile(entry, path, config), ()
         if redo is not None or is_claimed(path):
-            with claimed(path, "zarr.json") as folder:
+            with claimed(path, "xy_l0") as folder:  # no other program's Zarr has such an array
                 redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
                 if redo is not None:
                     lost = tuple(encoders(path))

@@ -303,7 +303,7 @@ def test_what_other_programs_named_like_a_store_is_never_replaced(tmp_path, svs)
     theirs.mkdir()
     (theirs / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"ome": {}}}')
     row = tile_one(svs, tmp_path, overwrite=True)
-    assert (row.status, row.reason) == ("failed", "something that is no patch store has the name of this slide's store")
+    assert (row.status, row.reason.split(":")[0]) == ("failed", "something else has this name")
     assert [path.name for path in theirs.iterdir()] == ["zarr.json"]
     shutil.rmtree(theirs)
     theirs.write_text("a file")
