@@ -7,7 +7,7 @@ Here a document is data: compared with a few known layouts and bounded before a 
 import math
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -225,15 +225,18 @@ def without_checksum(data: bytes) -> bytes:
     Raises:
         ValueError: It is the checksum of other data.
     """
-    body, checksum = data[:-CRC_BYTES], data[-CRC_BYTES:]
-    if crc32c(body) != checksum:
+    body = data[:-CRC_BYTES]
+    if checksum((body,)) != data[-CRC_BYTES:]:
         raise ValueError("a checksum is wrong")
     return body
 
 
-def crc32c(data: bytes) -> bytes:
-    """Return the checksum that Zarr's codec `crc32c` appends."""
-    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+def checksum(pieces: Iterable[bytes | memoryview]) -> bytes:
+    """Return what Zarr's codec `crc32c` appends to the bytes of the pieces."""
+    value = 0
+    for piece in pieces:
+        value = google_crc32c.extend(value, bytes(piece))
+    return value.to_bytes(CRC_BYTES, "little")
 
 
 def unreadable(where: Path | str, error: OSError | ValueError) -> StoreError:

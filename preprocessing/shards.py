@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.arrays import CRC_BYTES, REDO, crc32c, reading
+from preprocessing.arrays import CRC_BYTES, REDO, checksum, reading
 from preprocessing.errors import StoreError
 
 EMPTY = 2**64 - 1
@@ -59,7 +59,7 @@ def _write_shard(path: Path, chunks: Iterable[tuple[int, Pieces]], tiles_per_sha
         table = np.full((tiles_per_shard, 2), EMPTY, "<u8")
         table[index, 0] = np.cumsum([0, *lengths[:-1]])
         table[index, 1] = lengths
-        _write(file, [table.tobytes(), crc32c(table.tobytes())])
+        _write(file, [table.tobytes(), checksum((table.tobytes(),))])
     return int((table[:, 0] != EMPTY).sum())
 
 
@@ -85,7 +85,7 @@ def read_index(path: Path, tiles_per_shard: int, longest: int = EMPTY) -> npt.ND
     with _opened(path) as descriptor:
         end = os.fstat(descriptor).st_size - size - CRC_BYTES  # of the chunks
         tail = os.pread(descriptor, size + CRC_BYTES, end) if end >= 0 else b""
-    if len(tail) != size + CRC_BYTES or crc32c(tail[:size]) != tail[size:]:
+    if len(tail) != size + CRC_BYTES or checksum((tail[:size],)) != tail[size:]:
         raise StoreError("the index of a shard is damaged", where=path, fix=REDO)
     index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
     offset, length = index[index[:, 0] != EMPTY].T

@@ -1,6 +1,7 @@
 """Writing of a patch store, with zarr: arrays first, `complete` last. Reading is in `preprocessing.store`.
 
-Chunks of small arrays end with their crc32c, so that no damage passes for other numbers.
+Every chunk ends with its crc32c, so that damage is an error instead of other numbers. Of a tile it takes four bytes and
+about as many microseconds, of the 250 that decoding one takes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from preprocessing.arrays import checksum
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import ARRAYS, ArraySpec, StoreAttributes
 from preprocessing.shards import Pieces, write_shards
@@ -43,18 +45,11 @@ def write_arrays(
     assert n > 0, "a store without tiles is never written"
     group = zarr.create_group(folder, overwrite=True, zarr_format=3)
     shards = (min(shard_tiles, n), *tile)
-    create_array(
-        folder / "tiles",
-        ARRAYS["tiles"],
-        (n, *tile),
-        chunks=(1, *tile),
-        shards=shards,
-        compressors=None,
-        serializer=jpeg,
-    )
+    layout = {"chunks": (1, *tile), "shards": shards, "serializer": jpeg, "compressors": Crc32cCodec()}
+    create_array(folder / "tiles", ARRAYS["tiles"], (n, *tile), **layout)
     with ThreadPoolExecutor(1) as beside:  # zarr takes its time, and so do the tiles
         rest = beside.submit(_write_small, folder, arrays, jpeg)
-        write_shards(folder / "tiles", jpegs, n, shards[0])
+        write_shards(folder / "tiles", ((i, (*pieces, checksum(pieces))) for i, pieces in jpegs), n, shards[0])
         rest.result()
     group.create_group("embeddings")
 

@@ -14,7 +14,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from preprocessing.arrays import MAX_DOCUMENT_BYTES, crc32c
+from preprocessing.arrays import MAX_DOCUMENT_BYTES, checksum
 from preprocessing.errors import StoreError
 from preprocessing.schema import ARRAYS
 from preprocessing.shards import EMPTY, shard_path
@@ -52,7 +52,7 @@ def set_layout(path: Path, name: str, **changes) -> None:
 def write_chunk(path: Path, name: str, array: np.ndarray) -> None:
     """Replace the only chunk of an array by others values, with the right checksum."""
     data = imagecodecs.zstd_encode(np.ascontiguousarray(array).tobytes())
-    path.joinpath(name, "c", *"0" * array.ndim).write_bytes(data + crc32c(data))
+    path.joinpath(name, "c", *"0" * array.ndim).write_bytes(data + checksum([data]))
 
 
 def refused(path: Path, read=None) -> StoreError:
@@ -355,7 +355,7 @@ def test_a_chunk_that_unpacks_to_gigabytes_is_refused_in_little_memory(path):
     before = largest()
     for bomb in (frame * 30, imagecodecs.zstd_encode(bytes(41)), frame[:-9]):
         for name in ("rc", "embeddings/uni"):
-            path.joinpath(name, "c", "0", "0").write_bytes(bomb + crc32c(bomb))
+            path.joinpath(name, "c", "0", "0").write_bytes(bomb + checksum([bomb]))
             assert "damaged" in refused(path, name).what
     assert largest() - before < 50_000, "kB"
 
@@ -387,9 +387,28 @@ def test_a_shard_index_that_points_anywhere_is_refused(path, row, sentence):
     data = bytearray(shard.read_bytes())
     index = np.frombuffer(data[-36:-4], "<u8").reshape(2, 2).copy()
     index[0] = row
-    data[-36:] = index.tobytes() + crc32c(index.tobytes())
+    data[-36:] = index.tobytes() + checksum([index.tobytes()])
     shard.write_bytes(data)
     assert sentence in refused(path, "tiles").what
+
+
+def test_every_bit_that_is_turned_in_a_tile_is_noticed(path):
+    shard = shard_path(path / "tiles", 0)
+    whole = shard.read_bytes()
+    for at in np.random.default_rng(0).integers(0, len(whole), 50).tolist():
+        shard.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        refused(path, "tiles")
+
+
+def test_stores_of_version_0_1_without_checksums_open(path, tiles):
+    expected = open_store(path).read_tiles(range(5))
+    for name in ("rc", "xy_l0", "tissue", "overview", "overview_mask"):
+        change(path / name / "zarr.json", lambda document: document["codecs"].pop())
+        (chunk,) = (file for file in (path / name / "c").rglob("*") if file.is_file())
+        chunk.write_bytes(chunk.read_bytes()[:-4])
+    change(path / "tiles" / "zarr.json", lambda doc: doc["codecs"][0]["configuration"]["codecs"].pop())
+    assert problems(path) == []
+    np.testing.assert_array_equal(open_store(path).read_tiles(range(5)), expected)
 
 
 def test_a_tile_of_gigabytes_is_refused_before_it_is_read(path):
@@ -397,7 +416,7 @@ def test_a_tile_of_gigabytes_is_refused_before_it_is_read(path):
     index = np.array([[0, 1 << 33], [0, 10]], "<u8").tobytes()
     with shard.open("r+b") as file:
         file.seek(1 << 33)
-        file.write(index + crc32c(index))
+        file.write(index + checksum([index]))
     assert "a tile has more than" in refused(path, "tiles").what
 
 
