@@ -48,11 +48,7 @@ def run(config: TileConfig) -> TileReport:
     0
     """
     entries = read_manifest(config.slides)
-    if config.tissue.masks is not None and not config.tissue.masks.is_dir():
-        raise ConfigError(
-            "there is no such folder of masks", where=config.tissue.masks, fix="check --tissue.masks, or leave it away"
-        )
-    config.out.mkdir(parents=True, exist_ok=True)
+    _prepare_folders(config)
     console = Console(stderr=True)
     if replacing := refuse_other_settings(entries, config):
         console.print(replacing, highlight=False, markup=False, soft_wrap=True)
@@ -66,6 +62,20 @@ def run(config: TileConfig) -> TileReport:
     report = TileReport(config.out, [rows[entry.slide_id] for entry in entries])
     report.save()
     return report
+
+
+def _prepare_folders(config: TileConfig) -> None:
+    """Look for the folder of the masks, and make that of the stores."""
+    masks, fix = config.tissue.masks, "check --tissue.masks, or leave it away"
+    try:
+        if masks is not None and not masks.is_dir():
+            raise ConfigError("there is no such folder of masks", where=masks, fix=fix)
+    except OSError as error:  # a name too long
+        raise ConfigError(f"the masks cannot be read: {error.strerror}", where=masks, fix=fix) from error
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:  # NUL in the path
+        raise ConfigError(f"no folder can have this name: {error}", where=config.out, fix="choose another") from error
 
 
 def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> SlideRow:
