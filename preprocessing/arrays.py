@@ -27,7 +27,7 @@ REDO = "remove this store, then run the same `longvit tile` again"
 """Fix of a damaged store. With `--overwrite` all other stores would be tiled again, too."""
 MAX_DOCUMENT_BYTES = 1 << 20
 """Size of a metadata document; ours have 2 kB, and more with many warnings."""
-MAX_RATIO, FREE_BYTES = 128, 1 << 26
+MAX_RATIO, FREE_BYTES = 32, 1 << 26
 """An array may be so many times larger than its chunks on disk; arrays up to 64 MiB may compress to anything."""
 CRC_BYTES = 4
 

@@ -19,7 +19,7 @@ from preprocessing.frames import grid_shape, l0_from_rc
 from preprocessing.jpeg import CODEC_NAME
 from preprocessing.schema import ARRAYS, EMBEDDING, MASK_CLASSES, SCHEMA_VERSION, ArraySpec, StoreAttributes, encoders
 from preprocessing.shards import shard_path
-from preprocessing.sizes import MAX_GRID, MAX_OVERVIEW_PX, MAX_PIXELS, MAX_TILES
+from preprocessing.sizes import MAX_OVERVIEW_PX, MAX_PIXELS, MAX_TILES
 
 Rc = npt.NDArray[np.int32]
 MPP_TOLERANCE = 1e-6
@@ -227,7 +227,7 @@ def _broken_attributes(attributes: StoreAttributes) -> Iterator[str]:
     rows, columns = grid_shape(attributes.size_l0, attributes.side_l0)
     if attributes.grid_shape != (rows, columns):
         yield f"attribute grid_shape: {attributes.grid_shape} is not {(rows, columns)}"
-    if rows * columns > MAX_GRID:
+    if rows * columns > MAX_TILES:
         yield f"attribute grid_shape: {rows} x {columns} tiles are too many"
     mpp = attributes.mpp_level0 * math.sqrt(wide * high) / attributes.tile_st
     if not math.isclose(attributes.mpp, mpp, rel_tol=MPP_TOLERANCE):
@@ -259,7 +259,7 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             yield f"array {name} has shape {arrays[name].shape}, not {shape}"
-    most = min(MAX_TILES, math.prod(metadata.attributes.grid_shape))
+    most = math.prod(metadata.attributes.grid_shape)
     if n > most:
         yield f"array tiles has {n} tiles, more than {most}"
     if max(mask) > MAX_OVERVIEW_PX:

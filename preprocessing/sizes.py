@@ -15,10 +15,8 @@ MAX_TILE_PX = 4096
 """Side of a tile; 50 MB of pixels."""
 MAX_CANVAS_PX = 1 << 18
 """Side of a canvas."""
-MAX_GRID = 1 << 26
+MAX_TILES = 1 << 26
 """Tiles of a slide, glass too: 262,144 x 262,144 pixels in tiles of 32."""
-MAX_TILES = 1 << 24
-"""Tiles of a store."""
 BYTES_PER_PIXEL = 4
 """OpenSlide decodes to RGBA."""
 LEVEL_SLACK = 0.02

@@ -253,9 +253,9 @@ def test_all_arrays_and_the_grid_made_large_at_once_are_refused(path):
     assert "size_l0" in refused(path).what
     side = 1 << 19
     set_attribute(path, size_l0=[side, side], grid_shape=[side // 64, side // 64])
-    assert "array tiles has 100000000000 tiles, more than 16777216" in refused(path).what
+    assert "array tiles has 100000000000 tiles, more than 67108864" in refused(path).what
     for name, tail in {"rc": [2], "xy_l0": [2], "tissue": [], "tiles": [32, 32, 3]}.items():
-        set_layout(path, name, shape=[1 << 24, *tail])
+        set_layout(path, name, shape=[1 << 26, *tail])
     assert "a shard of tiles is missing" in refused(path).what
 
 

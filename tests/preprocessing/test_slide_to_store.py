@@ -93,6 +93,13 @@ def test_tiles_finer_than_the_slide_are_refused(make):
         make(mpp=0.25)
 
 
+def test_more_tiles_than_a_store_may_have_are_refused(make, monkeypatch):
+    monkeypatch.setattr("preprocessing.slide_to_store.MAX_TILES", 19)
+    for settings in ({}, {"canvas": 1280}):
+        with pytest.raises(SlideError, match=r"would have [45] x 5 tiles, more than 19"):
+            make(**settings)
+
+
 def test_focus_is_judged_on_the_slide_not_the_overview(tmp_path, image, save_svs):
     soft = image.copy()
     soft[:, 640:] = cv2.GaussianBlur(image, (0, 0), 5)[:, 640:]
