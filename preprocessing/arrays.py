@@ -4,6 +4,7 @@ A metadata document decides which code a Zarr library runs (the codec `pickle` r
 Here a document is data: compared with a few known layouts and bounded before a byte of the array is read.
 """
 
+import json
 import math
 import operator
 import os
@@ -18,7 +19,6 @@ import google_crc32c
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from pydantic_core import from_json
 
 from preprocessing.errors import StoreError
 from preprocessing.jpeg import decode_into
@@ -111,11 +111,11 @@ def read_stored(store: Path, name: str) -> StoredArray:
     """
     folder = f"{store}/{name}"
     try:
-        document = from_json(read_document(folder))
+        document = json.loads(read_document(folder))
         return StoredArray(folder, name, *_layout(document))
     except FileNotFoundError:
         raise StoreError(f"array {name} is missing", where=store, fix=REDO) from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         what = f"array {name} has metadata that cannot be used ({type(error).__name__}: {str(error)[:200]})"
         raise StoreError(what, where=folder, fix=REDO) from error
 

@@ -1,5 +1,6 @@
 """The rules of a store: metadata with which it opens, and values that its arrays may have."""
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from preprocessing.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
 from preprocessing.errors import StoreError, VersionError
@@ -91,7 +91,7 @@ def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
         StoreError: The store has no embeddings of this encoder, or their metadata cannot be used.
     """
     stored = read_embedding(path, encoder)
-    document = from_json(read_document(stored.folder))
+    document = json.loads(read_document(stored.folder))
     return {"shape": list(stored.shape), "data_type": stored.dtype, "attributes": document.get("attributes")}
 
 

@@ -1,5 +1,6 @@
 """Changes of bytes, JSON and PNG that damage them, or lie."""
 
+import copy
 import json
 import math
 import random
@@ -82,9 +83,9 @@ def damaged_json(rng: random.Random, data: bytes) -> bytes:
             other, name = rng.choice(nodes)
             parent[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
         elif kind == 3 and rng.random() < 0.2:
-            parent[key] = json.loads("[" * 900 + "]" * 900)
+            parent[key] = json.loads("[" * 300 + "]" * 300)
         else:
-            parent[key] = rng.choice(VALUES)
+            parent[key] = copy.deepcopy(rng.choice(VALUES))
     return json.dumps(document).encode()
 
 
