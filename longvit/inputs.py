@@ -13,7 +13,7 @@ from longvit.config import EmbeddingInput, PixelInput
 from longvit.tables import few
 from preprocessing.errors import ConfigError
 from preprocessing.files import write_whole
-from preprocessing.schema import embedding_attributes, n_tiles, read_attributes
+from preprocessing.rules import embedding_attributes, n_tiles, read_attributes
 
 _PARTS = ("source", "settings", "schema", "tiles", "features")
 _MAX_BYTES = 1 << 28
@@ -105,7 +105,7 @@ def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
     Raises:
         StoreError: The store's metadata cannot be read, or it has no such features.
     """
-    attributes = read_attributes(path)
+    attributes = read_attributes(path).model_dump(mode="json")
     sources = {name: attributes.get(name) for name in ("source", "mask")}
     settings = {name: attributes.get(name) for name in ("config", "mpp", "tile_st", "grid_shape", "side_l0")}
     features = embedding_attributes(path, encoder) if encoder else None

@@ -1,31 +1,37 @@
-"""Settings of the tiling stage. The sentence under a field is its help text, its YAML comment and its documentation."""
+"""Settings of the tiling stage. The sentence under a field is its help text, its YAML comment and its documentation.
+
+Every number that decides how much memory or time a run takes has an upper bound.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, model_validator
+
+from preprocessing.sizes import MAX_CANVAS_PX, MAX_TILE_PX
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Area = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class StageConfig(BaseModel):
-    """Base of every config: frozen, and a key that does not exist is an error."""
+    """Base of every config: frozen, numbers are finite, and a key that does not exist is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class TissueConfig(StageConfig):
     """How tissue is told from glass, pen and blur on the overview image."""
 
-    mask_um: PositiveFloat = 8.0
+    mask_um: float = Field(default=8.0, gt=0, le=100)
     """Side of a mask pixel, micrometres."""
-    min_area_um2: float = Field(default=20_000.0, ge=0)
+    min_area_um2: Area = 20_000.0
     """Smaller specks are taken for dust, square micrometres."""
     reject_pen: bool = True
     """Leave out pixels of pen marks (blue, green, black, red)."""
     reject_blur: bool = True
     """Leave out tissue that is out of focus."""
-    fill_holes_um2: float = Field(default=0.0, ge=0)
+    fill_holes_um2: Area = 0.0
     """Count holes in tissue smaller than this as tissue, square micrometres; 0 keeps every hole."""
     masks: Path | None = None
     """Folder with your own masks, one `<slide_id>.geojson` (QuPath) or `<slide_id>.png` for each slide."""
@@ -38,13 +44,13 @@ class TileConfig(StageConfig):
     """A slide, a folder of slides, or a manifest CSV with columns `slide_id`, `path` and optionally `mpp`."""
     out: Path
     """Folder that receives one `<slide_id>.zarr` per slide, and `tile_report.csv`."""
-    mpp: PositiveFloat = 0.5
+    mpp: float = Field(default=0.5, ge=0.01, le=100)
     """Resolution of the store, micrometres per pixel (0.5 is about 20x)."""
     mpp_tolerance: Share = 0.02
     """Take a level of the slide as it is if its resolution is as near as this share; the store says which it has."""
-    canvas: PositiveInt | None = None
+    canvas: int | None = Field(default=None, ge=1, le=MAX_CANVAS_PX)
     """Squeeze the whole slide to a square of so many pixels, as the paper does, whatever its mpp; 32768, for one."""
-    tile_px: PositiveInt = Field(default=256, multiple_of=32)
+    tile_px: int = Field(default=256, ge=32, le=MAX_TILE_PX, multiple_of=32)
     """Side of a tile in store pixels; a multiple of 32."""
     mpp_if_missing: PositiveFloat | None = None
     """Resolution of level 0 for slides that do not state theirs; without it such slides fail, none is guessed."""
@@ -62,14 +68,14 @@ class TileConfig(StageConfig):
     """Chroma subsampling of encoded tiles; by default the slide's own where pixels keep their size, else 444."""
     tolerate_bad_tiles: NonNegativeInt = 0
     """Leave out up to so many tiles that cannot be decoded, and say so, before the slide fails."""
-    shard_tiles: PositiveInt = 1024
+    shard_tiles: int = Field(default=1024, ge=1, le=1 << 20)
     """Tiles in one shard (one file) of the store."""
-    workers: PositiveInt = 2
+    workers: int = Field(default=2, ge=1, le=1024)
     """Threads that work at the same time: all on a single slide, two to a slide of several, one to a slide of many."""
     export_masks: Literal["geojson", "png"] | None = None
     """Also write each slide's mask to `masks/` beside the stores: to mend in QuPath and give back as `tissue.masks`."""
     overwrite: bool = False
-    """Tile again what is already complete."""
+    """Replace stores that are complete, or were made with other settings; their features are lost."""
 
     @model_validator(mode="after")
     def _whole_tiles(self) -> "TileConfig":

@@ -49,12 +49,16 @@ def slide_file(path: Path) -> Path:
     """The file to open for a slide: `path` itself or, of a folder with the DICOM files of one slide, the first.
 
     Raises:
-        SlideError: The folder holds no DICOM file, or those of several series.
+        SlideError: The folder holds no DICOM file, or those of several series, or it cannot be read.
     """
-    if not path.is_dir():
-        return path
-    files = dicom_files(path)
-    series = {series_uid(file) for file in files}
+    try:
+        if not path.is_dir():
+            return path
+        files = dicom_files(path)
+        series = {series_uid(file) for file in files}
+    except OSError as error:
+        what = f"the slide cannot be read: {error.strerror}"
+        raise SlideError(what, where=path, fix="check the path and permissions") from error
     if len(series) == 1:
         return files[0]
     what = f"the folder holds DICOM files of {len(series)} series" if files else "it is a folder without DICOM files"

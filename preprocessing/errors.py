@@ -42,6 +42,10 @@ class BusyError(StoreError):
     """A store or a folder that another process is writing at this moment."""
 
 
+class VersionError(StoreError):
+    """A patch store of a schema version that this program does not read."""
+
+
 class CohortError(PipelineError):
     """A table of slides, a clinical table or a split that cannot be used as it is."""
 

@@ -58,3 +58,10 @@ def st_from_l0(xy_l0: Ints | Floats, mpp_l0: float, mpp_st: float) -> npt.NDArra
 def l0_from_st(xy_st: Ints | Floats, mpp_l0: float, mpp_st: float) -> npt.NDArray[np.float64]:
     """Level-0 pixels, not rounded, from store pixels."""
     return np.asarray(xy_st, dtype=np.float64) * (mpp_st / mpp_l0)
+
+
+def grid_shape(size_l0: tuple[int, int], side_l0: Side) -> tuple[int, int]:
+    """Rows and columns of the tiles that cover a slide (width, height); the last ones may reach beyond it."""
+    # A tile whose rounded corner is not a pixel of the slide would hold nothing of it.
+    columns, rows = np.maximum(1, np.ceil((np.array(size_l0) - 0.5) / side_l0)).astype(int).tolist()
+    return rows, columns

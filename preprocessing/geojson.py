@@ -22,6 +22,14 @@ PAINTED = ("tissue", "glass", "pen", "blurred")
 """The order in which classes are painted: what is to be ignored is cut out of the tissue."""
 COLOURS = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
 """RGB that QuPath shows."""
+MAX_BYTES = 1 << 26
+"""Size of a file; parsed, it takes forty times as much memory."""
+MAX_COORDINATE = 1e12
+"""Distance of a corner from the slide's own, in level-0 pixels."""
+MAX_POLYGONS, MAX_CROSSINGS, MAX_BOXES = 100_000, 1 << 25, 1 << 32
+"""Cost of painting a file, seconds: polygons, rows crossed by edges, and mask pixels in the boxes around polygons."""
+AT_ONCE = 1 << 20
+"""Crossings of rows and edges that are in memory at once."""
 FIX = "export it again from QuPath (File, Export objects as GeoJSON, without compression)"
 
 
@@ -34,23 +42,25 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
         shape: Height and width of the mask.
 
     Raises:
-        SlideError: The file is no GeoJSON, has no polygon of tissue, or none that lies on the slide.
+        SlideError: The file is not GeoJSON, has no polygon of tissue, none that lies on the slide, or more and longer
+            edges than can be painted.
     """
     try:
-        painted = [polygon for feature in _features(json.loads(path.read_bytes())) for polygon in _polygons(feature)]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise SlideError(
-            f"the mask is no GeoJSON of polygons ({type(error).__name__}: {error})", where=path, fix=FIX
-        ) from error
+        painted = [polygon for feature in _features(_parsed(path)) for polygon in _polygons(feature)]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        what = f"the mask is not GeoJSON of polygons ({type(error).__name__}: {str(error)[:200]})"
+        raise SlideError(what, where=path, fix=FIX) from error
     if not any(name == "tissue" for name, _ in painted):
         raise SlideError(
             "the mask has no polygon of tissue", where=path, fix="draw the tissue, or leave the slide out of the cohort"
         )
     mask = np.zeros(shape, np.uint8)
     per_px_l0 = np.array(size_l0) / shape[::-1]
+    painted = [(name, [ring / per_px_l0 for ring in rings]) for name, rings in painted]
+    _refuse_cost(path, [rings for _, rings in painted], shape)
     for name in PAINTED:
         for _, rings in filter(lambda polygon: polygon[0] == name, painted):
-            fill_polygon(mask, [ring / per_px_l0 for ring in rings], MASK_CLASSES[name])
+            fill_polygon(mask, rings, MASK_CLASSES[name])
         if name == "tissue" and not mask.any():
             raise SlideError(
                 f"every polygon lies outside of the slide, which has {size_l0[0]} x {size_l0[1]} pixels",
@@ -80,25 +90,65 @@ def fill_polygon(mask: Mask, rings: list[Ring], value: int) -> None:
 
     Corners x, y are in pixels: pixel (0, 0) reaches from 0 to 1. Rings may reach beyond the mask.
     """
-    height, width = mask.shape
+    start, end, first, last = _edges(rings, mask.shape[0])
+    left, top, right, bottom = _box(start, first, last, mask.shape[1])
+    if top >= bottom or left >= right:
+        return
+    turns = np.zeros((bottom - top, right - left), np.uint8)
+    # Edges in groups, so that memory does not grow with corners times rows.
+    total = np.cumsum(last - first)
+    for group in np.split(np.arange(len(start)), np.searchsorted(total, np.arange(AT_ONCE, total[-1], AT_ONCE))):
+        count = last[group] - first[group]
+        edge = np.repeat(group, count)
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+        slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
+        x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
+        column = (
+            np.ceil(x - 0.5).clip(left, right - 1).astype(int)
+        )  # the first pixel with its centre not left of the edge
+        np.bitwise_xor.at(turns, (row - top, column - left), 1)
+    inside = np.bitwise_xor.accumulate(turns, axis=1, out=turns)[:, : mask.shape[1] - left].astype(bool)
+    mask[top:bottom, left : left + inside.shape[1]][inside] = value
+
+
+def _edges(rings: list[Ring], height: int) -> tuple[Ring, Ring, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Start and end (n, 2) of every edge, and the first row that it crosses and the one after the last."""
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     # Row r is crossed by an edge if its centre, r + 0.5, lies between the edge's ends, the lower one included.
     first, last = (
         np.ceil(side(start[:, 1], end[:, 1]) - 0.5).clip(0, height).astype(int) for side in (np.minimum, np.maximum)
     )
-    edge = np.repeat(np.arange(len(start)), last - first)
-    if not len(edge):
-        return
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - (last - first), last - first) + first[edge]
-    slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
-    x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
-    column = np.ceil(x - 0.5).clip(0, width).astype(int)  # the first pixel whose centre is not left of the edge
-    top, left, bottom, right = row.min(), column.min(), row.max() + 1, column.max() + 1
-    turns = np.zeros((bottom - top, right - left), np.uint8)
-    np.bitwise_xor.at(turns, (row - top, column - left), 1)
-    inside = np.bitwise_xor.accumulate(turns, axis=1)[:, : width - left].astype(bool)
-    mask[top:bottom, left : left + inside.shape[1]][inside] = value
+    return start, end, first, last
+
+
+def _box(corners: Ring, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], width: int) -> tuple[int, ...]:
+    """Left, top, right and bottom of the pixels that a polygon with these corners and rows can touch.
+
+    The column right of the mask is among them, for edges beyond it.
+    """
+    crossing = last > first
+    if not crossing.any():
+        return 0, 0, 0, 0
+    left, right = (np.ceil(x - 0.5) for x in (corners[:, 0].min(), corners[:, 0].max()))
+    low, high = int(max(left - 1, 0)), int(min(right + 1, width))
+    return low, int(first[crossing].min()), high + 1, int(last[crossing].max())
+
+
+def _refuse_cost(path: Path, polygons: list[list[Ring]], shape: tuple[int, int]) -> None:
+    """Refuse polygons that would take minutes to paint, before the first is painted."""
+    crossings = boxes = 0
+    for number, rings in enumerate(polygons):
+        start, _, first, last = _edges(rings, shape[0])
+        left, top, right, bottom = _box(start, first, last, shape[1])
+        crossings += int((last - first).sum())
+        boxes += max(0, right - left) * (bottom - top)
+        if number >= MAX_POLYGONS or crossings > MAX_CROSSINGS or boxes > MAX_BOXES:
+            raise SlideError(
+                f"the mask has {len(polygons)} polygons with more and longer edges than can be painted",
+                where=path,
+                fix="simplify the annotations in QuPath (Objects, Annotations, Simplify shape) and export them again",
+            )
 
 
 def outlines(region: npt.NDArray[np.bool_]) -> list[list[Ring]]:
@@ -110,6 +160,12 @@ def outlines(region: npt.NDArray[np.bool_]) -> list[list[Ring]]:
         rings = np.split(points - 0.5, offsets[1:-1].astype(int))  # centres of pixels lie at 0.5, and one was padded
         polygons.append(rings)
     return polygons
+
+
+def _parsed(path: Path) -> Any:  # noqa: ANN401 - any JSON
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES >> 20} MB")
+    return json.loads(path.read_bytes())
 
 
 def _features(document: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
@@ -125,13 +181,17 @@ def _polygons(feature: dict[str, Any]) -> list[tuple[str, list[Ring]]]:
         return []
     polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
     name = _class_of(feature.get("properties") or {})
+    if not all(polygons):
+        raise ValueError("a polygon has no rings")
     return [(name, [_ring(ring) for ring in rings]) for rings in polygons]
 
 
 def _ring(corners: list[list[float]]) -> Ring:
     ring = np.asarray([corner[:2] for corner in corners], np.float64)
-    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
+    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
         raise ValueError("a ring has fewer than three corners, or one that is no pair of numbers")
+    if not (np.abs(ring) <= MAX_COORDINATE).all():
+        raise ValueError(f"a corner is not a pair of numbers up to {MAX_COORDINATE:g}")
     return ring
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.frames import Side, l0_from_rc
+from preprocessing.frames import Side, grid_shape, l0_from_rc
 from preprocessing.schema import MASK_CLASSES
 
 
@@ -29,13 +29,6 @@ class TileGrid:
         """The grid without some of its chosen tiles."""
         rest = np.delete(np.arange(len(self.rc)), dropped)
         return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest])
-
-
-def grid_shape(size_l0: tuple[int, int], side_l0: Side) -> tuple[int, int]:
-    """Rows and columns of the tiles that cover a slide (width, height); the last ones may reach beyond it."""
-    # A tile whose rounded corner is not a pixel of the slide would hold nothing of it.
-    columns, rows = np.maximum(1, np.ceil((np.array(size_l0) - 0.5) / side_l0)).astype(int).tolist()
-    return rows, columns
 
 
 def tissue_share(

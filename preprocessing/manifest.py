@@ -19,6 +19,12 @@ DELIMITERS = (",", ";", "\t")
 """What may stand between the cells of a manifest; spreadsheets write semicolons where the comma is a decimal point."""
 
 
+MAX_BYTES = 1 << 25
+"""Size of a manifest; one of 100,000 slides has a third of it."""
+MOST_NAMED = 10
+"""Faults of rows that an error lists; it counts the others."""
+
+
 @dataclass(frozen=True)
 class SlideEntry:
     """One slide of the cohort; `mpp` is the resolution of level 0 that the manifest states, micrometres per pixel."""
@@ -38,14 +44,18 @@ def read_manifest(slides: Path) -> list[SlideEntry]:
     Raises:
         CohortError: Nothing is there, no slide is, or rows cannot be used; every such row is named.
     """
-    if slides.is_dir():
-        entries = _from_folder(slides)
-    elif not slides.exists():
-        raise CohortError("there is no such slide, folder or manifest", where=slides, fix="check the path")
-    elif slides.suffix.lower() == ".csv":
-        entries = _from_csv(slides)
-    else:
-        entries = [SlideEntry(slides.stem, slides)]
+    try:
+        if slides.is_dir():
+            entries = _from_folder(slides)
+        elif not slides.exists():
+            raise CohortError("there is no such slide, folder or manifest", where=slides, fix="check the path")
+        elif slides.suffix.lower() == ".csv":
+            entries = _from_csv(slides)
+        else:
+            entries = [SlideEntry(slides.stem, slides)]
+    except OSError as error:  # a name too long, a folder without permission
+        what = f"the slides cannot be read: {error.strerror}"
+        raise CohortError(what, where=error.filename or slides, fix="check the path and permissions") from error
     _refuse_ids(entries, slides)
     return entries
 
@@ -58,7 +68,7 @@ def _refuse_ids(entries: list[SlideEntry], where: Path) -> None:
     wrong += [f"{name!r} names {times} slides" for name, times in folded.items() if times > 1]
     if wrong:
         raise CohortError(
-            "slide ids cannot be used: " + "; ".join(wrong),
+            "slide ids cannot be used: " + _few(wrong),
             where=where,
             fix="list the slides in a CSV with columns slide_id and path, each slide_id a plain name and used once",
         )
@@ -82,7 +92,9 @@ def _from_folder(folder: Path) -> list[SlideEntry]:
 
 
 def _holds_dicom(path: Path) -> bool:
-    return path.is_dir() and any(file.suffix.lower() == ".dcm" for file in path.iterdir())
+    with suppress(OSError):  # a folder that cannot be read is somebody else's
+        return path.is_dir() and any(file.suffix.lower() == ".dcm" for file in path.iterdir())
+    return False
 
 
 def _series(file: Path) -> str:
@@ -108,7 +120,7 @@ def _from_csv(table: Path) -> list[SlideEntry]:
         except ValueError as error:
             wrong.append(f"line {line}: {error}")
     if wrong or not entries:
-        what = "; ".join(wrong) or "the manifest has no rows"
+        what = _few(wrong) or "the manifest has no rows"
         raise CohortError(what, where=table, fix="give every row a slide_id, a path and a number or nothing as mpp")
     return entries
 
@@ -136,6 +148,12 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str | None]]]:
 
 def _decoded(table: Path) -> str:
     """The table's text; another encoding is refused, since a guess would change names."""
+    if table.stat().st_size > MAX_BYTES:
+        raise CohortError(
+            f"the manifest has more than {MAX_BYTES >> 20} MB",
+            where=table,
+            fix="give a table of slides, a row for each",
+        )
     data = table.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -152,4 +170,11 @@ def _entry(row: dict[str, str | None], folder: Path) -> SlideEntry:
     slide_id, path, mpp = ((row.get(column) or "").strip() for column in ("slide_id", "path", "mpp"))
     if not slide_id or not path:
         raise ValueError("slide_id or path is empty")
+    if not mpp.isascii() or "_" in mpp:
+        raise ValueError(f"mpp is not a number: {mpp[:20]!r}")
     return SlideEntry(slide_id, _opened(folder / path), float(mpp) if mpp else None)
+
+
+def _few(faults: list[str]) -> str:
+    more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
+    return "; ".join([fault[:200] for fault in faults[:MOST_NAMED]] + more)

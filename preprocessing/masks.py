@@ -85,6 +85,8 @@ def export_mask(store: PatchStore, path: Path) -> None:
 
 def _decode_png(path: Path, size_l0: tuple[int, int]) -> npt.NDArray[np.uint16 | np.uint8]:
     """The largest of a PNG's colours (h, w), 0 where it is transparent; its size is checked before it is decoded."""
+    if path.stat().st_size > MAX_PNG_BYTES:
+        raise SlideError("the mask is too large to be read", where=path, fix="save it as PNG, with fewer pixels")
     data = path.read_bytes()
     if not data.startswith(PNG_START) or len(data) < len(PNG_START) + 10:
         raise SlideError("the mask is no PNG", where=path, fix="save it as PNG, or as .geojson")
@@ -102,7 +104,10 @@ def _decode_png(path: Path, size_l0: tuple[int, int]) -> npt.NDArray[np.uint16 |
             where=path,
             fix="save it smaller: pixels of 8 micrometres are fine enough",
         )
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # of sizes that cannot be
+        pixels = None
     if pixels is None:
         raise SlideError("the mask cannot be decoded", where=path, fix="save it again, it is damaged")
     if pixels.ndim == 2:

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+from collections import Counter
 from dataclasses import asdict, dataclass
 from html import escape
 from io import StringIO
@@ -53,7 +54,7 @@ COLUMNS = ("slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source"
 
 @dataclass(frozen=True)
 class SlideRow:
-    """What became of one slide. `mpp` is level 0's, `mpp_source` who said so; `warnings` end the table's reason."""
+    """Outcome of one slide. `mpp` is level 0's, from `mpp_source`; `warnings` end the table's reason."""
 
     slide_id: str
     status: Literal["done", "skipped", "failed"]
@@ -64,6 +65,10 @@ class SlideRow:
     mpp_source: str = ""
     seconds: float = 0.0
     warnings: str = ""
+    replaced: bool = False
+    """The slide had a store already; `reason` is why it was tiled again."""
+    lost: tuple[str, ...] = ()
+    """Features of the store that was replaced."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,18 @@ class TileReport:
 
     @property
     def summary(self) -> str:
-        """How many slides there are, and what became of them."""
+        """Counts of slides by what became of them; on a second line why stores were replaced, and their features."""
         counts = {status: sum(row.status == status for row in self.rows) for status in ("failed", "done", "skipped")}
         slides = "1 slide" if len(self.rows) == 1 else f"{len(self.rows)} slides"
-        return f"{slides}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+        text = f"{slides}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+        if warned := sum(bool(row.warnings) for row in self.rows):
+            text += f" ({warned} with warnings: see {self.page_path.name})"
+        causes = Counter(row.reason.partition(" (")[0] for row in self.rows if row.replaced)
+        if causes:
+            text += "\ntiled again: " + ", ".join(f"{count} ({cause})" for cause, count in causes.items())
+        if lost := sum(len(row.lost) for row in self.rows):
+            text += f"; {lost} set{'s' * (lost != 1)} of features went with the old stores"
+        return text
 
     def save(self) -> None:
         """Write `tile_report.csv` and `tile_report.html` beside the stores, whole, whoever else writes them too.
@@ -108,7 +121,9 @@ class TileReport:
     def _page(self) -> str:
         in_page = len(self.rows) <= PICTURES_IN_PAGE
         items = sorted(_item(row, _picture(self.out, row.slide_id, in_page)) for row in self.rows)
-        return PAGE.format(summary=f"{self.summary}.", slides="\n".join(html for _, html in items))
+        return PAGE.format(
+            summary=escape(f"{self.summary}.").replace("\n", ".<br>"), slides="\n".join(html for _, html in items)
+        )
 
 
 def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -151,6 +166,8 @@ def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
     lines = [f"<b>{escape(row.slide_id)}</b> {row.status}"]
     if row.reason:
         lines.append(escape(row.reason))
+    if row.lost:
+        lines.append(f"Features of the old store, now gone: {escape(', '.join(row.lost))}")
     if row.fix:
         lines.append(f"Fix: {escape(row.fix)}")
     if row.warnings:

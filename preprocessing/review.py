@@ -1,6 +1,7 @@
 """What a person should look at in a slide that was tiled without an error; said in its report and kept in its store."""
 
 from collections.abc import Collection
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from preprocessing.schema import MASK_CLASSES
 
 FEW_TILES = 10
 """Fewer tiles than this are worth a look."""
+MOST_NAMED = 100
+"""Damaged tiles that are named; the others are counted."""
 
 
 def review(
@@ -52,4 +55,5 @@ def review(
 
 
 def _each(errors: Collection[SlideError]) -> str:
-    return "; ".join(error.what for error in errors)
+    more = [f"and {len(errors) - MOST_NAMED} more"] if len(errors) > MOST_NAMED else []
+    return "; ".join([error.what for error in islice(errors, MOST_NAMED)] + more)

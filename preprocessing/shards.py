@@ -13,17 +13,15 @@ from io import FileIO
 from itertools import groupby, islice
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.arrays import CRC_BYTES, REDO, checksum, reading
 from preprocessing.errors import StoreError
 
 EMPTY = 2**64 - 1
-CRC_BYTES = 4
 AT_ONCE = 64
 """Chunks that are written by one call; of pieces the system takes 1,024 (IOV_MAX)."""
-REMEDY = "tile the slide again (`longvit tile --overwrite`)"
 
 Pieces = Sequence[bytes | memoryview]
 """The bytes of a chunk, in pieces that follow each other."""
@@ -61,7 +59,7 @@ def _write_shard(path: Path, chunks: Iterable[tuple[int, Pieces]], tiles_per_sha
         table = np.full((tiles_per_shard, 2), EMPTY, "<u8")
         table[index, 0] = np.cumsum([0, *lengths[:-1]])
         table[index, 1] = lengths
-        _write(file, [table.tobytes(), _crc32c(table.tobytes())])
+        _write(file, [table.tobytes(), checksum((table.tobytes(),))])
     return int((table[:, 0] != EMPTY).sum())
 
 
@@ -72,22 +70,30 @@ def _write(file: FileIO, pieces: Pieces) -> None:
         written += file.write(memoryview(b"".join(pieces))[written:])
 
 
-def read_index(path: Path, tiles_per_shard: int) -> npt.NDArray[np.uint64]:
+def read_index(path: Path, tiles_per_shard: int, longest: int = EMPTY) -> npt.NDArray[np.uint64]:
     """Offset and length of every chunk of a shard, (tiles_per_shard, 2); `EMPTY` where there is no chunk.
 
+    Args:
+        path: The shard.
+        tiles_per_shard: Chunks in it.
+        longest: Bytes that a chunk may have.
+
     Raises:
-        StoreError: The shard is missing, cut short, or its index does not match its checksum.
+        StoreError: The shard is missing, cut short, or its index does not match its checksum or the shard.
     """
     size = tiles_per_shard * 16
     with _opened(path) as descriptor:
-        end = os.fstat(descriptor).st_size
-        tail = os.pread(descriptor, size + CRC_BYTES, max(0, end - size - CRC_BYTES))
-    if len(tail) != size + CRC_BYTES or _crc32c(tail[:size]) != tail[size:]:
-        raise StoreError("the index of a shard is damaged", where=path, fix=REMEDY)
+        end = os.fstat(descriptor).st_size - size - CRC_BYTES  # of the chunks
+        tail = os.pread(descriptor, size + CRC_BYTES, end) if end >= 0 else b""
+    if len(tail) != size + CRC_BYTES or checksum((tail[:size],)) != tail[size:]:
+        raise StoreError("the index of a shard is damaged", where=path, fix=REDO)
     index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
-    used = index[index[:, 0] != EMPTY]
-    if used.size and used.sum(axis=1).max() > end - size - CRC_BYTES:
-        raise StoreError("the index of a shard points outside of it", where=path, fix=REMEDY)
+    offset, length = index[index[:, 0] != EMPTY].T
+    # Not by their sum, which may pass 2**64 and begin at 0 again.
+    if (offset > end).any() or (length > end - np.minimum(offset, end)).any():
+        raise StoreError("the index of a shard points outside of it", where=path, fix=REDO)
+    if (length > longest).any():
+        raise StoreError(f"a tile has more than {longest} bytes", where=path, fix=REDO)
     return index
 
 
@@ -105,22 +111,16 @@ def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: npt.NDArray[n
         chunks = [b"" if offset == EMPTY else os.pread(descriptor, length, offset) for offset, length in rows]
     for i, chunk, (offset, length) in zip(wanted, chunks, rows, strict=True):
         if offset == EMPTY or len(chunk) != length:
-            raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REMEDY)
+            raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REDO)
     return chunks
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """Descriptor of a shard's file, for pread; a file object takes longer to make, and its buffer would go unused."""
-    try:
+    with reading(path, "a shard of tiles"):
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise StoreError("a shard of tiles is missing", where=path, fix=REMEDY) from None
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _crc32c(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)

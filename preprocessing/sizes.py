@@ -1,4 +1,4 @@
-"""Which sizes a slide may claim: checked in its header, which costs nothing to forge, before a pixel is decoded."""
+"""Largest sizes of slides and stores. A header costs nothing to forge, so it is checked before memory is taken."""
 
 from pathlib import Path
 
@@ -9,6 +9,14 @@ MAX_PIXELS = 1 << 38
 MAX_DECODED_BYTES = 1 << 30
 """Memory of a tile or strip, which is decoded whole. Tiles of scanners take 3 MB at most; what takes more than a
 gigabyte is a picture kept in one piece, and several workers would hold one each."""
+MAX_OVERVIEW_PX = 4096
+"""Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
+MAX_TILE_PX = 4096
+"""Side of a tile; 50 MB of pixels."""
+MAX_CANVAS_PX = 1 << 18
+"""Side of a canvas."""
+MAX_TILES = 1 << 26
+"""Tiles of a slide, glass too: 262,144 x 262,144 pixels in tiles of 32."""
 BYTES_PER_PIXEL = 4
 """OpenSlide decodes to RGBA."""
 LEVEL_SLACK = 0.02

@@ -18,7 +18,7 @@ from preprocessing.dicom import slide_file
 from preprocessing.errors import SlideError
 from preprocessing.jpeg_level import SCALES, WHITE, Decode, JpegLevel
 from preprocessing.resolution import MppSource, resolve_mpp
-from preprocessing.sizes import refuse_sizes
+from preprocessing.sizes import MAX_OVERVIEW_PX, refuse_sizes
 from preprocessing.source import slide_files
 from preprocessing.tiff_jpeg import JpegTiff
 
@@ -29,8 +29,6 @@ LEVEL_TOLERANCE = 1.02
 """A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
 STRIP_PIXELS = 1 << 21
 """Pixels read at once when a whole slide is made small."""
-MAX_OVERVIEW_PX = 4096
-"""Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
 PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff", "philips")
 """Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
 DICOM = "dicom"

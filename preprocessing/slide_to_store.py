@@ -17,7 +17,7 @@ import zarr
 from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
 from preprocessing.find_tissue import find_tissue
-from preprocessing.frames import side_l0_from_st
+from preprocessing.frames import grid_shape, side_l0_from_st
 from preprocessing.grid import select_tiles
 from preprocessing.jpeg import Jpeg
 from preprocessing.jpeg_level import SCALES
@@ -28,9 +28,10 @@ from preprocessing.report import save_picture
 from preprocessing.review import review
 from preprocessing.schema import MASK_CLASSES, Source, StoreAttributes
 from preprocessing.shards import Pieces
+from preprocessing.sizes import MAX_TILES
 from preprocessing.slide import Slide, read_slide
 from preprocessing.source import describe
-from preprocessing.store import finish_store, write_arrays
+from preprocessing.store_writer import finish_store, write_arrays
 from preprocessing.tissue import Mask
 
 MAX_ENLARGING = 1.25
@@ -118,10 +119,11 @@ def geometry(slide: Slide, config: TileConfig) -> tuple[float, tuple[float, floa
     resolution; a canvas, to which the slide is squeezed, has the mean of its two resolutions.
 
     Raises:
-        SlideError: The slide is too coarse.
+        SlideError: The slide is too coarse, or would have too many tiles.
     """
     if config.canvas is not None:
         width, height = (size * config.tile_px / config.canvas for size in slide.size_l0)
+        _refuse_grid(slide, (width, height))
         return slide.mpp_l0 * (width * height) ** 0.5 / config.tile_px, (width, height)
     if slide.mpp_l0 > config.mpp * MAX_ENLARGING:
         raise SlideError(
@@ -133,7 +135,18 @@ def geometry(slide: Slide, config: TileConfig) -> tuple[float, tuple[float, floa
     near = (own for own in owns if abs(own / config.mpp - 1) <= config.mpp_tolerance)
     mpp = next(near, config.mpp)
     side = side_l0_from_st(config.tile_px, mpp, slide.mpp_l0)
+    _refuse_grid(slide, (side, side))
     return mpp, (side, side)
+
+
+def _refuse_grid(slide: Slide, side_l0: tuple[float, float]) -> None:
+    rows, columns = grid_shape(slide.size_l0, side_l0)
+    if rows * columns > MAX_TILES:
+        raise SlideError(
+            f"the slide would have {rows} x {columns} tiles, more than {MAX_TILES}",
+            where=slide.path,
+            fix="tile at a coarser --mpp, or with a larger --tile-px",
+        )
 
 
 def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, Pieces]]:

@@ -1,89 +1,42 @@
-"""The patch store `<slide_id>.zarr`: write it, open it, add embeddings. Its schema is in `preprocessing.schema`."""
+"""The patch store `<slide_id>.zarr`: open it, check it, add embeddings. Its schema is in `preprocessing.schema`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
+from preprocessing.arrays import REDO, StoredArray, read_array, unreadable, without_checksum
 from preprocessing.claim import claimed
 from preprocessing.errors import StoreError
 from preprocessing.files import is_plain_name
 from preprocessing.frames import st_from_rc
-from preprocessing.jpeg import Jpeg, decode_into, empty_pixels
-from preprocessing.schema import ARRAYS, EMBEDDING_DTYPES, SCHEMA_VERSION, StoreAttributes, encoders, read_attributes
-from preprocessing.schema import problems as problems
-from preprocessing.shards import Pieces, read_chunks, read_index, shard_path, write_shards
+from preprocessing.jpeg import decode_into, empty_pixels
+from preprocessing.rules import MAX_CHANNELS, Metadata, broken_value, examine, read_embedding, read_metadata
+from preprocessing.schema import ARRAYS, EMBEDDING, encoders
+from preprocessing.shards import EMPTY, read_chunks, read_index, shard_path
+from preprocessing.store_writer import WHITE, create_array
 
-WHITE = 255
-OVERVIEW_CHUNK = 1024
-
-
-def write_arrays(
-    folder: Path,
-    jpegs: Iterable[tuple[int, Pieces]],
-    arrays: Mapping[str, npt.NDArray[Any]],
-    tile_st: int,
-    *,
-    jpeg: Jpeg,
-    shard_tiles: int,
-) -> None:
-    """Write all of a store but its attributes; `claimed` gives the folder, so that nobody sees it half written.
-
-    Args:
-        folder: What becomes the store; what is in it is removed.
-        jpegs: Index in `rc` and JPEG, whole, RGB, of `tile_st` pixels a side, of every tile; shard after shard.
-        arrays: `xy_l0`, `rc`, `tissue`, `overview` and `overview_mask`, as `preprocessing.schema.ARRAYS` says.
-        tile_st: Side of a tile, store pixels.
-        jpeg: The codec that is written down, and that encodes the overview.
-        shard_tiles: Tiles in one shard (one file).
-    """
-    n, tile = len(arrays["rc"]), (tile_st, tile_st, 3)
-    assert n > 0, "a store without tiles is never written"
-    group = zarr.create_group(folder, overwrite=True)
-    shards = (min(shard_tiles, n), *tile)
-    _create(group, "tiles", (n, *tile), chunks=(1, *tile), shards=shards, fill_value=WHITE, serializer=jpeg)
-    with ThreadPoolExecutor(1) as beside:  # zarr takes its time, and so do the tiles
-        rest = beside.submit(_write_small, group, arrays, jpeg)
-        write_shards(folder / "tiles", jpegs, n, shards[0])
-        rest.result()
-    group.create_group("embeddings")
+MAX_JPEG_HEADER = 1 << 16
+"""Bytes of a tile besides two for each of its samples; random noise at quality 100 takes less than two."""
 
 
-def finish_store(folder: Path, attributes: StoreAttributes) -> None:
-    """Write the attributes, `complete` among them: the last thing that is written."""
-    zarr.open_group(folder, mode="r+").attrs.put(attributes.model_dump(mode="json") | {"complete": True})
-
-
-def _write_small(group: zarr.Group, arrays: Mapping[str, npt.NDArray[Any]], jpeg: Jpeg) -> None:
-    overview = arrays["overview"]
-    chunks = (*(min(side, OVERVIEW_CHUNK) for side in overview.shape[:2]), 3)
-    _create(group, "overview", overview.shape, chunks=chunks, fill_value=WHITE, serializer=jpeg)[:] = overview
-    for name in ("xy_l0", "rc", "tissue", "overview_mask"):
-        _create(group, name, arrays[name].shape, chunks=arrays[name].shape)[:] = arrays[name]
-
-
-def _create(group: zarr.Group, name: str, shape: tuple[int, ...], **layout: Any) -> zarr.Array:  # noqa: ANN401 - zarr's
-    spec = ARRAYS[name]
-    if "serializer" in layout:
-        layout["compressors"] = None  # a JPEG does not get smaller
-    layout |= {"dimension_names": spec.axes, "attributes": {"meaning": spec.meaning}}
-    layout["config"] = {"write_empty_chunks": True}  # else zarr compares every chunk with its fill value
-    return group.create_array(name, shape=shape, dtype=spec.dtype, **layout)
-
-
-def find_stores(folder: Path) -> dict[str, Path]:
+def find_stores(folder: Path | str) -> dict[str, Path]:
     """Return the stores of a folder by slide id, sorted; or the one store that is given itself.
 
     Raises:
         StoreError: There is no such folder, or no store in it.
     """
+    folder = Path(folder)
     if folder.suffix == ".zarr":
         return {folder.stem: folder}
-    stores = {path.name.removesuffix(".zarr"): path for path in sorted(folder.glob("*.zarr")) if path.is_dir()}
+    try:
+        stores = {path.name.removesuffix(".zarr"): path for path in sorted(folder.glob("*.zarr")) if path.is_dir()}
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, error) from error
     if not stores:
         raise StoreError(
             "there are no stores" if folder.is_dir() else "the folder of stores does not exist",
@@ -94,27 +47,42 @@ def find_stores(folder: Path) -> dict[str, Path]:
 
 
 def open_store(path: Path | str) -> "PatchStore":
-    """Open a finished store.
+    """Open a finished store; reads and checks its metadata. The values of an array are checked when it is first read.
 
     Raises:
-        StoreError: There is none, it is unfinished, or it has another schema version; `problems(path)` says more.
+        StoreError: There is none, it is unfinished, has another schema version, or its metadata breaks the schema.
 
     >>> store = open_store("stores/slide-1.zarr")  # doctest: +SKIP
     >>> store.read_tiles([0, 1]).shape  # doctest: +SKIP
     (2, 256, 256, 3)
     """
     path = Path(path)
-    attributes = read_attributes(path)
-    version = attributes.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"the store has schema version {version}, this program reads {SCHEMA_VERSION}",
-            where=path,
-            fix="tile the slide again, or install the version that wrote it",
-        )
-    if attributes.get("complete") is not True:
-        raise StoreError("the store is unfinished", where=path, fix="tile the slide again: longvit tile")
-    return PatchStore(path, attributes)
+    return PatchStore(path, read_metadata(path))
+
+
+def problems(path: Path | str) -> list[str]:
+    """Every rule that the store at `path` breaks, one sentence each; empty when it is valid.
+
+    Reads metadata, all small arrays, embeddings and the index of every shard; does not decode tiles.
+
+    >>> problems("no/such.zarr")
+    ['there is no store here']
+    """
+    path = Path(path)
+    metadata, faults = examine(path)
+    if metadata is None or faults:
+        return [fault.what for fault in faults]
+    store = PatchStore(path, metadata)
+    reads = {f"array {name}": partial(store._array, name) for name in ARRAYS if name != "tiles"}
+    reads |= {f"embeddings {name}": partial(store.embeddings, name) for name in store.encoders}
+    reads |= {f"shard {number}": partial(store._require_tiles, number) for number in range(store.n_shards)}
+    found = []
+    for part, read in reads.items():
+        try:
+            read()
+        except StoreError as error:
+            found.append(f"{error.what}: {part}")
+    return found
 
 
 class PatchStore:
@@ -123,13 +91,14 @@ class PatchStore:
     Small arrays and shard indices are read at first use and kept, in each process for itself.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Path, metadata: Metadata) -> None:
+        attributes = metadata.attributes
         self.path = path
-        self.attributes = attributes
-        self.slide_id: str = attributes["slide_id"]
-        self.mpp: float = attributes["mpp"]
-        self.tile_st: int = attributes["tile_st"]
-        self.grid_shape: tuple[int, int] = tuple(attributes["grid_shape"])
+        self.attributes: dict[str, Any] = attributes.model_dump(mode="json")
+        self.slide_id, self.mpp, self.tile_st = attributes.slide_id, attributes.mpp, attributes.tile_st
+        self.grid_shape: tuple[int, int] = attributes.grid_shape
+        self._metadata = metadata
+        self._checked = "crc32c" in metadata.arrays["tiles"].inner
         self._kept: dict[str, npt.NDArray[Any]] = {}
 
     def __repr__(self) -> str:
@@ -139,7 +108,7 @@ class PatchStore:
         return self.__dict__ | {"_kept": {}}
 
     def __len__(self) -> int:
-        return len(self.rc)
+        return self._metadata.arrays["rc"].shape[0]
 
     @property
     def xy_l0(self) -> npt.NDArray[np.int64]:
@@ -172,17 +141,11 @@ class PatchStore:
         return encoders(self.path)
 
     def embeddings(self, encoder: str) -> npt.NDArray[np.floating]:
-        """One vector per tile (n, e), float16 or float32, as `add_embeddings` stored them.
+        """One vector per tile (n, e), float16 or float32, finite, as `add_embeddings` stored them.
 
         Raises:
-            StoreError: The store has none of this encoder.
+            StoreError: The store has none of this encoder, or they are damaged.
         """
-        if encoder not in self.encoders:
-            raise StoreError(
-                f"the store has no embeddings named {encoder!r} (it has: {', '.join(self.encoders) or 'none'})",
-                where=self.path,
-                fix=f"write them first with preprocessing.add_embeddings(path, {encoder!r}, ...)",
-            )
         return self._array(f"embeddings/{encoder}")
 
     def read_tiles(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
@@ -227,32 +190,43 @@ class PatchStore:
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         if name not in self._kept:
-            array = np.asarray(zarr.open_array(self.path / name, mode="r")[:])
+            array = read_array(self._stored(name))
+            if broken := broken_value(name, array, self._metadata.attributes, lambda: self.rc):
+                raise StoreError(broken, where=self.path, fix=REDO)
             array.flags.writeable = False
             self._kept[name] = array
         return self._kept[name]
 
+    def _stored(self, name: str) -> StoredArray:
+        return self._metadata.arrays.get(name) or read_embedding(self.path, name.removeprefix("embeddings/"), len(self))
+
+    @property
+    def n_shards(self) -> int:
+        """Shards (files) of tiles."""
+        return -(-len(self) // self._tiles_per_shard())
+
     def _tiles_per_shard(self) -> int:
-        if "tiles_per_shard" not in self._kept:
-            shards = zarr.open_array(self.path / "tiles", mode="r").shards
-            if shards is None:
-                raise StoreError("its tiles are not sharded", where=self.path, fix="tile the slide again")
-            self._kept["tiles_per_shard"] = np.array(shards[0])
-        return int(self._kept["tiles_per_shard"])
+        return self._metadata.arrays["tiles"].chunk[0]
 
     def _shard_index(self, shard: int) -> npt.NDArray[np.uint64]:
         key = f"shard {shard}"
         if key not in self._kept:
-            self._kept[key] = read_index(shard_path(self.path / "tiles", shard), self._tiles_per_shard())
+            longest = 2 * self.tile_st**2 * 3 + MAX_JPEG_HEADER
+            self._kept[key] = read_index(shard_path(self.path / "tiles", shard), self._tiles_per_shard(), longest)
         return self._kept[key]
+
+    def _require_tiles(self, shard: int) -> None:
+        first, n = shard * self._tiles_per_shard(), len(self)
+        missing = np.flatnonzero(self._shard_index(shard)[: n - first, 0] == EMPTY) + first
+        if len(missing):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise StoreError(f"tile {missing[0]}{more} is missing", where=self.path, fix=REDO)
 
     def _decode(self, chunk: bytes, i: int, out: npt.NDArray[np.uint8]) -> None:
         try:
-            decode_into(chunk, out)
+            decode_into(without_checksum(chunk) if self._checked else chunk, out)
         except ValueError as error:
-            raise StoreError(
-                f"tile {i} is damaged ({error})", where=self.path, fix="tile the slide again: longvit tile --overwrite"
-            ) from error
+            raise StoreError(f"tile {i} is damaged ({error})", where=self.path, fix=REDO) from error
 
 
 def add_embeddings(
@@ -274,15 +248,23 @@ def add_embeddings(
         sentence
         for sentence, holds in {
             f"{encoder!r} is not a plain name": is_plain_name(encoder),
-            f"embeddings have shape {array.shape}, not ({len(store)}, e)": array.ndim == 2 and len(array) == len(store),
-            f"embeddings are {array.dtype}, not float16 or float32": str(array.dtype) in EMBEDDING_DTYPES,
+            f"embeddings have shape {array.shape}, not ({len(store)}, e)": array.ndim == 2
+            and len(array) == len(store)
+            and 1 <= array.shape[1] <= MAX_CHANNELS,
+            f"embeddings are {array.dtype}, not float16 or float32": str(array.dtype) in EMBEDDING.dtypes,
             "embeddings are not finite": bool(np.isfinite(array).all()),
+            "attributes are more than JSON can hold, or than 64 kB": _fits_json(attributes),
         }.items()
         if not holds
     ]
     if wrong:
         raise StoreError("; ".join(wrong), where=path, fix="give one finite float16 or float32 vector per tile")
-    with claimed(store.path / "embeddings" / encoder, "zarr.json") as partial:
-        zarr.create_array(
-            partial, data=array, chunks=array.shape, dimension_names=("tile", "channel"), attributes=dict(attributes)
-        )
+    with claimed(store.path / "embeddings" / encoder, "zarr.json") as folder:
+        create_array(folder, EMBEDDING, array.shape, dict(attributes), dtype=str(array.dtype))[:] = array
+
+
+def _fits_json(attributes: Mapping[str, Any]) -> bool:
+    try:
+        return len(json.dumps(dict(attributes), allow_nan=False)) < 1 << 16
+    except (TypeError, ValueError, RecursionError):
+        return False

@@ -15,12 +15,12 @@ from preprocessing.config import TileConfig
 from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, printable
 from preprocessing.manifest import SlideEntry, read_manifest
 from preprocessing.masks import export_mask
-from preprocessing.redo import reason_to_tile
+from preprocessing.redo import reason_to_tile, refuse_other_settings
 from preprocessing.report import SlideRow, TileReport, picture_path, save_picture
-from preprocessing.schema import StoreAttributes, n_tiles, read_attributes
+from preprocessing.schema import encoders
 from preprocessing.slide_to_store import tile_slide
 from preprocessing.source import identity, slide_files
-from preprocessing.store import open_store
+from preprocessing.store import PatchStore, open_store
 from preprocessing.workers import completed
 
 THREADS_OF_A_SLIDE = 2
@@ -35,26 +35,25 @@ BUSY = "another process is tiling it"
 def run(config: TileConfig) -> TileReport:
     """Make one store per slide, and `tile_report.csv` and `tile_report.html` beside them.
 
-    Finished stores whose slide and settings have not changed are skipped. A slide that fails is in the report, with the
-    reason and the fix, and the others go on; a half-written store is never left under its name.
+    Finished stores whose slide has not changed are skipped; stores made with other settings end the run before it
+    begins, unless `overwrite` is set. A slide that fails is in the report, with the reason and the fix, and the others
+    go on; a half-written store is never left under its name.
 
     Raises:
         CohortError: The slides are not there, or their ids cannot be used.
-        ConfigError: The output folder cannot be made.
+        ConfigError: The output folder cannot be made, or holds stores made with other settings.
 
     >>> report = run(TileConfig(slides="slides", out="stores", mpp=0.5))  # doctest: +SKIP
     >>> report.exit_code  # doctest: +SKIP
     0
     """
     entries = read_manifest(config.slides)
-    if config.tissue.masks is not None and not config.tissue.masks.is_dir():
-        raise ConfigError(
-            "there is no such folder of masks", where=config.tissue.masks, fix="check --tissue.masks, or leave it away"
-        )
-    config.out.mkdir(parents=True, exist_ok=True)
+    _prepare_folders(config)
+    console = Console(stderr=True)
+    if replacing := refuse_other_settings(entries, config):
+        console.print(replacing, highlight=False, markup=False, soft_wrap=True)
     rows: dict[str, SlideRow] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("slides", total=len(entries))
         for row in _rows(entries, config):
@@ -65,28 +64,46 @@ def run(config: TileConfig) -> TileReport:
     return report
 
 
+def _prepare_folders(config: TileConfig) -> None:
+    """Look for the folder of the masks, and make that of the stores."""
+    masks, fix = config.tissue.masks, "check --tissue.masks, or leave it away"
+    try:
+        if masks is not None and not masks.is_dir():
+            raise ConfigError("there is no such folder of masks", where=masks, fix=fix)
+    except OSError as error:  # a name too long
+        raise ConfigError(f"the masks cannot be read: {error.strerror}", where=masks, fix=fix) from error
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:  # NUL in the path
+        raise ConfigError(f"no folder can have this name: {error}", where=config.out, fix="choose another") from error
+
+
 def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> SlideRow:
     """Tile one slide unless that is done already. Never raises for what is wrong with the slide: the row says it."""
     start, path = time.perf_counter(), config.out / f"{entry.slide_id}.zarr"
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # of which file it speaks it does not say: the row does
     try:
-        redo = reason_to_tile(entry, path, config)
+        redo, lost = reason_to_tile(entry, path, config), ()
         if redo is not None or is_claimed(path):
-            with claimed(path, "zarr.json") as folder:
+            with claimed(path, "xy_l0") as folder:  # no other program's Zarr has such an array
                 redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
                 if redo is not None:
+                    lost = tuple(encoders(path))
                     _tile_unchanging(entry, folder, config, threads)
-        _save_missing(config, path)
-        attributes = StoreAttributes.model_validate(read_attributes(path))
+        store = open_store(path)
+        _save_missing(config, store)
+        attributes = store.attributes
         return SlideRow(
             slide_id=entry.slide_id,
             status="skipped" if redo is None else "done",
             reason="complete" if redo is None else redo,
-            n_tiles=n_tiles(path),
-            mpp=attributes.mpp_level0,
-            mpp_source=attributes.mpp_source,
+            n_tiles=len(store),
+            mpp=attributes["mpp_level0"],
+            mpp_source=attributes["mpp_source"],
             seconds=round(time.perf_counter() - start, 3),
-            warnings="; ".join(attributes.warnings),
+            warnings="; ".join(attributes["warnings"]),
+            replaced=bool(redo),
+            lost=lost,
         )
     except BusyError:
         return SlideRow(entry.slide_id, "skipped", BUSY)
@@ -96,14 +113,13 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
         return SlideRow(entry.slide_id, "failed", what, fix, seconds=seconds)
 
 
-def _save_missing(config: TileConfig, path: Path) -> None:
-    """What a finished store has beside it: its picture, and its mask if that is asked for."""
-    store = open_store(path)
+def _save_missing(config: TileConfig, store: PatchStore) -> None:
+    """Write the files next to a finished store if they are missing: its picture, and its mask if that is asked for."""
     if not picture_path(config.out, store.slide_id).exists():
         save_picture(config.out, store.slide_id, store.overview, store.overview_mask)
     if config.export_masks is not None:
         mask = config.out / "masks" / f"{store.slide_id}.{config.export_masks}"
-        if not mask.exists() or mask.stat().st_mtime_ns < (path / "zarr.json").stat().st_mtime_ns:
+        if not mask.exists() or mask.stat().st_mtime_ns < (store.path / "zarr.json").stat().st_mtime_ns:
             mask.parent.mkdir(exist_ok=True)
             export_mask(store, mask)
 

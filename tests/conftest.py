@@ -17,7 +17,8 @@ from longvit.config import EncoderConfig, PixelInput
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import PatchStore, finish_store, open_store, write_arrays
+from preprocessing.store import PatchStore, open_store
+from preprocessing.store_writer import finish_store, write_arrays
 
 settings.register_profile("longvit", deadline=None)  # a busy machine is no failure
 settings.load_profile("longvit")
@@ -80,7 +81,8 @@ def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndar
     arrays |= {"overview": overview, "overview_mask": np.ones(overview.shape[:2], np.uint8)}
     source = Source(name=f"{slide_id}.svs", size=1, sha256=slide_id)
     known = {"slide_id": slide_id, "source": source, "vendor": "aperio"}
-    known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "tile_st": tile_st}
+    mpp = changes.pop("mpp", 0.5)
+    known |= {"mpp": mpp, "mpp_source": "metadata", "mpp_level0": mpp / 2, "tile_st": tile_st}
     known |= {"side_l0": (side_l0, side_l0)}
     known |= {"size_l0": (int(grid_shape[1] * side_l0), int(grid_shape[0] * side_l0)), "grid_shape": grid_shape}
     known |= {"config": {}, "versions": {}}

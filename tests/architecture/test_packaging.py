@@ -17,6 +17,7 @@ import yaml
 from longvit.runs import provenance
 
 NOT_IMPORTED = {
+    "numcodecs": "zarr imports it, and older ones run code that a store brings",
     "openslide-bin": "the library behind openslide-python",
     "tensorboard": "Lightning's logger writes through it",
     "torchvision": "lightly and timm import it, and its build must be of the same index as torch's",

@@ -185,8 +185,8 @@ def test_features_that_a_run_reads_are_part_of_its_identity_and_others_are_not(l
 def test_a_thousand_stores_are_compared_in_a_fifth_of_a_second(lab, tmp_path):
     stores = {}
     for i in range(1000):
-        (tmp_path / "many" / f"{i}.zarr" / "tiles").mkdir(parents=True)
-        stores[str(i)] = tmp_path / "many" / f"{i}.zarr"
+        stores[str(i)] = tmp_path / "many" / str(i) / "P00-0.zarr"
+        (stores[str(i)] / "tiles").mkdir(parents=True)
         for name in ("zarr.json", "tiles/zarr.json"):
             shutil.copy(lab.stores / "P00-0.zarr" / name, stores[str(i)] / name)
     seconds = []

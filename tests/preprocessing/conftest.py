@@ -10,7 +10,8 @@ import tifffile
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg import Jpeg
 from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import finish_store, open_store, write_arrays
+from preprocessing.store import open_store
+from preprocessing.store_writer import finish_store, write_arrays
 
 GLASS = (243, 242, 244)
 

@@ -1,4 +1,6 @@
 import json
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -92,12 +94,22 @@ def test_points_lines_and_what_reaches_beyond_the_slide_do_no_harm(read):
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ("{", "no GeoJSON of polygons"),
-        ("7", "no GeoJSON of polygons"),
-        ({"type": "FeatureCollection"}, "no GeoJSON of polygons"),
+        ("{", "not GeoJSON of polygons"),
+        ("7", "not GeoJSON of polygons"),
+        ({"type": "FeatureCollection"}, "not GeoJSON of polygons"),
         ([feature([[0, 0], [1, 1]])], "fewer than three corners"),
-        ([feature([[0, 0], [1, "a"], [2, 2]])], "no GeoJSON of polygons"),
+        ([feature([[0, 0], [1, "a"], [2, 2]])], "not GeoJSON of polygons"),
         ('[{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[[0,0],[NaN,1],[2,2]]]}}]', "pair of numbers"),
+        ([feature()], "a polygon has no rings"),
+        ([feature([])], "fewer than three corners"),
+        ([feature([box(0, 0, 9, 9)], [], kind="MultiPolygon")], "a polygon has no rings"),
+        ([feature([[0, 0], [10**400, 1], [2, 2]])], "OverflowError"),
+        ([feature([[0, 0], [10**30, 1], [2, 2]])], "pair of numbers"),
+        ([feature(box(0, 0, "x" * 1000, 9))], "not GeoJSON of polygons"),
+        ("[" * 100_000, "not GeoJSON of polygons"),
+        ('{"type":' * 100_000, "not GeoJSON of polygons"),
+        ("\xff\x00", "not GeoJSON of polygons"),
+        ("9" * 5000, "not GeoJSON of polygons"),
         ([], "no polygon of tissue"),
         ([feature(box(0, 0, 9, 9), name="Pen")], "no polygon of tissue"),
         ([feature(box(1000, 1000, 2000, 2000))], r"outside of the slide, which has 400 x 200 pixels"),
@@ -108,3 +120,44 @@ def test_a_file_that_cannot_be_used_is_refused_with_a_sentence(read, document, s
     with pytest.raises(SlideError, match=sentence) as error:
         read(document)
     assert error.value.fix
+    assert len(str(error.value)) < 1000
+
+
+def zigzag(corners, height):
+    return [[x / 10, height * (x % 2)] for x in range(corners)]
+
+
+def test_many_corners_over_many_rows_are_painted_in_little_memory(tmp_path):
+    mask = np.zeros((5000, 200), np.uint8)
+    tracemalloc.start()
+    fill_polygon(mask, [np.array(zigzag(1000, 5000.0))], 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6, "2.2 GB for 8,000 corners when all edges were looked at at once"
+    assert 0 < mask.sum() < mask.size
+
+
+@given(seed=st.integers(0, 1000), at_once=st.integers(1, 50))
+def test_groups_of_edges_give_what_all_edges_at_once_give(seed, at_once):
+    rng = np.random.default_rng(seed)
+    rings = [rng.uniform(-10, 40, (rng.integers(3, 30), 2)) for _ in range(2)]
+    whole, grouped = np.zeros((20, 30), np.uint8), np.zeros((20, 30), np.uint8)
+    fill_polygon(whole, rings, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("preprocessing.geojson.AT_ONCE", at_once)
+        fill_polygon(grouped, rings, 1)
+    np.testing.assert_array_equal(whole, grouped)
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    [[zigzag(600_000, 200)], [[[0, 0], [400, 0], [0, 200]]] * 99_000, [[[0, 0], [1, 0], [0, 1]]] * 101_000],
+    ids=["a long zigzag", "many large triangles", "many small triangles"],
+)
+def test_files_of_megabytes_are_refused_in_seconds(tmp_path, polygons):
+    path = tmp_path / "slide.geojson"
+    path.write_text(json.dumps([feature(*([polygon] for polygon in polygons), kind="MultiPolygon")]))
+    begun = time.process_time()
+    with pytest.raises(SlideError, match="more and longer edges than can be painted"):
+        read_geojson(path, SIZE, (4000, 4000))
+    assert time.process_time() - begun < 60, "3 s on a quiet machine"

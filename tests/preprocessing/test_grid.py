@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from preprocessing.grid import grid_shape, select_tiles, tissue_share
+from preprocessing.frames import grid_shape
+from preprocessing.grid import select_tiles, tissue_share
 
 sizes_l0 = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 sides = st.floats(30, 2000)

@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.errors import CohortError
+from preprocessing.config import TileConfig
+from preprocessing.errors import CohortError, SlideError
 from preprocessing.files import is_plain_name
 from preprocessing.manifest import SlideEntry, read_manifest
+from preprocessing.slide import read_slide
+from preprocessing.tile import tile_or_skip
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
 
@@ -131,3 +134,38 @@ def test_the_series_of_real_dicom_files_is_found():
     names = {entry.path.name for entry in read_manifest(SLIDES)}
     assert "boxes_0.dcm" in names
     assert "boxes_1.dcm" not in names
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "nul\0.svs", "a/" * 3000 + "b.svs"])
+def test_paths_that_no_system_takes_are_refused_and_in_a_row_fail_alone(tmp_path, name):
+    with pytest.raises(CohortError):
+        read_manifest(tmp_path / name)
+    (entry,) = read_manifest(write_csv(tmp_path, f"slide_id,path\na,{name}\n"))
+    with pytest.raises(SlideError):
+        read_slide(entry.path)
+    row = tile_or_skip(entry, TileConfig(slides=tmp_path, out=tmp_path / "out"))
+    assert (row.status, "fault of the program" in row.fix) == ("failed", False)
+
+
+@pytest.mark.parametrize("value", ["0_5", "1e", "\u0660.\u0665", "0x1", "x" * 1000])
+def test_a_resolution_that_is_not_a_plain_number_is_refused(tmp_path, value):
+    with pytest.raises(CohortError, match="line 2") as error:
+        read_manifest(write_csv(tmp_path, f"slide_id,path,mpp\na,a.svs,{value}\n"))
+    assert len(str(error.value)) < 1000
+
+
+def test_thirty_thousand_bad_rows_are_counted_not_listed(tmp_path):
+    rows = "\n".join(",a.svs" for _ in range(30_000))
+    with pytest.raises(CohortError, match="and 29990 more") as error:
+        read_manifest(write_csv(tmp_path, f"slide_id,path\n{rows}\n"))
+    assert len(str(error.value)) < 2000
+    rows = "\n".join(f"a/{i},a.svs" for i in range(30_000))
+    with pytest.raises(CohortError, match="and 29990 more"):
+        read_manifest(write_csv(tmp_path, f"slide_id,path\n{rows}\n"))
+
+
+def test_a_manifest_larger_than_any_table_of_slides_is_not_read(tmp_path):
+    with (tmp_path / "manifest.csv").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(CohortError, match="more than 32 MB"):
+        read_manifest(tmp_path / "manifest.csv")

@@ -5,6 +5,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from preprocessing.errors import SlideError
 from preprocessing.masks import PNG_START, export_mask, find_mask, read_mask
@@ -104,3 +105,20 @@ def test_a_slide_without_its_mask_fails_by_name(tmp_path, png):
     with pytest.raises(SlideError, match=r"neither B\.geojson nor B\.png") as error:
         find_mask(tmp_path, "B")
     assert error.value.where == tmp_path
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (2**31 - 1, 1), (1, 0), (2**32 - 1, 2**32 - 1)])
+def test_a_png_of_impossible_size_is_refused(tmp_path, width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (tmp_path / "odd.png").write_bytes(PNG_START[:8] + chunk)
+    with pytest.raises(SlideError):
+        read_mask(tmp_path / "odd.png", (max(width, 1), max(height, 1)), (24, 32))
+
+
+def test_a_palette_is_read_as_its_colours(tmp_path):
+    image = Image.fromarray(np.repeat([[0], [1]], 24, axis=0).repeat(64, axis=1).astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, 0, 200, 0])
+    image.save(tmp_path / "palette.png")
+    mask = read_mask(tmp_path / "palette.png", SIZE, (24, 32))
+    assert (mask[:12].max(), mask[12:].min()) == (0, 1)

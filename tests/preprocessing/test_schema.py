@@ -6,8 +6,10 @@ import pytest
 import zarr
 
 from preprocessing.errors import StoreError
-from preprocessing.schema import ARRAYS, problems, read_attributes
+from preprocessing.rules import read_attributes
+from preprocessing.schema import ARRAYS
 from preprocessing.shards import shard_path
+from preprocessing.store import problems
 
 
 @pytest.fixture
@@ -88,9 +90,10 @@ def test_tiles_in_another_codec_are_refused(path):
 def test_embeddings_of_another_length_are_named(path):
     spoil_array(path, "embeddings/resnet", np.zeros((4, 8), np.float64))
     assert problems(path) == [
-        "array embeddings/resnet has shape (4, 8), not (5, 8)",
-        "array embeddings/resnet is float64, not float16 or float32",
+        "array embeddings/resnet is float64, not float16 or float32: embeddings resnet",
     ]
+    spoil_array(path, "embeddings/resnet", np.zeros((4, 8), np.float32))
+    assert problems(path) == ["array embeddings/resnet has shape (4, 8), not (5, 8): embeddings resnet"]
 
 
 def test_no_store_and_broken_metadata_are_told_apart(path, tmp_path):

@@ -8,10 +8,9 @@ from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import SlideError
 from preprocessing.find_tissue import find_tissue
 from preprocessing.manifest import SlideEntry
-from preprocessing.schema import problems
 from preprocessing.slide import read_slide
 from preprocessing.slide_to_store import tile_slide
-from preprocessing.store import open_store
+from preprocessing.store import open_store, problems
 
 
 @pytest.fixture
@@ -92,6 +91,13 @@ def test_a_slide_without_tissue_fails_and_says_what_was_seen(tmp_path, save_svs,
 def test_tiles_finer_than_the_slide_are_refused(make):
     with pytest.raises(SlideError, match=r"0\.5 micrometres per pixel, too coarse for tiles at 0\.25"):
         make(mpp=0.25)
+
+
+def test_more_tiles_than_a_store_may_have_are_refused(make, monkeypatch):
+    monkeypatch.setattr("preprocessing.slide_to_store.MAX_TILES", 19)
+    for settings in ({}, {"canvas": 1280}):
+        with pytest.raises(SlideError, match=r"would have [45] x 5 tiles, more than 19"):
+            make(**settings)
 
 
 def test_focus_is_judged_on_the_slide_not_the_overview(tmp_path, image, save_svs):

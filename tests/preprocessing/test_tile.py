@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import shutil
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import preprocessing.tile
 from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.manifest import SlideEntry
-from preprocessing.schema import problems
-from preprocessing.store import open_store
+from preprocessing.redo import refuse_other_settings
+from preprocessing.store import add_embeddings, open_store, problems
 from preprocessing.tile import _rows_once, explain, run
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
@@ -78,13 +79,57 @@ def test_a_finished_store_is_skipped_untouched(cohort):
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
-    [({"mpp": 1.0}, "settings have changed: mpp"), ({"overwrite": True}, "it was asked for again")],
+    ("settings", "named"),
+    [
+        ({"mpp": 1.0}, r"mpp \(0.5 there, 1.0 now\)"),
+        ({"tile_px": 224, "jpeg_quality": 80}, r"jpeg_quality \(90 there, 80 now\), tile_px \(256 there, 224 now\)"),
+        ({"tissue": TissueConfig(mask_um=4.0)}, r"tissue.mask_um \(8.0 there, 4.0 now\)"),
+    ],
 )
-def test_other_settings_tile_again(cohort, settings, reason):
+def test_stores_of_other_settings_are_replaced_only_when_asked_and_the_features_counted(
+    cohort, settings, named, capsys
+):
     tile(cohort)
-    again = rows(tile(cohort, **settings))["good"]
-    assert (again.status, again.reason) == ("done", reason)
+    store = cohort.parent / "out" / "good.zarr"
+    for encoder in ("resnet", "uni"):
+        add_embeddings(store, encoder, np.zeros((6, 2), np.float32), {})
+    before = (store / "zarr.json").stat().st_mtime_ns
+    with pytest.raises(
+        ConfigError, match=f"(?m)1 store with 2 sets of features in this folder .* settings: {named}$"
+    ) as error:
+        tile(cohort, **settings)
+    assert "--overwrite" in error.value.fix
+    assert (store / "zarr.json").stat().st_mtime_ns == before, "refused before any slide was read"
+    capsys.readouterr()
+    report = tile(cohort, overwrite=True, **settings)
+    assert capsys.readouterr().err == "replacing 1 store with 2 sets of features\n"
+    assert (rows(report)["good"].status, rows(report)["good"].lost) == ("done", ("resnet", "uni"))
+    assert report.summary.splitlines()[1:] == [
+        "tiled again: 1 (it was asked for again); 2 sets of features went with the old stores"
+    ]
+    assert "now gone: resnet, uni" in report.page_path.read_text()
+    assert "tiled again" not in tile(cohort, **settings).summary
+
+
+def test_stores_of_another_schema_are_refused_and_one_such_store_is_enough(cohort):
+    (cohort / "text.tiff").unlink()
+    (cohort / "empty.svs").unlink()
+    shutil.copy(cohort / "good.svs", cohort / "more.svs")
+    tile(cohort)
+    document = cohort.parent / "out" / "more.zarr" / "zarr.json"
+    text = json.loads(document.read_text())
+    document.write_text(json.dumps(text | {"attributes": text["attributes"] | {"schema_version": 2}}))
+    with pytest.raises(ConfigError, match=r"1 store in this folder .* schema version \(another there, 1 now\)"):
+        tile(cohort)
+    assert [row.status for row in tile(cohort, overwrite=True).rows] == ["done", "done"]
+
+
+def test_a_thousand_stores_are_compared_in_a_moment(cohort):
+    tile(cohort)
+    entry, config = SlideEntry("good", cohort / "good.svs"), TileConfig(slides=cohort, out=cohort.parent / "out")
+    start = time.process_time()
+    assert refuse_other_settings([entry] * 1000, config) == ""
+    assert time.process_time() - start < 2, "0.1 s on a quiet machine"
 
 
 def test_settings_that_do_not_change_a_store_do_not_tile_again(cohort):
@@ -96,7 +141,10 @@ def test_a_slide_that_changed_is_tiled_again(cohort):
     tile(cohort)
     with (cohort / "good.svs").open("ab") as file:
         file.write(b"\0")
-    assert rows(tile(cohort))["good"].reason == "the slide has changed"
+    add_embeddings(cohort.parent / "out" / "good.zarr", "uni", np.zeros((6, 2), np.float32), {})
+    report = tile(cohort)
+    assert rows(report)["good"].reason == "the slide has changed"
+    assert report.summary.endswith("tiled again: 1 (the slide has changed); 1 set of features went with the old stores")
 
 
 def test_a_store_that_is_damaged_or_unfinished_is_tiled_again(cohort):
@@ -106,9 +154,30 @@ def test_a_store_that_is_damaged_or_unfinished_is_tiled_again(cohort):
     text["attributes"]["complete"] = False
     document.write_text(json.dumps(text))
     assert "unfinished" in rows(tile(cohort))["good"].reason
-    document.unlink()
-    assert "damaged" in rows(tile(cohort))["good"].reason
-    assert problems(document.parent) == []
+    for damage in ("zarr.json", "tissue/zarr.json", "tiles/c/0/0/0/0"):
+        (document.parent / damage).unlink()
+        report = tile(cohort)
+        assert "damaged" in rows(report)["good"].reason
+        assert report.summary.endswith("tiled again: 1 (its store was damaged)")
+        assert problems(document.parent) == []
+
+
+def test_a_store_that_cannot_be_read_or_was_renamed_is_not_replaced(cohort):
+    tile(cohort)
+    out = cohort.parent / "out"
+    shutil.copy(cohort / "good.svs", cohort / "more.svs")
+    shutil.copytree(out / "good.zarr", out / "more.zarr")
+    row = rows(tile(cohort))["more"]
+    assert (row.status, row.reason) == ("failed", "the folder is not named after its slide, good")
+    (out / "good.zarr" / "rc" / "zarr.json").unlink()
+    (out / "good.zarr" / "rc" / "zarr.json").mkdir()
+    row = rows(tile(cohort))["good"]
+    assert (row.status, row.reason) == ("failed", "the store cannot be read: Is a directory")
+
+
+def test_slides_with_warnings_are_counted_in_the_last_line(cohort):
+    report = tile(cohort)
+    assert report.summary == "3 slides: 2 failed, 1 done, 0 skipped (1 with warnings: see tile_report.html)"
 
 
 def test_a_store_outlives_its_slide_but_the_run_says_that_it_is_gone(cohort):
@@ -179,9 +248,11 @@ def test_masks_go_out_are_mended_and_come_back_and_a_change_is_noticed(cohort):
     mask[:, : mask.shape[1] // 2] = 0
     cv2.imwrite(str(masks / "good.png"), mask)
     mended = TissueConfig(masks=masks)
-    seen = [rows(tile(cohort, tissue=mended))["good"] for _ in range(2)]
+    with pytest.raises(ConfigError, match=r"tissue.masks \(False there, True now\)"):
+        tile(cohort, tissue=mended)
+    seen = [rows(tile(cohort, tissue=mended, overwrite=again))["good"] for again in (True, False)]
     assert [(row.status, row.reason) for row in seen] == [
-        ("done", "settings have changed: tissue.masks"),
+        ("done", "it was asked for again"),
         ("skipped", "complete"),
     ]
     assert 0 < seen[0].n_tiles < 6
@@ -212,7 +283,7 @@ def test_a_level_that_is_near_enough_is_taken_as_it_is_and_the_store_says_so(coh
     tile(cohort, mpp=0.505)
     store = open_store(cohort.parent / "out" / "good.zarr")
     assert (store.mpp, store.attributes["side_l0"]) == (0.5, [256, 256])
-    tile(cohort, mpp=0.505, mpp_tolerance=0.0)
+    tile(cohort, mpp=0.505, mpp_tolerance=0.0, overwrite=True)
     store = open_store(cohort.parent / "out" / "good.zarr")
     assert store.mpp == 0.505
 

@@ -31,8 +31,11 @@ class FakeStore(PatchStore):
     rc = tissue = None
 
     def __init__(self, rc: list[list[int]], tissue: list[float]) -> None:
-        super().__init__(Path("none"), {"slide_id": "none", "mpp": 0.5, "tile_st": 64, "grid_shape": (4, 5)})
+        self.path, self.mpp, self.tile_st, self.grid_shape = Path("none"), 0.5, 64, (4, 5)
         self.rc, self.tissue = np.array(rc, np.int32), np.array(tissue, np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rc)
 
 
 def equal(a, b) -> bool:

@@ -11,7 +11,7 @@ from longvit.explanation.viewer.explained import DOCUMENT, ShownExplanation, fin
 from longvit.explanation.viewer.heldout import HeldOut
 from preprocessing.errors import ConfigError
 from preprocessing.manifest import SlideEntry, read_manifest
-from preprocessing.schema import read_attributes
+from preprocessing.rules import read_attributes
 from preprocessing.store import find_stores
 
 
@@ -43,7 +43,7 @@ def find(config: ViewConfig) -> Found:
     explanations = find_explanations(config.explanations) if config.explanations else {}
     held_out = None
     if _is_store(source):
-        stores = {str(read_attributes(source)["slide_id"]): source}
+        stores = {read_attributes(source).slide_id: source}
     elif (source / "predictions.csv").is_file() and (source / "config.yaml").is_file():
         held_out = HeldOut.read(source / "predictions.csv")
         stores = find_stores(config.stores or _stores_of(source / "config.yaml"))
