@@ -6,6 +6,7 @@ last name is written. `LONGVIT_KEEP_PATHS=1` in the environment keeps full paths
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ KEEP_PATHS = "LONGVIT_KEEP_PATHS"
 """Environment variable that keeps full paths in files."""
 KEY_BYTES = 32
 """Length of the key of pseudonyms."""
+_PSEUDONYM = re.compile("P-[0-9a-f]{12}")
 
 
 def shareable_path(path: Path | str, folder: Path | str) -> str:
@@ -82,8 +84,10 @@ class Pseudonyms:
         return cls(key)
 
     def of(self, name: str) -> str:
-        """Return `P-` and 12 hexadecimal digits of HMAC-SHA256 of the name; without a key the name."""
-        return name if self.key is None else f"P-{hmac.new(self.key, name.encode(), 'sha256').hexdigest()[:12]}"
+        """Return `P-` and 12 hex digits of HMAC-SHA256 of the name; without a key, or of a pseudonym, the name."""
+        if self.key is None or _PSEUDONYM.fullmatch(name):
+            return name
+        return f"P-{hmac.new(self.key, name.encode(), 'sha256').hexdigest()[:12]}"
 
 
 def _make_key(path: Path) -> None:

@@ -67,6 +67,7 @@ def test_one_key_gives_one_pseudonym_and_another_key_another(tmp_path):
     assert first.of("TCGA-05-4384") == again.of("TCGA-05-4384") != other.of("TCGA-05-4384")
     assert first.of("TCGA-05-4384") != first.of("TCGA-05-4385")
     assert len(first.of("TCGA-05-4384")) == 14
+    assert first.of(first.of("a")) == other.of(first.of("a")) == first.of("a")
     assert Pseudonyms.read(None).of("TCGA-05-4384") == "TCGA-05-4384"
 
 

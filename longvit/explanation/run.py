@@ -21,6 +21,7 @@ from longvit.explanation.result import EXPLANATION, Explanation
 from longvit.finetuning.model import SlideModel, load_model
 from longvit.finetuning.predictions import columns
 from longvit.inputs import Inputs, read_inputs
+from longvit.privacy import Pseudonyms, shareable_path
 from longvit.runs import INPUTS, refuse_others, settings_of
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores
@@ -58,8 +59,10 @@ def run(config: ExplainConfig) -> Explanations:
     config = settle_methods(model, config)
     stores = find_stores(config.store)
     opened, failed = open_stores(stores, model.encoder.config.input)
-    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model)
-    todo = [slide for slide in opened if config.overwrite or _is_to_explain(config.out / slide, inputs[slide])]
+    names = Pseudonyms.read(config.pseudonyms)
+    folders = {slide: config.out / names.of(slide) for slide in opened}
+    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)
+    todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
     model = frugal(model).to(pick_device(config.device))
@@ -70,15 +73,17 @@ def run(config: ExplainConfig) -> Explanations:
             failed[slide] = error
     if len(failed) == len(stores):
         raise next(iter(failed.values()))
-    return Explanations({slide: config.out / slide for slide in opened if slide not in failed}, failed)
+    return Explanations({slide: folder for slide, folder in folders.items() if slide not in failed}, failed)
 
 
-def _inputs(config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel) -> dict[str, Inputs]:
-    """Settings, model and store of each slide's explanation."""
+def _inputs(
+    config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
+) -> dict[str, Inputs]:
+    """Settings, model and store of each slide's explanation; with a key the store's hashes are keyed, too."""
     settings = settings_of(config)
     every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
     return {
-        slide: every.model_copy(update={"settings": settings, "stores": {slide: store}})
+        slide: every.model_copy(update={"settings": settings, "stores": {names.of(slide): tuple(map(names.of, store))}})
         for slide, store in every.stores.items()
     }
 
@@ -98,8 +103,8 @@ def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, 
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
     require_squares(question, config)
-    with claimed(config.out / store.slide_id, EXPLANATION) as partial:
-        explanation = explain(question, store, config)
+    with claimed(folder, EXPLANATION) as partial:
+        explanation = explain(question, store, config, folder)
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
                 write_files(partial, explanation, one, store, image, config.sheet_tiles)
@@ -131,12 +136,12 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Exp
     maps = score_maps(question, config)
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
-    source = model.encoder.config.input
+    source, name = model.encoder.config.input, Pseudonyms.read(config.pseudonyms).of(store.slide_id)
     per_side = store.tile_st // source.patch_px if isinstance(source, PixelInput) else 1
     return Explanation(
-        slide_id=store.slide_id,
-        store=store.path.resolve(),
-        model=config.model.resolve(),
+        slide_id=name,
+        store=shareable_path(store.path.with_name(f"{name}.zarr"), config.out / name),
+        model=shareable_path(config.model, config.out / name),
         target=question.explained.target,
         prediction=columns(question.outputs_O, model.task, model.classes),
         size_l0=tuple(attributes["size_l0"]),
