@@ -57,7 +57,9 @@ def test_anything_else_is_refused(tmp_path, name, said):
         find(ViewConfig(source=tmp_path / name))
 
 
-@pytest.mark.parametrize("text", ["", "out: x", "[", "stores: 3"])
+@pytest.mark.parametrize(
+    "text", ["", "out: x", "[", "stores: 3", "[" * 100_000, "a: " + "9" * 10_000, "x: '" + "a" * 300_000]
+)
 def test_a_run_that_does_not_say_where_its_stores_are_is_refused(planted, tmp_path, text):
     shutil.copy(planted.run / "predictions.csv", tmp_path)
     (tmp_path / "config.yaml").write_text(text)
