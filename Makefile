@@ -44,6 +44,7 @@ configs: $(VENV)/.installed  ## configs/reference from the config classes
 
 lock: | $(VENV)/bin/python  ## the newest versions that pyproject.toml admits, for this Python and machine, with hashes
 	mkdir -p build
+	$(PIP_INSTALL) --upgrade pip  # a new one asks for what packages need, an old one downloads them whole
 	$(PIP_INSTALL) --dry-run --ignore-installed --report build/resolved.json ".[all]" "setuptools>=77"
 	$(BIN)/python $(SUPPLY) lock < build/resolved.json > .ci/constraints.txt
 

@@ -1,10 +1,10 @@
 """The lock file from pip's report, what pip-audit finds in it, and a bill of materials of it (standard library alone).
 
-    python .ci/supply_chain.py platform               the platform that a lock made here is for
-    python .ci/supply_chain.py versions < LOCK        the lock without hashes, for other platforms
-    python .ci/supply_chain.py lock < REPORT          pip install --report -> lock
-    python .ci/supply_chain.py findings < ANSWER      pip-audit --format json -> sentences; exit code 1 if there are any
-    python .ci/supply_chain.py sbom < LOCK            CycloneDX JSON
+python .ci/supply_chain.py platform               the platform that a lock made here is for
+python .ci/supply_chain.py versions < LOCK        the lock without hashes, for other platforms
+python .ci/supply_chain.py lock < REPORT          pip install --report -> lock
+python .ci/supply_chain.py findings < ANSWER      pip-audit --format json -> sentences; exit code 1 if there are any
+python .ci/supply_chain.py sbom < LOCK            CycloneDX JSON
 """
 
 import json
