@@ -68,7 +68,7 @@ def run(config: ExplainConfig) -> Explanations:
     model = frugal(model).to(pick_device(config.device))
     for slide in todo:
         try:
-            _explain_slide(model, opened[slide], config, inputs[slide])
+            _explain_slide(model, opened[slide], config, inputs[slide], folders[slide])
         except (StoreError, ConfigError) as error:
             failed[slide] = error
     if len(failed) == len(stores):
@@ -99,7 +99,7 @@ def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
     return bool(refuse_others(folder, Inputs.read(folder / INPUTS), inputs, adds_slides=True))
 
 
-def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs) -> None:
+def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs, folder: Path) -> None:
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
     require_squares(question, config)
@@ -130,18 +130,18 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
     return Question(Explained(model, _output_index(model, outputs_O, target)), x_LD, rc_L2.to(x_LD.device), outputs_O)
 
 
-def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Explanation:
-    """All maps that are asked for."""
+def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
+    """Return all maps that are asked for, of a slide that goes by the name of its folder."""
     model, attributes = question.explained.model, store.attributes
     maps = score_maps(question, config)
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
-    source, name = model.encoder.config.input, Pseudonyms.read(config.pseudonyms).of(store.slide_id)
+    source = model.encoder.config.input
     per_side = store.tile_st // source.patch_px if isinstance(source, PixelInput) else 1
     return Explanation(
-        slide_id=name,
-        store=shareable_path(store.path.with_name(f"{name}.zarr"), config.out / name),
-        model=shareable_path(config.model, config.out / name),
+        slide_id=folder.name,
+        store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
+        model=shareable_path(config.model, folder),
         target=question.explained.target,
         prediction=columns(question.outputs_O, model.task, model.classes),
         size_l0=tuple(attributes["size_l0"]),
