@@ -116,7 +116,7 @@ def test_the_picture_is_scaled_from_level_0_to_the_overview(config, store, monke
     assert seen["extent_px"] == (columns * 2, rows * 2)
     assert re.fullmatch(r"slide: P\(LUAD\) = [01]\.\d\d", seen["title"])
     assert "logit of LUAD" in seen["label"]
-    run(changed(config, methods=("contribution",), overlay_mpp=0.5))
+    run(changed(config, methods=("contribution",), overlay_mpp=0.5, overwrite=True))
     assert seen["image"].shape == (256, 320, 3)
     assert seen["extent_px"] == (columns * 16, rows * 16)
 
