@@ -1,43 +1,62 @@
 # The two commands of the README are `make demo` and `make test`; both make the environment they need.
 PYTHON ?= python3
 VENV ?= .venv
-# The versions that CI ran; `make demo CONSTRAINTS=` takes the newest that pyproject.toml admits.
+# The versions that CI ran, with hashes; `make demo CONSTRAINTS=` takes the newest that pyproject.toml admits.
 CONSTRAINTS ?= .ci/constraints.txt
+SUPPLY := .ci/supply_chain.py
+# What `make audit-dependencies` runs, in an environment of its own.
+VENV_AUDIT ?= .venv-audit
 # What `make bench-tiling` compares with (an environment of its own), and where it makes its slides (a GB or two).
 VENV_HS2P ?= .venv-hs2p
 BENCH ?= build/bench
 SHARED ?= ../shared
 BIN := $(VENV)/bin
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test slow notebooks check format configs lock bench-tiling bench-longnet clean
+.PHONY: demo test slow fuzz notebooks check format configs lock audit-dependencies sbom bench-tiling bench-longnet clean
 
 demo: $(VENV)/.installed
 	$(BIN)/longvit demo
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: $(VENV)/.installed-test  ## minutes: the whole demo, and the line on real tissue
+slow: $(VENV)/.installed  ## minutes: the whole demo, and the line on real tissue
 	$(BIN)/python -m pytest -m slow
 
-notebooks: $(VENV)/.installed-test  ## every notebook from its first cell to its last
+fuzz: $(VENV)/.installed  ## hours: 10,000 mutants of every kind of file that others write
+	LONGVIT_FUZZ_CASES=10000 $(BIN)/python -m pytest -m slow tests/fuzz
+
+notebooks: $(VENV)/.installed  ## every notebook from its first cell to its last
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --durations=5 notebooks
 
-check: $(VENV)/.installed-test
+check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed-test
+format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 configs: $(VENV)/.installed  ## configs/reference from the config classes
 	$(BIN)/python -m longvit.settings configs/reference
 
-lock: $(VENV)/.installed-test  ## the versions of this environment as the constraints of the next
-	$(BIN)/python -m pip freeze --exclude-editable > .ci/constraints.txt
+lock: | $(VENV)/bin/python  ## the newest versions that pyproject.toml admits, for this Python and machine, with hashes
+	mkdir -p build
+	$(PIP_INSTALL) --upgrade pip  # a new one asks for what packages need, an old one downloads them whole
+	$(PIP_INSTALL) --dry-run --ignore-installed --report build/resolved.json ".[all]" "setuptools>=77"
+	$(BIN)/python $(SUPPLY) lock < build/resolved.json > .ci/constraints.txt
+
+audit-dependencies: $(VENV_AUDIT)/.installed  ## known vulnerabilities of the locked versions; asks a service
+	mkdir -p build
+	$(VENV_AUDIT)/bin/pip-audit --requirement .ci/constraints.txt --require-hashes --disable-pip --format json \
+		--output build/audit.json || test -s build/audit.json
+	$(VENV_AUDIT)/bin/python $(SUPPLY) findings < build/audit.json
+
+sbom: | $(VENV)/bin/python  ## the bill of materials of a release, CycloneDX
+	mkdir -p build
+	$(BIN)/python $(SUPPLY) sbom < .ci/constraints.txt > build/sbom.json
 
 BENCH_SLIDES := $(addprefix $(BENCH)/,slide20.svs slide20_240.svs slide40.svs)
 bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH_SLIDES) $(BENCH)/slide20_240_dicom $(BENCH)/huge.svs
@@ -54,13 +73,24 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(PIP_INSTALL) --editable .
+# The lock's files are for one Python and one kind of machine; elsewhere its versions hold without their hashes.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@set -e; \
+	if [ -z "$(CONSTRAINTS)" ]; then $(PIP_INSTALL) --editable ".[all]"; \
+	elif grep --quiet --line-regexp --fixed-strings "# $$($(BIN)/python $(SUPPLY) platform)" $(CONSTRAINTS); then \
+		$(PIP_INSTALL) --require-hashes --requirement $(CONSTRAINTS); \
+		$(PIP_INSTALL) --no-deps --no-build-isolation --editable .; \
+	else \
+		echo "no hashes are locked for $$($(BIN)/python $(SUPPLY) platform): the versions alone are taken"; \
+		$(BIN)/python $(SUPPLY) versions < $(CONSTRAINTS) > $(VENV)/versions.txt; \
+		$(PIP_INSTALL) --constraint $(VENV)/versions.txt --editable ".[all]"; \
+	fi
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(PIP_INSTALL) --editable ".[test]"
-	touch $@ $(VENV)/.installed
+$(VENV_AUDIT)/.installed:
+	$(PYTHON) -m venv $(VENV_AUDIT)
+	$(VENV_AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	touch $@
 
 $(VENV_HS2P)/.installed: tests/benchmarks/hs2p.txt
 	$(PYTHON) -m venv $(VENV_HS2P)

@@ -276,6 +276,10 @@ class EvaluateConfig(StageConfig):
     clinical: Path | None = None
     """Table of patients (`patient_id` or `case_id`; age, sex or gender or is_female, stage): the risk is put beside
     these in a Cox regression. Survival only."""
+    pseudonyms: Path | None = None
+    """File with a key: in all that is written patients, slides and sites go by names made of the key and their ids
+    (HMAC-SHA256). A file that does not exist is made; the same key gives the same names in `evaluate`, `explain` and
+    `view`."""
 
 
 VERBS: dict[str, type[StageConfig]] = {

@@ -17,6 +17,7 @@ from typing import Any
 from longvit import __version__
 from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig
 from longvit.inputs import Inputs, differences
+from longvit.privacy import shareable_command
 from longvit.settings import to_yaml
 from preprocessing.claim import locked
 from preprocessing.config import StageConfig
@@ -127,7 +128,7 @@ def provenance(verb: str) -> dict:
     """Return what is needed to rerun a table: the command, versions, commit, machine and time."""
     return {
         "verb": verb,
-        "command": sys.argv,
+        "command": shareable_command(sys.argv),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "longvit": __version__,
         "commit": _commit(),

@@ -15,12 +15,12 @@ import cv2
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from longvit.config import Device, OptimiserConfig, RunConfig
+from longvit.events import EventsFile
 from longvit.records import Checkpoints, Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
 from longvit.records import read_rows as read_rows
 from longvit.records import write_rows as write_rows
@@ -146,7 +146,7 @@ def fit(
         enable_checkpointing=best in callbacks or every in callbacks,
         enable_progress_bar=not brief,
         enable_model_summary=False,
-        logger=False if brief else TensorBoardLogger(folder, name="", version="tensorboard"),
+        logger=False if brief else EventsFile(folder / "tensorboard"),
         profiler=waiting,
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,

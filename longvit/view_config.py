@@ -44,6 +44,9 @@ class ExplainConfig(StageConfig):
     """Measure whether each map tells the truth of this slide: what the output does while squares of tokens leave, or
     come into an empty slide, highest scores first, beside a random order and one from the slide's centre; 22 passes a
     map."""
+    pseudonyms: Path | None = None
+    """File with a key: the slide goes by a name made of the key and its id (HMAC-SHA256). A file that does not exist is
+    made; the same key gives the same names in `evaluate`, `explain` and `view`."""
     device: Device = "auto"
     """Where to compute."""
     overwrite: bool = False
@@ -61,6 +64,9 @@ class ViewConfig(StageConfig):
     """Folder of stores, if they are no longer where the run or the explanations found them."""
     slides: Path | None = None
     """The slides that were tiled, a folder or a manifest: full resolution, glass too. Default: the stores' tiles."""
+    pseudonyms: Path | None = None
+    """File with a key: patients and slides are shown by names made of the key and their ids (HMAC-SHA256). A file that
+    does not exist is made; the same key gives the same names in `evaluate`, `explain` and `view`."""
     port: NonNegativeInt = Field(default=0, le=65535)
     """Port on 127.0.0.1; 0 takes one that is free."""
     browser: bool = True

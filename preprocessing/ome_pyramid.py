@@ -1,6 +1,8 @@
 """Write a map of numbers over a slide as a pyramidal OME-TIFF, which QuPath, Fiji and napari open in micrometres."""
 
+import hashlib
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +28,10 @@ def write_ome_pyramid(path: Path, values: npt.NDArray[np.float32], pixel_um: tup
     levels = [values.astype(np.float32)]
     while max(levels[-1].shape) > _TILE:
         levels.append(halved(levels[-1]))
+    digest = hashlib.sha256(f"{name} {pixel_um} {values.shape}".encode() + levels[0].tobytes()).hexdigest()
     about = {
         "axes": "YX",
+        "UUID": str(uuid5(NAMESPACE_OID, digest)),  # the format wants one; equal maps have equal files
         "Name": name,
         "Channel": {"Name": [name]},
         "PhysicalSizeX": pixel_um[0],

@@ -25,8 +25,10 @@ from longvit.evaluation.folds import evaluate
 from longvit.evaluation.markdown import markdown_report
 from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.report import Section, evaluation_section, page
+from longvit.evaluation.shared import shared_audit, shared_settings
 from longvit.evaluation.tables import detail_tables
 from longvit.inputs import hash_file
+from longvit.privacy import Pseudonyms, shareable_command
 from preprocessing.claim import locked
 from preprocessing.errors import CohortError
 from preprocessing.files import write_whole
@@ -66,12 +68,13 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     """
     predictions = read_predictions(config.predictions)
     metrics = evaluate_request(config, predictions)
-    audit = read_audit(config.predictions)
+    names, audit = Pseudonyms.read(config.pseudonyms), read_audit(config.predictions)
+    audit = audit and shared_audit(audit, names)
     if audit is not None and audit.accepted:
         metrics["warnings"].append(f"The splits were accepted in spite of their audit: {', '.join(audit.accepted)}.")
     drawings = draw_figures(predictions, metrics)
     tables = detail_tables(metrics, audit)
-    shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config)
+    shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config, names)
     section = evaluation_section(metrics, *shown)
     document = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     text = markdown_report(metrics, *shown)
@@ -180,18 +183,18 @@ def _provenance(metrics: dict[str, Any], date: datetime.date) -> dict[str, str]:
     }
 
 
-def _settings(config: EvaluateConfig) -> dict[str, str]:
+def _settings(config: EvaluateConfig, names: Pseudonyms) -> dict[str, str]:
     """The command of this evaluation, and the settings and command that made the predictions, where they are known."""
-    given = config.model_dump(mode="json", exclude_defaults=True, exclude={"predictions", "out"})
+    given = config.model_dump(mode="json", exclude_defaults=True, exclude={"predictions", "out", "pseudonyms"})
     flags = []
     for key, value in given.items():
         pairs = [(f"{key}.{name}", path) for name, path in value.items()] if isinstance(value, dict) else [(key, value)]
         flags += [word for name, written in pairs for word in (f"--{name}", written)]
-    settings = {"Command": shlex.join(["longvit", "evaluate", str(config.predictions), *flags])}
-    settings["Configuration of this evaluation"] = yaml.safe_dump(
-        config.model_dump(mode="json", exclude={"out"}), sort_keys=False, allow_unicode=True
-    )
+    settings = {"Command": shlex.join(shareable_command(["longvit", "evaluate", str(config.predictions), *flags]))}
+    ours = config.model_dump(mode="json", exclude={"out", "pseudonyms"})
+    settings["Configuration of this evaluation"] = shared_settings(ours, names)
     training = config.predictions.with_name("config.yaml")
     if training.is_file():
-        settings["Configuration of the training"] = training.read_text(encoding="utf-8")
+        text = training.read_text(encoding="utf-8")
+        settings["Configuration of the training"] = shared_settings(yaml.safe_load(text), names)
     return settings

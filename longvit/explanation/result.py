@@ -48,10 +48,10 @@ class Explanation:
     """Scores of a slide's tokens, and what they explain."""
 
     slide_id: str
-    store: Path
-    """The slide's store."""
-    model: Path
-    """The model that predicted."""
+    store: str
+    """The slide's store, a path from the folder of the explanation (`shareable_path`)."""
+    model: str
+    """The model that predicted, such a path, too."""
     target: str
     """What is explained: the name of a class, or `risk`."""
     prediction: dict[str, float]
@@ -86,8 +86,8 @@ class Explanation:
         """What `explanation.json` holds."""
         return {
             "slide_id": self.slide_id,
-            "store": str(self.store),
-            "model": str(self.model),
+            "store": self.store,
+            "model": self.model,
             "target": self.target,
             "prediction": self.prediction,
             "size_l0": list(self.size_l0),

@@ -21,6 +21,7 @@ from longvit.explanation.result import EXPLANATION, Explanation
 from longvit.finetuning.model import SlideModel, load_model
 from longvit.finetuning.predictions import columns
 from longvit.inputs import Inputs, read_inputs
+from longvit.privacy import Pseudonyms, shareable_path
 from longvit.runs import INPUTS, refuse_others, settings_of
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores
@@ -58,27 +59,31 @@ def run(config: ExplainConfig) -> Explanations:
     config = settle_methods(model, config)
     stores = find_stores(config.store)
     opened, failed = open_stores(stores, model.encoder.config.input)
-    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model)
-    todo = [slide for slide in opened if config.overwrite or _is_to_explain(config.out / slide, inputs[slide])]
+    names = Pseudonyms.read(config.pseudonyms)
+    folders = {slide: config.out / names.of(slide) for slide in opened}
+    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)
+    todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
     model = frugal(model).to(pick_device(config.device))
     for slide in todo:
         try:
-            _explain_slide(model, opened[slide], config, inputs[slide])
+            _explain_slide(model, opened[slide], config, inputs[slide], folders[slide])
         except (StoreError, ConfigError) as error:
             failed[slide] = error
     if len(failed) == len(stores):
         raise next(iter(failed.values()))
-    return Explanations({slide: config.out / slide for slide in opened if slide not in failed}, failed)
+    return Explanations({slide: folder for slide, folder in folders.items() if slide not in failed}, failed)
 
 
-def _inputs(config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel) -> dict[str, Inputs]:
-    """Settings, model and store of each slide's explanation."""
+def _inputs(
+    config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
+) -> dict[str, Inputs]:
+    """Settings, model and store of each slide's explanation; with a key the store's hashes are keyed, too."""
     settings = settings_of(config)
     every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
     return {
-        slide: every.model_copy(update={"settings": settings, "stores": {slide: store}})
+        slide: every.model_copy(update={"settings": settings, "stores": {names.of(slide): tuple(map(names.of, store))}})
         for slide, store in every.stores.items()
     }
 
@@ -94,12 +99,12 @@ def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
     return bool(refuse_others(folder, Inputs.read(folder / INPUTS), inputs, adds_slides=True))
 
 
-def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs) -> None:
+def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs, folder: Path) -> None:
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
     require_squares(question, config)
-    with claimed(config.out / store.slide_id, EXPLANATION) as partial:
-        explanation = explain(question, store, config)
+    with claimed(folder, EXPLANATION) as partial:
+        explanation = explain(question, store, config, folder)
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
                 write_files(partial, explanation, one, store, image, config.sheet_tiles)
@@ -125,8 +130,8 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
     return Question(Explained(model, _output_index(model, outputs_O, target)), x_LD, rc_L2.to(x_LD.device), outputs_O)
 
 
-def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Explanation:
-    """All maps that are asked for."""
+def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
+    """Return all maps that are asked for, of a slide that goes by the name of its folder."""
     model, attributes = question.explained.model, store.attributes
     maps = score_maps(question, config)
     if config.rank:
@@ -134,9 +139,9 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig) -> Exp
     source = model.encoder.config.input
     per_side = store.tile_st // source.patch_px if isinstance(source, PixelInput) else 1
     return Explanation(
-        slide_id=store.slide_id,
-        store=store.path.resolve(),
-        model=config.model.resolve(),
+        slide_id=folder.name,
+        store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
+        model=shareable_path(config.model, folder),
         target=question.explained.target,
         prediction=columns(question.outputs_O, model.task, model.classes),
         size_l0=tuple(attributes["size_l0"]),

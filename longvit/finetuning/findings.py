@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from longvit.privacy import shareable_values
 from preprocessing.errors import CohortError, ConfigError
 
 CATEGORIES = {
@@ -47,7 +48,7 @@ class Finding:
 
     def as_json(self) -> dict:
         """The finding as it stands in `audit.json`."""
-        return asdict(self)
+        return asdict(self) | {"where": shareable_values(self.where)}
 
 
 class Judge:

@@ -64,8 +64,7 @@ def test_the_document_says_what_the_columns_are(config, store, subtype_model, sa
     assert document["target"] == "LUSC"
     assert document["prediction"] == pytest.approx({"p_LUAD": float(p[0]), "p_LUSC": float(p[1])}, rel=1e-5)
     assert (document["size_l0"], document["side_l0"], document["mpp"]) == ([640, 512], [32.0, 32.0], 0.25)
-    assert document["model"] == str(saved["subtype"].resolve())
-    assert document["store"] == str(store.path.resolve())
+    assert (document["model"], document["store"]) == ("subtype.safetensors", "slide.zarr")  # not in the working folder
     keys = [layer["key"] for layer in document["layers"]]
     assert list(table) == ["x_l0", "y_l0", "row", "column", *keys]
     assert keys[:4] == ["contribution", "received", "received_layer_01", "received_layer_02"]
@@ -117,7 +116,7 @@ def test_the_picture_is_scaled_from_level_0_to_the_overview(config, store, monke
     assert seen["extent_px"] == (columns * 2, rows * 2)
     assert re.fullmatch(r"slide: P\(LUAD\) = [01]\.\d\d", seen["title"])
     assert "logit of LUAD" in seen["label"]
-    run(changed(config, methods=("contribution",), overlay_mpp=0.5))
+    run(changed(config, methods=("contribution",), overlay_mpp=0.5, overwrite=True))
     assert seen["image"].shape == (256, 320, 3)
     assert seen["extent_px"] == (columns * 16, rows * 16)
 

@@ -1,3 +1,4 @@
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -31,6 +32,16 @@ def test_the_file_is_an_ome_tiff_of_the_numbers_with_their_size_in_micrometres(v
         assert 'Name="Attention received"' in tiff.ome_metadata
         sides = [max(level.shape) for level in series.levels]
     assert sides == ([50] if height == 30 else [700, 350, 175])
+
+
+def test_equal_maps_are_equal_files_and_others_have_another_identity(values, tmp_path):
+    written = []
+    for name, factor in (("a", 1), ("b", 1), ("c", 2)):
+        write_ome_pyramid(tmp_path / f"{name}.ome.tif", factor * values, (16.0, 16.0), "x")
+        written.append((tmp_path / f"{name}.ome.tif").read_bytes())
+    assert written[0] == written[1]
+    first, other = (re.search(rb'UUID="urn:uuid:([0-9a-f-]{36})"', content)[1] for content in written[1:])
+    assert first != other
 
 
 def test_each_level_halves_the_one_before(values, tmp_path):

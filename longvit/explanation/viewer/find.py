@@ -1,5 +1,6 @@
 """What the user names - a run, stores, a store, explanations - and which slides, predictions and files belong to it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,15 @@ import yaml
 from longvit.config import ViewConfig
 from longvit.explanation.viewer.explained import DOCUMENT, ShownExplanation, find_explanations
 from longvit.explanation.viewer.heldout import HeldOut
+from longvit.privacy import Pseudonyms
 from preprocessing.errors import ConfigError
 from preprocessing.manifest import SlideEntry, read_manifest
 from preprocessing.rules import read_attributes
 from preprocessing.store import find_stores
+
+_OWN_NAMES = Pseudonyms()
+_MOST_SETTINGS = 200_000
+"""Characters of `config.yaml` that are read: forty times as many as it has."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,11 @@ class Found:
     explanations: Mapping[str, ShownExplanation] = field(default_factory=dict)
     """Slide id -> explanation, of slides that have one."""
     slides: Mapping[str, SlideEntry] = field(default_factory=dict)
-    """Slide id -> slide file, where the user said where they are."""
+    """Slide id -> slide file, where the user said where they are; these ids are never pseudonyms."""
     held_out: HeldOut | None = None
     """Predictions of the run."""
+    names: Pseudonyms = _OWN_NAMES
+    """The names that all of these have on the page."""
 
 
 def find(config: ViewConfig) -> Found:
@@ -39,25 +47,35 @@ def find(config: ViewConfig) -> Found:
         StoreError: There are no stores, or a store cannot be read.
         CohortError: Predictions, explanations or the list of slides cannot be read.
     """
-    source = config.source
-    explanations = find_explanations(config.explanations) if config.explanations else {}
-    held_out = None
+    source, names, held_out = config.source, Pseudonyms.read(config.pseudonyms), None
+    explanations = _explanations(config.explanations, names) if config.explanations else {}
     if _is_store(source):
-        stores = {read_attributes(source).slide_id: source}
+        stores = {names.of(read_attributes(source).slide_id): source}
     elif (source / "predictions.csv").is_file() and (source / "config.yaml").is_file():
-        held_out = HeldOut.read(source / "predictions.csv")
-        stores = find_stores(config.stores or _stores_of(source / "config.yaml"))
+        held_out = HeldOut.read(source / "predictions.csv").under(names)
+        stores = _stores(config.stores or _stores_of(source / "config.yaml"), names)
     elif (source / DOCUMENT).is_file() or any(source.glob(f"*/{DOCUMENT}")):
-        explanations = find_explanations(source) | explanations
-        stores = _stores_explained(explanations, config.stores)
+        explanations = _explanations(source, names) | explanations
+        stores = _stores_explained(explanations, config.stores, names)
     elif any(_is_store(path) for path in source.glob("*.zarr")):
-        stores = find_stores(source)
+        stores = _stores(source, names)
     else:
         what = "this is no run, no store, no folder of stores and no folder of explanations"
         fix = "name the folder of a `longvit finetune`, of a `longvit tile`, or of a `longvit explain`"
         raise ConfigError(what if source.exists() else "there is nothing here", where=source, fix=fix)
     slides = {entry.slide_id: entry for entry in read_manifest(config.slides)} if config.slides else {}
-    return Found(source.resolve().name, stores, explanations, slides, held_out)
+    title = source.resolve().name if config.pseudonyms is None else "Slides"  # a folder may be named like a slide
+    return Found(title, stores, explanations, slides, held_out, names)
+
+
+def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ShownExplanation]:
+    found = [one.under(names) for one in find_explanations(folder).values()]
+    return {one.slide_id: one for one in found}
+
+
+def _stores(folder: Path, names: Pseudonyms) -> dict[str, Path]:
+    stores = {names.of(slide_id): path for slide_id, path in find_stores(folder).items()}
+    return dict(sorted(stores.items()))  # in an order that does not give the ids' away
 
 
 def _is_store(path: Path) -> bool:
@@ -67,19 +85,33 @@ def _is_store(path: Path) -> bool:
 def _stores_of(settings: Path) -> Path:
     """Where a run found its stores; only that is read, so that runs of any version can be shown."""
     try:
-        return Path(yaml.safe_load(settings.read_text(encoding="utf-8"))["stores"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        with settings.open(encoding="utf-8") as file:
+            return Path(yaml.safe_load(file.read(_MOST_SETTINGS))["stores"])
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError):
         fix = "say where they are with --stores"
         raise ConfigError("the run does not say where its stores are", where=settings, fix=fix) from None
 
 
-def _stores_explained(explanations: Mapping[str, ShownExplanation], stores: Path | None) -> dict[str, Path]:
-    """The stores that were explained, from where they were then or are now."""
-    found = find_stores(stores) if stores else {name: one.store for name, one in explanations.items()}
-    missing = [name for name in explanations if not _is_store(found.get(name, Path()))]
+def _stores_explained(
+    explanations: Mapping[str, ShownExplanation], stores: Path | None, names: Pseudonyms
+) -> dict[str, Path]:
+    """The stores that were explained, from the folders where they were then or are now.
+
+    Of the path that an explanation holds only the folder is used, and in it only a store of the slide's name.
+    """
+    if stores is not None:
+        found = _stores(stores, names)
+    else:
+        folders = {Path(os.path.abspath(one.folder / one.store)).parent for one in explanations.values()}
+        known = [path for folder in sorted(folders) for path in folder.glob("*.zarr")]
+        found = {names.of(path.name.removesuffix(".zarr")): path for path in known}
+    missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
     if missing:
-        what = f"the store of {missing[0]} is not where it was explained" + (
-            f", nor are those of {len(missing) - 1} more" if len(missing) > 1 else ""
+        more = f", nor are those of {len(missing) - 1} more" if len(missing) > 1 else ""
+        fix = "say where the stores are with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"
+        raise ConfigError(
+            f"the store of {missing[0]} is not where it was explained{more}",
+            where=stores or explanations[missing[0]].folder / DOCUMENT,
+            fix=fix,
         )
-        raise ConfigError(what, where=found.get(missing[0], stores), fix="say where the stores are with --stores")
     return {name: found[name] for name in sorted(explanations)}

@@ -1,6 +1,6 @@
 """Where a patient stands among the held-out patients of a run: Kaplan-Meier by predicted risk, or probabilities."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from lifelines import KaplanMeierFitter
 
 from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.survival import high_risk
+from longvit.privacy import Pseudonyms
 
 JOINED = ";"
 """Between the slides of a patient that were read as one sequence."""
@@ -36,9 +37,18 @@ class HeldOut:
             CohortError: It cannot be evaluated.
         """
         predictions = read_predictions(path)
-        names = pd.read_csv(path, dtype=str, usecols=["patient_id", "slide_id"]).drop_duplicates()
+        names = pd.read_csv(
+            path, dtype=str, usecols=["patient_id", "slide_id"], keep_default_na=False
+        ).drop_duplicates()
         pairs = zip(names["slide_id"], names["patient_id"], strict=True)
         return cls(predictions, {slide: patient for joined, patient in pairs for slide in joined.split(JOINED)})
+
+    def under(self, names: Pseudonyms) -> "HeldOut":
+        """Return the same with pseudonyms for slides and patients."""
+        patients = self.predictions.patients
+        patients = patients.assign(patient_id=patients["patient_id"].map(names.of))
+        patient_of = {names.of(slide): names.of(patient) for slide, patient in self.patient_of.items()}
+        return replace(self, predictions=replace(self.predictions, patients=patients), patient_of=patient_of)
 
     @cached_property
     def rows(self) -> pd.DataFrame:

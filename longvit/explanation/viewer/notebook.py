@@ -32,7 +32,12 @@ class Frame:
 
 
 def show(
-    source: Path | str, *, explanations: Path | str | None = None, height: int = 640, max_px: int = NOTEBOOK_PX
+    source: Path | str,
+    *,
+    explanations: Path | str | None = None,
+    pseudonyms: Path | str | None = None,
+    height: int = 640,
+    max_px: int = NOTEBOOK_PX,
 ) -> Frame:
     """The viewer inside a notebook, whatever runs the notebook and without a network.
 
@@ -42,13 +47,14 @@ def show(
     Args:
         source: A store, a folder of stores or of explanations, or a run of `longvit finetune`.
         explanations: Folder that `longvit explain` wrote.
+        pseudonyms: File with the key of names to show in place of ids.
         height: Height of the frame, CSS pixels.
         max_px: Longest side of a slide's picture.
 
     Raises:
         PipelineError: There is nothing to show there.
     """
-    config = ViewConfig(source=Path(source), explanations=None if explanations is None else Path(explanations))
+    config = ViewConfig.model_validate({"source": source, "explanations": explanations, "pseudonyms": pseudonyms})
     return Frame(self_contained(Site(find(config), max_px)), height)
 
 

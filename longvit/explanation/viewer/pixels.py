@@ -4,6 +4,7 @@ Each of the classes reads a rectangle of the slide, given in level-0 pixels, as 
 `size` is the finest picture there is, and `origin` says on the page where the pixels come from.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class SlidePixels:
     def __init__(self, slide: Slide, store: PatchStore) -> None:
         self._slide, self._overview = slide, OverviewPixels(store)
         self.size = slide.size_l0
-        self.origin = f"the slide file {slide.path.name}, {slide.mpp_l0:.3g} µm per pixel"
+        self.origin = f"the slide file, {slide.mpp_l0:.3g} µm per pixel"
 
     def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
         """The rectangle `box_l0` as a picture of `size` (width, height)."""
@@ -113,12 +114,13 @@ def open_pixels(store: PatchStore, slides: Mapping[str, SlideEntry]) -> Pixels:
         return pixels
     entry, source = slides[store.slide_id], store.attributes["source"]
     if not _is_source(entry.path, source):
-        pixels.origin += f" (the slide file is not the {source['name']} that was tiled)"
+        pixels.origin += " (the slide file is not the one that was tiled)"
         return pixels
     try:
         return SlidePixels(read_slide(entry.path, store.attributes["mpp_level0"]), store)
     except SlideError as error:
-        pixels.origin += f" (the slide file: {error.what})"
+        print(f"warning: {error}", file=sys.stderr)
+        pixels.origin += " (the slide file cannot be read)"
         return pixels
 
 

@@ -33,6 +33,7 @@ class Scene:
 
     Attributes:
         place: Where its files lie on the page, `data/0/`.
+        slide_id: Its name on the page.
         store: The slide's store.
         pixels: Where its picture comes from.
         pyramid: How the picture is cut.
@@ -41,6 +42,7 @@ class Scene:
     """
 
     place: str
+    slide_id: str
     store: PatchStore
     pixels: Pixels
     pyramid: Pyramid
@@ -58,7 +60,7 @@ class Scene:
         pixels = open_pixels(store, found.slides)
         pyramid = Pyramid.of(tuple(store.attributes["size_l0"]), pixels.size, max_px)
         patient = found.held_out.patient(slide_id) if found.held_out else None
-        return cls(place, store, pixels, pyramid, found.explanations.get(slide_id), patient)
+        return cls(place, slide_id, store, pixels, pyramid, found.explanations.get(slide_id), patient)
 
     def names(self) -> Iterator[str]:
         """Every file that `find` finds."""
@@ -94,7 +96,7 @@ class Scene:
         """What the page knows of the slide before it asks for more."""
         attributes, explanation = self.store.attributes, self.explanation
         return {
-            "slide_id": self.store.slide_id,
+            "slide_id": self.slide_id,
             "size_l0": attributes["size_l0"],
             "mpp_l0": attributes["mpp_level0"],
             "pixels": self.pixels.origin,

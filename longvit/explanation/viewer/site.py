@@ -5,6 +5,7 @@ slide's own file does not exist.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache, cached_property, partial
 from importlib.resources import files
@@ -96,7 +97,7 @@ class Site:
         except PipelineError as error:
             if match[2] != "slide.js":
                 raise
-            said = {"what": error.what, "where": str(error.where), "fix": error.fix}
+            said = self._said(error)
             return script("", path, lambda: {"error": said})
 
     @cached_property
@@ -114,6 +115,13 @@ class Site:
         held_out = self.found.held_out
         patient = held_out and held_out.patient(slide_id)
         return {"slide_id": slide_id, "explained": slide_id in self.found.explanations, "patient": patient}
+
+    def _said(self, error: PipelineError) -> dict[str, str]:
+        """An error as the page may hold it, without folders; where names are pseudonyms the terminal has the rest."""
+        if self.found.names.key is None:
+            return {"what": error.what, "where": Path(str(error.where)).name, "fix": error.fix}
+        print(f"error: {error}", file=sys.stderr)
+        return {"what": "the slide cannot be read", "where": "", "fix": "see the terminal"}
 
     def _scene(self, number: int) -> Scene:
         with self._opening:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 from rich.progress import track
 
-from longvit.explanation.viewer.site import START, Site
+from longvit.explanation.viewer.site import PAGE, START, Site
 from preprocessing.claim import claimed
 from preprocessing.errors import ConfigError
+
+INDEX = "data/index.js"
+"""File that every page has, and no other folder."""
 
 
 def write_static(site: Site, out: Path) -> Path:
@@ -19,9 +22,10 @@ def write_static(site: Site, out: Path) -> Path:
         ConfigError: The folder holds something else.
         PipelineError: A slide cannot be read.
     """
-    if out.exists() and not (out / START).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("this is there already, and is no page of ours", where=out, fix="choose another --static")
-    with claimed(out, START) as folder:
+    if out.exists() and not _is_page(out):
+        what = "this is there already, and is no page of ours"
+        raise ConfigError(what, where=out, fix="choose another --static, or take out what is yours")
+    with claimed(out, INDEX) as folder:
         for path in track(list(site.paths()), "files"):
             resource = site.find(path)
             assert resource is not None, path
@@ -29,6 +33,13 @@ def write_static(site: Site, out: Path) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(resource.make())
     return out / START
+
+
+def _is_page(out: Path) -> bool:
+    """Return whether all in a folder is of a page, or nothing is in it."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else {""}
+    ours = {Path(path).parts[0] for path in PAGE} | {Path(INDEX).parts[0]}
+    return not names or (names <= ours and (out / INDEX).is_file())
 
 
 def megabytes(folder: Path) -> float:

@@ -1,5 +1,6 @@
 """A run over the tiny cohort, one of whose slides is explained: all tokens of one tile score 1, all others 0."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -51,8 +52,8 @@ def explain(store: PatchStore, folder: Path) -> None:
     size_l0, side_l0 = store.attributes["size_l0"], store.attributes["side_l0"]
     explanation = Explanation(
         slide_id=store.slide_id,
-        store=store.path,
-        model=Path("fold_0/model.safetensors"),
+        store=os.path.relpath(store.path, folder),
+        model="fold_0/model.safetensors",
         target="log hazard",
         prediction={"log hazard": 0.4},
         size_l0=tuple(size_l0),

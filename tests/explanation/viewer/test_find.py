@@ -1,9 +1,13 @@
+import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from longvit.config import ViewConfig
 from longvit.explanation.viewer.find import find
+from longvit.privacy import Pseudonyms
 from preprocessing.errors import ConfigError
 
 
@@ -33,7 +37,7 @@ def test_stores_that_have_moved_are_found_where_the_user_says(planted, cohort, t
     moved = tmp_path / "moved"
     shutil.copytree(planted.explanations, tmp_path / "explanations")
     document = tmp_path / "explanations" / "P00-0" / "explanation.json"
-    document.write_text(document.read_text().replace(str(cohort.stores), str(tmp_path / "gone")))
+    document.write_text(document.read_text().replace("/stores/", "/gone/"))
     with pytest.raises(ConfigError, match="store of P00-0 is not where it was explained"):
         find(ViewConfig(source=tmp_path / "explanations"))
     shutil.copytree(planted.store.path, moved / "P00-0.zarr")
@@ -53,9 +57,46 @@ def test_anything_else_is_refused(tmp_path, name, said):
         find(ViewConfig(source=tmp_path / name))
 
 
-@pytest.mark.parametrize("text", ["", "out: x", "[", "stores: 3"])
+@pytest.mark.parametrize(
+    "text", ["", "out: x", "[", "stores: 3", "[" * 100_000, "a: " + "9" * 10_000, "x: '" + "a" * 300_000]
+)
 def test_a_run_that_does_not_say_where_its_stores_are_is_refused(planted, tmp_path, text):
     shutil.copy(planted.run / "predictions.csv", tmp_path)
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match="does not say where its stores are"):
+        find(ViewConfig(source=tmp_path))
+
+
+@pytest.mark.parametrize("store", ["/etc/passwd", "../../../etc/P00-0.zarr", "P01-0.zarr", "", "\0"])
+def test_an_explanation_leads_to_no_file_but_the_store_of_its_slide(planted, cohort, tmp_path, store):
+    shutil.copytree(planted.explanations, tmp_path / "explanations")
+    document = tmp_path / "explanations" / "P00-0" / "explanation.json"
+    (document.parent / "P01-0.zarr").symlink_to(cohort.stores / "P01-0.zarr")
+    document.write_text(json.dumps(json.loads(document.read_text()) | {"store": store}))
+    with pytest.raises(ConfigError, match="store of P00-0 is not where it was explained"):
+        find(ViewConfig(source=tmp_path / "explanations"))
+
+
+def test_a_run_shows_pseudonyms_and_the_same_again(planted, tmp_path):
+    found = find(planted.config.model_copy(update={"pseudonyms": tmp_path / "key"}))
+    names = Pseudonyms.read(tmp_path / "key")
+    assert found.title == "Slides"
+    assert set(found.stores) == {names.of(path.stem) for path in found.stores.values()}
+    assert list(found.stores) == sorted(found.stores)
+    assert set(found.explanations) == {names.of("P00-0")} < set(found.stores)
+    ours, theirs = (
+        one.held_out.patient(name) for one, name in ((found, names.of("P02-1")), (find(planted.config), "P02-1"))
+    )
+    assert ours == theirs | {"patient_id": names.of("P02")}
+
+
+def test_explanations_under_pseudonyms_find_their_stores_by_the_key(planted, cohort, tmp_path):
+    name = Pseudonyms.read(tmp_path / "key").of("P00-0")
+    shutil.copytree(planted.explanations / "P00-0", tmp_path / name)
+    document = tmp_path / name / "explanation.json"
+    place = os.path.relpath(cohort.stores / f"{name}.zarr", tmp_path / name)
+    document.write_text(json.dumps(json.loads(document.read_text()) | {"slide_id": name, "store": place}))
+    found = find(ViewConfig(source=tmp_path, pseudonyms=tmp_path / "key"))
+    assert dict(found.stores) == {name: Path(os.path.abspath(planted.store.path))}
+    with pytest.raises(ConfigError, match=f"store of {name} is not where"):
         find(ViewConfig(source=tmp_path))

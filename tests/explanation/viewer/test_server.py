@@ -2,14 +2,22 @@
 
 import http.client
 import json
+import re
 import shutil
 import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
 
 from longvit.config import ViewConfig
+from longvit.explanation.viewer import server as serving
 from longvit.explanation.viewer.server import LOOPBACK, Server
+from longvit.explanation.viewer.site import page_file
 from preprocessing.errors import ConfigError
 
 
@@ -176,11 +184,132 @@ def test_a_port_that_is_taken_is_refused(planted, server):
             Server(server.site, taken.getsockname()[1])
 
 
-@pytest.mark.parametrize(("error", "told"), [(ConnectionResetError, False), (BrokenPipeError, False), (KeyError, True)])
-def test_a_browser_that_goes_away_leaves_no_traceback_and_a_mistake_does(server, monkeypatch, capsys, error, told):
-    def gone(*_):
-        raise error
+@pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError(), TimeoutError(), KeyError("\x1b[31mx")])
+def test_what_goes_wrong_with_a_connection_is_a_line_at_most(server, monkeypatch, capsys, error):
+    monkeypatch.setattr(sys, "exception", lambda: error)
+    server.handle_error(None, None)
+    line = "error: the viewer: KeyError('\\x1b[31mx')\n"
+    assert capsys.readouterr().err == (line if isinstance(error, KeyError) else "")
 
-    monkeypatch.setattr(server, "RequestHandlerClass", gone)
-    server.process_request_thread(socket.socket(), (LOOPBACK, 1))
-    assert ("Traceback" in capsys.readouterr().err) is told
+
+def test_a_fault_of_the_program_is_answered(server, ask, monkeypatch, capsys):
+    def fails(path):
+        raise KeyError(path)
+
+    monkeypatch.setattr(server.site, "find", fails)
+    status, _, body = ask("main.js")
+    assert (status, json.loads(body)) == (500, {"error": "this is a fault of the program"})
+    assert capsys.readouterr().err == "error: main.js: KeyError('main.js')\n"
+
+
+@pytest.fixture
+def connect(server):
+    """() -> a socket to the server."""
+    made = []
+
+    def start() -> socket.socket:
+        made.append(socket.create_connection((LOOPBACK, server.server_port), timeout=20))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What the server says until it closes the connection."""
+    said = b""
+    with suppress(ConnectionResetError):
+        while more := connection.recv(65536):
+            said += more
+    return said
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET http://[::1/x HTTP/1.1", 400),
+        (b"GET http://127.0.0.1/KEY/ HTTP/1.1", 400),
+        (b"GET //[::1/x HTTP/1.1", 403),
+        (b"GET /KEY/http://[::1/x HTTP/1.1", 404),
+        (b"GET /KEY/data/%zz/\xff\xfe HTTP/1.1", 404),
+        (b"GET /KEY/\xa0 HTTP/1.1", 404),
+        (b"GET /KEY/", 400),
+        (b"GET", 400),
+        (b"", 400),
+        (b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", 400),
+        (b"GET /KEY/ HTTP/9.9", 505),
+        (b"GET /KEY/ HTTP/x", 400),
+        (b"GET /KEY/ HTTP/1.1\r\nX: " + b"a" * 20_000, 431),
+        (b"GET /KEY/ HTTP/1.1" + b"\r\na: b" * 200, 431),
+        (b"GET /KEY/ HTTP/1.1\r\nno colon\r\n\x00: \x1b[31m", 403),
+        (b"GET /KE\xc3\xa9/ HTTP/1.1\r\nHost: 127.0.0.1", 403),
+        (b"BREW /KEY/ HTTP/1.1\r\nHost: HOST", 501),
+    ],
+)
+def test_malformed_requests_are_answered_and_leave_the_terminal_alone(server, connect, capsys, sent, status):
+    connection, host = connect(), f"{LOOPBACK}:{server.server_port}"
+    connection.sendall(sent.replace(b"KEY", server.key.encode()).replace(b"HOST", host.encode()))
+    connection.sendall(b"" if b"Host" in sent or status in (400, 431) else f"\r\nHost: {host}".encode())
+    connection.sendall(b"\r\nConnection: close\r\n\r\n")
+    assert everything(connection).startswith(f"HTTP/1.1 {status} ".encode())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_requests_in_one_piece_are_answered_in_turn(server, connect):
+    head = f" HTTP/1.1\r\nHost: {LOOPBACK}:{server.server_port}\r\n"
+    connection, root = connect(), f"/{server.key}/"
+    last = f"GET {root}dom.js{head}Connection: close\r\n\r\n"
+    connection.sendall(f"GET {root}nothing{head}\r\nHEAD {root}main.js{head}\r\n{last}".encode())
+    said = everything(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", said) == [b"404", b"200", b"200"]
+    assert said.endswith(page_file("dom.js"))
+
+
+def test_a_body_is_not_taken_for_the_next_request(server, connect):
+    connection, root = connect(), f"/{server.key}/"
+    head = f"Host: {LOOPBACK}:{server.server_port}\r\n"
+    smuggled = f"GET {root}main.js HTTP/1.1\r\n{head}\r\n"
+    connection.sendall(f"GET {root}dom.js HTTP/1.1\r\n{head}Content-Length: {len(smuggled)}\r\n\r\n{smuggled}".encode())
+    assert everything(connection).count(b"HTTP/1.1 ") == 1
+
+
+def test_a_request_in_drops_is_cut_off(server, connect, monkeypatch):
+    monkeypatch.setattr(serving, "REQUEST_S", 0.6)
+    connection, start = connect(), time.monotonic()
+    with suppress(OSError):
+        for byte in b"GET /" + b"x" * 200:  # each of them in time, if the time began anew
+            connection.sendall(bytes([byte]))
+            time.sleep(0.02)
+    assert everything(connection) == b""
+    assert time.monotonic() - start < 5
+
+
+def test_three_hundred_half_open_requests_take_no_more_threads_than_there_are_places(server, connect, ask):
+    before = threading.active_count()
+    for _ in range(300):
+        connect().sendall(b"GET / HTTP/1.1\r\nX: ")
+    start = time.monotonic()
+    assert ask("main.js")[0] == 200
+    assert time.monotonic() - start < 3
+    assert threading.active_count() - before <= serving.MOST_CONNECTIONS
+
+
+def test_sixty_tiles_at_once_are_quick(ask):
+    start = time.monotonic()
+    with ThreadPoolExecutor(60) as browsers:
+        answers = list(browsers.map(lambda i: ask(f"data/0/tiles/9/{i % 2}_0.jpg"), range(60)))
+    assert {status for status, _, _ in answers} == {200}
+    assert len({body for _, _, body in answers}) == 2
+    assert time.monotonic() - start < 5
+
+
+def test_a_place_is_free_again_after_every_end_of_a_connection(server, connect, ask):
+    for _ in range(2 * serving.MOST_CONNECTIONS):
+        connect().close()
+        connect().sendall(b"\r\n\r\n")
+    assert ask("main.js")[0] == 200
+    ends = time.monotonic() + 5
+    while time.monotonic() < ends and server._places._value < serving.MOST_CONNECTIONS:
+        time.sleep(0.02)
+    assert server._places._value == serving.MOST_CONNECTIONS

@@ -1,6 +1,9 @@
 import hashlib
 import re
+import shutil
+import socket
 from importlib.resources import files
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +15,7 @@ from longvit.explanation.viewer.find import find
 from longvit.explanation.viewer.run import run
 from longvit.explanation.viewer.site import LIBRARY, PAGE, SCRIPTS, START, Site, page_file
 from longvit.explanation.viewer.static import write_static
+from longvit.privacy import Pseudonyms
 from preprocessing.errors import ConfigError
 
 OUTSIDE = re.compile(
@@ -48,17 +52,77 @@ def test_the_tiles_of_the_finest_level_put_the_slide_together(planted):
     assert np.abs(shown.mean((0, 1)) - planted.store.read_tiles([2])[0].mean((0, 1))).max() < 3
 
 
-def test_a_page_that_is_there_is_replaced_and_anything_else_is_left_alone(planted, tmp_path):
+def test_a_page_that_is_there_is_replaced(planted, tmp_path):
     site = Site(find(ViewConfig(source=planted.store.path)), 256)
     write_static(site, tmp_path / "page")
-    (tmp_path / "page" / "old").touch()
+    (tmp_path / "page" / "data" / "7").mkdir()
     write_static(site, tmp_path / "page")
-    assert not (tmp_path / "page" / "old").exists()
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
+    assert not (tmp_path / "page" / "data" / "7").exists()
+
+
+@pytest.mark.parametrize(
+    "names", [["thesis.tex"], ["index.html"], ["index.html", "data/table.csv"], ["PAGE", "thesis.tex"]]
+)
+def test_anything_else_is_left_alone(planted, tmp_path, names):
+    site, mine = Site(find(ViewConfig(source=planted.store.path)), 256), tmp_path / "mine"
+    if "PAGE" in names:
+        write_static(site, mine)
+    for name in names[-1:] if "PAGE" in names else names:
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("mine")
     with pytest.raises(ConfigError, match="no page of ours"):
-        write_static(site, tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.tex").exists()
+        write_static(site, mine)
+    assert (mine / names[-1]).read_text() == "mine"
+
+
+def test_a_file_or_a_link_is_left_alone(planted, tmp_path):
+    site = Site(find(ViewConfig(source=planted.store.path)), 256)
+    (tmp_path / "file").write_text("mine")
+    write_static(site, tmp_path / "page")
+    (tmp_path / "link").symlink_to(tmp_path / "page")
+    for name in ("file", "link"):
+        with pytest.raises(ConfigError, match="no page of ours"):
+            write_static(site, tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def texts(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_page_names_neither_folders_nor_the_machine(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "host-of-alice")
+    monkeypatch.setenv("USER", "alice-the-user")
+    run(planted.config.model_copy(update={"static": tmp_path / "out", "max_px": 256}))
+    secrets = [str(planted.run), str(planted.store.path.parent), "host-of-alice", "alice-the-user"]
+    for name, content in texts(tmp_path / "out").items():
+        assert [one for one in secrets if one.encode() in content] == [], name
+
+
+def test_a_page_with_pseudonyms_holds_no_id(planted, cohort, tmp_path):
+    config = planted.config.model_copy(
+        update={"static": tmp_path / "out", "max_px": 256, "pseudonyms": tmp_path / "key"}
+    )
+    run(config)
+    name = Pseudonyms.read(tmp_path / "key").of("P00")
+    written = texts(tmp_path / "out")
+    assert name.encode() in written["data/index.js"]
+    ids = re.compile(rb"\bP(0\d|1[01])(-\d)?\b")
+    for path, content in written.items():
+        if path not in PAGE and not path.endswith((".jpg", ".png")):
+            assert ids.search(content) is None, path
+
+
+def test_a_broken_slide_says_so_on_the_page_without_its_folder(cohort, tmp_path, capsys):
+    shutil.copytree(cohort.stores / "P00-0.zarr", tmp_path / "P00-0.zarr")
+    sites = [Site(find(ViewConfig(source=tmp_path, pseudonyms=key))) for key in (None, tmp_path / "key")]
+    (tmp_path / "P00-0.zarr" / "zarr.json").write_text("{}")
+    plain, hidden = (site.find("data/0/slide.js").make().decode() for site in sites)
+    assert "cannot be read" in plain
+    assert str(tmp_path) not in plain
+    assert "the slide cannot be read" in hidden
+    assert "P00-0" not in hidden
+    assert "P00-0" in capsys.readouterr().err
 
 
 def test_nothing_of_the_page_names_another_machine():

@@ -1,0 +1,47 @@
+"""Audit and settings of a run as a report may hold them: paths shortened, patients, slides and sites by pseudonym."""
+
+from typing import Any
+
+import yaml
+
+from longvit.evaluation.audit import Audit, Finding
+from longvit.privacy import Pseudonyms, shareable_values
+
+NOT_IDS = ("one-sided",)
+"""Categories of findings whose names are classes."""
+NAMED = 5
+"""Pseudonyms that a sentence lists."""
+
+
+def shared_audit(audit: Audit, names: Pseudonyms) -> Audit:
+    """Return an audit that names patients, slides and sites by pseudonym; without a key the audit itself.
+
+    A sentence of an audit lists its names after a colon. What follows it is replaced, so that an id which is not among
+    the finding's names cannot stay.
+    """
+    if names.key is None:
+        return audit
+    findings = tuple(one if one.category in NOT_IDS else _under(one, names) for one in audit.findings)
+    return audit.model_copy(update={"findings": findings, "accepted": tuple(_entry(e, names) for e in audit.accepted)})
+
+
+def shared_settings(settings: Any, names: Pseudonyms) -> str:  # noqa: ANN401 - what YAML holds
+    """Return settings as YAML without folders of this machine, and without ids among what was accepted of an audit."""
+    values = shareable_values(settings)
+    if isinstance(values, dict) and isinstance(values.get("accept"), list):
+        values["accept"] = [_entry(str(entry), names) for entry in values["accept"]]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _under(one: Finding, names: Pseudonyms) -> Finding:
+    pseudonyms = tuple(map(names.of, one.names))
+    about, colon, _ = one.what.partition(": ")
+    more = f" and {len(pseudonyms) - NAMED} more" if len(pseudonyms) > NAMED else ""
+    what = f"{about}{colon}{', '.join(pseudonyms[:NAMED])}{more}" if pseudonyms else about
+    return one.model_copy(update={"names": pseudonyms, "what": what})
+
+
+def _entry(entry: str, names: Pseudonyms) -> str:
+    """`leak:TCGA-05-4384` -> `leak:P-...`."""
+    category, colon, name = entry.partition(":")
+    return f"{category}:{names.of(name)}" if colon else entry

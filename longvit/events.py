@@ -1,0 +1,47 @@
+"""Metrics for TensorBoard, in a file whose name and content hold no host, user or process."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+
+class EventsFile(Logger):
+    """Lightning's metrics as `events.out.tfevents.<seconds>`; a resumed run adds a file, which TensorBoard joins.
+
+    Args:
+        folder: Folder of the files.
+    """
+
+    name = "tensorboard"
+    version = ""  # which Lightning's progress bar would show otherwise
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self._records: RecordWriter | None = None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add one value of each metric at a step, and bring it to the disk."""
+        if self._records is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._records = RecordWriter((self.folder / f"events.out.tfevents.{int(time.time()):010d}").open("ab"))
+            self._records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+        event = Event(wall_time=time.time(), step=step or 0, summary=Summary(value=values))
+        self._records.write(event.SerializeToString())
+        self._records.flush()
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
+        """Write nothing: `config.yaml` holds the settings."""
+
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        if self._records is not None:
+            self._records.close()
+            self._records = None
