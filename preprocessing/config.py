@@ -1,9 +1,19 @@
 """Settings of the tiling stage. The sentence under a field is its help text, its YAML comment and its documentation."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -11,7 +21,36 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class StageConfig(BaseModel):
     """Base of every config: frozen, and a key that does not exist is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True
+    )  # a label that is a number in YAML is its text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_empty_path(cls, values: object) -> object:
+        """Refuse an empty text as a path (a shell variable that is not set): it would be the working directory."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if value == "" and name in cls.model_fields:
+                annotation = cls.model_fields[name].annotation
+                if Path in (annotation, *get_args(annotation)):
+                    raise ValueError(f"{name} is an empty path")
+        return values
+
+    @field_validator("*")
+    @classmethod
+    def _as_shells_do(cls, value: object) -> object:
+        """Expand `~` in paths; refuse those that no system could have."""
+        if isinstance(value, dict):
+            return {name: _expanded(v) if isinstance(v, Path) else v for name, v in value.items()}
+        return _expanded(value) if isinstance(value, Path) else value
+
+
+def _expanded(path: Path) -> Path:
+    if "\0" in str(path) or any("\ud800" <= c <= "\udfff" for c in str(path)):
+        raise ValueError("a path cannot have NUL or characters that are not UTF-8")
+    with suppress(RuntimeError):  # no such user: a folder may have that name
+        return path.expanduser()
+    return path
 
 
 class TissueConfig(StageConfig):
