@@ -12,9 +12,9 @@ from preprocessing.errors import CohortError
 WORKBOOK = "xl/workbook.xml"
 _RELATIONS = "xl/_rels/workbook.xml.rels"
 _STRINGS = "xl/sharedStrings.xml"
-MAX_BYTES, MAX_ELEMENTS, MAX_DEPTH = 2**27, 2**23, 64
-"""Bounds of one part of the file: XML unpacked, elements, and elements within each other."""
-_REFERENCE = re.compile(r"([A-Z]{1,3})\d{1,7}")
+MAX_BYTES, MAX_ELEMENTS, MAX_DEPTH, MAX_TOKEN, MAX_TEXT = 2**27, 2**21, 64, 2**20, 2**17
+"""Bounds of one part of the file: XML unpacked, elements, their nesting, bytes of one tag, characters of one cell."""
+_REFERENCE = re.compile(r"([A-Z]{1,3})[0-9]{1,7}")
 _CHUNK = 2**16
 _FIX = "save the sheet as CSV (UTF-8)"
 
@@ -28,17 +28,16 @@ def excel_rows(archive: ZipFile, path: Path) -> Iterator[tuple[int, list[str]]]:
         CohortError: The file is damaged, or larger than the bounds.
         ExpatError: A part of it is not XML.
     """
-    strings = _Strings()
+    strings = _Strings(path)
     if _STRINGS in archive.namelist():
         for _ in _parsed(archive, _STRINGS, strings, path):
             pass
-    sheet = _Sheet(path, strings.texts)
+    sheet = _Sheet(path, strings=strings.texts)
     for _ in _parsed(archive, _first_sheet(archive, path), sheet, path):
         yield from sheet.take()
     yield from sheet.take()
 
 
-@dataclass
 class _Part:
     """Handlers of the elements of a part, by local name."""
 
@@ -65,6 +64,7 @@ class _Elements(_Part):
 class _Text(_Part):
     """Text within `t` (and `v`), without the pronunciation (`rPh`) of Japanese text."""
 
+    path: Path
     pieces: list[str] = field(default_factory=list)
     inside: bool = False
     pronounced: bool = False
@@ -83,6 +83,8 @@ class _Text(_Part):
 
     def taken(self) -> str:
         text, self.pieces = "".join(self.pieces), []
+        if len(text) > MAX_TEXT:
+            raise _too_large(self.path)
         return text
 
 
@@ -102,7 +104,6 @@ class _Strings(_Text):
 class _Sheet(_Text):
     """Rows of a sheet."""
 
-    path: Path = Path()
     strings: list[str] = field(default_factory=list)
     rows: list[tuple[int, list[str]]] = field(default_factory=list)
     number: int = 0
@@ -113,10 +114,10 @@ class _Sheet(_Text):
     def start(self, name: str, attributes: Attributes) -> None:
         super().start(name, attributes)
         if name == "row":
-            number = attributes.get("r", str(self.number + 1))
-            if not re.fullmatch(r"\d{1,7}", number) or int(number) <= self.number:
+            number = attributes.get("r")
+            if number and (not re.fullmatch("[0-9]{1,7}", number) or int(number) <= self.number):
                 raise self.damaged(f"row {number[:20]} after row {self.number}")
-            self.number, self.cells, self.column = int(number), [], 0
+            self.number, self.cells, self.column = int(number or self.number + 1), [], 0
         elif name == "c":
             self.column = self.place(attributes["r"]) if "r" in attributes else self.column + 1
             self.kind = attributes.get("t", "n")
@@ -205,12 +206,20 @@ def _parsed(archive: ZipFile, name: str, part: _Part, path: Path) -> Iterator[No
     if archive.getinfo(name).file_size > MAX_BYTES:
         raise _too_large(path)
     with archive.open(name) as stream:
+        fed = 0
         while chunk := stream.read(_CHUNK):
+            fed += len(chunk)
             parser.Parse(chunk)
+            if fed - parser.CurrentByteIndex > MAX_TOKEN:  # expat before 2.6 reads a long one again with every piece
+                raise _too_large(path)
             yield
     parser.Parse(b"", True)
 
 
 def _too_large(path: Path) -> CohortError:
-    what = f"the Excel file is larger than {MAX_BYTES >> 20} MB of XML or {MAX_ELEMENTS:,} elements"
-    return CohortError(what, where=path, fix="keep the columns and rows that are needed, or export it as CSV")
+    bounds = f"{MAX_BYTES >> 20} MB, {MAX_ELEMENTS:,} elements or {MAX_TEXT:,} characters in a cell"
+    return CohortError(
+        f"the Excel file is larger than {bounds}",
+        where=path,
+        fix="keep the columns and rows that are needed, or export it as CSV",
+    )

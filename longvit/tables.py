@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def few(names: list[str], most: int = 5) -> str:
     )
 
 
-def read_strings(path: Path, mark: Input = TABLE, missing: Collection[str] = MISSING) -> pd.DataFrame:
+def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISSING) -> pd.DataFrame:
     """Read a CSV, compressed or not, or the first sheet of an Excel file, with every value as it is written.
 
     Args:
@@ -62,13 +62,17 @@ def read_strings(path: Path, mark: Input = TABLE, missing: Collection[str] = MIS
         if repeated:
             what = f"columns are named twice: {few(repeated)}"
             raise CohortError(what, where=f"{path}, line {line}", fix="remove or rename one of each")
-        lines, values, empty = [], [], [np.nan] * len(header)
+        lines: list[int] = []
+        values: list[str | float] = []
         for line, cells in rows:
             lines.append(line)
-            values.append([np.nan if cell in missing else cell for cell in cells] + empty[len(cells) :])
+            values += cells if missing.isdisjoint(cells) else [np.nan if cell in missing else cell for cell in cells]
+            values += [np.nan] * (len(header) - len(cells))
     if not values:
         raise CohortError("the table has no rows", where=path, fix="give a table with a header and rows")
-    return pd.DataFrame(values, columns=header, index=lines, dtype=object)
+    cells = np.empty(len(values), object)
+    cells[:] = values
+    return pd.DataFrame(cells.reshape(len(lines), -1), columns=header, index=lines)
 
 
 def refuse_names(names: pd.Series, where: object) -> None:

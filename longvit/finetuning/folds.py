@@ -53,7 +53,7 @@ def read_splits(folder: Path, wanted: tuple[int, ...] | None = None) -> list[Spl
     and False beside a first column of ids. A `_bool` file is read where its fold has no other.
 
     Raises:
-        CohortError: No splits, or more than `MAX_FOLDS`; a wanted fold or a column is missing; two files have one number.
+        CohortError: No splits, or more than `MAX_FOLDS`; a wanted fold or a column is missing; a number is used twice.
     """
     found: dict[tuple[int, bool], list[str]] = {}
     for path in folder.glob("splits_*.csv"):
