@@ -146,16 +146,16 @@ class _Sheet(_Text):
         return column
 
     def value(self, written: str) -> str:
-        """Return the text of a cell: a number in its shortest form, TRUE or FALSE, or the text itself."""
+        """Return the text of a cell: a number in its shortest form, True or False, or the text itself."""
         try:
             match self.kind:
                 case "s":
                     return self.strings[int(written)] if written else ""
                 case "b":
-                    return "TRUE" if written == "1" else "FALSE"
+                    return str(written == "1")
                 case "n" if written:
                     number = float(written)
-                    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+                    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
         except (ValueError, IndexError):
             raise self.damaged(f"value {written[:20]!r}") from None
         return written

@@ -52,7 +52,8 @@ def table_rows(path: Path, mark: Input = TABLE) -> Iterator[Row]:
                 width = width or len(cells)
                 if len(cells) > width:
                     what = f"a row has {len(cells)} cells, more than the {width} of the header"
-                    raise CohortError(what, where=f"{path}, line {line}", fix="quote cells that contain a comma")
+                    fix = "quote cells that contain a comma, or name the columns of the others"
+                    raise CohortError(what, where=f"{path}, line {line}", fix=fix)
                 if width > MAX_COLUMNS or width * count > MAX_CELLS:
                     raise _too_large(path, f"{MAX_COLUMNS:,} columns or {MAX_CELLS:,} cells")
                 yield line, cells
