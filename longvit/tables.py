@@ -27,7 +27,10 @@ _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 def slide_name(name: str) -> str:
     """A slide id without the file ending that some tables append."""
-    return next((name[: -len(suffix)] for suffix in _SUFFIXES if name.lower().endswith(suffix)), name)
+    lower = name.lower()
+    if not lower.endswith(_SUFFIXES):
+        return name
+    return next(name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix))
 
 
 def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:

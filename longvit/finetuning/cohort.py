@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,11 @@ def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_co
         rows = rows[rows["label"].isin(classes)]
     _refuse_contradictions(rows, columns, slide_table or path)
     patients = rows.groupby("case_id")
+    slides_of: dict[str, list[str]] = {}
+    for case, slide in sorted(zip(rows["case_id"], rows["slide_id"], strict=True), key=itemgetter(0)):
+        slides_of.setdefault(case, []).append(slide)
     return Cohort(
-        slides={str(case): list(group) for case, group in patients["slide_id"]},
+        slides=slides_of,
         targets=patients[["label"] if classes else ["time", "event"]].first(),
         classes=classes,
         left_out=frozenset(names - {*rows["case_id"], *rows["slide_id"]}),
