@@ -14,7 +14,7 @@ import zipfile
 import pandas as pd
 import pytest
 
-from longvit.inputs import CLINICAL
+from longvit.required import CLINICAL
 from longvit.tables import bad_name, few, read_strings, read_table, slide_name
 from preprocessing.errors import CohortError
 
