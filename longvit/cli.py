@@ -25,6 +25,7 @@ from longvit.config import (
     ViewConfig,
 )
 from longvit.request import Request
+from preprocessing.config import StageConfig
 from preprocessing.errors import OutputError, PipelineError
 from preprocessing.files import cannot_write
 from preprocessing.signals import Stopped, stopped_by_signals
@@ -34,6 +35,7 @@ app = App(
     version=__version__,
     help="Gigapixel whole-slide images -> slide representations -> subtypes and survival.",
     help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
+    "Relative paths start at the working directory, those in a manifest at the manifest's folder. "
     "Exit code: 0 done, 1 some slides failed, 2 the request was wrong, 130 and 143 interrupted.",
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # cyclopts would call sys.exit in whatever program calls `run_command`
@@ -173,9 +175,12 @@ def run_command(arguments: Sequence[str]) -> int:
         PipelineError: The request was wrong.
     """
     request = Request.read(arguments)
-    app.config = [Dict(request.values, source=str(request.file), use_commands_as_keys=False)] if request.file else []
+    app.config = [Dict(request.for_flags, source=str(request.file), use_commands_as_keys=False)] if request.file else []
     try:
-        return app(request.arguments, exit_on_error=False, print_error=False) or 0
+        command, bound, _ = app.parse_args(request.arguments, exit_on_error=False, print_error=False)
+        if isinstance(config := bound.arguments.get("config"), StageConfig):
+            bound.arguments["config"] = request.completed(config)
+        return command(*bound.args, **bound.kwargs) or 0
     except CycloptsError as error:
         raise request.refusal(error) from None
     except BrokenPipeError:

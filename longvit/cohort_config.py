@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from longvit.required import SPLITS, STORES, TABLE
 from preprocessing.config import Share, StageConfig
 
 Part = Literal["train", "val", "test"]
@@ -89,10 +90,10 @@ Task = SubtypeTask | CoxTask | NllTask
 class TableConfig(StageConfig):
     """Which patients, slides and targets there are."""
 
-    table: Path
+    table: Annotated[Path, TABLE]
     """CSV (zipped or not) or Excel with `case_id`, `slide_id` and the task's columns; `.svs` endings do not matter.
     STAMP's names `PATIENT` and `FILENAME` are understood."""
-    slide_table: Path | None = None
+    slide_table: Annotated[Path | None, TABLE] = None
     """A second table with the patient of each slide (`PATIENT`, `FILENAME`), where `table` has a row per patient."""
     site_column: str | None = None
     """Column with the hospital a patient comes from; default: characters 6 and 7 of TCGA barcodes."""
@@ -103,9 +104,9 @@ class TableConfig(StageConfig):
 class SplitsConfig(TableConfig):
     """A cohort with its splits, and what of the audit's findings is accepted."""
 
-    stores: Path | None = None
+    stores: Annotated[Path | None, STORES] = None
     """Folder of stores, to compare with the table and to find equal slides by their hash."""
-    splits: Path
+    splits: Annotated[Path, SPLITS]
     """Folder of `splits_<k>.csv` with columns train, val and test, of slide ids or case ids."""
     folds: tuple[NonNegativeInt, ...] | None = None
     """Folds to use; default all."""

@@ -3,12 +3,14 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from preprocessing.errors import ConfigError
 
+MAX_SHOWN = 120
+"""Characters of a value that an error cites."""
 Names = tuple[str, ...]
 """A setting by the names that lead to it: ("tissue", "mask_um")."""
 
@@ -47,6 +49,11 @@ def refused(
     return ConfigError("; ".join(sentences), where=" and ".join(places), fix=fix)
 
 
+def names_of(kind: type[BaseModel], problem: Mapping[str, Any]) -> Names:
+    """Return the setting that one of pydantic's errors is about."""
+    return _locate(kind, problem["loc"])[0]
+
+
 def no_such_setting(written: str, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist, with the closest that does.
 
@@ -68,6 +75,15 @@ def all_settings(kind: type[BaseModel]) -> Iterator[Names]:
         yield (name,)
         for group in _groups(field.annotation):
             yield from ((name, *rest) for rest in all_settings(group))
+
+
+def own_names(kind: type[BaseModel]) -> Iterator[Names]:
+    """Yield the settings whose values are names of the user's own with values."""
+    for name, field in kind.model_fields.items():
+        if get_origin(field.annotation) is dict:
+            yield (name,)
+        for group in _groups(field.annotation):
+            yield from ((name, *rest) for rest in own_names(group))
 
 
 def _groups(annotation: object) -> list[type[BaseModel]]:
@@ -112,9 +128,26 @@ def _sentence(
         case "value_error":
             sentence = problem["msg"].removeprefix("Value error, ")
             return f"{written}: {sentence}" if names else sentence
+        case "tuple_type" | "list_type":
+            should = "should be a list, as [a, b]"
+        case "dict_type":
+            should = "should be names with values"
+        case "path_type" | "string_type":
+            should = f"should be a {problem['type'].removesuffix('_type').replace('string', 'text')}"
+        case "int_parsing_size":
+            should = "should be a smaller number"
         case _:
-            should = problem["msg"].removeprefix("Input ").split(", unable")[0]
-    return f"{written} {should}, got {problem['input']!r}"
+            should = problem["msg"].removeprefix("Input ").split(", unable")[0].split(", got")[0]
+    return f"{written} {should}, got {_shown(problem['input'])}"
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, cut to one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _stranger(names: Names, written: str, kind: type[BaseModel], holders: list[type[BaseModel]]) -> str:

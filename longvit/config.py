@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from longvit import required
 from longvit.cohort_config import AuditConfig as AuditConfig
 from longvit.cohort_config import CoxTask as CoxTask
 from longvit.cohort_config import NllTask as NllTask
@@ -92,7 +93,7 @@ class FinetuneOptimiserConfig(OptimiserConfig):
 class PretrainConfig(RunConfig):
     """Stores -> encoder, without labels."""
 
-    stores: Path
+    stores: Annotated[Path, required.STORES]
     """Folder of stores."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder."""
@@ -106,7 +107,7 @@ class PretrainConfig(RunConfig):
     """Regions in a batch."""
     regions_per_slide: PositiveInt = 100
     """Regions drawn in an epoch for every slide there is; patients share them evenly."""
-    patients: Path | None = None
+    patients: Annotated[Path | None, required.TABLE] = None
     """CSV with `case_id` and `slide_id`: who is whose slide. Without it, slides named by TCGA barcodes are taken for
     their patient's (first 12 characters), and any other slide for a patient of its own."""
     probe: ProbeConfig = ProbeConfig()
@@ -129,9 +130,9 @@ class PretrainConfig(RunConfig):
 class FinetuneConfig(SplitsConfig, RunConfig):
     """Encoder + table + splits -> one model per fold, and predictions.csv."""
 
-    stores: Path
+    stores: Annotated[Path, required.STORES]
     """Folder of stores."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, required.CHECKPOINT] = None
     """Pretrained encoder, `encoder.safetensors`; without it the encoder starts at random."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder when there is no checkpoint; a checkpoint brings its own."""
@@ -161,7 +162,7 @@ class FinetuneConfig(SplitsConfig, RunConfig):
     """Models to beat, trained on the same folds and controls by fixed recipes: `abmil`, gated attention over tiles, and
     `mean`, a linear head on their mean, both on the embeddings that the encoder reads, or where it reads pixels on its
     tokens before this training, averaged per tile; `clinical`, Cox regression on age, sex and stage, for survival."""
-    clinical: Path | None = None
+    clinical: Annotated[Path | None, required.CLINICAL] = None
     """Table of patients for the baseline `clinical` (`case_id` or `patient_id`; age, sex or gender or is_female,
     stage); default: these columns of `table`."""
     parallel_folds: PositiveInt = 1
@@ -196,13 +197,13 @@ class FinetuneConfig(SplitsConfig, RunConfig):
 class EncodeConfig(RunConfig):
     """Stores -> one vector per slide."""
 
-    stores: Path
+    stores: Annotated[Path, required.ANY_STORES]
     """A store, or a folder of stores."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, required.ENCODER] = None
     """The encoder: an `encoder.safetensors`, or the folder of the run that wrote it."""
     preset: str | None = None
     """A published encoder instead, by name, such as longvit_small_32768 or gigapath_slide_enc12l768d."""
-    official: Path | None = None
+    official: Annotated[Path | None, required.WEIGHTS] = None
     """The preset's published weights, a .pth file. Without it the weights are random: good for timing, not for use."""
     precision: Literal["32", "bf16"] = "32"
     """Arithmetic: float32, or bfloat16 throughout, in half the memory."""
@@ -223,13 +224,13 @@ class EncodeConfig(RunConfig):
 class PredictConfig(StageConfig):
     """Models of a run + new stores -> predictions.csv of their ensemble."""
 
-    run: Path
+    run: Annotated[Path, required.RUN]
     """Folder of a finished `longvit finetune`; the models of all its folds are averaged."""
-    stores: Path
+    stores: Annotated[Path, required.STORES]
     """Folder of the new stores, tiled as those the models were trained on."""
     out: Path
     """Folder that receives `predictions.csv`."""
-    table: Path | None = None
+    table: Annotated[Path | None, required.TABLE] = None
     """CSV or Excel with `case_id` and `slide_id`: who is whose slide. Without it, slides named by TCGA barcodes are
     their patient's (first 12 characters), and any other slide is a patient of its own."""
     accept: tuple[Literal["seen"], ...] = ()
@@ -245,9 +246,9 @@ class DemoConfig(StageConfig):
 
     out: Path = Path("demo")
     """Folder for slides, stores, runs and the report."""
-    configs: Path | None = None
+    configs: Annotated[Path | None, required.FOLDER] = None
     """Folder of the settings (`pretrain.yaml`, ...); default: the shipped `tiny` ones."""
-    cohort: Path | None = None
+    cohort: Annotated[Path | None, required.FOLDER] = None
     """A cohort to run the line on instead: a folder with `slides/`, `dataset.csv` and `splits/`."""
     patients: PositiveInt = 40
     """Patients in the cohort that is made."""
@@ -260,7 +261,7 @@ class DemoConfig(StageConfig):
 class EvaluateConfig(StageConfig):
     """predictions.csv -> metrics.json and report.html. Loads no torch."""
 
-    predictions: Path
+    predictions: Annotated[Path, required.PREDICTIONS]
     """A `predictions.csv` as `longvit finetune` writes it."""
     out: Path | None = None
     """Folder for `metrics.json`, `report.html`, `report.md` and figures; default: beside the predictions."""
@@ -268,12 +269,12 @@ class EvaluateConfig(StageConfig):
     """Part of each fold that is evaluated."""
     name: str = "Model"
     """What the tables call the model."""
-    baseline: dict[str, Path] = Field(default={})
+    baseline: Annotated[dict[str, Path], required.PREDICTIONS] = Field(default={})
     """More baselines for the same patients in the same folds, by name: `--baseline.clam clam.csv`; each gets a row
     beside the model, with the difference between the two, as those do that `longvit finetune --baselines` trained."""
-    compare: Path | None = None
+    compare: Annotated[Path | None, required.PREDICTIONS] = None
     """Predictions of one more model for the same patients, called by the name of its file."""
-    clinical: Path | None = None
+    clinical: Annotated[Path | None, required.CLINICAL] = None
     """Table of patients (`patient_id` or `case_id`; age, sex or gender or is_female, stage): the risk is put beside
     these in a Cox regression. Survival only."""
     pseudonyms: Path | None = None

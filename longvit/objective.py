@@ -1,10 +1,11 @@
 """Settings of self-supervision, free of torch: views of a slide, the objective on them, the probe of what it learns."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from longvit.required import TABLE
 from preprocessing.config import Share, StageConfig
 
 
@@ -36,7 +37,7 @@ class ViewsConfig(StageConfig):
 class ProbeConfig(StageConfig):
     """Labelled slides that say, while a run goes on, what its representations are worth. Nothing is trained on them."""
 
-    table: Path | None = None
+    table: Annotated[Path | None, TABLE] = None
     """CSV with `case_id`, `slide_id` and the label, as `finetune` reads it; slides without a store are passed over.
     Without a table nothing is probed."""
     label_column: str = "oncotree_code"

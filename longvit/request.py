@@ -1,7 +1,9 @@
 """What the user asks for: a command line and the settings file that it names, and what is wrong with either."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,19 @@ from cyclopts.exceptions import (
 )
 from pydantic import ValidationError
 
-from longvit.complaints import Names, all_settings, as_flag, as_key, did_you_mean, no_such_setting, refused
+from longvit.complaints import (
+    MAX_SHOWN,
+    Names,
+    all_settings,
+    as_flag,
+    as_key,
+    did_you_mean,
+    no_such_setting,
+    own_names,
+    refused,
+)
 from longvit.config import VERBS
+from longvit.required import require_inputs
 from longvit.settings import read_values
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
@@ -39,6 +52,10 @@ class Request:
         Raises:
             ConfigError: There is no such verb or file, or the file has a key that is no setting of the verb.
         """
+        for argument in arguments:
+            if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
+                fix = "rename the file or folder, and set the shell to UTF-8"
+                raise ConfigError(f"{argument!r} is not UTF-8", where=_HERE, fix=fix)
         rest, file = _take_config(list(arguments))
         if not rest and file is None:
             return cls(rest, None, {})
@@ -47,7 +64,42 @@ class Request:
             what = "the first word is not a verb" if verb.startswith("-") or not verb else f"there is no verb {verb}"
             fix = f"the verbs are {', '.join(VERBS)}"
             raise ConfigError(what + did_you_mean(verb, VERBS), where=_HERE, fix=fix)
-        return cls(rest, file, read_values(file, VERBS[verb]) if file and verb in VERBS else {})
+        given = _flags(rest)
+        replaced = lambda names: any(as_flag(names[: i + 1]) in given for i in range(len(names)))
+        return cls(rest, file, read_values(file, VERBS[verb], replaced) if file and verb in VERBS else {})
+
+    @property
+    def for_flags(self) -> dict[str, Any]:
+        """The values of the file that flags may add to: not those that they replace, nor names of the user's own.
+
+        No flag can spell some of the latter (a label with a dot).
+        """
+        values = deepcopy(self.values)
+        replaced = [names for names in all_settings(self.kind) if as_flag(names) in _flags(self.arguments)]
+        for *groups, name in [*own_names(self.kind), *replaced]:
+            inner = reduce(lambda group, key: group.get(key, {}) if isinstance(group, dict) else {}, groups, values)
+            if isinstance(inner, dict):
+                inner.pop(name, None)
+        return values
+
+    def completed(self, config: StageConfig) -> StageConfig:
+        """Return the config that flags and `for_flags` made, with the rest of the file; check that its inputs exist.
+
+        Raises:
+            ConfigError: Together the values do not fit, or a file or folder is missing.
+        """
+        values = config.model_dump(exclude_unset=True)
+        for *groups, name in own_names(self.kind):
+            given = reduce(lambda group, key: group.get(key, {}), groups, self.values).get(name)
+            if given:
+                inner = reduce(lambda group, key: group.setdefault(key, {}), groups, values)
+                inner[name] = given | inner.get(name, {})
+        try:
+            config = self.kind.model_validate(values)
+        except ValidationError as error:
+            raise refused(error.errors(), self.kind, self._fix, self._place) from None
+        require_inputs(config)
+        return config
 
     @property
     def kind(self) -> type[StageConfig]:
@@ -56,16 +108,19 @@ class Request:
 
     def refusal(self, error: CycloptsError) -> ConfigError:
         """What cyclopts or pydantic objects to, as one error that says which setting and where it was given."""
-        fix = f"`longvit {self.arguments[0]} --help` lists every setting"
         strangers = _strangers(error)
         if strangers:
             known = [as_flag(names) for names in all_settings(self.kind)]
             what = "; ".join(no_such_setting(flag, known) for flag in strangers)
         elif isinstance(error.__cause__, ValidationError):
-            return refused(error.__cause__.errors(), self.kind, fix, self._place)
+            return refused(error.__cause__.errors(), self.kind, self._fix, self._place)
         else:
             what = self._sentence(error)
-        return ConfigError(what, where=f"{_HERE} and {self.file}" if self.file else _HERE, fix=fix)
+        return ConfigError(what, where=f"{_HERE} and {self.file}" if self.file else _HERE, fix=self._fix)
+
+    @property
+    def _fix(self) -> str:
+        return f"`longvit {self.arguments[0]} --help` lists every setting"
 
     def _sentence(self, error: CycloptsError) -> str:
         match error:
@@ -79,14 +134,16 @@ class Request:
             case RepeatArgumentError(token=token):
                 return f"{token.keyword} is given twice"
             case CoercionError(token=token) if token is not None:
-                return f"{token.keyword} cannot be {token.value}"
+                return f"{token.keyword} cannot be {token.value[:MAX_SHOWN]}"
             case _:
                 return str(error)
 
     def _place(self, names: Names) -> tuple[str, list[str]]:
         """How the user wrote a setting or a group of them, and where: the flag if there is one, since it wins."""
         flag, here, there = as_flag(names), [_HERE], [str(self.file)] if self.file else []
-        given = {argument.split("=")[0].replace("_", "-") for argument in self.arguments}
+        if not names:
+            return "", here + there
+        given = _flags(self.arguments)
         if flag in given:
             return flag, here
         some = any(argument.startswith(f"{flag}.") for argument in given)
@@ -96,6 +153,11 @@ class Request:
         if value is None:
             return as_key(names) if some else flag, here if some else here + there
         return as_key(names), here + there if some else there
+
+
+def _flags(arguments: Sequence[str]) -> set[str]:
+    """Flags of a command line, as `as_flag` writes them."""
+    return {argument.split("=")[0].replace("_", "-") for argument in arguments}
 
 
 def _strangers(error: CycloptsError) -> list[str]:
@@ -116,5 +178,5 @@ def _take_config(arguments: list[str]) -> tuple[list[str], Path | None]:
             name = value if equals else "".join(arguments[i + 1 : i + 2])
             if not name:
                 raise ConfigError("--config has no value", where=_HERE, fix="name a YAML file after --config")
-            return arguments[:i] + arguments[i + used :], Path(name)
+            return arguments[:i] + arguments[i + used :], Path(name).expanduser()
     return arguments, None

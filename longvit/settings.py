@@ -1,16 +1,17 @@
 """Settings on disk: YAML <-> config classes."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from longvit.complaints import as_key, refused
+from longvit.complaints import Names, as_key, names_of, refused
 from longvit.config import VERBS
+from longvit.yaml_file import read_mapping
 from preprocessing.config import StageConfig
-from preprocessing.errors import ConfigError
 
 Config = TypeVar("Config", bound=StageConfig)
 _FIX = "correct the file; configs/reference has every setting"
@@ -23,41 +24,35 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
         ConfigError: The file is missing, is not YAML, or a key or value does not fit; all problems are named.
     """
     try:
-        return kind.model_validate(_read_mapping(path))
+        return kind.model_validate(read_mapping(path))
     except ValidationError as error:
         raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
 
 
-def read_values(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
-    """Read values that a command line may add to or replace: every key exists, but the values are not checked.
+def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names], bool]) -> dict[str, Any]:
+    """Read values that a command line may add to or replace.
+
+    Args:
+        path: The file.
+        kind: The config class.
+        replaced: Whether the command line replaces the value of a setting, which is then not checked.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or has a key that `kind` has not; all such keys are named.
+        ConfigError: The file is missing, is not YAML, or a key or a value does not fit; all are named.
     """
-    values = _read_mapping(path)
+    values = read_mapping(path)
     try:
         kind.model_validate(values)
     except ValidationError as error:
-        strangers = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
-        if strangers:
-            raise refused(strangers, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+        final = [  # whatever the command line adds; settings that contradict each other may still change
+            problem
+            for problem in error.errors()
+            if problem["type"] not in ("missing", "value_error", "union_tag_not_found")
+            and (problem["type"] == "extra_forbidden" or not replaced(names_of(kind, problem)))
+        ]
+        if final:
+            raise refused(final, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
     return values
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError("the settings file does not exist", where=path, fix="check the path")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else path
-        what = f"the settings file is not YAML: {getattr(error, 'problem', None) or error}"
-        raise ConfigError(what, where=where, fix="mend the syntax at that place") from None
-    if not isinstance(values, dict | None):
-        fix = "write one `name: value` on each line"
-        raise ConfigError("the settings file holds no names with values", where=path, fix=fix)
-    return values or {}
 
 
 def to_yaml(config: StageConfig) -> str:

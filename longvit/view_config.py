@@ -1,10 +1,11 @@
 """Settings of explanations and of the viewer that shows them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from longvit import required
 from preprocessing.config import StageConfig
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -14,9 +15,9 @@ Method = Literal["contribution", "received", "rollout", "pooling", "gradient", "
 class ExplainConfig(StageConfig):
     """Model + store -> which parts of the slide the prediction draws on."""
 
-    model: Path
+    model: Annotated[Path, required.MODEL]
     """A fold's `model.safetensors`."""
-    store: Path
+    store: Annotated[Path, required.ANY_STORES]
     """The slide's store, or a folder of stores."""
     out: Path
     """Folder that receives a folder named like each slide: scores, pictures, and files for QuPath."""
@@ -56,13 +57,13 @@ class ExplainConfig(StageConfig):
 class ViewConfig(StageConfig):
     """A run, stores or explanations -> a page to look at the slides with, on this machine only."""
 
-    source: Path
+    source: Annotated[Path, required.SOURCE]
     """Folder of a `longvit finetune`, a store, a folder of stores, or a folder of explanations."""
-    explanations: Path | None = None
+    explanations: Annotated[Path | None, required.EXPLANATIONS] = None
     """Folder that `longvit explain` wrote: its heatmaps are layers over the slides."""
-    stores: Path | None = None
+    stores: Annotated[Path | None, required.STORES] = None
     """Folder of stores, if they are no longer where the run or the explanations found them."""
-    slides: Path | None = None
+    slides: Annotated[Path | None, required.SLIDES] = None
     """The slides that were tiled, a folder or a manifest: full resolution, glass too. Default: the stores' tiles."""
     pseudonyms: Path | None = None
     """File with a key: patients and slides are shown by names made of the key and their ids (HMAC-SHA256). A file that

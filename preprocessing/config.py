@@ -3,10 +3,11 @@
 Every number that decides how much memory or time a run takes has an upper bound.
 """
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
 from preprocessing.sizes import MAX_CANVAS_PX, MAX_TILE_PX
 
@@ -17,7 +18,40 @@ Area = Annotated[float, Field(ge=0, le=1e12)]
 class StageConfig(BaseModel):
     """Base of every config: frozen, numbers are finite, and a key that does not exist is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # a label that is a number in YAML is its text
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_empty_path(cls, values: object) -> object:
+        """Refuse an empty text as a path (a shell variable that is not set): it would be the working directory."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if value == "" and name in cls.model_fields:
+                annotation = cls.model_fields[name].annotation
+                if Path in (annotation, *get_args(annotation)):
+                    raise ValueError(f"{name} is an empty path")
+        return values
+
+    @field_validator("*")
+    @classmethod
+    def _as_shells_do(cls, value: object) -> object:
+        """Expand `~` in paths; refuse those that no system could have."""
+        if isinstance(value, dict):
+            return {name: _expanded(v) if isinstance(v, Path) else v for name, v in value.items()}
+        return _expanded(value) if isinstance(value, Path) else value
+
+
+def _expanded(path: Path) -> Path:
+    if "\0" in str(path) or any("\ud800" <= c <= "\udfff" for c in str(path)):
+        raise ValueError("a path cannot have NUL or characters that are not UTF-8")
+    with suppress(RuntimeError):  # no such user: a folder may have that name
+        return path.expanduser()
+    return path
 
 
 class TissueConfig(StageConfig):

@@ -84,11 +84,12 @@ def cannot_write(error: OSError, path: Path | str | None = None) -> OutputError:
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether a name can be a file's anywhere.
+    """Return whether a name can be a file's anywhere, and an id in a table.
 
-    It has no separators and no leading dot, all of it is printable, and it takes at most 200 bytes.
+    It has no separators and no leading dot, nor a leading = + - or @ (spreadsheets take those for formulas, command
+    lines - for a flag); all of it is printable, and it takes at most 200 bytes.
     """
-    plain = bool(name) and not name.startswith(".") and name == name.strip() and not set(name) & set('/\\:*?"<>|')
+    plain = bool(name) and name[0] not in ".=+-@" and name == name.strip() and not set(name) & set('/\\:*?"<>|')
     return plain and name.isprintable() and len(name.encode()) <= 200
 
 

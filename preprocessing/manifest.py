@@ -48,7 +48,9 @@ def read_manifest(slides: Path) -> list[SlideEntry]:
         if slides.is_dir():
             entries = _from_folder(slides)
         elif not slides.exists():
-            raise CohortError("there is no such slide, folder or manifest", where=slides, fix="check the path")
+            raise CohortError(
+                "there is no such slide, folder or manifest", where=slides.absolute(), fix="check the path"
+            )
         elif slides.suffix.lower() == ".csv":
             entries = _from_csv(slides)
         else:

@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,31 @@ def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
         pytest.skip(f"this machine does not let us mount: {mounted.stderr.decode().strip()}")
     yield folder, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def write_xlsx() -> Callable[..., Path]:
+    """(path, XML of the cells of each row, XML of shared strings) -> an Excel file; `{r}` is the number of the row."""
+    main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    workbook = (
+        f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="a" sheetId="1" r:id="rId1"/></sheets></workbook>'
+    )
+    relations = '<Relationships><Relationship Id="rId1" Target="worksheets/sheet1.xml"/></Relationships>'
+
+    def write(path: Path, rows: list[str], strings: str = "", before: str = "") -> Path:
+        numbered = enumerate(rows, 1)
+        cells = "".join(f"<row>{of}</row>".replace("{r}", str(r)) for r, of in numbered)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("xl/workbook.xml", workbook)
+            archive.writestr("xl/_rels/workbook.xml.rels", relations)
+            archive.writestr("xl/sharedStrings.xml", f"<sst {main}>{strings}</sst>")
+            archive.writestr(
+                "xl/worksheets/sheet1.xml", f"{before}<worksheet {main}><sheetData>{cells}</sheetData></worksheet>"
+            )
+        return path
+
+    return write
 
 
 def textured(side: int, dye: tuple[int, int, int], seed: int) -> np.ndarray:

@@ -91,12 +91,15 @@ def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge
     fold = to_fold(split, cohort)
     times = Counter(case for cases in fold.parts.values() for case in cases)
     leaks = sorted(case for case, parts in times.items() if parts > 1)
+    leaking = set(leaks)
     home = config.move_leaks_to
     if leaks and home:
         what = f"{{n}} patients stood in two parts and were put into {home}: {{names}}"
         judge.note("moved", leaks, what, where=split.path, fix="none needed")
-        parts = {part: tuple(c for c in cases if c not in leaks or part == home) for part, cases in fold.parts.items()}
-        parts[home] += tuple(case for case in leaks if case not in parts[home])
+        parts = {
+            part: tuple(c for c in cases if c not in leaking or part == home) for part, cases in fold.parts.items()
+        }
+        parts[home] += tuple(sorted(leaking - set(parts[home])))
         return replace(fold, **parts)
     for a, b in combinations(PARTS, 2):
         judge.find(
@@ -152,7 +155,7 @@ def _find_duplicates(cohort: Cohort, stores: Mapping[str, Path], folder: Path, j
     judge.find(
         "duplicate",
         list(copies),
-        f"{{n}} slides have the file of another slide, by its sha256: {pairs}",
+        "{n} slides have the file of another slide, by its sha256: " + pairs.replace("{", "{{").replace("}", "}}"),
         where=folder,
         fix="keep one of them in the table; two patients cannot share a slide",
     )

@@ -10,6 +10,7 @@ from longvit.config import AuditConfig
 from longvit.finetuning.audit import Audit, audit
 from longvit.finetuning.findings import CATEGORIES, NOTES
 from longvit.finetuning.folds import write_folds
+from preprocessing.errors import printable
 from preprocessing.files import write_whole
 
 _STYLES = {"error": "bold red", "accepted": "yellow", "note": "dim"}
@@ -36,7 +37,7 @@ def run(config: AuditConfig) -> Audit:
 def show(result: Audit, console: Console) -> None:
     """Print the counts of every part, then the findings by category, each category with what it is and its fix."""
     rows = result.counts
-    table = Table(*rows[0], box=None, header_style="bold")
+    table = Table(*map(escape, rows[0]), box=None, header_style="bold")
     for row in rows:
         table.add_row(*map(str, row.values()))
     console.print(table)
@@ -47,6 +48,6 @@ def show(result: Audit, console: Console) -> None:
         for finding in findings:
             level = f"[{_STYLES[finding.level]}]{finding.level:8}[/]"
             where = Path(finding.where).name
-            console.print(f"  {level} {where}: {escape(finding.what)}", highlight=False, soft_wrap=True)
+            console.print(f"  {level} {escape(printable(f'{where}: {finding.what}'))}", highlight=False, soft_wrap=True)
         for fix in dict.fromkeys(finding.fix for finding in findings if finding.level != "accepted"):
-            console.print(f"  fix: {escape(fix)}", highlight=False, soft_wrap=True)
+            console.print(f"  fix: {escape(printable(fix))}", highlight=False, soft_wrap=True)

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from longvit.cohort_config import SubtypeTask, SurvivalTask, Task
-from longvit.tables import few, read_table
+from longvit.tables import bad_name, few, read_table
 from preprocessing.errors import CohortError
 
 
@@ -44,9 +45,10 @@ class Cohort:
 
     def without(self, slides: Collection[str]) -> "Cohort":
         """The cohort that never had these slides, nor the patients who have no other."""
+        slides = set(slides)
         kept = {case: [s for s in owned if s not in slides] for case, owned in self.slides.items()}
         kept = {case: owned for case, owned in kept.items() if owned}
-        gone = self.left_out | set(slides) | (set(self.slides) - set(kept))
+        gone = self.left_out | slides | (set(self.slides) - set(kept))
         return replace(self, slides=kept, targets=self.targets.loc[list(kept)], left_out=frozenset(gone))
 
 
@@ -84,8 +86,11 @@ def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_co
         rows = rows[rows["label"].isin(classes)]
     _refuse_contradictions(rows, columns, slide_table or path)
     patients = rows.groupby("case_id")
+    slides_of: dict[str, list[str]] = {}
+    for case, slide in sorted(zip(rows["case_id"], rows["slide_id"], strict=True), key=itemgetter(0)):
+        slides_of.setdefault(case, []).append(slide)
     return Cohort(
-        slides={str(case): list(group) for case, group in patients["slide_id"]},
+        slides=slides_of,
         targets=patients[["label"] if classes else ["time", "event"]].first(),
         classes=classes,
         left_out=frozenset(names - {*rows["case_id"], *rows["slide_id"]}),
@@ -122,12 +127,12 @@ def _survival(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFra
     numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(["time", "status"], axis=1)
     bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["status"].isin([0, 1])
     if bad.any():
-        line = int(np.flatnonzero(bad)[0])
+        first = int(np.flatnonzero(bad)[0])
         raise CohortError(
             f"{columns[0]} must be a number of at least 0 and {columns[1]} 0 or 1 "
             f"(1 = event {'observed' if task.event_column else 'not observed'}), "
-            f"found {table[columns[0]][line]} and {table[columns[1]][line]}",
-            where=f"{path}, line {line + 2}",
+            f"found {' and '.join(few([value]) for value in table[columns].iloc[first])}",
+            where=f"{path}, line {table.index[first]}",
             fix="mend the row",
         )
     status = numbers["status"].astype(int)
@@ -142,12 +147,16 @@ def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
     classes = task.classes or tuple(found)
     absent = [name for name in classes if name not in found]
     if absent or len(classes) < 2:
-        few_classes = f"there is one class: {found[0]}" if found else "every label is ignored"
+        few_classes = f"there is one class: {few(found)}" if found else "every label is ignored"
         raise CohortError(
-            f"the table has no patient of class {', '.join(absent)}" if absent else few_classes,
-            where=f"{path}, column {task.label_column}, classes {', '.join(found)}",
+            f"the table has no patient of class {few(absent)}" if absent else few_classes,
+            where=f"{path}, column {task.label_column}, classes {few(found, 20)}",
             fix="set task.classes to at least two classes of the table",
         )
+    for name in classes:
+        if what := bad_name(name):
+            where = f"{path}, column {task.label_column}"
+            raise CohortError(f"class {name[:20]!r} {what}", where=where, fix="rename it with task.label_map")
     return classes
 
 

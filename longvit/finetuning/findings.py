@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from longvit.privacy import shareable_values
+from longvit.tables import few
 from preprocessing.errors import CohortError, ConfigError
 
 CATEGORIES = {
@@ -62,7 +63,7 @@ class Judge:
     """
 
     def __init__(self, accept: Sequence[str]) -> None:
-        strangers = [entry for entry in accept if entry.split(":")[0] not in CATEGORIES]
+        strangers = [entry[:60] for entry in accept if entry.split(":")[0] not in CATEGORIES]
         if strangers:
             what = f"accept names {', '.join(strangers)}, which the audit does not know"
             raise ConfigError(what, where="accept", fix=f"the categories are {', '.join(CATEGORIES)}")
@@ -71,7 +72,8 @@ class Judge:
 
     def accepted(self, category: str, names: Sequence[str]) -> list[str]:
         """Those of the names that the user accepted."""
-        return [name for name in names if {category, f"{category}:{name}"} & set(self.accept)]
+        accept = set(self.accept)
+        return [name for name in names if {category, f"{category}:{name}"} & accept]
 
     def find(self, category: str, names: Sequence[str], what: str, *, where: object, fix: str) -> None:
         """Add a finding for the names that were accepted and one for the others, where there are any.
@@ -79,12 +81,14 @@ class Judge:
         Args:
             category: One of `CATEGORIES`.
             names: What it is about.
-            what: The sentence, with `{n}` for the number of names and `{names}` for the first of them.
+            what: The sentence, with `{n}` for the number of names and `{names}` for the first of them; other braces are
+                doubled.
             where: File or folder.
             fix: What the user does about it, other than accepting.
         """
         accepted = self.accepted(category, names)
-        refused = [name for name in names if name not in accepted]
+        taken = set(accepted)
+        refused = [name for name in names if name not in taken]
         fix = f"{fix}; or --accept {category}"
         if refused:
             self.findings.append(Finding(category, "error", _say(what, refused), str(where), fix, tuple(refused)))
@@ -121,5 +125,4 @@ def refuse(findings: Sequence[Finding], where: object) -> None:
 
 
 def _say(what: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return what.format(n=len(names), names=shown)
+    return what.format(n=len(names), names=few(list(names)))

@@ -9,9 +9,12 @@ import pandas as pd
 
 from longvit.cohort_config import PARTS, Part
 from longvit.finetuning.cohort import Cohort
-from longvit.tables import read_strings, slide_name
+from longvit.tables import few, read_strings, slide_name
 from preprocessing.errors import CohortError
 from preprocessing.files import write_whole
+
+MAX_FOLDS = 1000
+"""Most splits that one run reads."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,17 @@ def read_splits(folder: Path, wanted: tuple[int, ...] | None = None) -> list[Spl
     and False beside a first column of ids. A `_bool` file is read where its fold has no other.
 
     Raises:
-        CohortError: No splits, or a wanted fold or a column is missing.
+        CohortError: No splits, or more than `MAX_FOLDS`; a wanted fold or a column is missing; a number is used twice.
     """
-    names = sorted(folder.glob("splits_*.csv"), key=lambda path: path.stem.endswith("_bool"), reverse=True)
-    files = {int(m[1]): path for path in names if (m := re.fullmatch(r"splits_(\d+)(_bool)?", path.stem))}
+    found: dict[tuple[int, bool], list[str]] = {}
+    for path in folder.glob("splits_*.csv"):
+        if match := re.fullmatch(r"splits_([0-9]{1,9})(_bool)?", path.stem):
+            found.setdefault((int(match[1]), bool(match[2])), []).append(path.name)
+    for names in found.values():
+        if len(names) > 1:
+            what = f"{' and '.join(sorted(names)[:2])} have the same number"
+            raise CohortError(what, where=folder, fix="remove one of them")
+    files = {k: folder / found[k, (k, False) not in found][0] for k, _ in found}
     if not files:
         raise CohortError("there is no splits_<k>.csv", where=folder, fix="check the path of the folder of splits")
     missing = sorted(set(wanted or ()) - set(files))
@@ -61,9 +71,13 @@ def read_splits(folder: Path, wanted: tuple[int, ...] | None = None) -> list[Spl
         raise CohortError(
             f"there is no splits_{missing[0]}.csv",
             where=folder,
-            fix=f"folds present: {', '.join(map(str, sorted(files)))}",
+            fix=f"folds present: {few(list(map(str, sorted(files))), 20)}",
         )
-    return [_read_split(k, files[k]) for k in sorted(files) if wanted is None or k in wanted]
+    chosen = sorted(files if wanted is None else set(wanted))
+    if len(chosen) > MAX_FOLDS:
+        what, fix = f"there are {len(chosen):,} splits, more than {MAX_FOLDS:,}", "choose some with --folds"
+        raise CohortError(what, where=folder, fix=fix)
+    return [_read_split(k, files[k]) for k in chosen]
 
 
 def _read_split(index: int, path: Path) -> Split:

@@ -1,14 +1,18 @@
+import io
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from longvit.config import AuditConfig, CoxTask, SubtypeTask
 from longvit.finetuning.audit import Audit, audit
+from longvit.finetuning.audit_run import show
 from longvit.finetuning.findings import Judge, refuse
 from preprocessing.errors import CohortError, ConfigError
 
@@ -201,6 +205,36 @@ def test_the_written_audit_says_what_was_found_and_accepted(small):
     assert finding["level"] == "accepted"
     assert {"what", "where", "fix", "category", "names"} <= set(finding)
     assert document["counts"] == result.counts
+
+
+def test_names_with_markup_and_braces_are_shown_as_they_are(table, tmp_path):
+    """The console reads [/] as markup, the sentences of findings read {n} as a number."""
+    names = {"LUAD": "[/]{n}", "LUSC": "[red]{0}"}
+    rows = pd.read_csv(table(), dtype=str).replace({"oncotree_code": names, "case_id": {"A": "[/A]{"}})
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "splits_0.csv").write_text("train,val,test\nA-1,A-2,B-1\nC-1,{names},[/red]\n")
+    result = audit(AuditConfig(table=tmp_path / "t.csv", splits=tmp_path, accept=("missing-slides",)))
+    console = Console(file=io.StringIO(), width=300)
+    show(result, console)
+    said = console.file.getvalue()
+    for piece in ("[/]{n}", "[red]{0}", "[/A]{", "{names}, [/red]"):
+        assert piece in said
+
+
+def test_twins_with_braces_in_their_names_are_named(cohort):
+    judge = Judge(())
+    judge.find("duplicate", ["a{b}"], "{n} twins: " + "a{{b}} = c", where="here", fix="none")
+    assert judge.findings[0].what == "1 twins: a{b} = c"
+
+
+def test_a_hundred_thousand_names_are_judged_in_a_moment():
+    names = [str(i) for i in range(100_000)]
+    judge = Judge(("leak", *(f"no-store:{name}" for name in names)))
+    start = time.process_time()
+    for category in ("leak", "no-store"):
+        judge.find(category, names, "{n}: {names}", where="here", fix="none")
+    assert judge.used == judge.accept
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=100)

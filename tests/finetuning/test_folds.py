@@ -77,8 +77,32 @@ def test_a_split_without_patients_in_train_or_val_is_refused(cases, tmp_path, pa
 
 def test_a_split_that_is_not_csv_is_refused(tmp_path):
     (tmp_path / "splits_0.csv").write_text("")
-    with pytest.raises(CohortError, match="cannot be read as CSV"):
+    with pytest.raises(CohortError, match="the table is empty"):
         read_splits(tmp_path)
+
+
+def test_hostile_names_of_splits_are_refused_or_passed_over(tmp_path):
+    for name in ("splits_0.csv", "splits_1_bool.csv", "splits_1.csv"):
+        (tmp_path / name).write_text("train,val\nA,B\n")
+    for name in (f"splits_{'9' * 200}.csv", "splits_\u0663.csv", "splits_-1.csv", "splits_x.csv"):
+        (tmp_path / name).write_text("")
+    assert [(one.index, one.path.name) for one in read_splits(tmp_path)] == [(0, "splits_0.csv"), (1, "splits_1.csv")]
+    (tmp_path / "splits_00.csv").write_text("")
+    with pytest.raises(CohortError, match=r"splits_0\.csv and splits_00\.csv have the same number"):
+        read_splits(tmp_path)
+    (tmp_path / "splits_00.csv").unlink()
+    (tmp_path / "splits_2.csv").mkdir()
+    with pytest.raises(CohortError, match="is a folder, not a file"):
+        read_splits(tmp_path)
+    assert len(read_splits(tmp_path, (0, 1))) == 2
+
+
+def test_a_thousand_splits_are_enough(tmp_path):
+    for k in range(1001):
+        (tmp_path / f"splits_{k}.csv").touch()
+    with pytest.raises(CohortError, match=r"there are 1,001 splits, more than 1,000") as error:
+        read_splits(tmp_path)
+    assert "--folds" in error.value.fix
 
 
 def test_a_folder_without_splits_is_refused(tmp_path):

@@ -1,12 +1,17 @@
 """The command line and the settings file that it names, when nothing is wrong with them."""
 
+import resource
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import longvit.cli
 from longvit.cli import run_command
 from longvit.config import VERBS
+from preprocessing.errors import ConfigError
 from preprocessing.report import TileReport
 from preprocessing.signals import Stopped
 
@@ -55,14 +60,95 @@ def test_one_request_does_not_see_the_file_of_the_last(file, tiled):
     assert [config.mpp for config in tiled] == [1.0, 0.5]
 
 
-def test_lists_are_given_as_words_after_their_flag(monkeypatch):
+@pytest.fixture
+def finetuned(monkeypatch, tmp_path):
+    """A function: more words -> the config that `finetune` was called with; nothing is trained."""
+    monkeypatch.chdir(tmp_path)
     seen = []
     monkeypatch.setattr("longvit.finetuning.run.run", seen.append)
-    paths = ["--stores", "s", "--table", "t", "--splits", "p", "--out", "o"]
-    run_command(["finetune", "--folds", "0", "2", "--encoder.segment-lengths", "8", "16", "32", "64", "128", *paths])
-    (config,) = seen
+    for folder in ("s/a.zarr", "p"):
+        Path(folder).mkdir(parents=True)
+    for name in ("t.csv", "p/splits_0.csv"):
+        Path(name).touch()
+
+    def run(*words):
+        run_command(["finetune", "--stores", "s", "--table", "t.csv", "--splits", "p", "--out", "o", *words])
+        return seen[-1]
+
+    return run
+
+
+def test_lists_are_given_as_words_after_their_flag(finetuned):
+    config = finetuned("--folds", "0", "2", "--encoder.segment-lengths", "8", "16", "32", "64", "128")
     assert config.folds == (0, 2)
     assert config.encoder.segment_lengths == (8, 16, 32, 64, 128)
+
+
+def test_names_of_the_users_own_come_from_the_file_as_they_are(finetuned):
+    labels = {"Lung_Adeno Ca.": "x", "a.b": "y", "UP": "z", "--q": "w", "": "e", "1": "one"}
+    Path("a.yaml").write_text(f"task: {{kind: subtype, label_map: {labels}}}\n")
+    assert finetuned("--config", "a.yaml").task.label_map == labels
+    more = ("--task.label-map.UP", "q", "--task.label-map.A_b", "r")
+    assert finetuned("--config", "a.yaml", *more).task.label_map == labels | {"UP": "q", "A_b": "r"}
+
+
+def test_a_wrong_value_of_the_file_is_no_matter_if_a_flag_replaces_it(tiled, tmp_path):
+    (tmp_path / "a.yaml").write_text("slides: {a: b}\nmpp: [0.5, 1.0]\ntissue: {mask_um: [1]}\n")
+    flags = ["--slides", "a", "--out", "b", "--mpp", "1", "--tissue.mask-um", "3"]
+    run_command(["tile", "--config", str(tmp_path / "a.yaml"), *flags])
+    assert (str(tiled[0].slides), tiled[0].mpp, tiled[0].tissue.mask_um) == ("a", 1.0, 3.0)
+
+
+def test_inputs_that_are_not_there_are_named_all_at_once_with_the_place_looked_at(finetuned, tmp_path):
+    Path("t.csv").unlink()
+    Path("s/a.zarr").rmdir()
+    with pytest.raises(ConfigError) as error:
+        finetuned("--checkpoint", "~/none.safetensors")
+    told = str(error.value)
+    for piece in (
+        f"the table does not exist\n  where: {tmp_path / 't.csv'}\n",
+        f"note:  there are no stores: {tmp_path / 's'}",
+        f"note:  the checkpoint does not exist: {Path.home() / 'none.safetensors'}",
+    ):
+        assert piece in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pretrain --stores none --out o",
+        "pretrain --stores . --out o --patients none",
+        "pretrain --stores . --out o --probe.table none",
+        "finetune --stores none --table none --splits none --out o",
+        "predict --run none --stores none --out o",
+        "encode --stores none --out o",
+        "explain --model none --store none --out o",
+        "evaluate none",
+        "view none",
+        "split --table none --out o",
+        "audit --table none --splits none",
+        "demo --cohort none",
+    ],
+)
+def test_a_wrong_path_is_an_error_before_torch_is_loaded(words, tmp_path):
+    script = (
+        "import sys\nfrom longvit.cli import run_command\nfrom preprocessing.errors import PipelineError\n"
+        "try:\n    run_command(sys.argv[1:])\n"
+        "except PipelineError as error:\n    print(error.what, error.where, 'torch' in sys.modules)\n"
+    )
+    (tmp_path / "a.zarr").mkdir()
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", script, *words.split()]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "does not exist" in told
+    assert told.endswith(f"{tmp_path / 'none'} False\n")
+    assert end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime < 3
+
+
+def test_an_argument_that_is_not_utf8_is_refused():
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        run_command(["tile", "--slides", "a\udcff", "--out", "b"])
 
 
 def test_help_lists_the_verbs_in_the_order_of_the_line(capsys):

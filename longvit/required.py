@@ -1,0 +1,97 @@
+"""Files and folders that a verb reads: settings that name them are marked, and checked before anything is loaded."""
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from preprocessing.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Input:
+    """Mark of a setting that names something which must exist before a verb starts.
+
+    Args:
+        noun: Its name in errors.
+        form: Accepted forms.
+        fix: Fix of the error if it is missing.
+        holds: Patterns of names, at least one of which a folder holds.
+        empty: Sentence of the error if a folder holds none of them.
+    """
+
+    noun: str
+    form: Literal["file", "folder", "either"] = "file"
+    fix: str = "check the path"
+    holds: tuple[str, ...] = ()
+    empty: str = ""
+
+    def problem(self, path: Path) -> str | None:
+        """Return the sentence of what is wrong with a path, or None."""
+        try:
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode) and self.form != "file":
+                bare = self.holds and not any(any(path.glob(pattern)) for pattern in self.holds)
+                return self.empty if bare else None
+        except (FileNotFoundError, NotADirectoryError):
+            return f"the {self.noun} does not exist"
+        except OSError as error:
+            return f"the {self.noun} cannot be read: {error.strerror}"
+        if stat.S_ISREG(mode) and self.form != "folder":
+            return None
+        found = "a folder" if stat.S_ISDIR(mode) else "a file" if stat.S_ISREG(mode) else "a device or a pipe"
+        return f"the {self.noun} is {found}, not a {'file' if self.form == 'file' else 'folder'}"
+
+
+_TILE = "make them with `longvit tile --slides SLIDES --out FOLDER`"
+_NO_STORES = "there are no stores"
+_NO_SPLITS = "there is no splits_<k>.csv"
+_NO_RUN = "this is no folder of a run"
+_NO_CHECKPOINT = "the checkpoint does not exist"
+TABLE = Input("table")
+CLINICAL = Input("clinical table")
+PREDICTIONS = Input("file of predictions")
+SETTINGS = Input("settings file")
+CHECKPOINT = Input("checkpoint")
+ENCODER = Input("checkpoint", "either", holds=("encoder.safetensors",), empty=_NO_CHECKPOINT)
+WEIGHTS = Input("file of weights")
+MODEL = Input("model", fix="check the path; a run has fold_<k>/model.safetensors")
+STORES = Input("folder of stores", "folder", _TILE, ("*.zarr",), _NO_STORES)
+ANY_STORES = Input("store or folder of stores", "folder", _TILE, ("*.zarr", "zarr.json"), _NO_STORES)
+SPLITS = Input("folder of splits", "folder", "check the path of the folder of splits", ("splits_*.csv",), _NO_SPLITS)
+RUN = Input("run", "folder", "give --run the folder of a finished `longvit finetune`", ("config.yaml",), _NO_RUN)
+SLIDES = Input("slide, folder or manifest", "either")
+SOURCE = Input(
+    "source", "folder", "name the folder of a `longvit finetune`, of a `longvit tile`, or of a `longvit explain`"
+)
+EXPLANATIONS = Input("folder of explanations", "folder", "make them: longvit explain --out FOLDER")
+FOLDER = Input("folder", "folder")
+
+
+def require_inputs(config: BaseModel) -> None:
+    """Check that every marked file and folder of a config exists; loads no torch.
+
+    Raises:
+        ConfigError: The first that is missing, with the place looked at; the others are notes.
+    """
+    missing = [(mark, path, what) for mark, path in _marked(config) if (what := mark.problem(path))]
+    if missing:
+        (mark, path, what), *others = missing
+        error = ConfigError(what, where=path.absolute(), fix=mark.fix)
+        for _, path, what in others:
+            error.add_note(f"{what}: {path.absolute()}")
+        raise error
+
+
+def _marked(config: BaseModel) -> Iterator[tuple[Input, Path]]:
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from _marked(value)
+        for mark in field.metadata:
+            if isinstance(mark, Input):
+                paths = value.values() if isinstance(value, dict) else [value]
+                yield from ((mark, path) for path in paths if path is not None)
