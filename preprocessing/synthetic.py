@@ -63,7 +63,7 @@ class Patient:
 
 
 def make_cohort(
-    out: Path,
+    out: Path | str,
     *,
     patients: int = 40,
     folds: int = 5,
@@ -90,6 +90,7 @@ def make_cohort(
         CohortError: Too few patients or folds, or `out` holds slides of another cohort.
     """
     _check(patients, folds)
+    out = Path(out)
     cohort = Cohort(out / "slides", out / "dataset.csv", out / "splits", out / "truth.csv", out / "truth")
     of_tables, per_slide = np.random.SeedSequence(seed).spawn(2)
     rng = np.random.default_rng(of_tables)

@@ -29,6 +29,7 @@ import zarr
 from PIL.Image import Image
 
 from preprocessing import PatchStore, open_store
+from preprocessing.arrays import CRC_BYTES
 from preprocessing.jpeg import decode_into, empty_pixels
 from preprocessing.shards import read_chunks, read_index, shard_path
 
@@ -80,10 +81,11 @@ def loader_batch(*which: Any) -> "torch.Tensor":
 
 @cache
 def encoded(store: PatchStore) -> list[bytes]:
-    """The JPEG of every tile."""
+    """The JPEG of every tile, without its checksum."""
     tiles, per_shard, n = store.path / "tiles", zarr.open_array(store.path / "tiles").shards[0], len(store)
     shards = [(shard_path(tiles, first // per_shard), min(per_shard, n - first)) for first in range(0, n, per_shard)]
-    return [jpeg for path, k in shards for jpeg in read_chunks(path, read_index(path, per_shard), np.arange(k))]
+    chunks = (chunk for path, k in shards for chunk in read_chunks(path, read_index(path, per_shard), np.arange(k)))
+    return [chunk[:-CRC_BYTES] for chunk in chunks]
 
 
 def decoder_batch(store: Path, indices: npt.NDArray[np.int64]) -> Tiles:

@@ -8,11 +8,9 @@ from pydantic import ValidationError
 from preprocessing.config import TileConfig, TissueConfig
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e300, -1])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, -1])
 @pytest.mark.parametrize("name", ["mpp", "mpp_tolerance", "mpp_if_missing", "min_tissue"])
-def test_numbers_are_finite_and_bounded(name, value):
-    if (name, value) == ("mpp_if_missing", 1e300):
-        pytest.skip("a slide's resolution is checked where it is used")
+def test_numbers_are_finite(name, value):
     with pytest.raises(ValidationError, match=name):
         TileConfig(slides="a", out="b", **{name: value})
 
@@ -25,7 +23,8 @@ def test_lengths_and_areas_of_tissue_are_finite_and_bounded(name, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("canvas", 1 << 18), ("tile_px", 4096), ("shard_tiles", 1 << 20), ("workers", 1024)]
+    ("name", "most"),
+    [("mpp", 100), ("canvas", 1 << 18), ("tile_px", 4096), ("shard_tiles", 1 << 20), ("workers", 1024)],
 )
 def test_what_takes_memory_has_a_largest_value(name, most):
     assert getattr(TileConfig(slides="a", out="b", **{name: most}), name) == most
