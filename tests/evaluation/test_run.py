@@ -9,6 +9,7 @@ from longvit.config import EvaluateConfig
 from longvit.evaluation import evaluate_predictions
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.run import combine_reports, evaluate_request, run
+from longvit.privacy import Pseudonyms
 from preprocessing.errors import CohortError, OutputError
 
 DAY = datetime.date(2026, 1, 31)
@@ -171,3 +172,40 @@ def test_evaluation_loads_neither_torch_nor_pyplot():
     code = "import sys, longvit.evaluation.run; print([m for m in ('torch', 'matplotlib.pyplot') if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def named_run(folder, predictions) -> dict[str, bytes]:
+    """An evaluation of a run whose patients, slides and sites have names that are easily found, under pseudonyms."""
+    folder.mkdir()
+    lines = predictions.read_text().splitlines()
+    rows = [
+        ",".join([f"TCGA-05-{patient}", f"TCGA-05-{slide}", *rest]) for patient, slide, *rest in map(split, lines[1:])
+    ]
+    (folder / "predictions.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    leak = {"level": "accepted", "category": "leak", "what": "1 patients are in both val and test: TCGA-05-A"}
+    site = {"level": "note", "category": "site-overlap", "what": "6 of 6 test patients come from 1 sites: SITE-05"}
+    findings = [leak | {"names": ["TCGA-05-A"]}, site | {"names": ["SITE-05"]}]
+    (folder / "audit.json").write_text(json.dumps({"findings": findings, "accepted": ["leak:TCGA-05-A"]}))
+    (folder / "config.yaml").write_text("stores: /data/alice/stores\naccept:\n- leak:TCGA-05-A\n")
+    run(EvaluateConfig(predictions=folder / "predictions.csv", out=folder / "out", pseudonyms=folder.parent / "key"))
+    out = folder / "out"
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def split(line) -> list[str]:
+    return line.split(",")
+
+
+def test_under_pseudonyms_no_file_names_a_patient_a_slide_or_a_site(subtyping_csv, survival_csv, tmp_path):
+    names = None
+    for path in (subtyping_csv, survival_csv):
+        written = named_run(tmp_path / f"run-{path.stem}", path)
+        names = names or Pseudonyms.read(tmp_path / "key")
+        for name, content in written.items():
+            assert b"TCGA" not in content + name.encode(), name
+            assert b"SITE" not in content, name
+            assert b"/data/alice" not in content, name
+        for name in ("report.html", "report.md"):
+            assert f"leak:{names.of('TCGA-05-A')}".encode() in written[name]
+            assert names.of("SITE-05").encode() in written[name]
+            assert b"stores: stores" in written[name]

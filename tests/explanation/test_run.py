@@ -9,12 +9,14 @@ import pytest
 import tifffile
 import torch
 
-from longvit.config import EmbeddingInput, ExplainConfig
+from longvit.config import EmbeddingInput, ExplainConfig, ViewConfig
 from longvit.explanation import attention_rollout, files, received_attention, token_contributions
 from longvit.explanation.explained import Explained
 from longvit.explanation.run import run as explain
+from longvit.explanation.viewer.find import find
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
+from longvit.privacy import Pseudonyms
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
 from preprocessing.store import add_embeddings
@@ -227,3 +229,22 @@ def test_a_baseline_without_an_encoder_is_refused(config, subtype_model, tmp_pat
     save_model(tmp_path / "baseline.safetensors", SlideModel(None, subtype_model.task, ("LUAD", "LUSC"), width=8))
     with pytest.raises(CheckpointError, match="no tokens to explain"):
         run(changed(config, model=tmp_path / "baseline.safetensors"))
+
+
+def test_under_pseudonyms_no_file_names_the_slide(saved, save_store, tmp_path, monkeypatch):
+    titles, overlay = [], files.overlay
+    monkeypatch.setattr(files, "overlay", lambda *given: titles.append(given[4]) or overlay(*given))
+    slide, key = "TCGA-05-4384-01Z-00-DX1", tmp_path / "key"
+    store = save_store(slide, [[0, 0], [1, 1], [2, 3]])
+    config = ExplainConfig(model=saved["subtype"], store=store.path, out=tmp_path / "out", device="cpu", pseudonyms=key)
+    folder = run(changed(config, methods=("contribution",), faithfulness=True))
+    name = Pseudonyms.read(key).of(slide)
+    assert folder.name == name
+    assert titles[0].startswith(f"{name}: P(")
+    for path in tmp_path.joinpath("out").rglob("*"):
+        assert b"TCGA" not in str(path.relative_to(tmp_path)).encode() + (path.read_bytes() if path.is_file() else b"")
+    before = (folder / "explanation.json").stat().st_mtime_ns
+    assert run(changed(config, methods=("contribution",), faithfulness=True)) == folder  # the same again: nothing to do
+    assert (folder / "explanation.json").stat().st_mtime_ns == before
+    found = find(ViewConfig(source=tmp_path / "out", stores=tmp_path, pseudonyms=key))
+    assert dict(found.stores) == {name: store.path}
