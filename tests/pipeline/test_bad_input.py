@@ -114,7 +114,7 @@ SETTINGS = {  # the request, then pieces of what, where and fix
         text("a.yaml", "slides: x\nout: out\nmpp: fine\ntissue: {mask_um: -3}\n", "tile", "--config", "a.yaml"),
         "mpp should be a valid number, got 'fine'; tissue.mask_um should be greater than 0",
         "a.yaml",
-        "tile --help",
+        "correct the file",
     ),
     "flag over a good file": (
         text("a.yaml", "slides: x\nout: out\nmpp: 0.5\n", "tile", "--config", "a.yaml", "--mpp", "no"),
@@ -146,7 +146,7 @@ SETTINGS = {  # the request, then pieces of what, where and fix
         text("a.yaml", "slides: x\nout: [out\n", "tile", "--config", "a.yaml"),
         "the settings file is not YAML",
         "a.yaml, line 3",
-        "mend the syntax",
+        "correct the file at that place",
     ),
     "YAML of no settings": (
         text("a.yaml", "- 1\n- 2\n", "tile", "--config", "a.yaml"),
@@ -491,12 +491,13 @@ def test_the_command_itself_exits_with_2_and_shows_no_traceback(argv, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_fault_of_ours_shows_its_traceback(monkeypatch):
+def test_a_fault_of_ours_shows_its_traceback(monkeypatch, tmp_path):
     def break_down(_config):
         raise ZeroDivisionError("oh")
 
     monkeypatch.setattr("longvit.evaluation.run.run", break_down)
-    monkeypatch.setattr(sys, "argv", ["longvit", "evaluate", "p.csv"])
+    (tmp_path / "p.csv").touch()
+    monkeypatch.setattr(sys, "argv", ["longvit", "evaluate", str(tmp_path / "p.csv")])
     with pytest.raises(ZeroDivisionError):
         main()
 
