@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from longvit.numbers import exact_numbers
 from longvit.tables import read_strings
 from preprocessing.errors import CohortError
 
@@ -75,7 +76,7 @@ def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
 
 
 def _age(text: pd.Series) -> pd.Series:
-    years = pd.to_numeric(text, errors="coerce").astype(float)
+    years = exact_numbers(text)
     return (years / 365.25 if years.max() > MAX_YEARS else years) / 10
 
 

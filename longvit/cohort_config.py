@@ -10,6 +10,7 @@ from preprocessing.config import Share, StageConfig
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
+TimeUnit = Literal["days", "months", "years"]
 
 PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "tcga_brca": {
@@ -58,6 +59,8 @@ class SurvivalTask(StageConfig):
     """The loss."""
     time_column: str = "survival_months"
     """Column of the table with the time to the event or the last visit."""
+    time_unit: TimeUnit = "months"
+    """Unit of that column, which reports and figures name. Times that no follow-up in this unit has are refused."""
     censorship_column: str = "censorship"
     """Column that is 1 where the event was NOT observed, as in the published TCGA tables."""
     event_column: str | None = None

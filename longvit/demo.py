@@ -130,7 +130,7 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
 
 def _explain(out: Path, *, overwrite: bool) -> Path:
     """Explain the held-out slide that the subtype model is surest of, by the fold that did not train on it."""
-    table = pd.read_csv(out / "subtype" / "predictions.csv")
+    table = pd.read_csv(out / "subtype" / "predictions.csv", float_precision="round_trip")
     held_out = table[(table["split"] == "test") & table["shuffled"].isna()]
     surest = held_out.loc[held_out.filter(like="p_").max(axis=1).idxmax()]
     config = ExplainConfig(

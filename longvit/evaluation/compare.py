@@ -1,7 +1,6 @@
 """Two models on the same patients: differences with paired bootstrap intervals. Other patients are refused."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,24 +8,12 @@ import pandas as pd
 
 from longvit.evaluation.folds import Evaluated
 from longvit.evaluation.intervals import percentile_interval
+from longvit.evaluation.prediction_table import short
 from longvit.evaluation.predictions import Predictions
 from preprocessing.errors import CohortError
 
 NAMED = 10
 """Patients that a refusal lists."""
-BASELINES, NOTES = "baselines", "notes.txt"
-"""Folder beside predictions.csv in which a run keeps its baselines, and the file with what each of them is."""
-
-
-def trained_beside(predictions: Path) -> dict[str, Path]:
-    """The baselines that the run trained on the same folds: name -> `baselines/<name>/predictions.csv`."""
-    return {path.parent.name: path for path in sorted(predictions.with_name(BASELINES).glob("*/predictions.csv"))}
-
-
-def notes_beside(predictions: Path) -> list[str]:
-    """What a model is, in sentences, as the run that trained it wrote it down; empty where nothing is written."""
-    path = predictions.with_name(NOTES)
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def require_same_patients(ours: Predictions, other: Predictions, split: str, name: str) -> None:
@@ -37,11 +24,14 @@ def require_same_patients(ours: Predictions, other: Predictions, split: str, nam
     """
     where = f"{other.file} ({name}), split {split}"
     if (ours.task, ours.classes) != (other.task, other.classes):
-        asked = lambda one: f"{one.task} {', '.join(one.classes)}".strip()
+        asked = lambda one: f"{one.task} {', '.join(map(short, one.classes))}".strip()
         what = f"the models answer different questions: {asked(ours)} and {asked(other)}"
         raise CohortError(
             what, where=where, fix="compare models of one task, with the same `p_<class>` columns in order"
         )
+    if ours.time_unit != other.time_unit:
+        what = f"the times are in {ours.time_unit} and in {other.time_unit}"
+        raise CohortError(what, where=where, fix="make both from one table, with the same task.time_unit")
     ours_rows, other_rows = (one.part(split).set_index(["fold", "patient_id"]) for one in (ours, other))
     missing = ours_rows.index.difference(other_rows.index)
     extra = other_rows.index.difference(ours_rows.index)
@@ -91,5 +81,5 @@ def _paired(difference: np.ndarray) -> dict[str, float | None]:
 
 
 def _listed(rows: pd.MultiIndex) -> str:
-    named = ", ".join(f"{patient} (fold {fold})" for fold, patient in rows[:NAMED])
+    named = ", ".join(f"{short(patient)} (fold {fold})" for fold, patient in rows[:NAMED])
     return named + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")

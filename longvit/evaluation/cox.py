@@ -1,16 +1,16 @@
-"""Cox regression of the predicted risk, alone and beside age, sex and stage. lifelines computes."""
+"""Cox regression of the predicted risk, alone and beside age, sex and stage."""
 
-import warnings
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from lifelines import CoxPHFitter
-from lifelines.exceptions import ConvergenceError, ConvergenceWarning
-from lifelines.statistics import proportional_hazard_test
 
 from longvit.clinical import Clinical
 from longvit.evaluation.curves import standardised
+from longvit.evaluation.partial_likelihood import fit_cox
+from longvit.numbers import is_constant
 
 RISK_NAME = "Predicted risk, per sd"
 EVENTS_PER_COVARIATE = 10
@@ -41,7 +41,7 @@ def cox_regression(rows: pd.DataFrame, clinical: Clinical | None) -> dict[str, A
         table = table.join(clinical.table).dropna()
         if len(table) < everybody:
             notes.append(f"{everybody - len(table)} of {everybody} patients lack a value and are left out.")
-    covariates = [name for name in table.columns.drop(["time", "event"]) if table[name].nunique() > 1]
+    covariates = [name for name in table.columns[2:] if not is_constant(table[name].to_numpy())]
     notes += [f"{name} is left out: it is the same for all." for name in table.columns[2:] if name not in covariates]
     n_events = int(table["event"].sum())
     if n_events < EVENTS_PER_COVARIATE * len(covariates):
@@ -54,25 +54,21 @@ def cox_regression(rows: pd.DataFrame, clinical: Clinical | None) -> dict[str, A
     return {"n": len(table), "n_events": n_events, "covariates": entries, "notes": notes}
 
 
-def _fit(table: pd.DataFrame, covariates: Sequence[str]) -> dict[str, dict[str, float]]:
+def _fit(table: pd.DataFrame, covariates: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Hazard ratio, interval and p per covariate; empty where the likelihood has no maximum."""
-    used = table[["time", "event", *covariates]]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            fit = CoxPHFitter().fit(used, "time", "event")
-        proportional = proportional_hazard_test(fit, used, time_transform="rank").summary["p"]
-    except (ConvergenceError, ConvergenceWarning):
+    design = table[list(covariates)].to_numpy(dtype=float)
+    fit = fit_cox(table["time"].to_numpy(dtype=float), table["event"].to_numpy() == 1, design)
+    if fit is None:
         return {}
+    reach = NormalDist().inv_cdf(0.975) * fit.error
     columns = {
-        "hazard_ratio": "exp(coef)",
-        "low": "exp(coef) lower 95%",
-        "high": "exp(coef) upper 95%",
-        "p": "p",
+        "hazard_ratio": np.exp(fit.coefficient),
+        "low": np.exp(fit.coefficient - reach),
+        "high": np.exp(fit.coefficient + reach),
+        "p": fit.p,
+        "ph_p": fit.ph_p,
     }
-    found = fit.summary
     return {
-        name: {key: float(found.loc[name, column]) for key, column in columns.items()}
-        | {"ph_p": float(proportional[name])}
-        for name in covariates
+        name: {key: float(values[i]) if np.isfinite(values[i]) else None for key, values in columns.items()}
+        for i, name in enumerate(covariates)
     }

@@ -10,6 +10,7 @@ from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
 from longvit.evaluation.ipcw import Floats
+from longvit.numbers import is_constant
 
 RIDGE = 1e-3
 """Penalty of the one coefficient; it keeps a fit finite where risks order all events perfectly."""
@@ -20,9 +21,8 @@ def standardised(risk: Floats, stratum: npt.NDArray) -> Floats:
     scaled = np.zeros(len(risk))
     for one in np.unique(stratum):
         rows = stratum == one
-        spread = risk[rows].std()
-        if spread > 0:
-            scaled[rows] = (risk[rows] - risk[rows].mean()) / spread
+        if not is_constant(risk[rows]):
+            scaled[rows] = (risk[rows] - risk[rows].mean()) / risk[rows].std()
     return scaled
 
 
@@ -38,20 +38,21 @@ def cross_fold_curves(
 
     For each fold, a Cox regression on the standardised risk (slope and Breslow's baseline hazard) is fitted to the
     held-out patients of all other folds and read at this fold's risks; Kaplan-Meier of the same others is the reference
-    that knows no risk. No patient's outcome enters its own curve. Risks are standardised within their fold, since those
-    of two models have no common scale.
+    without a risk. No patient's own row enters the fit of its curve; but the models of the other folds were trained on
+    the patient. Risks are standardised within their fold, since those of two models have no common scale. If the risks
+    of a fold, or those of all others, are constant, there is no slope: the fold's curves are Kaplan-Meier's.
 
     The other folds are taken, and not the validation rows of the same model, because every predictions.csv has them,
     because they are several times as many events, and because a model may have been selected on its validation rows.
     The price: a curve stands for the procedure, not for one model, and is as good as folds are alike.
 
     Args:
-        time: (n,) months.
+        time: (n,).
         event: (n,) bool.
         risk: (n,) higher means an earlier event.
-        fold: (n,) who was predicted by one model.
+        fold: (n,) the model that predicted each patient.
         patient: (n,) names; a patient whom several folds hold out is left out of their mutual fits.
-        times: (T,) months.
+        times: (T,).
 
     Returns:
         (n, T) shares without event by the model and by Kaplan-Meier; None where a fold's others have no event, or
@@ -64,6 +65,10 @@ def cross_fold_curves(
         others = ~rows & ~np.isin(patient, patient[rows])
         if not event[others].any():
             return None
+        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others]), times, before=1.0)
+        if is_constant(scaled[rows]) or is_constant(scaled[others]):
+            model[rows] = reference[rows]
+            continue
         observed = Surv.from_arrays(event[others], time[others])
         try:
             with warnings.catch_warnings():
@@ -73,7 +78,6 @@ def cross_fold_curves(
             return None
         hazard = _step(cox.cum_baseline_hazard_.x, cox.cum_baseline_hazard_.y, times, before=0.0)
         model[rows] = np.exp(-hazard * np.exp(scaled[rows, None] * cox.coef_))
-        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others]), times, before=1.0)
     return model, reference
 
 

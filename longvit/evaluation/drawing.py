@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of classes and models may contain $
 }
 
 
@@ -56,9 +58,12 @@ class Drawing:
 def render(name: str, figure: Figure, caption: str) -> Drawing:
     """A figure as SVG and PNG; the same figure gives the same bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # a name in letters that the font lacks, or too long for the figure
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    figure.savefig(png, format="png", dpi=200, facecolor="white")
+        figure.savefig(png, format="png", dpi=200, facecolor="white")
     text = svg.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # matplotlib repeats these in every figure; a page wants unique ids

@@ -7,8 +7,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from longvit.evaluation.caveats import CHANCE
 from longvit.evaluation.drawing import COLOURS, HAIR, HEIGHT, INK, MUTED, STYLE, Drawing, render, rows_of
-from longvit.evaluation.folds import CHANCE
 from longvit.evaluation.predictions import Predictions
 from longvit.evaluation.subtype_figures import subtyping_figures
 from longvit.evaluation.survival_figures import survival_figures
@@ -32,11 +32,8 @@ def _folds(metrics: Mapping[str, Any]) -> tuple[Figure, str]:
     places = [(f"Fold {f['fold']}", f["metrics"] and f["metrics"][name]) for f in metrics["folds"]]
     places = [*places, ("Mean", metrics["mean"][name]), ("Pooled", metrics["pooled"][name])]
     figure = _forest(places, METRIC_NAMES[name], "Folds and pooled", n_totals=2)
-    caption = (
-        f"{METRIC_NAMES[name]} with 95 % bootstrap intervals over patients; hollow grey: models trained on shuffled "
-        "labels; dashed: chance."
-    )
-    return figure, caption
+    control = "hollow grey: models trained on shuffled labels; " if metrics["n_shuffles"] else ""
+    return figure, f"{METRIC_NAMES[name]} with 95 % bootstrap intervals over patients; {control}dashed: chance."
 
 
 def _models(metrics: Mapping[str, Any]) -> tuple[Figure, str]:

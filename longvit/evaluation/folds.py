@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from longvit.evaluation import intervals
+from longvit.evaluation.caveats import caveats
 from longvit.evaluation.judges import Judge, Resampled, judge
 from longvit.evaluation.metrics import CLASSIFICATION_METRICS
 from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.survival import SURVIVAL_METRICS
-from longvit.evaluation.wording import METRIC_NAMES
 from preprocessing.errors import CohortError
 
-CHANCE = 0.5
-"""AUROC and c-index of a model that knows nothing."""
+MAX_PATIENTS, MAX_OF_FOLD, MAX_FOLDS = 20_000, 4_000, 1_000
+"""Rows of patients, survival patients of one fold, and folds; more take hours, or memory that few machines have."""
 AVERAGED = {*CLASSIFICATION_METRICS, *SURVIVAL_METRICS} - {"logrank_p"}
 """Numbers whose mean over folds means something; the mean of p-values does not."""
 
@@ -71,12 +71,13 @@ def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
     if rows.empty:
         what = f"there are no predictions of split `{split}`, only of {', '.join(set(predictions.patients['split']))}"
         raise CohortError(what, where=f"{predictions.file}, column split", fix="choose another split")
+    _refuse_too_many(rows, predictions)
     try:
         task = judge(rows, predictions)
         points = _points(rows, task)
     except CohortError as error:
         where = f"{predictions.file}, split {split}, all folds together"
-        raise CohortError(error.what, where=where, fix="predict more patients") from None
+        raise CohortError(error.what, where=where, fix=error.fix) from None
     shuffles = predictions.shuffles(split)
     tables = [_shuffled_table(predictions, split, shuffled) for shuffled in shuffles]
     control = _control([table for table in tables if table is not None], points)
@@ -88,6 +89,7 @@ def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
         "source": {"file": predictions.file, "sha256": predictions.sha256},
         "name": "Model",
         "task": predictions.task,
+        **({"time_unit": predictions.time_unit} if predictions.task == "survival" else {}),
         "split": split,
         "headline": task.metrics[0],
         "classes": list(predictions.classes),
@@ -104,7 +106,23 @@ def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
         "n_shuffles": len(shuffles),
         "bootstrap": {"resamples": intervals.RESAMPLES, "seed": intervals.SEED, "over": "patients", "level": 0.95},
     }
-    return Evaluated(result | {"warnings": _warnings(result, rows, predictions)}, resampled)
+    return Evaluated(result | {"warnings": caveats(result, predictions)}, resampled)
+
+
+def _refuse_too_many(rows: pd.DataFrame, predictions: Predictions) -> None:
+    """Refuse more than can be resampled in reasonable time and memory.
+
+    Raises:
+        CohortError: There are too many patients or folds.
+    """
+    sizes = rows.groupby("fold").size()
+    found = [("patients in all folds", len(rows), MAX_PATIENTS), ("folds", len(sizes), MAX_FOLDS)]
+    if predictions.task == "survival":
+        found.append((f"patients in fold {sizes.idxmax()}", int(sizes.max()), MAX_OF_FOLD))
+    for what, count, most in found:
+        if count > most:
+            fix = "evaluate fewer at once"
+            raise CohortError(f"there are {count:,} {what}, more than {most:,}", where=predictions.file, fix=fix)
 
 
 def _points(rows: pd.DataFrame, task: Judge) -> Points:
@@ -173,46 +191,9 @@ def _known(value: float) -> float | None:
 
 def _counts(rows: pd.DataFrame, predictions: Predictions) -> dict[str, Any]:
     patients = rows.drop_duplicates("patient_id")
-    counts: dict[str, Any] = {"n_patients": len(patients), "n_slides": int(rows["n_slides"].sum())}
+    n_slides = int(rows.groupby("patient_id")["n_slides"].max().sum())
+    counts: dict[str, Any] = {"n_patients": len(patients), "n_slides": n_slides}
     if predictions.task == "survival":
         return counts | {"n_events": int(patients["event"].sum())}
     label = patients["label"]
     return counts | {"class_counts": {name: int((label == name).sum()) for name in predictions.classes}}
-
-
-def _warnings(result: dict[str, Any], rows: pd.DataFrame, predictions: Predictions) -> list[str]:
-    """What a reader has to know before believing the numbers, in sentences."""
-    name, pooled = METRIC_NAMES[result["headline"]], result["pooled"][result["headline"]]
-    said = [f"Fold {fold['fold']} has no numbers: {fold['reason']}." for fold in result["folds"] if fold["reason"]]
-    for fold in result["folds"]:
-        absent = [label for label, count in fold.get("class_counts", {}).items() if count == 0]
-        if absent and not fold["reason"]:
-            said.append(f"Fold {fold['fold']} holds out no {', '.join(absent)}; its means are over the other classes.")
-    if result["split"] == "val":
-        said.append("These are validation patients: models were selected on them, so the numbers are too good.")
-    repeated = rows["patient_id"].duplicated()
-    if repeated.any():
-        n = rows.loc[repeated, "patient_id"].nunique()
-        said.append(f"{n} patients are held out by several folds; pooled, each counts once per fold.")
-    said += _control_warnings(rows, predictions, result["split"])
-    if pooled["low"] is not None and pooled["low"] <= CHANCE:
-        said.append(f"The interval of the pooled {name} reaches {CHANCE}: it is not shown to be better than chance.")
-    elif None not in (pooled["low"], pooled["shuffled"]) and pooled["low"] <= pooled["shuffled"]:
-        said.append(f"The shuffled-label control lies within the interval of the pooled {name}, or above it.")
-    ibs, of_kaplan_meier = (result["pooled"].get(one, {"value": None})["value"] for one in ("ibs", "ibs_km"))
-    if None not in (ibs, of_kaplan_meier) and ibs >= of_kaplan_meier:
-        said.append("Survival curves made from the risks are no better than Kaplan-Meier's, which tells all the same.")
-    of_folds = [fold["metrics"][result["headline"]] for fold in result["folds"] if fold["metrics"]]
-    if any(number["low"] is not None and number["low"] == number["high"] for number in [pooled, *of_folds]):
-        said.append("An interval without width comes from a perfect score on few patients; it is no certainty.")
-    return said
-
-
-def _control_warnings(rows: pd.DataFrame, predictions: Predictions, split: str) -> list[str]:
-    shuffles = predictions.shuffles(split)
-    if not shuffles:
-        return ["There is no shuffled-label control: nothing here shows what this pipeline scores on noise."]
-    held_out = lambda part: set(zip(part["fold"], part["patient_id"], strict=True))
-    if any(held_out(predictions.part(split, shuffled)) != held_out(rows) for shuffled in shuffles):
-        return ["The shuffled-label control was not predicted for the same patients in the same folds."]
-    return []

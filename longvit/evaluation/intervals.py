@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from longvit.evaluation.metrics import CALIBRATION_BINS, calibration_bin, scored_classes, stated
+from longvit.numbers import TIED_TOL
 
 RESAMPLES = 2_000
 SEED = 0
-TIED_TOL = 1e-8
-"""Risks closer than this are a tie and count one half, as in scikit-survival."""
 MIN_COMPUTABLE = 0.5
 """An interval is given if the number exists in at least this share of the resamples."""
 

@@ -1,7 +1,7 @@
 """Survival numbers that weigh patients by the inverse probability of censoring, for all bootstrap resamples at once.
 
-scikit-survival computes the same numbers, but neither for strata nor for weighted patients; one stratum of weights one
-is its result to the last digits (tests).
+An event is weighed by the share not censored before its time, as in R's riskRegression (tests). scikit-survival takes
+the share after that time, which differs if events and censorings are tied. It has no strata and no weighted patients.
 """
 
 from dataclasses import dataclass, replace
@@ -22,13 +22,14 @@ class SurvivalRows:
     """Patients, their risks, and the survival curves that are made of these.
 
     Attributes:
-        time: (n,) months to event or censoring.
+        time: (n,) time to event or censoring.
         event: (n,) bool, observed.
         risk: (n,) higher means an earlier event.
         stratum: (n,) risks are compared within one.
-        times: (T,) months at which AUC and Brier score are taken; empty where follow-up does not allow it.
+        times: (T,) at which AUC and Brier score are taken; empty where follow-up does not allow it.
         model: (n, T) predicted share without event; None where there is no curve.
         reference: (n, T) the same from Kaplan-Meier, for everybody alike.
+        patient: (n,) names, where a patient can be in several strata; None if each row is a patient.
     """
 
     time: Floats
@@ -38,14 +39,13 @@ class SurvivalRows:
     times: Floats
     model: Floats | None = None
     reference: Floats | None = None
+    patient: npt.NDArray | None = None
 
     def take(self, index: npt.NDArray) -> "SurvivalRows":
         """Some of the patients; the times stay."""
         arrays = {name: getattr(self, name)[index] for name in ("time", "event", "risk", "stratum")}
-        curves = {
-            name: getattr(self, name)[index] for name in ("model", "reference") if getattr(self, name) is not None
-        }
-        return replace(self, **arrays, **curves)
+        given = [name for name in ("model", "reference", "patient") if getattr(self, name) is not None]
+        return replace(self, **arrays, **{name: getattr(self, name)[index] for name in given})
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Censoring:
     """Share not yet censored, by Kaplan-Meier of the censoring times, per resample.
 
     Attributes:
-        at_patients: (resamples, n) at each patient's own time.
+        at_patients: (resamples, n) just before each patient's own time.
         at_times: (resamples, T).
     """
 
@@ -66,7 +66,7 @@ class Censoring:
 
 
 def evaluation_times(time: Floats, event: npt.NDArray[np.bool_]) -> Floats:
-    """(T,) evenly spaced months, from the first tenth of the events until nine in ten patients left observation.
+    """(T,) evenly spaced times, from the first tenth of the events until nine in ten patients left observation.
 
     The last one, tau, is where Uno's c-index stops, too: later the weights rest on a handful of patients. Someone is
     always observed beyond it. Empty where there are no such times.
@@ -80,14 +80,16 @@ def evaluation_times(time: Floats, event: npt.NDArray[np.bool_]) -> Floats:
 
 
 def censoring(rows: SurvivalRows, weights: Floats) -> Censoring:
-    """Kaplan-Meier of the censoring times of every resample; who dies at a time leaves before who is censored then."""
+    """Return Kaplan-Meier of the censoring times of every resample; at each time deaths leave before the censored."""
     distinct, place = np.unique(rows.time, return_inverse=True)
-    at = lambda chosen: weights @ ((place[:, None] == np.arange(len(distinct))) & chosen[:, None])
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(distinct)))
+    at = lambda chosen: np.add.reduceat((weights * chosen)[:, order], starts, axis=1)
     died, censored = at(rows.event), at(~rows.event)
     left = (died + censored)[:, ::-1].cumsum(axis=1)[:, ::-1] - died
     share = np.cumprod(1 - np.nan_to_num(ratio(censored, left)), axis=1)
     before = np.concatenate([np.ones((len(weights), 1)), share], axis=1)
-    return Censoring(share[:, place], before[:, np.searchsorted(distinct, rows.times, side="right")])
+    return Censoring(before[:, place], before[:, np.searchsorted(distinct, rows.times, side="right")])
 
 
 def uno_c_index(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
@@ -117,9 +119,9 @@ def dynamic_auc(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats
     weight = _known_ratio(weights * rows.event, known.at_patients)
     agreeing, pairs = np.zeros((2, len(weights), len(rows.times)))
     for one in np.unique(rows.stratum):
-        for t, month in enumerate(rows.times):
-            case = np.flatnonzero((rows.stratum == one) & rows.event & (rows.time <= month))
-            control = np.flatnonzero((rows.stratum == one) & (rows.time > month))
+        for t, then in enumerate(rows.times):
+            case = np.flatnonzero((rows.stratum == one) & rows.event & (rows.time <= then))
+            control = np.flatnonzero((rows.stratum == one) & (rows.time > then))
             agrees = agreement(rows.risk[case], rows.risk[control])
             agreeing[:, t] += ((weight[:, case] @ agrees) * weights[:, control]).sum(axis=1)
             pairs[:, t] += weight[:, case].sum(axis=1) * weights[:, control].sum(axis=1)

@@ -13,7 +13,14 @@ from longvit.evaluation.cox import cox_regression
 from longvit.evaluation.ipcw import Censoring, SurvivalRows, brier, censoring, dynamic_auc
 from longvit.evaluation.metrics import CLASSIFICATION_METRICS, classification_metrics, label_codes, reliability
 from longvit.evaluation.predictions import Predictions
-from longvit.evaluation.survival import SURVIVAL_METRICS, high_risk, resampled_survival, score_survival, survival_rows
+from longvit.evaluation.survival import (
+    SURVIVAL_METRICS,
+    first_rows,
+    high_risk,
+    resampled_survival,
+    score_survival,
+    survival_rows,
+)
 
 Resampled = dict[str, np.ndarray]
 
@@ -89,7 +96,7 @@ class SurvivalJudge:
             series["brier_km"] = lambda *args: brier(rows, rows.reference, *args)
         known = censoring(rows, weights)
         values = {name: self._series(compute, weights, known) for name, compute in series.items()}
-        over_time = {"months": rows.times.tolist(), **values}
+        over_time = {"times": rows.times.tolist(), **values}
         return {"over_time": over_time, "risk_groups": risk_groups(rows), "cox": cox_regression(self.table, None)}
 
     def _series(self, compute: Callable, weights: np.ndarray, known: Censoring) -> list[dict[str, float | None]]:
@@ -102,17 +109,16 @@ class SurvivalJudge:
 
 
 def risk_groups(rows: SurvivalRows) -> list[dict[str, Any]]:
-    """Patients below and above the median risk of their stratum: `n`, `n_events`, `median_months` by Kaplan-Meier."""
-    high = high_risk(rows.risk, rows.stratum)
+    """Return `n`, `n_events` and Kaplan-Meier's `median_time` of low and of high risk; each patient counts once."""
+    high = high_risk(rows.risk, rows.stratum, rows.patient)
+    once = np.arange(len(high)) if rows.patient is None else first_rows(rows.patient)
     groups = []
-    for name, chosen in (("low risk", ~high), ("high risk", high)):
-        counts = {"name": name, "n": int(chosen.sum()), "n_events": int(rows.event[chosen].sum())}
-        median = (
-            KaplanMeierFitter().fit(rows.time[chosen], rows.event[chosen]).median_survival_time_
-            if any(chosen)
-            else np.inf
-        )
-        groups.append(counts | {"median_months": float(median) if np.isfinite(median) else None})
+    for name, chosen in (("low risk", once[~high[once]]), ("high risk", once[high[once]])):
+        counts = {"name": name, "n": len(chosen), "n_events": int(rows.event[chosen].sum())}
+        median = np.inf
+        if len(chosen):
+            median = KaplanMeierFitter().fit(rows.time[chosen], rows.event[chosen]).median_survival_time_
+        groups.append(counts | {"median_time": float(median) if np.isfinite(median) else None})
     return groups
 
 

@@ -1,5 +1,6 @@
 """The report as Markdown: the same sentences and tables as the page, figures as files beside it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def markdown_report(
         provenance: Where the numbers come from.
         settings: Title -> YAML or command.
     """
-    parts = [f"# {heading(metrics)}"]
+    parts = [f"# {_text(heading(metrics))}"]
     if metrics["warnings"]:
         parts += ["**Before you believe this**", "\n".join(f"- {_text(sentence)}" for sentence in metrics["warnings"])]
     parts += [*_table(numbers_table(metrics)), _text(how_computed(metrics))]
@@ -33,23 +34,28 @@ def markdown_report(
     for table in tables:
         parts += _table(table)
     parts += ["## Provenance", "\n".join(f"- {_text(name)}: {_text(value)}" for name, value in provenance.items())]
-    parts += [f"### {title}\n\n```\n{text.rstrip()}\n```" for title, text in settings.items()]
+    parts += [f"### {title}\n\n{_fenced(text.rstrip())}" for title, text in settings.items()]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(table: TextTable) -> list[str]:
     parts = [f"## {table.title}"]
     if table.rows:
-        lines = [table.head, tuple("---" for _ in table.head), *(_bold(table, i) for i in range(len(table.rows)))]
-        parts.append("\n".join(f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines))
+        rows = [[_text(cell) for cell in row] for row in (table.head, *table.rows)]
+        for i in table.best:
+            rows[i + 1] = [f"**{cell}**" if cell else cell for cell in rows[i + 1]]
+        rows.insert(1, ["---"] * len(table.head))
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return [*parts, *(_text(note) for note in table.notes)]
 
 
-def _bold(table: TextTable, i: int) -> tuple[str, ...]:
-    return tuple(f"**{cell}**" if cell and i in table.best else cell for cell in table.rows[i])
-
-
 def _text(cell: str) -> str:
-    """Text that a reader of Markdown shows as it is: no HTML, no ends of cells, one line."""
-    escaped = cell.replace("\\", "\\\\").replace("<", "&lt;").replace("|", "\\|")
+    """Return text that Markdown shows as it is: no HTML, links, emphasis or ends of cells, in one line."""
+    escaped = re.sub(r"[\\|\[\]*`]", r"\\\g<0>", cell.replace("<", "&lt;"))
     return " ".join(escaped.split())
+
+
+def _fenced(text: str) -> str:
+    """Return a block of code whose fence is longer than any in the text."""
+    fence = "`" * (2 + max(len(run) for run in ["`", *re.findall("`+", text)]))
+    return f"{fence}\n{text}\n{fence}"

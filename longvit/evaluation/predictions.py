@@ -1,29 +1,29 @@
-"""predictions.csv -> one row per patient and fold. Refuses what cannot be evaluated, and says all of it at once."""
+"""predictions.csv -> one row per patient and fold. Every problem of a file is named in one refusal."""
 
-import csv
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-import numpy as np
 import pandas as pd
 
-from longvit.evaluation.audit import read_audit
+from longvit.cohort_config import TimeUnit
+from longvit.evaluation.beside import read_audit, selected_epoch
+from longvit.evaluation.prediction_table import CONTROL, SURVIVAL, Task, name_lines, read_bytes, read_strings, short
+from longvit.follow_up import implausible
+from longvit.numbers import exact_numbers
 from preprocessing.errors import CohortError
 
 REAL = -1
 """Value of `shuffled` for models that were trained on the real labels."""
-IDENTITY = ("patient_id", "slide_id", "fold", "split")
-SURVIVAL = ("time", "event", "risk")
 SPLITS = ("train", "val", "test")
+UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)
+JOINED = ";"
+"""Between the slides of a patient that were read as one sequence."""
 SUM_TOLERANCE = 1e-3
 """How far from 1 the probabilities of a row may sum: files are written with four digits or more."""
-NAMED_LINES = 5
-EXPECTED = "give a predictions.csv as `longvit finetune` writes it: UTF-8, commas, one header line"
-
-Task = Literal["subtyping", "survival"]
+MAX_NUMBER, MAX_TIME, MAX_RISK = 999_999, 1e6, 1e100
+"""Largest number of a fold or shuffle, largest time in any unit, and largest risk whose square is a number."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Predictions:
         task: What was predicted.
         classes: Class names in the order of the file's `p_<class>` columns; empty for survival.
         patients: One row per (shuffled, fold, split, patient_id), with `n_slides` and then `label, p_<class>...`
-            or `time` (months), `event` (1 observed), `risk` (higher = earlier event).
+            or `time`, `event` (1 observed), `risk` (higher = earlier event).
+        time_unit: Unit of `time`.
+        select: The epoch that the run kept, from the `config.yaml` next to the file; None if it is unknown.
     """
 
     file: str
@@ -44,6 +46,8 @@ class Predictions:
     task: Task
     classes: tuple[str, ...]
     patients: pd.DataFrame
+    time_unit: TimeUnit = "months"
+    select: Literal["last", "best_val"] | None = None
 
     def part(self, split: str, shuffled: int = REAL) -> pd.DataFrame:
         """Rows of one split, of the models of one permutation of labels (default: of the real labels)."""
@@ -74,95 +78,56 @@ class _Findings(list[_Finding]):
         """Record `what` for the lines where `bad` holds, with the values that stand there."""
         lines = self.table.index[bad.to_numpy(dtype=bool)]
         if len(lines):
-            value = f": {self.table.loc[lines[0], column]!r}" if column in self.table else ""
-            self.append(_Finding(f"`{column}` {what}{value}", f"column {column}, {_name_lines(lines)}", fix))
+            value = f": {short(self.table.loc[lines[0], column])!r}" if column in self.table else ""
+            self.append(_Finding(f"`{column}` {what}{value}", f"column {column}, {name_lines(lines)}", fix))
 
 
 def read_predictions(path: Path) -> Predictions:
     """Read and check a `predictions.csv`.
 
     Columns: `patient_id, slide_id, fold, split`, then `label, p_<class>...` or `time, event, risk`, one row per slide;
-    optionally `shuffled`: the permutation of labels that the model was trained on (empty or -1: the real labels).
-    A patient in two parts of a fold is refused, unless the `audit.json` beside the file says that this was accepted.
+    optionally `shuffled`, the permutation of labels that the model was trained on (empty or -1: the real labels), and
+    `time_unit` (days, months or years; without the column months). A patient in two parts of a fold is refused, unless
+    the `audit.json` next to the file shows that this was accepted.
 
     Raises:
-        CohortError: Naming every column and line that cannot be evaluated; or the audit cannot be read.
+        CohortError: The file or one next to it cannot be read; or columns and lines that cannot be evaluated.
     """
-    content, audit = _read_bytes(path), read_audit(path)
-    table = _read_strings(content, path)
-    task, classes = _task(table, path)
+    content, audit, select = read_bytes(path), read_audit(path), selected_epoch(path)
+    table, task, classes = read_strings(content, path)
     findings = _Findings(table)
     values = _common_values(table, findings)
+    unit: TimeUnit = "months"
     if task == "subtyping":
         values = values.join(_subtyping_values(table, classes, findings))
         truth, predicted = ["label"], [f"p_{name}" for name in classes]
     else:
         values = values.join(_survival_values(table, findings))
         truth, predicted = ["time", "event"], ["risk"]
+        unit = _time_unit(table, findings)
     if not findings:
         _check_patients(values, truth, findings, audit.leaks if audit else frozenset())
     _refuse(findings, path)
+    if task == "survival" and "time_unit" not in table:
+        _refuse_implausible(values["time"], path)
     patients = _fuse_slides(values, truth, predicted)
-    return Predictions(path.name, hashlib.sha256(content).hexdigest(), task, classes, patients)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CohortError(f"the predictions cannot be read ({error.strerror})", where=path, fix=EXPECTED) from error
-
-
-def _read_strings(content: bytes, path: Path) -> pd.DataFrame:
-    """The table as strings; the index is the line number."""
-    try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        lines = [(reader.line_num, row) for row in reader if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(f"the predictions are no CSV file ({error})", where=path, fix=EXPECTED) from error
-    if len(lines) < 2:
-        raise CohortError("the predictions have no rows", where=path, fix=EXPECTED)
-    header = lines[0][1]
-    ragged = [number for number, row in lines[1:] if len(row) != len(header)]
-    if ragged:
-        what = f"a row has not the {len(header)} values that the header names"
-        raise CohortError(what, where=f"{path}, {_name_lines(ragged)}", fix="quote values that contain a comma")
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        what = f"columns appear twice: {', '.join(repeated)}"
-        raise CohortError(what, where=f"{path}, line 1", fix="leave one column of each name")
-    return pd.DataFrame([row for _, row in lines[1:]], columns=header, index=[n for n, _ in lines[1:]], dtype=str)
-
-
-def _task(table: pd.DataFrame, path: Path) -> tuple[Task, tuple[str, ...]]:
-    classes = tuple(name.removeprefix("p_") for name in table.columns if name.startswith("p_"))
-    subtyping = "label" in table or bool(classes)
-    survival = any(name in table for name in SURVIVAL)
-    if subtyping == survival:
-        what = "the columns are those of subtyping and of survival at once" if survival else "the task is not clear"
-        fix = "keep either `label, p_<class>...` or `time, event, risk`; two tasks are two files"
-        raise CohortError(what, where=f"{path}, line 1: {', '.join(table.columns)}", fix=fix)
-    needed = IDENTITY + (SURVIVAL if survival else ("label",))
-    missing = [f"`{name}`" for name in needed if name not in table]
-    if subtyping and len(classes) < 2:
-        missing.append("two or more `p_<class>`")
-    if missing:
-        fix = f"columns must be {', '.join(IDENTITY)}, then label, p_<class>... or time, event, risk"
-        raise CohortError(f"columns are missing: {', '.join(missing)}", where=f"{path}, line 1", fix=fix)
-    return ("survival", ()) if survival else ("subtyping", classes)
+    return Predictions(path.name, hashlib.sha256(content).hexdigest(), task, classes, patients, unit, select)
 
 
 def _common_values(table: pd.DataFrame, findings: _Findings) -> pd.DataFrame:
     for column in ("patient_id", "slide_id"):
         findings.note(table[column].str.strip() == "", column, "is empty", f"give every row its {column}")
+        findings.note(table[column].str.contains(CONTROL), column, "has control characters", "remove them")
     findings.note(~table["split"].isin(SPLITS), "split", "is not train, val or test", f"write one of {SPLITS}")
     fold = _numbers(table, "fold", findings)
-    findings.note(fold % 1 > 0, "fold", "is not a whole number", "number the folds 0, 1, 2, ...")
+    wrong = (fold % 1 > 0) | (fold < 0) | (fold > MAX_NUMBER)
+    findings.note(wrong, "fold", f"is not a whole number from 0 to {MAX_NUMBER}", "number the folds 0, 1, 2, ...")
     values = table[["patient_id", "slide_id", "split"]].assign(fold=fold, shuffled=float(REAL))
+    values["n_slides"] = table["slide_id"].str.count(JOINED) + 1
     if "shuffled" in table:
         written = table.assign(shuffled=table["shuffled"].replace("", str(REAL)))
         values["shuffled"] = shuffled = _numbers(written, "shuffled", findings)
-        wrong = (shuffled % 1 > 0) | (shuffled < REAL)
+        wrong = (shuffled % 1 > 0) | (shuffled < REAL) | (shuffled > MAX_NUMBER)
         findings.note(wrong, "shuffled", "is no number of a permutation", "write 0, 1, ..., or leave it empty")
     return values
 
@@ -182,28 +147,57 @@ def _subtyping_values(table: pd.DataFrame, classes: tuple[str, ...], findings: _
 
 def _survival_values(table: pd.DataFrame, findings: _Findings) -> pd.DataFrame:
     values = pd.DataFrame({name: _numbers(table, name, findings) for name in SURVIVAL}, index=table.index)
-    findings.note(values["time"] < 0, "time", "is before the start of observation", "give months since diagnosis, >= 0")
+    fix = "give the time since diagnosis, at least 0, in one unit"
+    findings.note(values["time"] < 0, "time", "is before the start of observation", fix)
+    findings.note(values["time"] > MAX_TIME, "time", f"is more than {MAX_TIME:,.0f}, which is no follow-up", fix)
+    fix = "give a score whose order is that of the patients, such as the log hazard"
+    findings.note(values["risk"].abs() > MAX_RISK, "risk", f"is beyond {MAX_RISK:g}", fix)
     wrong = values["event"].notna() & ~values["event"].isin([0, 1])
     findings.note(wrong, "event", "is neither 0 nor 1", "1 = event observed, 0 = censored")
     return values
 
 
+def _time_unit(table: pd.DataFrame, findings: _Findings) -> TimeUnit:
+    """Return the unit of a table's times; months where none is written."""
+    if "time_unit" not in table:
+        return "months"
+    written = table["time_unit"].replace("", "months")
+    fix = f"write one of {', '.join(UNITS)} in every row"
+    findings.note(~written.isin(UNITS), "time_unit", f"is not {', '.join(UNITS[:-1])} or {UNITS[-1]}", fix)
+    findings.note(written != written.iloc[0], "time_unit", "differs between rows", fix)
+    return next((unit for unit in UNITS if unit == written.iloc[0]), "months")
+
+
+def _refuse_implausible(time: pd.Series, path: Path) -> None:
+    """Ask for the unit of times that cannot be the months they are taken for.
+
+    Raises:
+        CohortError: They cannot.
+    """
+    found = implausible(time, "months")
+    if found:
+        said, likely = found
+        fix = f"add a column time_unit with {likely or 'the unit'} in every row; or with months, if this is right"
+        raise CohortError(f"without a column time_unit times are months: {said}", where=f"{path}, column time", fix=fix)
+
+
 def _numbers(table: pd.DataFrame, column: str, findings: _Findings) -> pd.Series:
-    """`column` as floats; what is no finite number is noted and becomes NaN."""
-    number = pd.to_numeric(table[column], errors="coerce").astype(float)
-    number = number.where(np.isfinite(number))
+    """Return `column` as floats; a value that is not a finite number is noted and becomes NaN."""
+    number = exact_numbers(table[column])
     findings.note(number.isna(), column, "is not a number", "write a finite decimal number in every row")
     return number
 
 
 def _check_patients(values: pd.DataFrame, truth: list[str], findings: _Findings, leaks: frozenset[str]) -> None:
-    """What no single row shows: one truth per patient, one patient per slide, one part of a fold per patient.
+    """Check that a patient has one truth, a slide one patient, and a patient one part of a fold.
 
     `leaks` are patients whose place in two parts was accepted when the models were trained.
     """
     for column in truth:
         differs = values.groupby("patient_id")[column].transform("nunique") > 1
-        findings.note(differs, column, "differs between rows of one patient", "a patient has one truth; mend the table")
+        findings.note(
+            differs, column, "differs between rows of one patient", "a patient has one truth; correct the table"
+        )
     shared = values.groupby("slide_id")["patient_id"].transform("nunique") > 1
     findings.note(shared, "slide_id", "belongs to two patients", "give each slide one patient_id")
     twice = values.duplicated(["shuffled", "fold", "slide_id", "split"], keep="first")
@@ -217,7 +211,7 @@ def _check_patients(values: pd.DataFrame, truth: list[str], findings: _Findings,
 def _fuse_slides(values: pd.DataFrame, truth: list[str], predicted: list[str]) -> pd.DataFrame:
     values = values.astype({"fold": int, "shuffled": int})
     groups = values.groupby(["shuffled", "fold", "split", "patient_id"], sort=True)
-    parts = [groups.size().rename("n_slides"), groups[truth].first(), groups[predicted].mean()]
+    parts = [groups["n_slides"].sum(), groups[truth].first(), groups[predicted].mean()]
     return pd.concat(parts, axis=1).reset_index()
 
 
@@ -227,10 +221,4 @@ def _refuse(findings: list[_Finding], path: Path) -> None:
     if findings:
         listed = "".join(f"\n  - {found.what} ({found.where}); {found.fix}" for found in findings)
         what = f"the predictions have {len(findings)} problems:{listed}"
-        raise CohortError(what, where=path, fix="mend the lines above; nothing was evaluated")
-
-
-def _name_lines(lines: pd.Index | list[int]) -> str:
-    named = ", ".join(str(line) for line in lines[:NAMED_LINES])
-    more = f" and {len(lines) - NAMED_LINES} more" if len(lines) > NAMED_LINES else ""
-    return f"line{'s' if len(lines) > 1 else ''} {named}{more}"
+        raise CohortError(what, where=path, fix="correct the lines above; nothing was evaluated")

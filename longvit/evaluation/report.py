@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from longvit.evaluation.drawing import Drawing
 from longvit.evaluation.tables import TextTable, models_table
@@ -80,7 +81,7 @@ def summary_table(metrics: Mapping[str, Any]) -> Group:
     """The headline number per fold, averaged and pooled, beside shuffled labels and other models, for the terminal."""
     name = metrics["headline"]
     survival = metrics["task"] == "survival"
-    table = Table(title=heading(metrics), title_justify="left", title_style="bold")
+    table = Table(title=Text(heading(metrics)), title_justify="left", title_style="bold")
     table.add_column("fold")
     table.add_column("patients", justify="right")
     if survival:
@@ -107,7 +108,7 @@ def _terminal(found: TextTable) -> Table:
     for column in (0, 1, -1):
         table.add_column(found.head[column])
     for i, row in enumerate(found.rows):
-        table.add_row(row[0], row[1], row[-1], style="bold" if i in found.best else None)
+        table.add_row(Text(row[0]), row[1], row[-1], style="bold" if i in found.best else None)
     return table
 
 

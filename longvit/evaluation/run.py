@@ -12,13 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from longvit import __version__
 from longvit.clinical import read_clinical
 from longvit.config import EvaluateConfig
-from longvit.evaluation.audit import read_audit
-from longvit.evaluation.compare import compared, notes_beside, require_same_patients, trained_beside
+from longvit.evaluation.beside import notes_beside, read_audit, trained_beside, training_settings
+from longvit.evaluation.compare import compared, require_same_patients
 from longvit.evaluation.cox import cox_regression
 from longvit.evaluation.figures import draw_figures
 from longvit.evaluation.folds import evaluate
@@ -193,8 +191,7 @@ def _settings(config: EvaluateConfig, names: Pseudonyms) -> dict[str, str]:
     settings = {"Command": shlex.join(shareable_command(["longvit", "evaluate", str(config.predictions), *flags]))}
     ours = config.model_dump(mode="json", exclude={"out", "pseudonyms"})
     settings["Configuration of this evaluation"] = shared_settings(ours, names)
-    training = config.predictions.with_name("config.yaml")
-    if training.is_file():
-        text = training.read_text(encoding="utf-8")
-        settings["Configuration of the training"] = shared_settings(yaml.safe_load(text), names)
+    training = training_settings(config.predictions)
+    if training is not None:
+        settings["Configuration of the training"] = shared_settings(training, names)
     return settings

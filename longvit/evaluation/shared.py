@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from longvit.evaluation.audit import Audit, Finding
+from longvit.evaluation.beside import Audit, Finding
 from longvit.privacy import Pseudonyms, shareable_values
 
 NOT_IDS = ("one-sided",)

@@ -61,10 +61,8 @@ def _roc_many(rows: pd.DataFrame, shuffled: list[pd.DataFrame], classes: tuple[s
             _roc_line(axes, pd.concat(shuffled), name, color=colour, lw=0.9, ls=(0, (4, 3)), alpha=0.6)
         _roc_line(axes, rows, name, color=colour, lw=2, label=name)
     axes.legend(loc="lower right", fontsize=8.5)
-    return (
-        figure,
-        "ROC of each class against the rest, all held-out patients; dashed: models trained on shuffled labels.",
-    )
+    control = "; dashed: models trained on shuffled labels" if shuffled else ""
+    return figure, f"ROC of each class against the rest, all held-out patients{control}."
 
 
 def _confusion(count: np.ndarray, classes: tuple[str, ...]) -> tuple[Figure, str]:

@@ -7,7 +7,6 @@ from sksurv.exceptions import NoComparablePairException
 from sksurv.metrics import concordance_index_censored
 
 from longvit.evaluation.curves import cross_fold_curves
-from longvit.evaluation.intervals import TIED_TOL
 from longvit.evaluation.ipcw import (
     Censoring,
     SurvivalRows,
@@ -19,6 +18,7 @@ from longvit.evaluation.ipcw import (
     over_time,
     uno_c_index,
 )
+from longvit.numbers import ROUNDING, TIED_TOL, is_constant, tolerance
 from preprocessing.errors import CohortError
 
 SURVIVAL_METRICS = ("c_index", "uno_c_index", "td_auc", "ibs", "ibs_km", "logrank_p")
@@ -42,16 +42,16 @@ def survival_metrics(
 
     `uno_c_index` (inverse probability of censoring weights) and `td_auc` (mean cumulative/dynamic AUC over time) are
     stratified alike. `ibs` is the integrated Brier score of survival curves that are fitted on the other strata
-    (`longvit.evaluation.curves`), `ibs_km` that of Kaplan-Meier on the same: lower is better, and a risk that says
-    something is below `ibs_km`. Censoring is estimated from all n patients, and times end where nine in ten of them
-    left observation. `logrank_p` compares patients above the median risk (of their stratum) with the others.
+    (`longvit.evaluation.curves`), `ibs_km` that of Kaplan-Meier on the same: lower is better. Censoring is estimated
+    from all n patients, and times end where nine in ten of them left observation. `logrank_p` compares patients of high
+    and of low risk, each counted once (see `high_risk`).
 
     Example:
         >>> survival_metrics(time=[2, 5, 7, 9], event=[1, 1, 0, 1], risk=[0.9, 0.1, 0.4, 0.2])["c_index"]
         0.6
 
     Args:
-        time: (n,) months to event or censoring.
+        time: (n,) time to event or censoring.
         event: (n,) 1 observed, 0 censored.
         risk: (n,) higher means an earlier event.
         stratum: (n,) whose pairs may be compared, for instance the fold.
@@ -81,7 +81,8 @@ def survival_rows(
     patient = np.arange(len(time)) if patient is None else np.asarray(patient)
     times = evaluation_times(time, event)
     curves = cross_fold_curves(time, event, risk, stratum, patient, times) if times.size else None
-    return SurvivalRows(time, event, risk, stratum, times, *(curves or ()))
+    model, reference = curves or (None, None)
+    return SurvivalRows(time, event, risk, stratum, times, model, reference, patient)
 
 
 def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | int | None]:
@@ -95,7 +96,7 @@ def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | in
     return {
         "c_index": _stratified_c_index(rows.time, rows.event, rows.risk, rows.stratum),
         **{name: float(values[0]) if np.isfinite(values[0]) else None for name, values in weighted.items()},
-        "logrank_p": _logrank_p(rows.time, rows.event, high_risk(rows.risk, rows.stratum)),
+        "logrank_p": _logrank_p(rows),
         "n": len(rows.time),
         "n_events": int(rows.event.sum()),
     }
@@ -115,14 +116,31 @@ def resampled_survival(
     return scores
 
 
-def high_risk(risk: npt.ArrayLike, stratum: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """(n,) True for patients above the median risk of their stratum; a risk equal to the median is low."""
+def high_risk(
+    risk: npt.ArrayLike, stratum: npt.ArrayLike, patient: npt.ArrayLike | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return (n,) True for patients above the median risk of their stratum; a risk equal to the median is low.
+
+    A patient whom several strata hold out is in one group: that of the mean distance from the medians, each distance in
+    standard deviations of its stratum.
+    """
     risk, stratum = np.asarray(risk, dtype=float), np.asarray(stratum)
-    high = np.zeros(len(risk), dtype=bool)
+    above = np.zeros(len(risk))
     for one in np.unique(stratum):
         rows = stratum == one
-        high[rows] = risk[rows] > np.median(risk[rows])
-    return high
+        if not is_constant(risk[rows]):
+            distance = risk[rows] - np.median(risk[rows])
+            tied = np.abs(distance) <= tolerance(np.abs(risk[rows]).max())
+            above[rows] = np.where(tied, 0, distance / risk[rows].std())
+    if patient is None:
+        return above > 0
+    _, code = np.unique(np.asarray(patient), return_inverse=True)
+    return (np.bincount(code, above) > ROUNDING)[code]
+
+
+def first_rows(patient: npt.ArrayLike) -> npt.NDArray[np.int_]:
+    """Return the number of the first row of each patient, so that time, event and group of each count once."""
+    return np.sort(np.unique(np.asarray(patient), return_index=True)[1])
 
 
 def checked_survival(
@@ -150,11 +168,15 @@ def require_events(event: np.ndarray) -> None:
 
 
 def _stratified_c_index(time: np.ndarray, event: np.ndarray, risk: np.ndarray, stratum: np.ndarray) -> float:
-    agreeing, comparable = 0.0, 0
+    agreeing, comparable, largest = 0.0, 0, 0
     for one in np.unique(stratum[event]):
         rows = stratum == one
+        largest = max(largest, int(rows.sum()))
+        if rows.sum() == 1:
+            continue
         try:
-            counts = concordance_index_censored(event[rows], time[rows], risk[rows], tied_tol=TIED_TOL)
+            with np.errstate(invalid="ignore"):  # pairs of tied events only
+                counts = concordance_index_censored(event[rows], time[rows], risk[rows], tied_tol=TIED_TOL)
         except NoComparablePairException:
             continue
         _, concordant, discordant, tied, _ = counts
@@ -162,11 +184,17 @@ def _stratified_c_index(time: np.ndarray, event: np.ndarray, risk: np.ndarray, s
         comparable += concordant + discordant + tied
     if not comparable:
         what = "no two patients can be compared: every event is later than all other follow-up"
+        if largest == 1:
+            what = "no two patients can be compared: a fold holds out one, and risks of two models have no common scale"
         raise CohortError(what, where="time, event", fix="evaluate more patients, or use fewer folds")
     return float(agreeing / comparable)
 
 
-def _logrank_p(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float | None:
+def _logrank_p(rows: SurvivalRows) -> float | None:
+    """Return the p of the two risk groups, in which each patient counts once; None if there is one group."""
+    high = high_risk(rows.risk, rows.stratum, rows.patient)
+    once = np.arange(len(high)) if rows.patient is None else first_rows(rows.patient)
+    time, event, high = rows.time[once], rows.event[once], high[once]
     if high.all() or not high.any():
         return None
     p = logrank_test(time[high], time[~high], event[high], event[~high]).p_value

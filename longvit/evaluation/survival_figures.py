@@ -13,35 +13,38 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from longvit.evaluation.drawing import COLOURS, HEIGHT, MUTED, rows_of
 from longvit.evaluation.predictions import Predictions
 from longvit.evaluation.survival import high_risk
-from longvit.evaluation.wording import p_value
+from longvit.evaluation.wording import at_time, p_value
 
-SHOWN = (0.04, 60)
+FEWEST_TICKS = 4
+SHOWN = (0.04, 60.0)
 """Hazard ratios beyond are not drawn: a wide interval would squeeze all others together."""
 
 
 def survival_figures(predictions: Predictions, metrics: Mapping[str, Any]) -> Iterator[tuple[str, Figure, str]]:
-    """Name, figure and caption of each."""
+    """Yield name, figure and caption of each."""
     yield "kaplan_meier", *_kaplan_meier(predictions.part(metrics["split"]), metrics)
-    if metrics["over_time"]["months"]:
-        yield "over_time", *_over_time(metrics["over_time"])
+    if metrics["over_time"]["times"]:
+        yield "over_time", *_over_time(metrics["over_time"], metrics["time_unit"])
     if any(entry["alone"] for entry in metrics["cox"]["covariates"]):
         yield "hazard_ratios", *_hazard_ratios(metrics["cox"])
 
 
 def _kaplan_meier(rows: pd.DataFrame, metrics: Mapping[str, Any]) -> tuple[Figure, str]:
-    high = high_risk(rows["risk"], rows["fold"])
+    rows = rows.assign(high=high_risk(rows["risk"], rows["fold"], rows["patient_id"])).drop_duplicates("patient_id")
+    high = rows["high"].to_numpy()
     figure = Figure(figsize=(4.8, HEIGHT), layout="constrained")
     axes, table = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
-    last = rows["time"].max()
+    last = rows["time"].max() or 1
     for label, chosen, colour in (("low risk", ~high, COLOURS[0]), ("high risk", high, COLOURS[1])):
         if chosen.any():
             _survival_curve(axes, rows[chosen], f"{label} (n = {chosen.sum()})", colour)
     axes.set(ylim=(0, 1.03), ylabel="Share without event", title="Kaplan-Meier by predicted risk")
     axes.set_xlim(-0.02 * last, 1.02 * last)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     log_rank = f"log-rank {p_value(metrics['pooled']['logrank_p']['value'])}"
     axes.legend(loc="upper right", fontsize=8.5, title=log_rank, title_fontsize=8.5, alignment="left")
     _numbers_at_risk(table, rows, high)
+    table.set_xlabel(at_time(metrics["time_unit"]))
     caption = (
         "Held-out patients above and below the median predicted risk of their fold; bands: 95 % "
         "(exponential Greenwood); ticks: censored."
@@ -64,38 +67,39 @@ def _numbers_at_risk(table: Axes, rows: pd.DataFrame, high: np.ndarray) -> None:
         for t in table.get_xticks():
             if left <= t <= right:
                 table.text(t, y, str((rows.loc[chosen, "time"] >= t).sum()), ha="center", va="center", color=colour)
-    table.set(ylim=(1.6, -0.6), xlabel="Months", yticks=[0, 1], yticklabels=["low", "high"])
+    table.set(ylim=(1.6, -0.6), yticks=[0, 1], yticklabels=["low", "high"])
     table.set_title("At risk", fontsize=8.5, weight="normal", color=MUTED, pad=2)
     table.spines[:].set_visible(False)
     table.tick_params(length=0)
+    table.tick_params(axis="y", pad=12)  # clear of the numbers at time 0
 
 
-def _over_time(series: Mapping[str, Any]) -> tuple[Figure, str]:
-    months = series["months"]
+def _over_time(series: Mapping[str, Any], unit: str) -> tuple[Figure, str]:
+    times = series["times"]
     figure = Figure(figsize=(4.8, HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.axhline(0.5, color=MUTED, lw=0.8, ls=(0, (4, 3)))
-    _band(left, months, series["td_auc"], COLOURS[0], label=None)
-    left.set(ylim=(0, 1.03), xlabel="Months", title="AUC(t)")
+    _band(left, times, series["td_auc"], COLOURS[0], label=None)
+    left.set(ylim=(0, 1.03), xlabel=at_time(unit), title="AUC(t)")
     if "brier" in series:
-        _band(right, months, series["brier"], COLOURS[0], label="model")
-        right.plot(months, _values(series["brier_km"]), color=MUTED, lw=1.2, ls=(0, (4, 3)), label="Kaplan-Meier")
+        _band(right, times, series["brier"], COLOURS[0], label="model")
+        right.plot(times, _values(series["brier_km"]), color=MUTED, lw=1.2, ls=(0, (4, 3)), label="Kaplan-Meier")
         right.legend(loc="lower center", fontsize=8.5)
     else:
-        right.text(0.5, 0.5, "needs two folds", color=MUTED, ha="center", transform=right.transAxes)
-    right.set(xlabel="Months", title="Brier score", ylim=(0, None))
-    caption = (
-        "Left: cumulative/dynamic AUC, above 0.5 is better than chance. Right: Brier score of survival curves fitted "
-        "on the other folds; below the dashed line is better than telling everybody the same. Bands: 95 %."
-    )
-    return figure, caption
+        right.text(0.5, 0.5, "needs other folds\nwith events", color=MUTED, ha="center", transform=right.transAxes)
+    right.set(xlabel=at_time(unit), title="Brier score", ylim=(0, None))
+    caption = "Left: cumulative/dynamic AUC, above 0.5 is better than chance."
+    if "brier" in series:
+        caption += " Right: Brier score of survival curves fitted on the other folds; below the dashed line is better "
+        caption += "than one curve for all."
+    return figure, f"{caption} Bands: 95 %."
 
 
-def _band(axes: Axes, months: Sequence[float], series: Sequence[Mapping], colour: str, *, label: str | None) -> None:
+def _band(axes: Axes, times: Sequence[float], series: Sequence[Mapping], colour: str, *, label: str | None) -> None:
     low, high = (np.array([number[end] for number in series], dtype=float) for end in ("low", "high"))
-    axes.fill_between(months, low, high, color=colour, alpha=0.13, lw=0)
-    axes.plot(months, _values(series), color=colour, lw=1.8, label=label)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.fill_between(times, low, high, color=colour, alpha=0.13, lw=0)
+    axes.plot(times, _values(series), color=colour, lw=1.8, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _values(series: Sequence[Mapping]) -> np.ndarray:
@@ -110,16 +114,33 @@ def _hazard_ratios(cox: Mapping[str, Any]) -> tuple[Figure, str]:
     axes.axvline(1, color=MUTED, lw=0.8, ls=(0, (4, 3)))
     for y, entry in enumerate(entries):
         for kind, shift, colour in (("alone", -0.13, MUTED), ("adjusted", 0.13, COLOURS[0])):
-            if entry[kind] is not None:
-                found = entry[kind]
+            found = entry[kind]
+            if found is not None and None not in (found["hazard_ratio"], found["low"], found["high"]):
                 axes.plot([found["low"], found["high"]], [y + shift] * 2, color=colour, lw=1.5)
                 axes.plot(found["hazard_ratio"], y + shift, "s", color=colour, ms=5, label=None if y else kind)
     rows_of(axes, [entry["name"] for entry in entries])
-    axes.xaxis.set_major_locator(FixedLocator([0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]))
-    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     axes.set(xlabel="Hazard ratio", title="Cox regression")
     low, high = axes.get_xlim()
-    axes.set_xlim(max(low, SHOWN[0]), min(high, SHOWN[1]))
+    low, high = max(low, SHOWN[0]), min(high, SHOWN[1])
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(ratio_ticks(low, high)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(loc="best", fontsize=8.5)
-    return figure, "Hazard ratios with 95 % intervals: each covariate alone, and beside the others."
+    adjusted = any(entry["adjusted"] for entry in entries)
+    return (
+        figure,
+        f"Hazard ratios with 95 % intervals: each covariate alone{', and with all others' if adjusted else ''}.",
+    )
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Return ticks between two ratios: the coarsest of some ladders with four of them, or the finest."""
+    ladders = [
+        [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50],
+        [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50],
+        [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2],
+        [*MaxNLocator(5).tick_values(low, high), 1],
+    ]
+    inside = [sorted({float(tick) for tick in ladder if low <= tick <= high}) for ladder in ladders]
+    return next((ticks for ticks in inside if len(ticks) >= FEWEST_TICKS), inside[-1])

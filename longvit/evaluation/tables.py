@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longvit.evaluation.audit import Audit
+from longvit.evaluation.beside import Audit
 from longvit.evaluation.wording import METRIC_NAMES, MISSING, bare_p, composition, decimal, interval, p_value
 
 
@@ -63,13 +63,14 @@ def models_table(metrics: Mapping[str, Any]) -> TextTable | None:
 
 def groups_table(metrics: Mapping[str, Any]) -> TextTable:
     """Patients below and above the median risk of their fold: how many, and when half of them had the event."""
-    months = lambda value: "not reached" if value is None else f"{value:.1f}"
+    median = lambda value: "not reached" if value is None else f"{value:.1f}"
     rows = tuple(
-        (group["name"], str(group["n"]), str(group["n_events"]), months(group["median_months"]))
+        (group["name"], str(group["n"]), str(group["n_events"]), median(group["median_time"]))
         for group in metrics["risk_groups"]
     )
     note = f"Log-rank test: {p_value(metrics['pooled']['logrank_p']['value'])}."
-    return TextTable("Risk groups", ("Group", "Patients", "Events", "Median months"), rows, (note,))
+    head = ("Group", "Patients", "Events", f"Median time to event, {metrics['time_unit']}")
+    return TextTable("Risk groups", head, rows, (note,))
 
 
 def cox_table(cox: Mapping[str, Any]) -> TextTable:
@@ -77,23 +78,23 @@ def cox_table(cox: Mapping[str, Any]) -> TextTable:
     rows = []
     for entry in cox["covariates"]:
         adjusted = entry["adjusted"]
-        schoenfeld = MISSING if adjusted is None else bare_p(adjusted["ph_p"])
-        rows.append((entry["name"], *_hazard_ratio(entry["alone"]), *_hazard_ratio(adjusted), schoenfeld))
+        proportional = MISSING if adjusted is None else bare_p(adjusted["ph_p"])
+        rows.append((entry["name"], *_hazard_ratio(entry["alone"]), *_hazard_ratio(adjusted), proportional))
     head = ("Covariate", "Hazard ratio, alone", "p", "Hazard ratio, adjusted", "p", "Proportional hazards, p")
-    counted = (
-        f"{cox['n']} patients, {cox['n_events']} events; 95 % intervals of Wald. Adjusted: all covariates together."
-    )
-    return TextTable("Cox regression", head, tuple(rows), (counted, *cox["notes"]))
+    counted = f"{cox['n']} patients, {cox['n_events']} events; 95 % intervals of Wald."
+    if any(entry["adjusted"] for entry in cox["covariates"]):
+        counted += " Adjusted: all covariates together."
+    return TextTable("Cox regression", head if rows else (), tuple(rows), (counted, *cox["notes"]))
 
 
 def audit_table(audit: Audit | None) -> TextTable:
     """What the audit of the splits found."""
     if audit is None:
-        note = "No audit.json lies beside the predictions: nobody has checked these splits for leaks."
+        note = "There is no audit.json next to the predictions: it is unknown whether these splits have leaks."
         return TextTable("Audit of the splits", (), (), (note,))
     notes = [] if audit.findings else ["The audit found nothing."]
     if audit.accepted:
-        notes.append(f"Accepted by name: {', '.join(audit.accepted)}.")
+        notes.append(f"Accepted: {', '.join(audit.accepted)}.")
     rows = tuple((one.level, one.what, one.where, one.fix) for one in audit.findings)
     return TextTable("Audit of the splits", ("Level", "What", "Where", "Fix") if rows else (), rows, tuple(notes))
 
@@ -126,7 +127,7 @@ def _difference(number: Mapping[str, Any] | None) -> str:
     return f"{number['value']:+.3f} ({number['low']:+.3f} to {number['high']:+.3f}), {p_value(number['p'])}"
 
 
-def _hazard_ratio(found: Mapping[str, float] | None) -> tuple[str, str]:
-    if found is None:
+def _hazard_ratio(found: Mapping[str, float | None] | None) -> tuple[str, str]:
+    if found is None or None in (found["hazard_ratio"], found["low"], found["high"]):
         return MISSING, MISSING
     return f"{found['hazard_ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})", bare_p(found["p"])

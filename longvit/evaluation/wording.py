@@ -31,9 +31,9 @@ HOW = {
         "who had the event by a time and who was followed for longer, and is averaged over the times of the figure. "
         "Pooled counts only pairs within the same fold, because the risks of two models are on different scales. IBS "
         "is the integrated Brier score of survival curves that are fitted, for each fold, on the held-out patients of "
-        "the others (Cox on the standardised risk, Breslow's baseline): lower is better, and a risk that says "
-        "something is below the Kaplan-Meier curve of those patients. The log-rank test compares patients above and "
-        "below the median risk of their fold."
+        "the others (Cox on the standardised risk, Breslow's baseline): lower is better; IBS, Kaplan-Meier, is that "
+        "of one curve for all. The log-rank test compares patients above and below the median risk of their fold; a "
+        "patient whom several folds hold out counts once there, by the mean distance from the medians."
     ),
 }
 HOW_ALL = (
@@ -72,6 +72,11 @@ def composition(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts["class_counts"].items())
 
 
+def at_time(unit: str) -> str:
+    """Return the label of a time axis, such as `Time, days`."""
+    return f"Time, {unit}"
+
+
 def heading(metrics: Mapping[str, Any]) -> str:
     """`Survival`, or `Subtyping: LUAD, LUSC`."""
     return "Survival" if metrics["task"] == "survival" else f"Subtyping: {', '.join(metrics['classes'])}"
@@ -79,4 +84,5 @@ def heading(metrics: Mapping[str, Any]) -> str:
 
 def how_computed(metrics: Mapping[str, Any]) -> str:
     """What the numbers are, in a paragraph."""
-    return HOW[metrics["task"]] + HOW_ALL.format(**metrics["bootstrap"])
+    unit = f" Times are in {metrics['time_unit']}." if metrics["task"] == "survival" else ""
+    return HOW[metrics["task"]] + HOW_ALL.format(**metrics["bootstrap"]) + unit

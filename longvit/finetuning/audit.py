@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from longvit.cohort_config import PARTS, SplitsConfig
+from longvit.cohort_config import PARTS, SplitsConfig, SurvivalTask
 from longvit.finetuning.cohort import Cohort, read_cohort
 from longvit.finetuning.findings import Finding, Judge, refuse
 from longvit.finetuning.folds import Fold, Split, read_splits, to_fold
+from longvit.follow_up import implausible
 from longvit.tables import few
 from preprocessing.store import find_stores, open_store
 
@@ -70,6 +71,7 @@ def audit(config: SplitsConfig) -> Audit:
     """
     judge = Judge(config.accept)
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
+    _find_unit(config, cohort, judge)
     splits = read_splits(config.splits, config.folds)
     folds = [_sound_fold(split, cohort, config, judge) for split in splits]
     for split in splits:
@@ -84,6 +86,17 @@ def audit(config: SplitsConfig) -> Audit:
         _note_fold(split, fold, cohort, judge)
     _note_held_out_again(folds, config.splits, judge)
     return Audit(cohort, folds, tuple(judge.findings), judge.used, config.splits)
+
+
+def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
+    """Find times that no follow-up in the stated unit has."""
+    if isinstance(config.task, SurvivalTask):
+        found = implausible(cohort.targets["time"], config.task.time_unit)
+        if found:
+            said, likely = found
+            fix = f"set the unit of the column, as --task.time-unit {likely} does" if likely else "check the column"
+            what = f"column {{names}} has {said}"
+            judge.find("time-unit", [config.task.time_column], what, where=config.table, fix=fix)
 
 
 def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge) -> Fold:

@@ -7,6 +7,7 @@ from lifelines import CoxPHFitter
 
 from longvit.clinical import Clinical, read_clinical
 from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.finetuning.predictions import truth
 from longvit.finetuning.study import Job, Study
 from preprocessing.errors import CohortError, ConfigError
 
@@ -51,7 +52,7 @@ def predict_clinical(study: Study, job: Job) -> list[dict]:
         risk[held_out] = fit.predict_log_partial_hazard(filled.loc[held_out, names]).to_numpy()
     return [
         {"patient_id": case, "slide_id": slide, "fold": job.fold.index, "split": part}
-        | study.cohort.targets.loc[case].to_dict()
+        | truth(study.cohort.targets, case, study.config.task)
         | {"risk": float(risk[case])}
         for part in ("val", "test")
         for case in job.fold.parts[part]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from longvit.cohort_config import SubtypeTask, SurvivalTask, Task
+from longvit.numbers import exact_numbers
 from longvit.tables import bad_name, few, read_table
 from preprocessing.errors import CohortError
 
@@ -124,7 +125,7 @@ def _subtypes(table: pd.DataFrame, task: SubtypeTask, path: Path) -> pd.DataFram
 
 def _survival(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFrame:
     columns = _target_columns(task)
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce").set_axis(["time", "status"], axis=1)
+    numbers = table[columns].apply(exact_numbers).set_axis(["time", "status"], axis=1)
     bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["status"].isin([0, 1])
     if bad.any():
         first = int(np.flatnonzero(bad)[0])

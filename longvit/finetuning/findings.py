@@ -13,6 +13,7 @@ CATEGORIES = {
     "missing-slides": "names in the splits that the table does not have",
     "no-store": "slides of the cohort without a store",
     "duplicate": "slides whose files are equal to the byte",
+    "time-unit": "times that no follow-up in the stated unit has",
 }
 """Category of a finding that stops a run -> what it holds. The first word of `accept`."""
 

@@ -1,12 +1,14 @@
 """Model + patients -> rows of predictions.csv."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.config import NllTask, Task
+from longvit.cohort_config import NllTask, SurvivalTask, Task
 from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.losses import nll_risk
 from longvit.finetuning.model import SlideModel
@@ -25,18 +27,24 @@ def predict(
         marks: More columns, the same in every row, such as fold and split.
 
     Returns:
-        `patient_id`, `slide_id` (those of a sequence of several slides joined by `;`), the marks, the targets, and
-        `p_<class>` for each class, or `risk`.
+        `patient_id`, `slide_id` (those of a sequence of several slides joined by `;`), the marks, the targets (of
+        survival with `time_unit`), and `p_<class>` for each class, or `risk`.
     """
     model.eval().to(device)
     rows = []
     for case in patients.patients:
-        target = patients.targets.loc[case].to_dict()
+        target = truth(patients.targets, case, model.loss.task)
         for slides in patients.sequences(case):
             output_O = model(patients.read(slides).to(device))[0].float().cpu()
             keys = {"patient_id": case, "slide_id": ";".join(slides), **marks}
             rows.append(keys | target | columns(output_O, model.loss.task, model.classes))
     return rows
+
+
+def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
+    """Return the targets of a patient as columns of predictions.csv, with the unit of a time."""
+    unit = {"time_unit": task.time_unit} if isinstance(task, SurvivalTask) and "time" in targets else {}
+    return targets.loc[case].to_dict() | unit
 
 
 def columns(output_O: Float[Tensor, " O"], task: Task, classes: tuple[str, ...]) -> dict[str, float]:

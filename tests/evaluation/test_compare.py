@@ -1,6 +1,7 @@
 import pytest
 
-from longvit.evaluation.compare import compared, notes_beside, require_same_patients, trained_beside
+from longvit.evaluation.beside import notes_beside, trained_beside
+from longvit.evaluation.compare import compared, require_same_patients
 from longvit.evaluation.folds import evaluate
 from longvit.evaluation.predictions import read_predictions
 from preprocessing.errors import CohortError
@@ -86,3 +87,9 @@ def test_baselines_that_were_trained_beside_the_model_are_found_by_name(tmp_path
     (tmp_path / "baselines" / "mean" / "notes.txt").write_text("a linear head\nof 60 epochs\n")
     assert notes_beside(found["mean"]) == ["a linear head", "of 60 epochs"]
     assert notes_beside(found["abmil"]) == []
+
+
+def test_another_unit_of_time_is_refused(survival_csv, edited):
+    ours, other = pair(survival_csv, edited, lambda table: table.assign(time_unit="days"))
+    with pytest.raises(CohortError, match="the times are in months and in days"):
+        require_same_patients(ours, other, "test", "other")

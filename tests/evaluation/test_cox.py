@@ -42,9 +42,9 @@ def test_hazard_ratios_agree_with_scikit_survival():
     design = np.column_stack([z, beside.table.to_numpy()])
     observed = Surv.from_arrays(table["event"] == 1, table["time"])
     expected = np.exp(CoxPHSurvivalAnalysis(ties="efron").fit(design, observed).coef_)
-    assert [one["adjusted"]["hazard_ratio"] for one in found["covariates"]] == pytest.approx(expected, rel=1e-4)
+    assert [one["adjusted"]["hazard_ratio"] for one in found["covariates"]] == pytest.approx(expected, rel=1e-6)
     alone = np.exp(CoxPHSurvivalAnalysis(ties="efron").fit(z[:, None], observed).coef_[0])
-    assert found["covariates"][0]["alone"]["hazard_ratio"] == pytest.approx(alone, rel=1e-4)
+    assert found["covariates"][0]["alone"]["hazard_ratio"] == pytest.approx(alone, rel=1e-6)
     assert found["covariates"][0]["adjusted"]["p"] < 1e-6
     assert (found["n"], found["n_events"]) == (200, int(table["event"].sum()))
 
@@ -61,7 +61,7 @@ def test_a_hazard_ratio_of_a_hand_computed_case():
     # u/(2u+2) * 1/(u+2) * u/(u+1): the derivative is 0 where 2 - 2 * 2u/(2u+2) - u/(u+2) = 0, so u = (1 + sqrt 17)/2
     table = pd.DataFrame({"patient_id": list("ABCD"), "fold": 0, "time": [1, 2, 3, 4], "event": 1.0})
     found = cox_regression(table.assign(risk=[1.0, -1.0, 1.0, -1.0]), None)
-    assert found["covariates"][0]["alone"]["hazard_ratio"] ** 2 == pytest.approx((1 + 17**0.5) / 2, rel=1e-4)
+    assert found["covariates"][0]["alone"]["hazard_ratio"] ** 2 == pytest.approx((1 + 17**0.5) / 2, rel=1e-6)
 
 
 def test_a_fit_without_a_maximum_is_a_dash_and_is_said():
@@ -123,3 +123,25 @@ def test_the_published_breast_table_is_read():
     assert len(table) > 900
     assert table[AGE_NAME].between(2, 10).all()
     assert set(table[SEX_NAME].dropna()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("value", [0.1, -2.2516])
+def test_a_constant_risk_has_no_hazard_ratio(value):
+    found = cox_regression(rows().assign(risk=value), None)
+    assert found["covariates"] == []
+    assert f"{RISK_NAME} is left out: it is the same for all." in found["notes"]
+
+
+def test_covariates_that_say_the_same_have_no_adjusted_hazard_ratio():
+    table = rows()
+    z = standardised(table["risk"].to_numpy(), table["fold"].to_numpy())
+    twice = Clinical(pd.DataFrame({AGE_NAME: z}, index=pd.Index(table["patient_id"], name="patient_id")), ())
+    found = cox_regression(table, twice)
+    assert [entry["adjusted"] for entry in found["covariates"]] == [None, None]
+    assert all(entry["alone"] for entry in found["covariates"])
+
+
+def test_ages_are_read_to_the_last_bit(tmp_path):
+    text = "78.18873094883070962"
+    table = read_clinical(written(tmp_path, f"patient_id,age\nA,{text}\n")).table
+    assert table.loc["A", AGE_NAME] == float(text) / 10

@@ -73,4 +73,15 @@ def test_a_risk_that_knows_is_below_kaplan_meier_and_noise_is_not():
 
 
 def test_equal_risks_are_standardised_to_nothing():
+    assert not standardised(np.full(7, 0.1), np.zeros(7)).any()  # their std is 1e-17
     assert standardised(np.array([3.0, 3.0, 1.0, 5.0]), np.array([0, 0, 1, 1])).tolist() == [0, 0, -1, 1]
+
+
+@pytest.mark.parametrize("value", [0.1, -2.2516, 7.0])
+def test_the_curves_of_a_constant_risk_are_kaplan_meiers(value):
+    rows = cohort()
+    model, reference = cross_fold_curves(**(rows | {"risk": np.full(240, value)}), times=TIMES)
+    assert (model == reference).all()
+    one_fold = np.where(rows["fold"] == 0, value, rows["risk"])
+    model, reference = cross_fold_curves(**(rows | {"risk": one_fold}), times=TIMES)
+    assert (model == reference).all(axis=1).tolist() == (rows["fold"] == 0).tolist()

@@ -6,6 +6,7 @@ from matplotlib import rcParams
 from longvit.evaluation.figures import draw_figures
 from longvit.evaluation.folds import evaluate
 from longvit.evaluation.predictions import read_predictions
+from longvit.evaluation.survival_figures import ratio_ticks
 
 
 def drawings(path):
@@ -55,3 +56,38 @@ def test_figures_are_the_same_twice_and_share_no_ids(request, name):
     ids = [one for drawing in first.values() for one in re.findall(r' id="([^"]*)"', drawing.svg)]
     assert len(ids) == len(set(ids))
     assert dict(rcParams) == before
+
+
+@pytest.mark.parametrize("unit", ["days", "years"])
+def test_axes_of_time_name_the_unit(survival_csv, edited, unit):
+    drawn = drawings(edited(survival_csv, lambda table: table.assign(time_unit=unit)))
+    for name in ("kaplan_meier", "over_time"):
+        found = words(drawn[name].svg)
+        assert f"Time, {unit}" in found
+        assert not {"Months", "Days", "Years"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.04, 60.0), (0.69, 1.61), (0.97, 1.04), (0.5, 3.0), (0.9, 12.0), (0.05, 1.1), (0.999, 1.0001)]
+)
+def test_hazard_ratios_have_ticks_within_their_range(low, high):
+    ticks = ratio_ticks(low, high)
+    assert 4 <= len(ticks) <= 20
+    assert 1 in ticks
+    assert ticks == sorted(ticks)
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_names_of_classes_are_no_formulas(subtyping_csv, edited):
+    odd = lambda table: table.rename(columns={"p_LUSC": r"p_$\frac$"}).replace({"label": {"LUSC": r"$\frac$"}})
+    assert r"$\frac$" in words(drawings(edited(subtyping_csv, odd))["confusion"].svg)
+
+
+def test_captions_name_nothing_that_is_not_drawn(survival_csv, subtyping_csv, edited):
+    one_fold = drawings(edited(survival_csv, lambda table: table[table["fold"] == "0"]))
+    assert "shuffled" not in one_fold["folds"].caption
+    assert "Brier" not in one_fold["over_time"].caption
+    assert "with all others" not in one_fold["hazard_ratios"].caption
+    assert "shuffled" in drawings(subtyping_csv)["folds"].caption
+    three = lambda table: table[table["shuffled"] == ""].assign(p_SCLC="0")
+    assert "shuffled" not in drawings(edited(subtyping_csv, three))["roc"].caption

@@ -128,7 +128,7 @@ def test_what_a_reader_must_know_is_said(subtyping_csv, survival_csv, edited):
     assert "no shuffled-label control" not in warned(subtyping_csv)
     assert "reaches 0.5" in warned(survival_csv)
     validation = edited(subtyping_csv, lambda table: table.assign(split="val"))
-    assert "models were selected on them" in warned(validation, "val")
+    assert "it is unknown whether models were selected on them" in warned(validation, "val")
     fewer = edited(subtyping_csv, lambda table: table.drop(index=7))
     assert "not predicted for the same patients" in warned(fewer)
 
@@ -138,14 +138,31 @@ def test_a_control_as_good_as_the_model_is_said(subtyping_csv, edited):
         certain = (table["label"] == "LUAD").astype(int)
         return table.assign(p_LUAD=certain, p_LUSC=1 - certain)
 
-    assert "control lies within the interval" in warned(edited(subtyping_csv, tell_apart))
+    said = warned(edited(subtyping_csv, tell_apart))
+    assert (
+        "shuffled labels are as good as the model, or better: their pooled AUROC 1.000, that of the model 1.000" in said
+    )
 
 
 def test_patients_held_out_by_two_folds_are_said(survival_csv):
     survival_csv.write_text(survival_csv.read_text() + "A,A-1,1,test,2,1,0.5,\n")
     metrics = evaluate_predictions(survival_csv)
     assert metrics["n_patients"] == 7
-    assert any("held out by several folds" in sentence for sentence in metrics["warnings"])
+    assert metrics["n_slides"] == 7
+    assert sum(group["n"] for group in metrics["risk_groups"]) == 7
+    (sentence,) = (sentence for sentence in metrics["warnings"] if "held out by several folds" in sentence)
+    assert "the log-rank test and Cox regression count each once" in sentence
+
+
+def test_copies_of_a_hold_out_change_neither_the_log_rank_test_nor_the_groups(survival_csv, edited):
+    def copies(table: pd.DataFrame) -> pd.DataFrame:
+        number = table["fold"].astype(int) * 2
+        return pd.concat([table.assign(fold=(number + copy).astype(str)) for copy in (0, 1)])
+
+    once, twice = evaluate_predictions(survival_csv), evaluate_predictions(edited(survival_csv, copies))
+    assert twice["pooled"]["logrank_p"]["value"] == pytest.approx(once["pooled"]["logrank_p"]["value"], rel=1e-12)
+    assert twice["risk_groups"] == once["risk_groups"]
+    assert (twice["n_patients"], twice["n_slides"], twice["n_events"]) == (7, 7, 5)
 
 
 def test_a_class_absent_from_one_of_three_class_folds_is_said(subtyping_csv, edited):
@@ -169,9 +186,9 @@ def test_intervals_stand_beside_every_number_but_the_p_value(tmp_path):
     table.assign(risk=-(risk**2)).to_csv(tmp_path / "noise.csv", index=False)
     assert "no better than Kaplan-Meier" in warned(tmp_path / "noise.csv")
     series = metrics["over_time"]
-    assert len(series["months"]) == len(series["td_auc"]) == len(series["brier"]) == len(series["brier_km"])
+    assert len(series["times"]) == len(series["td_auc"]) == len(series["brier"]) == len(series["brier_km"])
     assert [group["n"] for group in metrics["risk_groups"]] == [45, 45]
-    assert metrics["risk_groups"][0]["median_months"] > metrics["risk_groups"][1]["median_months"]
+    assert metrics["risk_groups"][0]["median_time"] > metrics["risk_groups"][1]["median_time"]
 
 
 def test_a_control_without_any_number_is_no_control(survival_csv):
@@ -185,3 +202,29 @@ def test_the_confusion_matrix_and_reliability_count_patients(subtyping_csv):
     metrics = evaluate_predictions(subtyping_csv)
     assert metrics["confusion"] == [[3, 0], [1, 2]]
     assert sum(one["n"] for one in metrics["reliability"]) == 6
+
+
+def test_folds_of_one_patient_have_a_reason_in_place_of_numbers(survival_csv):
+    survival_csv.write_text(survival_csv.read_text() + "H,H-1,2,test,4,1,3,\n")
+    metrics = evaluate_predictions(survival_csv)
+    assert metrics["folds"][2]["metrics"] is None
+    assert "a fold holds out one" in metrics["folds"][2]["reason"]
+    assert metrics["pooled"]["c_index"]["value"] == pytest.approx(5 / 7)
+
+
+@pytest.mark.parametrize("patients", ["A", "AE"])
+def test_one_patient_and_leave_one_out_are_refused_in_words(survival_csv, edited, patients):
+    with pytest.raises(CohortError, match="no two patients can be compared: a fold holds out one"):
+        evaluate_predictions(edited(survival_csv, lambda table: table[table["patient_id"].isin(list(patients))]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "folds", "says"),
+    [(4_001, 1, "4,001 patients in fold 0, more than 4,000"), (1_001, 1_001, "1,001 folds, more than 1,000")],
+)
+def test_more_than_can_be_resampled_is_refused(tmp_path, rows, folds, says):
+    ids = [f"P{i}" for i in range(rows)]
+    table = pd.DataFrame({"patient_id": ids, "slide_id": ids, "fold": np.arange(rows) % folds, "split": "test"})
+    table.assign(time=1, event=1, risk=1).to_csv(tmp_path / "predictions.csv", index=False)
+    with pytest.raises(CohortError, match=says):
+        evaluate_predictions(tmp_path / "predictions.csv")

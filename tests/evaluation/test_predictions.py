@@ -6,6 +6,8 @@ import pytest
 from longvit.evaluation.predictions import read_predictions
 from preprocessing.errors import CohortError
 
+IDENTITY = "patient_id,slide_id,fold,split"
+
 
 def put(line: int, column: str, value: str):
     """Write `value` into a line of the file, counted as an editor counts: the header is line 1."""
@@ -53,6 +55,12 @@ def test_task_and_classes_come_from_the_header(subtyping_csv, survival_csv):
         (put(3, "label", "SCLC"), "`label` is not one of the classes: 'SCLC'", "column label, line 3"),
         (put(3, "fold", "one"), "`fold` is not a number: 'one'", "column fold, line 3"),
         (put(3, "fold", "0.5"), "`fold` is not a whole number", "column fold, line 3"),
+        (put(3, "fold", "1e300"), "`fold` is not a whole number from 0 to 999999: '1e300'", "column fold, line 3"),
+        (put(3, "fold", "-1"), "`fold` is not a whole number", "column fold, line 3"),
+        (put(3, "shuffled", "1e300"), "`shuffled` is no number of a permutation", "column shuffled, line 3"),
+        (put(3, "slide_id", "A\x1b[31m"), "`slide_id` has control characters: 'A\\x1b[31m'", "column slide_id, line 3"),
+        (put(3, "p_LUSC", "0_1"), "`p_LUSC` is not a number: '0_1'", "column p_LUSC, line 3"),
+        (put(3, "label", "x" * 1000), f"is not one of the classes: '{'x' * 60}...'", "column label, line 3"),
         (put(3, "split", "Test"), "`split` is not train, val or test: 'Test'", "column split, line 3"),
         (put(3, "shuffled", "-2"), "`shuffled` is no number of a permutation", "column shuffled, line 3"),
         (put(3, "patient_id", " "), "`patient_id` is empty", "column patient_id, line 3"),
@@ -76,6 +84,14 @@ def test_a_bad_value_of_subtyping_is_named_with_its_line(subtyping_csv, edited, 
         (put(4, "event", ""), "`event` is not a number: ''"),
         (put(4, "time", "-3"), "`time` is before the start of observation: '-3'"),
         (put(4, "risk", "inf"), "`risk` is not a number: 'inf'"),
+        (put(4, "risk", "-1e300"), "`risk` is beyond 1e+100: '-1e300'"),
+        (put(4, "time", "1.7e308"), "`time` is more than 1,000,000, which is no follow-up: '1.7e308'"),
+        (lambda table: put(4, "time_unit", "")(table.assign(time_unit="days")), "`time_unit` differs between rows: ''"),
+        (lambda table: table.assign(time_unit="weeks"), "`time_unit` is not days, months or years: 'weeks'"),
+        (
+            lambda table: put(4, "time_unit", "days")(table.assign(time_unit="years")),
+            "`time_unit` differs between rows",
+        ),
         (put(4, "patient_id", "A"), "`time` differs between rows of one patient"),
     ],
 )
@@ -134,6 +150,14 @@ def test_a_patient_in_two_parts_is_let_pass_only_where_the_audit_says_it_was_acc
         ("patient_id,slide_id,fold,split,label,p_a,p_b,time,event,risk\n1,1,0,test,a,0,1,1,1,1\n", "two tasks"),
         ("patient_id,slide_id,fold,split,time,event,risk\nA,A,0,test,1,1\n", "7 values that the header names"),
         ("risk,risk\n1,2\n", "columns appear twice: risk"),
+        (f"{IDENTITY},label,p_a,p_\nA,A,0,test,a,1,0\n", "a class has no name"),
+        (f"{IDENTITY},label,p_a,p_b\x1b\nA,A,0,test,a,1,0\n", "one with control characters: 'b\\x1b'"),
+        (f"{IDENTITY},label,p_a,p_{'b' * 101}\nA,A,0,test,a,1,0\n", "one of more than 100 characters"),
+        (f"{IDENTITY},label,{','.join(f'p_{i}' for i in range(2000))}\nA\n", "there are 2,000 classes, more than 100"),
+        (f"{IDENTITY},{','.join(f'c{i}' for i in range(1_000_000))}\nA\n", "c15 and 999984 more"),
+        ("a\n" * 3_000_000, "the task is not clear"),
+        (f"{IDENTITY},time,event,risk\n" + "A\n" * 250_001, "more than 250,000 rows"),
+        (f"{IDENTITY},time,event,risk\n" + "x" * 200_000, "no CSV file (field larger than field limit"),
     ],
 )
 def test_a_table_that_is_none_of_ours_is_refused(tmp_path, text, says):
@@ -149,3 +173,32 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CohortError, match="no CSV file"):
         read_predictions(tmp_path / "binary.csv")
+
+
+@pytest.mark.parametrize("unit", ["days", "months", "years"])
+def test_the_unit_of_times_is_a_column_and_without_it_months(survival_csv, edited, unit):
+    assert read_predictions(survival_csv).time_unit == "months"
+    assert read_predictions(edited(survival_csv, lambda table: table.assign(time_unit=unit))).time_unit == unit
+
+
+def test_times_that_cannot_be_months_are_asked_about(survival_csv, edited):
+    in_days = lambda table: table.assign(time=[str(365 * i) for i in range(len(table))])
+    says = "without a column time_unit times are months: a longest follow-up of 2190 months and a median of 1095"
+    with pytest.raises(CohortError, match=says) as asked:
+        read_predictions(edited(survival_csv, in_days))
+    assert asked.value.fix.startswith("add a column time_unit with days in every row")
+    for unit in ("days", "months"):  # the user has answered
+        assert (
+            read_predictions(edited(survival_csv, lambda t, u=unit: in_days(t).assign(time_unit=u))).time_unit == unit
+        )
+
+
+def test_slides_that_were_read_as_one_sequence_are_all_counted(survival_csv, edited):
+    joined = edited(survival_csv, put(2, "slide_id", "A-1;A-2;A-3"))
+    assert read_predictions(joined).part("test")["n_slides"].tolist() == [3, 1, 1, 1, 1, 1, 1]
+
+
+def test_ties_are_those_of_the_decimal_numbers_in_the_file(survival_csv, edited):
+    text = ["78.18873094883070962", "78.18873094883071", "3"]  # pandas.to_numeric is a bit off for the first
+    risks = edited(survival_csv, lambda table: table.assign(risk=(text * 3)[: len(table)]))
+    assert read_predictions(risks).part("test")["risk"].tolist() == [float(value) for value in (text * 3)[:7]]

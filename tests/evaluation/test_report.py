@@ -1,3 +1,4 @@
+import html
 import io
 import re
 from html.parser import HTMLParser
@@ -5,17 +6,19 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
+from longvit.config import EvaluateConfig
 from longvit.evaluation import evaluate_predictions
 from longvit.evaluation.figures import draw_figures
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.report import Section, evaluation_section, page, summary_table
+from longvit.evaluation.run import run
 from longvit.evaluation.tables import detail_tables
 
 
-def text_of(html: str) -> str:
+def text_of(text: str) -> str:
     parser, found = HTMLParser(), []
     parser.handle_data = found.append
-    parser.feed(html)
+    parser.feed(text)
     return re.sub(r"\s+", " ", " ".join(found))
 
 
@@ -56,18 +59,18 @@ def test_a_fold_without_numbers_shows_its_reason(subtyping_csv, edited):
 
 @pytest.mark.parametrize("name", ["subtyping_csv", "survival_csv"])
 def test_the_page_needs_nothing_from_elsewhere(request, name):
-    html = page([section_of(request.getfixturevalue(name))], "A page")
-    assert not re.search(r"<script|<link|<img|@import|src=|url\(\s*['\"]?http", html)
-    assert not re.search(r"""href=["'](?!#)""", html)
+    found = page([section_of(request.getfixturevalue(name))], "A page")
+    assert not re.search(r"<script|<link|<img|@import|src=|url\(\s*['\"]?http", found)
+    assert not re.search(r"""href=["'](?!#)""", found)
 
 
 def test_names_from_the_file_are_escaped(subtyping_csv, edited):
     rename = lambda table: table.rename(columns={"p_LUSC": "p_<i>"}).assign(label=table["label"].replace("LUSC", "<i>"))
     section = section_of(edited(subtyping_csv, rename))
-    html = page([section], "<script>alert(1)</script>")
-    assert "<i>" not in html
-    assert "<script" not in html
-    assert "3 &lt;i&gt;" in html
+    found = page([section], "<script>alert(1)</script>")
+    assert "<i>" not in found
+    assert "<script" not in found
+    assert "3 &lt;i&gt;" in found
 
 
 def test_the_terminal_shows_folds_mean_and_pooled_beside_the_control(subtyping_csv):
@@ -81,3 +84,43 @@ def test_the_terminal_shows_folds_mean_and_pooled_beside_the_control(subtyping_c
 
 def test_the_terminal_shows_events_of_survival(survival_csv):
     assert re.search(r"pooled\W+7\W+5\W+0\.714", printed(survival_csv))
+
+
+ODD = [("[/]", ":smile:"), ("<b>&", "a|b*c*"), ("[bold red]x", "[x](http://y)``")]
+
+
+@pytest.mark.parametrize("names", ODD)
+def test_names_with_markup_are_shown_as_they_are(subtyping_csv, edited, tmp_path, names):
+    labels = dict(zip(("LUAD", "LUSC"), names, strict=True))
+    columns = {f"p_{old}": f"p_{new}" for old, new in labels.items()}
+    path = edited(subtyping_csv, lambda table: table.rename(columns=columns).replace({"label": labels}))
+    other = {f"{names[0]}2": path}
+    metrics = run(EvaluateConfig(predictions=path, out=tmp_path / "out", name=names[0], baseline=other)).metrics
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(summary_table(metrics))
+    shown = console.export_text()
+    assert f"Subtyping: {', '.join(names)}" in shown
+    assert f"{names[0]}2" in shown
+    escaped = [re.sub(r"[\\|\[\]*`]", r"\\\g<0>", name.replace("<", "&lt;")) for name in names]
+    assert (tmp_path / "out" / "report.md").read_text().splitlines()[0] == f"# Subtyping: {', '.join(escaped)}"
+    assert f"{html.escape(', '.join(names))}</h2>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_fence_in_the_settings_does_not_end_the_block(subtyping_csv, tmp_path):
+    subtyping_csv.with_name("config.yaml").write_text('a: "1\\n```\\n<script>"\n')
+    run(EvaluateConfig(predictions=subtyping_csv, out=tmp_path / "out"))
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert re.search(r"\n````\na: '1\s+```\s+<script>'\n````\n", text)
+
+
+def test_the_report_names_the_unit_of_time(survival_csv, edited, tmp_path):
+    path = edited(survival_csv, lambda table: table.assign(time_unit="days"))
+    assert evaluate_predictions(path)["time_unit"] == "days"
+    text = text_of(section_of(path).body)
+    assert "Median time to event, days" in text
+    assert "Times are in days." in text
+    assert "month" not in text.lower()
+
+
+def test_without_an_audit_leaks_are_unknown(survival_csv):
+    assert "it is unknown whether these splits have leaks" in text_of(section_of(survival_csv).body)

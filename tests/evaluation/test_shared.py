@@ -2,7 +2,7 @@
 
 import yaml
 
-from longvit.evaluation.audit import Audit, Finding
+from longvit.evaluation.beside import Audit, Finding
 from longvit.evaluation.shared import shared_audit, shared_settings
 from longvit.privacy import Pseudonyms
 

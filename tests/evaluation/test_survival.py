@@ -136,3 +136,22 @@ def test_one_stratum_has_no_brier_score_since_its_curves_would_be_fitted_on_itse
     assert metrics["ibs"] is None
     assert metrics["ibs_km"] is None
     assert metrics["td_auc"] is not None
+
+
+def test_folds_of_one_patient_have_no_pairs_and_say_why():
+    with pytest.raises(CohortError, match="a fold holds out one, and risks of two models have no common scale"):
+        survival_metrics([1, 2, 3], [1, 1, 0], [3, 2, 1], stratum=[0, 1, 2])
+    assert c_index([1, 2, 3], [1, 1, 0], [3, 2, 1], [0, 0, 1]) == 1.0
+
+
+def test_a_patient_of_several_folds_is_in_one_group_by_the_mean_distance_from_the_medians():
+    # B is 1 below the median of fold 0 (sd 0.816) and 10 above that of fold 1 (sd 8.16): +1.22 - 1.22 = 0, so low
+    risk, fold = [3, 1, 2, 10, 20, 0], [0, 0, 0, 1, 1, 1]
+    assert high_risk(risk, fold, list("ABCDBE")).tolist() == [True, False, False, False, False, False]
+    assert high_risk([3, 1, 2, 10, 21, 0], fold, list("ABCDBE")).tolist() == [True, True, False, False, True, False]
+
+
+def test_groups_of_a_constant_risk_are_one_although_means_of_slides_are_rounded():
+    risk = [np.mean([0.1] * n) for n in range(1, 40)]
+    assert len(set(risk)) > 1
+    assert not high_risk(risk, np.zeros(39)).any()

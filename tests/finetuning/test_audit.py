@@ -305,3 +305,29 @@ def test_the_published_survival_splits_are_sound(tcga, cancer, table, patients, 
     assert {finding.category for finding in result.findings} == {"site-overlap"}
     val = pd.DataFrame(result.counts).query("part == 'val'")
     assert (val["patients"].sum(), val["events"].sum()) == (patients, events)
+
+
+def test_times_that_cannot_be_in_the_stated_unit_are_refused_with_the_flag(small, table):
+    in_days = table(lambda rows: rows.assign(survival_months=["3000", "3000", "700", "900"]), "days.csv")
+    parts = {"train": ["A"], "val": ["B"], "test": ["C"]}
+    with pytest.raises(CohortError, match="column survival_months has a longest follow-up of 3000 months") as refused:
+        small(parts, table=in_days, task=CoxTask()).refuse()
+    assert "a median of 900, which is more than 60 years" in refused.value.what
+    assert "--task.time-unit days" in refused.value.fix
+    assert "--accept time-unit" in refused.value.fix
+    assert found(small(parts, table=in_days, task=CoxTask(time_unit="days")), "time-unit") == []
+    accepted = small(parts, table=in_days, task=CoxTask(), accept=("time-unit",))
+    accepted.refuse()
+    assert found(accepted, "time-unit") == [("accepted", ("survival_months",))]
+    assert (
+        small(parts, task=CoxTask(time_unit="days"))
+        .findings[0]
+        .fix.startswith("set the unit of the column, as --task.time-unit months does")
+    )
+    assert found(small(parts, table=in_days), "time-unit") == []  # subtypes have no times
+
+
+def test_names_with_markup_are_shown(small, table, capsys):
+    odd = table(lambda rows: rows.replace({"oncotree_code": {"LUSC": "[/]"}}), "odd.csv")
+    show(small({"train": ["A"], "val": ["B"], "test": ["C"]}, table=odd), Console(width=200))
+    assert "[/]" in capsys.readouterr().out

@@ -57,6 +57,7 @@ def test_the_risk_is_that_of_a_cox_regression_on_the_training_patients(tmp_path,
     assert np.corrcoef(found, expected)[0, 1] > 0.999  # ours has a small ridge
     assert (found - found.mean()).abs().max() == pytest.approx((expected - expected.mean()).abs().max(), rel=0.05)
     assert list(found.index) == list(rows.index[60:])
+    assert {row["time_unit"] for row in predict_clinical(study, study.jobs("clinical")[0])} == {"months"}
 
 
 def test_held_out_patients_do_not_influence_the_fit(tmp_path, table):

@@ -52,6 +52,12 @@ def test_a_zipped_table_is_read_as_it_is(table):
     assert zipped.targets.equals(plain.targets)
 
 
+def test_times_are_read_to_the_last_bit(table):
+    time = "78.18873094883070962"  # pandas.to_numeric is a bit off
+    cohort = read_cohort(table(put(3, "survival_months", time)), CoxTask())
+    assert cohort.targets["time"]["C"] == float(time)
+
+
 def test_ids_that_look_like_numbers_stay_as_they_are(table):
     path = table(lambda rows: rows.assign(case_id=["007", "007", "08", "1e5"]))
     assert list(read_cohort(path, SubtypeTask()).slides) == ["007", "08", "1e5"]

@@ -7,7 +7,7 @@ from longvit.finetuning.cohort import Cohort
 from longvit.finetuning.data import PatientDataset, Slides
 from longvit.finetuning.losses import nll_risk
 from longvit.finetuning.model import SlideModel
-from longvit.finetuning.predictions import columns, predict
+from longvit.finetuning.predictions import columns, predict, truth
 
 CPU = torch.device("cpu")
 SLIDES = {"P": ["p"], "Q": ["q1", "q2"]}
@@ -63,3 +63,11 @@ def test_outputs_become_columns():
     assert probabilities == pytest.approx({"p_a": 1 / 3, "p_b": 1 / 3, "p_c": 1 / 3})
     logits = torch.tensor([0.3, -1.0, 2.0, 0.0])
     assert columns(logits, NllTask(), ()) == {"risk": nll_risk(logits[None]).item()}
+
+
+@pytest.mark.parametrize("unit", ["days", "months", "years"])
+def test_times_stand_next_to_their_unit(unit):
+    targets = pd.DataFrame({"time": [3.0], "event": [1]}, index=["P"])
+    assert truth(targets, "P", CoxTask(time_unit=unit)) == {"time": 3.0, "event": 1.0, "time_unit": unit}
+    assert truth(pd.DataFrame(index=["P"]), "P", CoxTask()) == {}
+    assert truth(LABELS.targets, "P", SubtypeTask()) == {"label": "a"}

@@ -64,7 +64,8 @@ def cut_power(monkeypatch, at_call: int) -> list[int]:
 
 @pytest.mark.parametrize("trained_blocks", [0, None], ids=["frozen", "full"])
 @pytest.mark.parametrize(
-    ("task", "ours"), [(SubtypeTask(), ["label", "p_LUAD", "p_LUSC"]), (CoxTask(), ["time", "event", "risk"])]
+    ("task", "ours"),
+    [(SubtypeTask(), ["label", "p_LUAD", "p_LUSC"]), (CoxTask(), ["time", "event", "time_unit", "risk"])],
 )
 def test_a_run_predicts_every_held_out_slide_in_the_columns_that_evaluation_reads(
     config, cohort, task, ours, trained_blocks

@@ -9,12 +9,9 @@ import numpy as np
 import pandas as pd
 from lifelines import KaplanMeierFitter
 
-from longvit.evaluation.predictions import Predictions, read_predictions
+from longvit.evaluation.predictions import JOINED, Predictions, read_predictions
 from longvit.evaluation.survival import high_risk
 from longvit.privacy import Pseudonyms
-
-JOINED = ";"
-"""Between the slides of a patient that were read as one sequence."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ class HeldOut:
         test = self.predictions.part("test")
         rows = test if len(test) else self.predictions.part("val")
         if self.predictions.task == "survival":
-            rows = rows.assign(high=high_risk(rows["risk"], rows["fold"]), place=_places(rows["risk"], rows["fold"]))
+            high = high_risk(rows["risk"], rows["fold"], rows["patient_id"])
+            rows = rows.assign(high=high, place=_places(rows["risk"], rows["fold"]))
         return rows
 
     def document(self) -> dict[str, Any]:
@@ -64,9 +62,10 @@ class HeldOut:
         about: dict[str, Any] = {"task": self.predictions.task}
         if self.predictions.task == "subtyping":
             return about | {"classes": list(self.predictions.classes)}
-        high = self.rows["high"]
-        groups = (("low risk", self.rows[~high]), ("high risk", self.rows[high]))
+        once = self.rows.drop_duplicates("patient_id")
+        groups = (("low risk", once[~once["high"]]), ("high risk", once[once["high"]]))
         return about | {
+            "time_unit": self.predictions.time_unit,
             "curves": [_curve(label, rows) for label, rows in groups if len(rows)],
             "places": [round(place, 4) for place in self.rows["place"]],
         }

@@ -60,3 +60,25 @@ def test_subtyping_gives_probabilities_and_the_label_and_val_where_there_is_no_t
         "label": "X",
         "probabilities": {"X": 0.25, "Y": 0.75},
     }
+
+
+def test_a_patient_of_several_folds_is_on_one_curve_once(tmp_path):
+    row = {"split": "test", "time": 3, "event": 1, "time_unit": "days"}
+    risks = {0: {"P": 0.1, "Q": 0.3, "R": 0.2}, 1: {"P": 5.0, "Q": 1.0}}
+    rows = [
+        row | {"patient_id": name, "slide_id": name, "fold": fold, "risk": risk}
+        for fold, of_fold in risks.items()
+        for name, risk in of_fold.items()
+    ]
+    found = write(tmp_path, rows)
+    document = found.document()
+    assert document["time_unit"] == "days"
+    assert sum(curve["n"] for curve in document["curves"]) == 3
+    for name in "PQR":
+        assert found.patient(name)["high"] == found.rows.set_index("patient_id").loc[[name], "high"].all()
+
+
+def test_ids_that_look_like_missing_values_are_names(tmp_path):
+    row = {"fold": 0, "split": "test", "time": 3, "event": 1, "risk": 0.2}
+    ids = [{"patient_id": name, "slide_id": name} for name in ("NA", "null")]
+    assert write(tmp_path, [row | one for one in ids]).patient("NA")["patient_id"] == "NA"

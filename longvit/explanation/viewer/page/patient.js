@@ -15,7 +15,7 @@ function ofSurvival(cohort, patient) {
     ? [
         element("p", { class: "big" }, `${patient.high ? "High" : "Low"} risk`),
         element("p", { class: "muted" }, `Patient ${patient.patient_id}: risk ${number(patient.risk)}, higher than ${percent(patient.place)} ` +
-          `of the held-out patients of fold ${patient.folds[0]}. ${patient.event ? "Event" : "No event"} at ${number(patient.time)} months.`),
+          `of the held-out patients of fold ${patient.folds[0]}. ${patient.event ? "Event" : "No event"} at ${number(patient.time)} ${cohort.time_unit}.`),
       ]
     : [element("p", { class: "muted" }, ABSENT)];
   const keys = cohort.curves.map((curve) => {

@@ -32,7 +32,7 @@ function axes(plot, last, x, y) {
   for (let time = 0; time <= last; time += step) {
     plot.append(drawn("text", { x: x(time), y: y(0) + 15, "text-anchor": "middle", class: "soft" }, String(time)));
   }
-  plot.append(drawn("text", { x: PLOT.left + PLOT.width / 2, y: y(0) + 31, "text-anchor": "middle", class: "soft" }, "months; % without event"));
+  plot.append(drawn("text", { x: PLOT.left + PLOT.width / 2, y: y(0) + 31, "text-anchor": "middle", class: "soft" }, `${cohort.time_unit}; % without event`));
 }
 
 /** The patient's group, and where on its curve the patient's event or last visit is. */

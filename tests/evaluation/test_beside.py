@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from longvit.config import EvaluateConfig
+from longvit.evaluation.beside import MAX_BYTES, notes_beside, read_audit, selected_epoch, training_settings
+from longvit.evaluation.run import run
+from preprocessing.errors import CohortError
+
+DAMAGED = [
+    ("audit.json", b"\xff\xfe\x00", "it is not UTF-8"),
+    ("audit.json", b"[" * 100_000, "the audit cannot be read"),
+    ("audit.json", b'{"findings": [{"level": 3}]}', "the audit cannot be read"),
+    ("audit.json", b" " * (MAX_BYTES["audit.json"] + 1), "more than 5,000,000 bytes"),
+    ("config.yaml", b"a: \xff", "it is not UTF-8"),
+    ("config.yaml", b"a: [b\n", "the settings of the run cannot be read"),
+    ("config.yaml", b"a: &a [1, 2]\nb: [*a, *a]\n", "it has aliases"),
+    ("config.yaml", b"[" * 50_000, "the settings of the run cannot be read"),
+    ("config.yaml", b"a: 2023-13-45\n", "the settings of the run cannot be read"),
+    ("config.yaml", b"a: " + b"1" * 6000, "the settings of the run cannot be read"),
+    ("config.yaml", b"#" * (MAX_BYTES["config.yaml"] + 1), "more than 200,000 bytes"),
+    ("baselines/mean/notes.txt", b"\xff", "it is not UTF-8"),
+    ("baselines/mean/notes.txt", b"x\n" * 200_000, "more than 200,000 bytes"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), DAMAGED)
+def test_a_damaged_file_next_to_the_predictions_is_refused_by_name(survival_csv, tmp_path, name, content, says):
+    if "/" in name:
+        (tmp_path / "baselines" / "mean").mkdir(parents=True)
+        (tmp_path / "baselines" / "mean" / "predictions.csv").write_bytes(survival_csv.read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CohortError, match=says) as refused:
+        run(EvaluateConfig(predictions=survival_csv, out=tmp_path / "out"))
+    assert str(tmp_path / name) in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_absent_files_are_none(survival_csv):
+    assert (read_audit(survival_csv), training_settings(survival_csv), notes_beside(survival_csv)) == (None, None, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "select"),
+    [
+        ("seed: 0\nselect: best_val\n", "best_val"),
+        ("select: last\npatience: null\n", "last"),
+        ("seed: 0\n", None),
+        ("nested:\n  select: best_val\n", None),
+        ("- select: last\n", None),
+        ("select: [last]\n", None),
+        ("", None),
+    ],
+)
+def test_the_epoch_that_the_run_kept_is_read_from_its_settings(survival_csv, text, select):
+    survival_csv.with_name("config.yaml").write_text(text)
+    assert selected_epoch(survival_csv) == select
+
+
+def test_leaks_are_those_that_were_accepted(survival_csv):
+    findings = [{"level": level, "what": "x", "category": "leak", "names": [level]} for level in ("accepted", "error")]
+    survival_csv.with_name("audit.json").write_text(json.dumps({"findings": findings}))
+    assert read_audit(survival_csv).leaks == {"accepted"}
