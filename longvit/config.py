@@ -135,7 +135,7 @@ class FinetuneConfig(SplitsConfig, RunConfig):
     checkpoint: Annotated[Path | None, required.CHECKPOINT] = None
     """Pretrained encoder, `encoder.safetensors`; without it the encoder starts at random."""
     encoder: EncoderConfig = EncoderConfig()
-    """The encoder when there is no checkpoint; a checkpoint brings its own."""
+    """The encoder when there is no checkpoint; a checkpoint brings its own, which config.yaml of the run holds."""
     trained_blocks: NonNegativeInt | None = None
     """Last blocks of the encoder that are trained; 0 trains the head alone, on representations computed once. Default:
     all of them, and the embedding of patches with them."""
@@ -182,12 +182,6 @@ class FinetuneConfig(SplitsConfig, RunConfig):
         return self.frozen and self.pooling == "encoder"
 
     @model_validator(mode="after")
-    def _encoder_given_once(self) -> "FinetuneConfig":
-        if self.checkpoint is not None and self.encoder != EncoderConfig():
-            raise ValueError("give checkpoint or encoder, not both: a checkpoint holds its encoder's settings")
-        return self
-
-    @model_validator(mode="after")
     def _stops_where_it_selects(self) -> "FinetuneConfig":
         if self.patience is not None and self.select != "best_val":
             raise ValueError("patience looks at the loss on val: it needs select best_val")
@@ -206,7 +200,7 @@ class EncodeConfig(RunConfig):
     official: Annotated[Path | None, required.WEIGHTS] = None
     """The preset's published weights, a .pth file. Without it the weights are random: good for timing, not for use."""
     precision: Literal["32", "bf16"] = "32"
-    """Arithmetic: float32, or bfloat16 throughout, in half the memory."""
+    """Arithmetic: float32, or bfloat16 in all layers with weights, between which tokens stay in float32."""
     loader_workers: PositiveInt = 2
     """Threads that read and decode tiles ahead of the encoder."""
     keep_tokens: bool = False

@@ -22,8 +22,28 @@ from preprocessing.errors import CheckpointError
 from preprocessing.files import write_whole, written_whole
 
 Row = Mapping[str, int | float]
+_FAR = 10.0
+"""Factor by which a loss is far above another."""
 Reader = Callable[[Sequence[Row]], list[str]]
 """Rows of metrics so far -> what a person should be told about them, in sentences."""
+
+
+def risen(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence if the loss ends far above that of an untrained model, which is of the order of 1.
+
+    Args:
+        rows: Rows of `metrics.csv`, in order.
+    """
+    trained = [row for row in rows if "loss" in row]
+    first = trained[0] if trained else {}
+    limit = min(_FAR * max(1.0, first.get("loss", 1.0)), _FAR**2)
+    if not trained or trained[-1]["loss"] <= limit:
+        return []
+    since = next(row for row in trained if row["loss"] > limit)
+    return [
+        f"epoch {since['epoch']}: the loss has risen to {since['loss']:.4g}, far above that of an untrained model; "
+        "lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm"
+    ]
 
 
 class Meter(pl.Callback):

@@ -15,7 +15,7 @@ import cv2
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -24,6 +24,7 @@ from longvit.events import EventsFile
 from longvit.records import Checkpoints, Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
 from longvit.records import read_rows as read_rows
 from longvit.records import write_rows as write_rows
+from preprocessing.errors import ConfigError
 from preprocessing.workers import end_with, lifeline
 
 _NOTES = (
@@ -55,6 +56,26 @@ class TrainingModule(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimiser, self.settings, steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def require_finite(self, name: str, *values: Tensor) -> None:
+        """Refuse to go on with numbers that are not finite.
+
+        Raises:
+            ConfigError: One is NaN or infinite: training has diverged.
+        """
+        for value in values:
+            if not value.isfinite().all():
+                raise ConfigError(
+                    f"{name} became {'nan' if value.isnan().any() else 'inf'} in epoch {self.current_epoch}",
+                    where=f"optimiser.learning_rate {self.settings.learning_rate:g}",
+                    fix="lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm; with other "
+                    "settings a run needs another --out, or --overwrite",
+                )
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Refuse weights that are not finite at the end of an epoch, before a checkpoint of them is written."""
+        if self.trainer.is_last_batch:
+            self.require_finite("a weight", *(x for x in self.state_dict().values() if x.is_floating_point()))
 
     def rate_of(self, name: str) -> float:
         """Learning rate of the parameter of this name, as a share of the configured one."""

@@ -6,16 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, PositiveInt, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from longvit.model.weights import Spec, open_weights
 from longvit.training import read_rows, write_rows
+from preprocessing.errors import CheckpointError
 from preprocessing.files import written_whole
 from preprocessing.store import PatchStore
 
 TABLE = "representations.csv"
 _METADATA = "longvit_encoded"
+
+
+class _Told(BaseModel):
+    """Metadata of a result's file."""
+
+    origin: str
+    n_tokens: PositiveInt
 
 
 @dataclass(frozen=True)
@@ -48,21 +57,31 @@ def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, 
         origin: What it was computed from and with (`origin_of`).
         tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
     """
-    told = {"origin": origin, "n_tokens": result.n_tokens}
+    told = _Told(origin=origin, n_tokens=result.n_tokens)
     with written_whole(path) as temporary:
-        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: json.dumps(told)})
+        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: told.model_dump_json()})
 
 
-def load_result(path: Path, origin: str) -> SlideResult | None:
-    """A slide's result, if it is there and was computed from the same store with the same encoder."""
+def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = False) -> SlideResult | None:
+    """Return a slide's result if it is there, whole, and computed from the same store with the same encoder.
+
+    Args:
+        path: The file.
+        origin: As of `save_result`.
+        width: Width D of the encoder.
+        with_tokens: Whether the file must hold the vectors of the tokens, too.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            if told.get("origin") != origin:
-                return None
-            return SlideResult(path.stem, file.get_tensor("slide"), told["n_tokens"])
-    except (FileNotFoundError, SafetensorError):  # not yet, or damaged since
+        with open_weights(path) as weights:
+            told = _Told.model_validate_json(weights.metadata.get(_METADATA, ""))
+            shapes = {"slide": (width,)} | ({"tokens": (told.n_tokens, width)} if with_tokens else {})
+            whole = all(weights.specs.get(name) == Spec(shape) for name, shape in shapes.items())
+            vector_D = weights.read("slide") if whole and told.origin == origin else None
+    except (CheckpointError, ValidationError):  # not yet, or damaged since
         return None
+    if vector_D is None or not vector_D.isfinite().all():
+        return None
+    return SlideResult(path.stem, vector_D.float(), told.n_tokens)
 
 
 def fingerprint(encoder: nn.Module) -> str:

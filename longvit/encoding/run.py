@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.official import preset_config
 from longvit.runs import open_run
 from longvit.tokens.pieces import SlidePieces
-from longvit.tokens.read import open_stores, require_one_scale
+from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training import begin, pick_device
 from preprocessing.errors import ConfigError, StoreError
 from preprocessing.store import find_stores
@@ -59,14 +60,16 @@ def run(config: EncodeConfig) -> Encodings:
     opened, failed = open_stores(stores, encoder.config.input)
     readable = {slide_id: stores[slide_id] for slide_id in opened}
     require_one_scale(list(readable.values()))
+    require_scale(opened.values(), encoder.trained_on, config.checkpoint)
     slides = {slide_id: SlidePieces(store, encoder.config.input) for slide_id, store in opened.items()}
-    encoder = encoder.to(pick_device(config.device), _DTYPES[config.precision])
+    encoder = encoder.narrowed(_DTYPES[config.precision]).to(pick_device(config.device))
     mark = fingerprint(encoder)
     origins = {slide_id: origin_of(mark, pieces.store) for slide_id, pieces in slides.items()}
     files = {"checkpoint": config.checkpoint and encoder_file(config.checkpoint), "official": config.official}
     inputs = read_inputs(files, readable, encoder.config.input)
     with open_run(config, "encode", inputs, config.out / TABLE, adds_slides=True) as run:
-        results = {slide_id: load_result(slide_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
+        read = partial(load_result, width=encoder.config.width, with_tokens=config.keep_tokens)
+        results = {slide_id: read(slide_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
         todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
         if not todo and run.finished and set(read_table(config.out)) == set(slides):
             run.say_finished()

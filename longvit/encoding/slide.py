@@ -44,12 +44,12 @@ def embed_slide(
     embedded: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "1 L D"]:
     """What enters the blocks: all tokens of a slide in the order of the sequence. Arguments as of `encode_slide`."""
-    weight = encoder.input.proj.weight
-    rc_1L2 = pieces.rc_L2[None].to(weight.device)
+    device = encoder.input.proj.weight.device
+    rc_1L2 = pieces.rc_L2[None].to(device)
     extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))
-    x_1LD = weight.new_empty(1, rc_1L2.shape[1], encoder.config.width)
+    x_1LD = torch.empty(1, rc_1L2.shape[1], encoder.config.width, dtype=encoder.dtype, device=device)
     for rank_l, piece in pieces.ahead(threads):
-        x_1LD[:, rank_l.to(weight.device)] = encoder.embed(piece.to(weight.device), extent)
+        x_1LD[:, rank_l.to(device)] = encoder.embed(piece.to(device), extent)
         if embedded is not None:
             embedded(len(rank_l))
     return x_1LD

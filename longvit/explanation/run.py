@@ -24,7 +24,7 @@ from longvit.inputs import Inputs, read_inputs
 from longvit.privacy import Pseudonyms, shareable_path
 from longvit.runs import INPUTS, refuse_others, settings_of
 from longvit.tokens.pieces import SlidePieces
-from longvit.tokens.read import open_stores
+from longvit.tokens.read import open_stores, require_scale
 from longvit.training import pick_device
 from preprocessing.claim import claimed
 from preprocessing.errors import ConfigError, PipelineError, StoreError
@@ -59,6 +59,7 @@ def run(config: ExplainConfig) -> Explanations:
     config = settle_methods(model, config)
     stores = find_stores(config.store)
     opened, failed = open_stores(stores, model.encoder.config.input)
+    require_scale(opened.values(), model.encoder.trained_on, config.model)
     names = Pseudonyms.read(config.pseudonyms)
     folders = {slide: config.out / names.of(slide) for slide in opened}
     inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)

@@ -12,6 +12,7 @@ from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.prepare import prepare
 from longvit.finetuning.study import Job, Study
 from longvit.finetuning.tile_vectors import TileVectors
+from longvit.records import risen
 from longvit.training import begin, fit, pick_device
 
 RECIPES = {
@@ -37,13 +38,14 @@ def predict_tile_baseline(study: Study, job: Job) -> list[dict]:
     config, cohort = recipe(study.config, job.learner), study.cohort
     begin(config)
     tiles = tile_vectors(study)
-    read = _reader(tiles, job.learner)
+    reader = _reader(tiles, job.learner)
     pooling = "encoder" if job.learner == "mean" else "attention"
     model = SlideModel(None, config.task, cohort.classes, pooling, tiles.width)
-    train = PatientDataset(job.fold.train, cohort, study.targets(job), read)
-    prepare(model, train, pick_device(config.device))
-    fit(FinetuneModule(model, config), train_loader(train, config), config, study.folder(job), brief=True)
-    return predict_held_out(model, study, job, read, config)
+    train = PatientDataset(job.fold.train, cohort, study.targets(job), reader)
+    notes = prepare(model, train, pick_device(config.device))
+    read = lambda rows: [*notes, *risen(rows)] if rows else []
+    fit(FinetuneModule(model, config), train_loader(train, config), config, study.folder(job), brief=True, read=read)
+    return predict_held_out(model, study, job, reader, config)
 
 
 def tile_vectors(study: Study) -> TileVectors:

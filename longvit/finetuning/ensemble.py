@@ -1,37 +1,40 @@
 """The models of a run's folds as one: the mean of what they say of a slide, and how far they are apart."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTask
 from longvit.encoding.results import fingerprint
 from longvit.finetuning.membership import Membership, read_membership
 from longvit.finetuning.model import SlideModel, load_model
 from longvit.finetuning.predictions import columns
+from longvit.model.pooling import ROUNDING
 from longvit.settings import load_yaml
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, PipelineError
 
 SCALE_FILE = "risk_scale.json"
+_MAX_SCALE = 4096
+"""Bytes of such a file that are read."""
 
 
 class RiskScale(NamedTuple):
-    """Where the risks of one survival model lie: those of its training patients."""
+    """Mean and deviation of the risks that one survival model gives its training patients."""
 
-    mean: float
-    sd: float
+    mean: FiniteFloat
+    sd: Annotated[FiniteFloat, Field(ge=0)]
 
     def standardised(self, risk: float) -> float:
-        """A risk in standard deviations from the mean; 0 of a model that tells everybody the same."""
-        return (risk - self.mean) / self.sd if self.sd > 0 else 0.0
+        """Return a risk in standard deviations from the mean; 0 for a model that gives all patients the same risk."""
+        constant = self.sd <= ROUNDING * max(1.0, abs(self.mean))
+        return 0.0 if constant else (risk - self.mean) / self.sd
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskSc
 
 def _read_scale(path: Path) -> RiskScale:
     try:
-        return RiskScale(**TypeAdapter(dict[str, float]).validate_python(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError) as error:
+        with path.open("rb") as file:
+            return TypeAdapter(RiskScale).validate_json(file.read(_MAX_SCALE))
+    except (OSError, ValueError) as error:
         fix = "train the fold again: delete its folder and the run's predictions.csv, and start the same command"
         raise CheckpointError("the scale of the fold's risks cannot be read", where=path, fix=fix) from error

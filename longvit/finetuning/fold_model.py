@@ -14,15 +14,18 @@ from longvit.finetuning.predictions import predict
 from longvit.finetuning.prepare import prepare
 from longvit.finetuning.representations import sequence_reader
 from longvit.finetuning.study import Job, Study
+from longvit.records import risen
+from longvit.tokens.read import Scale
 from longvit.training import begin, fit, pick_device
 from preprocessing.files import write_whole
+from preprocessing.store import open_store
 
 
 def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None) -> list[dict]:
     """Train one model, and predict the val and test parts of its fold.
 
-    Leaves `model.safetensors` in the job's folder, and of a survival model `risk_scale.json`, the mean and deviation of
-    its training patients' risks; of shuffled controls neither.
+    Writes `model.safetensors` to the job's folder, and for a survival model `risk_scale.json`, the mean and deviation
+    of its training patients' risks; for shuffled controls neither. Writes `notes.txt` if the training went wrong.
 
     Args:
         study: What all models of the run are trained with.
@@ -35,7 +38,7 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
     read = read or sequence_reader(model, study.sequences, study.stores, config)
     targets = study.targets(job)
     train, val = (PatientDataset(part, cohort, targets, read, config.fusion) for part in (job.fold.train, job.fold.val))
-    prepare(model, train, device)
+    notes = prepare(model, train, device)
     monitor = "val_loss" if config.select == "best_val" else None
     if not config.brief:
         print(job)
@@ -48,8 +51,10 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
         monitor=monitor,
         patience=config.patience,
         brief=config.brief,
+        read=lambda rows: [*notes, *risen(rows)] if rows else [],
     )
     if job.shuffle is None:
+        model.encoder.trained_on = Scale.of(open_store(next(iter(study.stores.values()))))
         save_model(folder / "model.safetensors", model)
         if not isinstance(config.task, SubtypeTask):
             scale = risk_scale(model, train, device)

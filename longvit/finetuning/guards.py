@@ -10,6 +10,8 @@ from longvit.finetuning.folds import Fold
 from longvit.finetuning.task_loss import bin_edges
 from preprocessing.errors import CohortError, ConfigError
 
+_WITHOUT_VAL = "set select: last, which needs no loss on val"
+
 
 def check_fold(fold: Fold, cohort: Cohort, config: FinetuneConfig) -> None:
     """Refuse a fold that cannot be trained on, before anything is computed.
@@ -54,15 +56,17 @@ def _incomparable(targets: pd.DataFrame, part: str, needed: int) -> _Problem | N
     """Cox's likelihood compares who dies with who is still at risk then; without either it is constant."""
     event = targets["event"] == 1
     if event.sum() < needed:
+        last = "lower task.min_events" if part == "train" else _WITHOUT_VAL
         return _Problem(
             f"has {event.sum()} observed events in {part}, fewer than {needed}",
-            "use splits stratified by event, leave the fold out with folds, or lower task.min_events",
+            f"use splits stratified by event, leave the fold out with folds, or {last}",
         )
     first = targets.loc[event, "time"].min()
     if not ((targets["time"] > first) | ((targets["time"] == first) & ~event)).any():
         return _Problem(
             f"has nobody in {part} who is still at risk when the first event happens: all are censored before",
-            "check the time column, use splits stratified by event, or leave the fold out with folds",
+            "check the time column, use splits stratified by event, or leave the fold out with folds"
+            + ("" if part == "train" else f", or {_WITHOUT_VAL}"),
         )
     return None
 

@@ -1,6 +1,7 @@
 """Who was in which part of which fold: what a run writes down, so that its models are not tried on whom they know."""
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import pandas as pd
 
 from longvit.cohort_config import PARTS
 from longvit.finetuning.study import Study
-from longvit.tokens.read import MPP_TOLERANCE
+from longvit.tables import few
+from longvit.tokens.read import Scale
 from longvit.training import write_rows
-from preprocessing.errors import CheckpointError, StoreError
-from preprocessing.store import PatchStore, open_store
+from preprocessing.errors import CheckpointError
+from preprocessing.store import open_store
 
 MEMBERSHIP = "membership.csv"
+_KEYS = ("slide_id", "patient_id", "sha256")
+_FOLD = re.compile(r"fold_\d{1,9}")
 _TRAINING = ("train", "val")
 """Parts that a model has seen: the epoch may be chosen on val."""
 
@@ -47,46 +51,51 @@ class Membership:
         """For each new slide the folds whose model was trained or selected on its patient, itself, or an equal file."""
         folds = {int(name.removeprefix("fold_")): name for name in self.table if name.startswith("fold_")}
         known = {k: self.table[self.table[name].map(_is_training)] for k, name in folds.items()}
-        columns = ("slide_id", "patient_id", "sha256")
-        names = {k: [frozenset(rows[column]) for column in columns] for k, rows in known.items()}
+        names = {k: [frozenset(rows[column]) for column in _KEYS] for k, rows in known.items()}
         return [
             tuple(k for k, sets in names.items() if any(one in of for one, of in zip(new, sets, strict=True)))
             for new in zip(slides, patients, hashes, strict=True)
         ]
 
-    def require_scale(self, stores: Collection[PatchStore]) -> None:
-        """Refuse stores of another scale than the models were trained at.
-
-        Raises:
-            StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
-        """
-        mpp, tile_px = float(self.table["mpp"].iloc[0]), int(self.table["tile_px"].iloc[0])
-        for store in stores:
-            if store.tile_st != tile_px or abs(store.mpp / mpp - 1) > MPP_TOLERANCE:
-                raise StoreError(
-                    f"tiles of {store.tile_st} pixels at {store.mpp:.4g} um per pixel, but the models were trained on "
-                    f"{tile_px} at {mpp:.4g}",
-                    where=store.path,
-                    fix=f"tile the slides with --mpp {mpp:.4g} --tile-px {tile_px}",
-                )
+    @property
+    def scale(self) -> Scale:
+        """Scale of the slides that the models were trained on."""
+        return Scale(mpp=self.table["mpp"].iloc[0], tile_px=self.table["tile_px"].iloc[0])
 
 
 def read_membership(run: Path) -> Membership:
-    """Who a run's models know.
+    """Read which patients and slides a run's models have seen.
 
     Raises:
         CheckpointError: The folder has no `membership.csv`, or not one of ours.
     """
     path = run / MEMBERSHIP
     if not path.is_file():
-        fix = "give --run the folder of a finished `longvit finetune`"
-        raise CheckpointError(f"the run has no {MEMBERSHIP}, so nobody knows whom its models know", where=path, fix=fix)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = [name for name in ("slide_id", "patient_id", "sha256", "mpp", "tile_px") if name not in table]
-    if missing or table.empty:
-        what = f"the table has no column {', '.join(missing)}" if missing else "the table has no rows"
-        raise CheckpointError(what, where=path, fix="copy the file of the run again")
-    return Membership(table, path)
+        raise CheckpointError(
+            f"the run has no {MEMBERSHIP}, so the patients of its models are unknown",
+            where=path,
+            fix="give --run the folder of a finished `longvit finetune`",
+        )
+    try:
+        membership = Membership(pd.read_csv(path, dtype=str, keep_default_na=False), path)
+        problem = _problem(membership.table)
+        _ = membership.scale if problem is None else None
+    except (ValueError, IndexError, OSError) as error:  # pandas and pydantic: not UTF-8, not CSV, not a number
+        problem = f"the table cannot be read: {next(iter(str(error).splitlines()), '')}"
+    if problem:
+        raise CheckpointError(problem, where=path, fix="copy the file of the run again")
+    return membership
+
+
+def _problem(table: pd.DataFrame) -> str | None:
+    missing = [name for name in (*_KEYS, "mpp", "tile_px") if name not in table]
+    if missing:
+        return f"the table has no column {', '.join(missing)}"
+    folds = [name for name in table if name.startswith("fold_")]
+    if not folds or not all(_FOLD.fullmatch(name) for name in folds):
+        return "the table's folds are not numbered"
+    strange = {part for name in folds for parts in table[name] for part in parts.split(";")} - {*PARTS, ""}
+    return f"the table has parts that no fold has: {few(sorted(strange))}" if strange else None
 
 
 def _is_training(parts: str) -> bool:

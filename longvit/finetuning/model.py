@@ -1,22 +1,21 @@
 """Encoder, pooling and head: a slide -> class logits, or hazards; and the file that keeps all three."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, FiniteFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from longvit.config import EncoderConfig, FinetuneConfig, NllTask, Task
+from longvit.config import EncoderConfig, FinetuneConfig, NllTask, SubtypeTask, Task
 from longvit.finetuning.task_loss import TaskLoss
 from longvit.finetuning.windows import SlideItem
 from longvit.model import LongViT, load_encoder
-from longvit.model.checkpoint import filled
-from longvit.model.pooling import GatedAttention, mean_pool
+from longvit.model.checkpoint import MODEL, read_scale, scale_metadata
+from longvit.model.pooling import GatedAttention, mean_pool, varies
+from longvit.model.weights import open_weights, weights_of
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, ConfigError
 from preprocessing.files import written_whole
@@ -43,9 +42,10 @@ class SlideHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def standardise_by(self, representations_BD: Tensor) -> None:
-        """Take mean and deviation from the training slides' representations."""
-        self.mean.copy_(representations_BD.mean(dim=0))
-        self.std.copy_(representations_BD.std(dim=0, correction=0).clamp_min(1e-6))
+        """Take mean and deviation from the training slides' representations; a constant channel has deviation 1."""
+        mean_D, std_D = representations_BD.mean(dim=0), representations_BD.std(dim=0, correction=0)
+        self.mean.copy_(mean_D)
+        self.std.copy_(std_D.where(varies(mean_D, std_D), 1.0))
 
     def forward(self, representations_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B O"]:
         """Logits or log hazards."""
@@ -127,63 +127,90 @@ def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
         )
     changes = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
     changed = made.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    if config.checkpoint and config.encoder not in (EncoderConfig(), made, changed):
+        raise ConfigError(
+            "the encoder of the settings is not that of the checkpoint",
+            where=config.checkpoint,
+            fix="leave encoder out: a checkpoint holds its encoder's settings",
+        )
     if changed != made:  # the weights depend on neither
-        encoder = filled(changed, encoder.state_dict(), config.checkpoint)
+        trained_on = encoder.trained_on
+        encoder = weights_of(encoder.state_dict(), config.checkpoint).fill(lambda: LongViT(changed))
+        encoder.trained_on = trained_on
     return SlideModel(encoder, config.task, classes, config.pooling)
 
 
-def save_model(path: Path, model: SlideModel) -> None:
-    """Write weights and settings as one safetensors file, through a temporary name."""
-    settings = {
-        "encoder": model.encoder.config.model_dump(mode="json") if model.encoder else None,
-        "width": model.width,
-        "pooling": model.pooling,
-        "classes": model.classes,
-        "task": model.task.model_dump(mode="json"),
-        "class_weights": model.loss.class_weights,
-        "bin_edges": model.loss.bin_edges,
-    }
-    with written_whole(path) as temporary:
-        save_file(model.state_dict(), temporary, {"longvit_model": json.dumps(settings)})
+class _Settings(BaseModel):
+    """A model's settings, as its file holds them beside the weights."""
+
+    encoder: EncoderConfig | None
+    width: PositiveInt
+    pooling: Pooling
+    classes: tuple[str, ...]
+    task: Task
+    class_weights: tuple[PositiveFloat, ...] = ()
+    bin_edges: tuple[FiniteFloat, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "_Settings":
+        bins = self.task.bins - 1 if isinstance(self.task, NllTask) else 0
+        fits = (
+            self.width == (self.encoder.width if self.encoder else self.width),
+            bool(self.classes) == isinstance(self.task, SubtypeTask),
+            len(set(self.classes)) == len(self.classes),
+            len(self.class_weights) in (0, len(self.classes)),
+            len(self.bin_edges) in (0, bins) and list(self.bin_edges) == sorted(self.bin_edges),
+        )
+        if not all(fits):
+            raise ValueError("classes, weights, bins and width are of different models")
+        return self
 
 
-def load_model(path: Path) -> SlideModel:
-    """Read a model that `save_model` wrote.
+def save_model(path: Path | str, model: SlideModel) -> None:
+    """Write weights, settings and the encoder's scale as one safetensors file, through a temporary name."""
+    settings = _Settings(
+        encoder=model.encoder.config if model.encoder else None,
+        width=model.width,
+        pooling=model.pooling,
+        classes=model.classes,
+        task=model.task,
+        class_weights=model.loss.class_weights,
+        bin_edges=model.loss.bin_edges,
+    )
+    metadata = {MODEL: settings.model_dump_json()} | scale_metadata(model.encoder.trained_on if model.encoder else None)
+    with written_whole(Path(path)) as temporary:
+        save_file(model.state_dict(), temporary, metadata)
+
+
+def load_model(path: Path | str) -> SlideModel:
+    """Read a model that `save_model` wrote; it is returned on the CPU and in evaluation mode.
 
     Raises:
-        CheckpointError: No such file, not a model of ours, or one that this version cannot fill.
+        CheckpointError: The file is missing, not a model of ours, or does not hold what its settings say.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            "the model does not exist", where=path, fix="check the path; a run has fold_<k>/model.safetensors"
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"not a safetensors file: {error}", where=path, fix="copy the file again") from None
-    if "longvit_model" not in metadata:
-        raise CheckpointError(
-            "these weights are not a model with a head",
-            where=path,
-            fix="give a model.safetensors of `longvit finetune`",
-        )
-    try:
-        model = _with_settings(json.loads(metadata["longvit_model"]))
-        model.load_state_dict(state)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            "what the file says of its model does not fit this version, or not its weights",
-            where=path,
-            fix="train the model again with `longvit finetune`",
-        ) from error
-    return model.eval()
+    with open_weights(path) as weights:
+        if MODEL not in weights.metadata:
+            raise CheckpointError(
+                "these weights are not a model with a head",
+                where=path,
+                fix="give a model.safetensors of `longvit finetune`",
+            )
+        try:
+            settings = _Settings.model_validate_json(weights.metadata[MODEL])
+        except ValidationError as error:
+            raise weights.error("the file's settings are not those of a model of this version") from error
+        weights.require_bounded(settings)
+        model = weights.fill(lambda: _with_settings(settings))
+        scales = [module for module in (model.head, model.attention) if module is not None]
+        if not all((module.std > 0).all() for module in scales):
+            raise weights.error("the deviation of a channel is not positive")
+        if model.encoder is not None:
+            model.encoder.trained_on = read_scale(weights)
+    return model
 
 
-def _with_settings(settings: dict) -> SlideModel:
-    encoder = LongViT(EncoderConfig.model_validate(settings["encoder"])) if settings["encoder"] else None
-    task: Task = TypeAdapter(Task).validate_python(settings["task"])
-    model = SlideModel(encoder, task, tuple(settings["classes"]), settings["pooling"], settings["width"])
-    model.loss = TaskLoss(task, tuple(settings["class_weights"]), tuple(settings["bin_edges"]))
+def _with_settings(settings: _Settings) -> SlideModel:
+    encoder = LongViT(settings.encoder) if settings.encoder else None
+    model = SlideModel(encoder, settings.task, settings.classes, settings.pooling, settings.width)
+    model.loss = TaskLoss(settings.task, settings.class_weights, settings.bin_edges)
     return model

@@ -9,7 +9,6 @@ from longvit.finetuning.layers import layer_of, train_last_blocks
 from longvit.finetuning.model import SlideModel
 from longvit.finetuning.windows import Patient, SlideItem
 from longvit.training import TrainingModule
-from preprocessing.errors import ConfigError
 
 
 class FinetuneModule(TrainingModule):
@@ -41,12 +40,7 @@ class FinetuneModule(TrainingModule):
             ConfigError: The loss is not a number: training has run away.
         """
         loss = self._loss(window, "loss")
-        if not loss.isfinite():
-            raise ConfigError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}",
-                where=f"optimiser.learning_rate {self.settings.learning_rate:g}",
-                fix="lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm",
-            )
+        self.require_finite("the loss", loss)
         return loss
 
     def validation_step(self, window: list[Patient], batch_idx: int) -> None:

@@ -15,7 +15,7 @@ from longvit.finetuning.representations import read_tokens
 from longvit.inputs import read_inputs
 from longvit.runs import Run, open_run
 from longvit.tables import barcodes, few, read_table
-from longvit.tokens.read import open_stores, require_one_scale
+from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training import pick_device, read_rows, write_rows
 from preprocessing.errors import CohortError, StoreError
 from preprocessing.store import PatchStore, find_stores
@@ -171,7 +171,7 @@ def check_new(
         CohortError: Models were trained or selected on a patient, a slide, or a slide's file under another name.
     """
     require_one_scale([store.path for store in opened.values()])
-    ensemble.membership.require_scale(list(opened.values()))
+    require_scale(opened.values(), ensemble.membership.scale, "this run")
     pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
     hashes = [opened[slide].attributes["source"]["sha256"] for _, slide in pairs]
     known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)

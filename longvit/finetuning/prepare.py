@@ -6,17 +6,26 @@ from torch import Tensor
 from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.model import SlideModel
 from longvit.finetuning.task_loss import TaskLoss
+from longvit.model.pooling import varies
 from preprocessing.errors import StoreError
+
+_SAME = (
+    "the representations of all {} training sequences are the same, so that the predictions say nothing: look at the "
+    "slides (are they blank?), or take another encoder"
+)
 
 
 @torch.inference_mode()
-def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> None:
+def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> list[str]:
     """Take class weights or bins from the targets, mean and deviation from the slides, which are read one at a time.
 
     Args:
         model: A new model; it is moved to the device.
         train: The training patients of a fold.
         device: Where to compute.
+
+    Returns:
+        Sentences about what makes the training void; none if all is well.
 
     Raises:
         StoreError: A slide's representation holds NaN or infinity.
@@ -38,9 +47,12 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> N
                 lengths.append(encoded.shape[1])
                 means.append(encoded[0].mean(dim=0).cpu())
                 variances.append(encoded[0].var(dim=0, correction=0).cpu())
-    model.head.standardise_by(torch.cat(vectors))
+    vectors_BD = torch.cat(vectors)
+    model.head.standardise_by(vectors_BD)
     if model.attention is not None:
         model.attention.standardise_by(*moments(torch.tensor(lengths), torch.stack(means), torch.stack(variances)))
+    same = not varies(vectors_BD.mean(dim=0), vectors_BD.std(dim=0, correction=0)).any()
+    return [_SAME.format(len(vectors))] if same else []
 
 
 def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,7 +83,8 @@ def encode_sequences(
     mark = fingerprint(encoder)
     origins = {slides: ":".join(origin_of(mark, open_store(stores[s])) for s in slides) for slides in wanted}
     files = {slides: slide_file(folder, file_name(slides)) for slides in wanted}
-    todo = [slides for slides in wanted if load_result(files[slides], origins[slides]) is None]
+    width = encoder.config.width
+    todo = [s for s in wanted if load_result(files[s], origins[s], width, with_tokens=keep_tokens) is None]
     encoder = encoder.eval().to(pick_device(config.device))
     for slides in track(todo, "encode slides") if todo else ():
         pieces = JoinedPieces([SlidePieces(open_store(stores[s]), encoder.config.input) for s in slides])

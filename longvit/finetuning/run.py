@@ -15,7 +15,7 @@ from longvit.finetuning.representations import sequence_reader
 from longvit.finetuning.study import Study
 from longvit.inputs import Inputs, read_inputs
 from longvit.runs import open_run
-from longvit.tokens.read import require_fit, require_one_scale
+from longvit.tokens.read import require_fit, require_one_scale, require_scale
 from longvit.training import begin, pick_device, write_rows
 from preprocessing.files import write_whole
 from preprocessing.store import find_stores, open_store
@@ -40,10 +40,12 @@ def run(config: FinetuneConfig) -> Path:
         check_fold(fold, audited.cohort, config)
     begin(config)
     model = build_model(config, audited.cohort.classes)
+    config = config.model_copy(update={"encoder": model.encoder.config})  # the one that is used, for config.yaml
     found = find_stores(config.stores)
     cases = {case for fold in audited.folds for part in fold.parts.values() for case in part}
     stores = {slide: found[slide] for case in sorted(cases) for slide in audited.cohort.slides[case]}
     study = Study(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
+    require_scale(map(open_store, stores.values()), model.encoder.trained_on, config.checkpoint)
     _refuse_unfit(study)
     result = config.out / "predictions.csv"
     with open_run(config, "finetune", _inputs(study), result) as opened:

@@ -14,7 +14,9 @@ from torch import Tensor
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT
+from longvit.model.weights import open_weights
 from longvit.tokens.pieces import SlidePieces
+from preprocessing.errors import CheckpointError
 from preprocessing.files import written_whole
 from preprocessing.store import open_store
 
@@ -41,7 +43,7 @@ class TileVectors:
             device: Where to compute; the encoder is moved there.
             threads: Threads that read and decode tiles.
         """
-        todo: Sequence[str] = [slide for slide in self.stores if not self._file(slide).exists()]
+        todo: Sequence[str] = [slide for slide in self.stores if not self._is_whole(slide)]
         self.folder.mkdir(parents=True, exist_ok=True)
         encoder = encoder.eval().to(device)
         for slide in track(todo, "tile vectors"):
@@ -68,6 +70,14 @@ class TileVectors:
 
     def _embeddings(self, slide: str) -> Tensor:
         return torch.from_numpy(open_store(self.stores[slide]).embeddings(self.source.encoder)).float()
+
+    def _is_whole(self, slide: str) -> bool:
+        names = {"mean", "tiles"} if isinstance(self.source, PixelInput) else {"mean"}
+        try:
+            with open_weights(self._file(slide)) as weights:
+                return names <= set(weights.specs)
+        except CheckpointError:  # not yet, or damaged since
+            return False
 
     def _kept(self, slide: str, name: str) -> Tensor:
         with safe_open(self._file(slide), "pt") as file:

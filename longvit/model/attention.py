@@ -9,6 +9,10 @@ from longvit.config import EncoderConfig
 from longvit.model.dilated import dilated_attention, plan_calls, row_lengths
 from longvit.model.recompute import in_pieces, projected_attention
 
+_LONG = 2**16
+"""Tokens from which on half as many heads at once pay, in memory, for a stream that is wider than the weights; each
+further chunk of heads costs a norm of all tokens, which only on short sequences counts beside attention."""
+
 
 class DilatedSelfAttention(nn.Module):
     """Multi-head self-attention over dilated segments (LongNet, arXiv:2307.02486).
@@ -52,7 +56,7 @@ class DilatedSelfAttention(nn.Module):
         )
 
     def _keeping(self, x_BLD: Tensor, mask_BL: Tensor | None, norm: nn.Module) -> Tensor:
-        config, x_BLD = self.config, norm(x_BLD)
+        config, x_BLD = self.config, norm(x_BLD).to(self.q_proj.weight.dtype)
         return dilated_attention(
             *(proj(x_BLD).unflatten(-1, (config.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj)),
             config.segment_lengths,
@@ -68,7 +72,8 @@ class DilatedSelfAttention(nn.Module):
         width = config.width // config.heads
 
         def project(piece_BLD: Tensor, heads: slice) -> tuple[Tensor, ...]:
-            normed_BLD, rows = norm(piece_BLD), slice(heads.start * width, heads.stop * width)
+            normed_BLD = norm(piece_BLD).to(self.q_proj.weight.dtype)
+            rows = slice(heads.start * width, heads.stop * width)
             return tuple(
                 linear(normed_BLD, proj.weight[rows], proj.bias[rows]).unflatten(-1, (-1, width))
                 for proj in projections
@@ -76,7 +81,9 @@ class DilatedSelfAttention(nn.Module):
 
         branches = tuple(zip(config.segment_lengths, config.dilation_ratios, strict=True))
         phantoms = config.padding == "zero_keys" and not self.causal
-        plan = plan_calls(row_lengths(x_BLD, mask_BL), config.heads, branches, phantoms, config.heads_at_once)
+        narrow = x_BLD.dtype != self.q_proj.weight.dtype and x_BLD.shape[1] > _LONG
+        heads_at_once = max(1, config.heads_at_once // 2) if narrow else config.heads_at_once
+        plan = plan_calls(row_lengths(x_BLD, mask_BL), config.heads, branches, phantoms, heads_at_once)
         weights = (weight for module in (norm, *projections) for weight in module.parameters())
         return projected_attention(
             project, tuple(weights), x_BLD, plan, causal=self.causal, tokens_at_once=config.tokens_at_once

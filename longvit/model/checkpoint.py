@@ -1,102 +1,83 @@
-"""Encoders in files: safetensors with their config inside."""
+"""Encoders in files: safetensors with their config inside, and the scale of the slides they were trained on."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import save_file
 
 from longvit.config import EncoderConfig
 from longvit.model.encoder import LongViT
+from longvit.model.weights import Weights, open_weights
+from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError
 from preprocessing.files import written_whole
 
 _CONFIG = "longvit_encoder_config"
-_NAMED_PROBLEMS = 5
+_SCALE = "longvit_trained_on"
+MODEL = "longvit_model"
+"""Metadata of a model with a head, which holds an encoder too."""
 
 
-def save_encoder(path: Path, encoder: LongViT) -> None:
-    """Write weights and config to one safetensors file, in full or not at all."""
-    with written_whole(path) as temporary:
-        save_file(encoder.state_dict(), temporary, metadata={_CONFIG: encoder.config.model_dump_json()})
+class _Model(BaseModel):
+    """What of a finetuned model's settings is about its encoder."""
+
+    model_config = ConfigDict(extra="ignore")
+    encoder: EncoderConfig
 
 
-def load_encoder(path: Path) -> LongViT:
-    """Read an encoder that `save_encoder` wrote; it comes on the CPU and in evaluation mode.
+def save_encoder(path: Path | str, encoder: LongViT) -> None:
+    """Write weights, config and scale to one safetensors file, in full or not at all."""
+    metadata = {_CONFIG: encoder.config.model_dump_json(), **scale_metadata(encoder.trained_on)}
+    with written_whole(Path(path)) as temporary:
+        save_file(encoder.state_dict(), temporary, metadata)
+
+
+def load_encoder(path: Path | str) -> LongViT:
+    """Read an encoder that `save_encoder` wrote, or the one in a finetuned model's `model.safetensors`.
+
+    It is returned on the CPU and in evaluation mode, with the scale it was trained at as `trained_on`.
 
     Raises:
         CheckpointError: The file is missing, not safetensors, without a config, or does not hold what its config says.
     """
+    with open_weights(path) as weights:
+        config, of_encoder = _encoder_in(weights)
+        of_encoder.require_bounded(config)
+        encoder = of_encoder.fill(lambda: LongViT(config))
+        encoder.trained_on = read_scale(weights)
+    return encoder
+
+
+def scale_metadata(scale: Scale | None) -> dict[str, str]:
+    """Return a scale as metadata of a safetensors file; empty if it is unknown."""
+    return {_SCALE: scale.model_dump_json()} if scale else {}
+
+
+def read_scale(weights: Weights) -> Scale | None:
+    """Return the scale in a file's metadata; None for files of versions that did not record it.
+
+    Raises:
+        CheckpointError: The entry is there and cannot be read.
+    """
+    if _SCALE not in weights.metadata:
+        return None
     try:
-        with safe_open(existing(path), "pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"the file is not safetensors, or is cut short ({error})",
-            where=path,
-            fix="pass a file that `save_encoder` wrote; an official .pth file goes through `load_official`",
-        ) from error
+        return Scale.model_validate_json(weights.metadata[_SCALE])
+    except ValidationError as error:
+        raise weights.error(f"the scale under `{_SCALE}` in the file's metadata cannot be read") from error
+
+
+def _encoder_in(weights: Weights) -> tuple[EncoderConfig, Weights]:
+    """Return the config of the encoder in a file, and its tensors."""
+    told: Mapping[str, str] = weights.metadata
     try:
-        config = EncoderConfig.model_validate_json(metadata.get(_CONFIG, ""))
+        if MODEL in told:
+            return _Model.model_validate_json(told[MODEL]).encoder, weights.below("encoder.")
+        return EncoderConfig.model_validate_json(told.get(_CONFIG, "")), weights
     except ValidationError as error:
         raise CheckpointError(
-            f"the file holds weights, but no encoder config that can be read under `{_CONFIG}` in its metadata",
-            where=path,
-            fix="pass a file that `save_encoder` of this version wrote",
+            "the file holds weights, but no encoder config that can be read in its metadata",
+            where=weights.where,
+            fix="pass an encoder.safetensors of `longvit pretrain`, or a model.safetensors of `longvit finetune`",
         ) from error
-    return filled(config, state, path)
-
-
-def existing(path: Path) -> Path:
-    """The path itself.
-
-    Raises:
-        CheckpointError: No file is there.
-    """
-    if not path.is_file():
-        raise CheckpointError("the checkpoint does not exist", where=path, fix="check the path")
-    return path
-
-
-def filled(config: EncoderConfig, state: Mapping[str, Tensor], where: object) -> LongViT:
-    """Build a model of `config` and copy `state` into it, whose tensors it must have all of and no others.
-
-    Args:
-        config: The encoder.
-        state: Our names -> tensors of any float dtype; they are copied.
-        where: What the user gave, for the error.
-
-    Raises:
-        CheckpointError: Tensors are missing, left over, or of another shape; the first few are named.
-    """
-    with torch.device("meta"):
-        encoder = LongViT(config)
-    if problems := _problems(encoder.state_dict(), state):
-        more = len(problems) - _NAMED_PROBLEMS
-        raise CheckpointError(
-            "the weights do not fit the encoder: "
-            + "; ".join(problems[:_NAMED_PROBLEMS])
-            + (f"; and {more} more" if more > 0 else ""),
-            where=where,
-            fix="pass the preset or config that the weights were trained with",
-        )
-    encoder.to_empty(device="cpu").load_state_dict(state)
-    return encoder.eval()
-
-
-def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Every tensor that is missing, of another shape, or left over."""
-    missing = [f"{name} is missing, expected {tuple(x.shape)}" for name, x in expected.items() if name not in found]
-    shapes = [
-        f"{name} is {tuple(found[name].shape)}, expected {tuple(x.shape)}"
-        for name, x in expected.items()
-        if name in found and found[name].shape != x.shape
-    ]
-    extra = [
-        f"{name} {tuple(x.shape)} is not a tensor of this encoder" for name, x in found.items() if name not in expected
-    ]
-    return shapes + missing + extra

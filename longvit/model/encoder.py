@@ -17,6 +17,7 @@ from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
 from longvit.model.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
+from longvit.tokens.read import Scale
 
 
 class FeedForward(nn.Module):
@@ -30,7 +31,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Each token by itself."""
-        return self.fc2(self.ffn_layernorm(gelu(self.fc1(x_BLD))))
+        return self.fc2(self.ffn_layernorm(gelu(self.fc1(x_BLD.to(self.fc1.weight.dtype)))))
 
 
 class Block(nn.Module):
@@ -49,21 +50,27 @@ class Block(nn.Module):
         self.drop = nn.Sequential(nn.Dropout(config.dropout), DropPath(drop_path))
 
     def forward(
-        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
+        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
-        """One round of mixing tokens, then one of mixing channels."""
-        x_BLD = _add(x_BLD, self.drop(self.self_attn(x_BLD, mask_BL, norm=self.self_attn_layer_norm)))
-        mixed_BLD = in_pieces(
-            lambda piece_BLD: self.ffn(self.final_layer_norm(piece_BLD)),
-            x_BLD,
-            self.config.tokens_at_once,
-            recompute=self.config.recompute != "nothing",
-        )
-        return _add(x_BLD, self.drop(mixed_BLD))
+        """One round of mixing tokens, then one of mixing channels.
+
+        With `overwrite`, in evaluation mode and where no gradients are wanted, the result takes the memory of `x_BLD`.
+        """
+        mixed_BLD = self.self_attn(x_BLD, mask_BL, norm=self.self_attn_layer_norm)
+        mix_channels = lambda piece_BLD: self.ffn(self.final_layer_norm(piece_BLD))
+        at_once, recompute = self.config.tokens_at_once, self.config.recompute != "nothing"
+        if overwrite:
+            for piece_BlD, mixed_BlD in zip(x_BLD.split(at_once, 1), mixed_BLD.split(at_once, 1), strict=True):
+                piece_BlD += mixed_BlD  # torch widens a copy of what it adds
+            del mixed_BLD, mixed_BlD  # before more memory is needed
+            add_channels = lambda piece_BLD: piece_BLD + mix_channels(piece_BLD)
+            return in_pieces(add_channels, x_BLD, at_once, recompute=False, overwrite=True)
+        x_BLD = _add(x_BLD, self.drop(mixed_BLD))
+        return _add(x_BLD, self.drop(in_pieces(mix_channels, x_BLD, at_once, recompute=recompute)))
 
 
 def _add(x_BLD: Tensor, more_BLD: Tensor) -> Tensor:
-    """The sum, in the memory of `more_BLD`; under autocast, where that is narrower, in memory of its own."""
+    """The sum, in the memory of `more_BLD`; where that is narrower, in memory of its own."""
     return more_BLD.add_(x_BLD) if more_BLD.dtype == x_BLD.dtype else x_BLD + more_BLD
 
 
@@ -97,15 +104,15 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "B L D"]:
         """All blocks in turn; what comes out at padding means nothing.
 
-        With `overwrite`, for where no gradients are wanted, every block's result takes the memory of `x_BLD`, which a
-        caller would otherwise hold to the end.
+        With `overwrite`, in evaluation mode and where no gradients are wanted, every block's result takes the memory of
+        `x_BLD`, which a caller would otherwise hold to the end.
         """
         recompute = self.config.recompute == "blocks" and torch.is_grad_enabled()
         for layer in self.layers:
-            if overwrite:
-                x_BLD.copy_(layer(x_BLD, mask_BL))
+            if recompute:
+                x_BLD = checkpoint(layer, x_BLD, mask_BL, use_reentrant=False)
             else:
-                x_BLD = checkpoint(layer, x_BLD, mask_BL, use_reentrant=False) if recompute else layer(x_BLD, mask_BL)
+                x_BLD = layer(x_BLD, mask_BL, overwrite=overwrite)
         return self.layer_norm(x_BLD)
 
 
@@ -129,6 +136,9 @@ class LongViT(nn.Module):
     torch.Size([1, 6, 64])
     """
 
+    trained_on: Scale | None = None
+    """Scale of the slides that the weights were trained on; None if they were not, or if it is unknown."""
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -137,6 +147,23 @@ class LongViT(nn.Module):
         self.class_token = ClassToken(config.width) if config.class_token else None
         self.encoder = Encoder(config)
         self.pooling = Pooling(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the stream of tokens between the blocks."""
+        return self.encoder.layers[0].self_attn_layer_norm.weight.dtype
+
+    def narrowed(self, dtype: torch.dtype) -> "LongViT":
+        """Return the encoder itself, with its matrices and convolutions in a narrower type, for inference.
+
+        The stream of tokens, its norms, positions and the pooling stay as they are: what is rounded there is not
+        averaged out over the tokens.
+        """
+        self.input.to(dtype)
+        for layer in self.encoder.layers:
+            layer.self_attn.to(dtype)
+            layer.ffn.to(dtype)
+        return self
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
         """Encode every slide by itself; padding never changes a real token, and comes out as 0."""
@@ -153,7 +180,11 @@ class LongViT(nn.Module):
             batch: The tokens.
             extent: The box around the whole slide, where the tokens are a piece of one.
         """
-        return self.input(batch) + self.position(batch, extent).to(self.input.proj.weight.dtype)
+        return self.placed(self.input(batch), batch, extent)
+
+    def placed(self, content_BLD: Tensor, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
+        """Add each token's place to its content, in the type of the stream."""
+        return (content_BLD + self.position(batch, extent)).to(self.dtype)
 
     def encode(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False

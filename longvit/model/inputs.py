@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -11,10 +12,9 @@ from longvit.encoder_config import STEM_STRIDE
 from longvit.model.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
-PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
-"""Mean and standard deviation that official LongViT takes for pixels from 0 to 1, the same for every channel."""
-
-
+MEAN_LEVEL, STD_LEVELS = 0.5 * 255, 0.25 * 255
+"""Mean and deviation that official LongViT takes for all channels, grey levels; half precision holds every difference
+from this mean exactly."""
 NOISE_LEVELS = 4.0
 """Contrast below this, in grey levels, is a scanner's noise and is not blown up."""
 
@@ -24,7 +24,7 @@ class PixelTokens(nn.Module):
 
     The official code convolves with a stride of one patch; on flattened patches that is a linear layer with the same
     weights, and with the same initialisation, which torch shares between the two. Scaling is folded into the weights,
-    which are small, and never done on the pixels, which are many.
+    which are small. Centring is not: half precision would round the difference of two large sums.
     """
 
     def __init__(self, source: PixelInput, width: int) -> None:
@@ -35,23 +35,22 @@ class PixelTokens(nn.Module):
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
         """Scale the pixels as configured and project them."""
         weight, bias = self.proj.weight, self.proj.bias
-        x_BLP = batch.x.to(weight.dtype)
         if self.scale == "patch":
-            centred = weight.unflatten(1, (3, -1))
-            centred = (centred - centred.mean(dim=2, keepdim=True)).flatten(
-                1
-            )  # times x: the patch less its mean colour
-            return linear(x_BLP, centred) / _contrast(x_BLP) + bias
-        bias = bias - PIXEL_MEAN / PIXEL_STD * weight.sum(dim=1)
-        return linear(x_BLP, weight / (255 * PIXEL_STD), bias)
+            return linear(_of_unit_contrast(batch.x, weight.dtype), weight, bias)
+        return linear(_centred(batch.x, weight.dtype), weight / STD_LEVELS, bias)
 
 
-def _contrast(x_BLP: Tensor) -> Tensor:
-    """(B, L, 1) deviation of a patch's pixels from its mean colour, grey levels, with glass's noise as the least."""
-    x_BLP = x_BLP.float()
-    power = x_BLP.pow(2).mean(dim=-1, keepdim=True)
-    colour = x_BLP.unflatten(-1, (3, -1)).mean(dim=-1).pow(2).mean(dim=-1, keepdim=True)
-    return ((power - colour).clamp_min(0) + NOISE_LEVELS**2).sqrt()
+def _centred(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels less the fixed mean, grey levels."""
+    return x_BLP.to(dtype, copy=True).sub_(MEAN_LEVEL)
+
+
+def _of_unit_contrast(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each patch less its mean colour, over the deviation from it, or over the noise of glass where that is larger."""
+    x_BL3p = _centred(x_BLP, torch.promote_types(dtype, torch.float32)).unflatten(-1, (3, -1))
+    x_BL3p -= x_BL3p.mean(dim=-1, keepdim=True)
+    power_BL11 = x_BL3p.pow(2).mean(dim=(-2, -1), keepdim=True)
+    return x_BL3p.div_((power_BL11 + NOISE_LEVELS**2).sqrt()).flatten(-2).to(dtype)
 
 
 class StemTokens(nn.Module):
@@ -82,13 +81,13 @@ class StemTokens(nn.Module):
         return in_pieces(self._embed, batch.x, self.config.tokens_at_once, recompute=recompute)
 
     def _embed(self, x_BLP: Tensor) -> Tensor:
-        x_BLP = x_BLP.to(self.proj.weight.dtype)
-        x_N3pp = x_BLP.reshape(-1, 3, self.source.patch_px, self.source.patch_px)
+        dtype, side = self.proj.weight.dtype, self.source.patch_px
         if self.source.scale == "patch":
-            x_N3pp = (x_N3pp - x_N3pp.mean(dim=(2, 3), keepdim=True)) / _contrast(x_BLP).reshape(-1, 1, 1, 1)
+            scaled_BLP = _of_unit_contrast(x_BLP, dtype)
         else:
-            x_N3pp = (x_N3pp / 255 - PIXEL_MEAN) / PIXEL_STD
-        return self.proj(self.stem(x_N3pp).mean(dim=(2, 3))).unflatten(0, x_BLP.shape[:2])
+            scaled_BLP = _centred(x_BLP, dtype).div_(STD_LEVELS)
+        found_NCpp = self.stem(scaled_BLP.reshape(-1, 3, side, side))
+        return self.proj(found_NCpp.mean(dim=(2, 3))).unflatten(0, x_BLP.shape[:2])
 
 
 class EmbeddingTokens(nn.Module):

@@ -1,7 +1,7 @@
 """Published weights: torchscale's LongViT, and the slide encoder of Prov-GigaPath."""
 
 import math
-import pickle
+import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from longvit.config import EncoderConfig, LearnedPosition
-from longvit.model.checkpoint import existing, filled
 from longvit.model.encoder import LongViT
 from longvit.model.presets import PRESETS
+from longvit.model.weights import existing, is_plain, weights_of
 from preprocessing.errors import CheckpointError
 
 _KEYS = ("teacher", "model", "module")
@@ -28,7 +28,7 @@ _NAMES = {
 }
 
 
-def load_official(source: Path | Mapping[str, Any], preset: str | EncoderConfig) -> LongViT:
+def load_official(source: Path | str | Mapping[str, Any], preset: str | EncoderConfig) -> LongViT:
     """Build an encoder with published weights, on the CPU and in evaluation mode. No code of the file is run.
 
     Reads the layout of `longvit_small_patch32_1024.pth` (DINO's: `teacher`, names after `backbone.`), of fine-tuned
@@ -48,7 +48,7 @@ def load_official(source: Path | Mapping[str, Any], preset: str | EncoderConfig)
     where = "the given state dict" if isinstance(source, Mapping) else source
     state = _state_dict(source if isinstance(source, Mapping) else _read_pth(source), where)
     ours = _renamed(state, config)
-    return filled(_with_table_of(config, ours), ours, where)
+    return weights_of(ours, where).fill(lambda: LongViT(_with_table_of(config, ours)))
 
 
 def preset_config(name: str) -> EncoderConfig:
@@ -62,11 +62,20 @@ def preset_config(name: str) -> EncoderConfig:
     return PRESETS[name]
 
 
-def _read_pth(path: Path) -> object:
+def _read_pth(path: Path | str) -> object:
+    """Return the content of a file of torch.save.
+
+    A pickle of nonsense fails in a dozen ways. Tensors are mapped into memory and not read, so that a file that says it
+    holds more than it does takes none.
+    """
+    path = existing(path)
+    zipped = zipfile.is_zipfile(path)
     try:
+        if zipped and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
+            raise ValueError("compressed, as torch.save never writes it: it may unpack to any size")  # noqa: TRY301
         with torch.serialization.safe_globals([Namespace]):  # DINO keeps its command line beside the weights
-            return torch.load(existing(path), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:
         raise CheckpointError(
             "the file is cut short, or is not a torch checkpoint of plain tensors",
             where=path,
@@ -105,7 +114,8 @@ def _renamed(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Te
             continue
         if name == "pos_embed" and not isinstance(config.position, LearnedPosition):
             continue  # a fixed table, which we compute
-        ours[_NAMES.get(name, name)] = tensor.flatten(1) if name == "patch_embed.proj.weight" else tensor
+        kernel = name == "patch_embed.proj.weight" and tensor.ndim > 1 and is_plain(tensor)
+        ours[_NAMES.get(name, name)] = tensor.flatten(1) if kernel else tensor
     return ours
 
 

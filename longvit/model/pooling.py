@@ -8,6 +8,17 @@ from torch import Tensor, nn
 
 from longvit.config import EncoderConfig
 
+ROUNDING = 1e-5
+"""Deviation relative to the size of the values, below which they differ by nothing but rounding in float32."""
+
+
+def varies(mean_D: Float[Tensor, " D"], std_D: Float[Tensor, " D"]) -> Bool[Tensor, " D"]:
+    """Return which channels vary by more than rounding.
+
+    A forward pass rounds a channel by a share of what it adds up, so that the size of all channels is what counts.
+    """
+    return std_D > ROUNDING * (mean_D**2 + std_D**2).mean().sqrt()
+
 
 def mean_pool(x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B D"]:
     """Mean of the real tokens of each slide, as in LongViT; 0 for a row of padding alone.
@@ -83,9 +94,9 @@ class GatedAttention(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def standardise_by(self, mean_D: Float[Tensor, " D"], std_D: Float[Tensor, " D"]) -> None:
-        """Take mean and deviation of the training slides' tokens."""
+        """Take mean and deviation of the training slides' tokens; a channel that does not vary has deviation 1."""
         self.mean.copy_(mean_D)
-        self.std.copy_(std_D.clamp_min(1e-6))
+        self.std.copy_(std_D.where(varies(mean_D, std_D), 1.0))
 
     def weights(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None

@@ -85,6 +85,8 @@ class Learned(nn.Module):
             batch: The tokens.
             extent: What the table is stretched over, where the tokens are a piece of a slide; default: themselves.
         """
+        if not batch.rc_BL2.shape[1]:
+            return self.table.new_zeros(*batch.mask_BL.shape, self.table.shape[-1])
         first_B2, side_B2 = extent or extent_of(batch.rc_BL2, batch.mask_BL)
         is_table_B1 = (side_B2 == self.grid).all(1, keepdim=True)
         scale_B2 = torch.where(is_table_B1, 1.0, (side_B2 + self.excess) / self.grid)

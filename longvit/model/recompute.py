@@ -85,14 +85,17 @@ class _ProjectedAttention(torch.autograd.Function):
     ) -> Tensor:
         like = project(x_BLD[:, :0], slice(0, 1))[0]
         out_BLHK = like.new_empty((*x_BLD.shape[:2], plan[-1][0].stop, like.shape[-1]))
-        logsumexps = [
-            attend_branches(*_projected(project, x_BLD, heads, tokens_at_once), groups, causal, out_BLHK[:, :, heads])
-            for heads, groups in plan
-        ]
+        logsumexps, wanted = [], any(ctx.needs_input_grad)
+        for heads, groups in plan:
+            qkv = _projected(project, x_BLD, heads, tokens_at_once)
+            logsumexp_BLh = attend_branches(*qkv, groups, causal, out_BLHK[:, :, heads])
+            del qkv  # before those of the next heads
+            logsumexps += [logsumexp_BLh] if wanted else []
         ctx.project, ctx.plan, ctx.causal, ctx.tokens_at_once = project, plan, causal, tokens_at_once
         device = x_BLD.device.type
         ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
-        ctx.save_for_backward(out_BLHK, torch.cat(logsumexps, dim=2), x_BLD, *weights)
+        if wanted:
+            ctx.save_for_backward(out_BLHK, torch.cat(logsumexps, dim=2), x_BLD, *weights)
         return out_BLHK.flatten(2)
 
     @staticmethod

@@ -78,7 +78,7 @@ def _widened(
     q_and_k = [x_BLD.new_zeros(shape, dtype=dtype).transpose(1, 2) for _ in range(2)]
     size = max(1, attention.config.tokens_at_once // max(1, len(x_BLD)))
     for start in range(0, x_BLD.shape[1], size):
-        piece_BLD = norm(x_BLD[:, start : start + size])
+        piece_BLD = norm(x_BLD[:, start : start + size]).to(attention.q_proj.weight.dtype)
         for whole_BLHW, proj in zip(q_and_k, (attention.q_proj, attention.k_proj), strict=True):
             of_heads_BLHK = linear(piece_BLD, proj.weight[rows], proj.bias[rows]).unflatten(-1, (-1, width))
             whole_BLHW[:, start : start + size, :, :width] = of_heads_BLHK

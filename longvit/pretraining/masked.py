@@ -36,8 +36,7 @@ class Restorer(nn.Module):
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "N P"]]:
         """Vectors of the slides as far as they are in sight, and what the N hidden tokens are thought to hold."""
         content_BLD = mask_bool(self.encoder.input(batch), hidden_BL, self.unknown_D)
-        position_BLD = self.encoder.position(batch, None).to(content_BLD.dtype)
-        tokens_BLD, slide_BD = self.encoder.encode(content_BLD + position_BLD, batch.mask_BL)
+        tokens_BLD, slide_BD = self.encoder.encode(self.encoder.placed(content_BLD, batch), batch.mask_BL)
         return slide_BD, self.head(tokens_BLD[hidden_BL])
 
 

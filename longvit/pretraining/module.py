@@ -48,12 +48,23 @@ class PretrainModule(TrainingModule, ABC):
         """Loss and numbers of one batch of views."""
 
     def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
-        """Loss of one batch of views; its numbers are logged."""
+        """Return the loss of one batch of views; its numbers are logged.
+
+        Raises:
+            ConfigError: The loss is not a number: training has diverged.
+        """
         loss, logged = self.step(views)
+        self.require_finite("the loss", loss)
         size = len(views[0].mask_BL)
         self.log_dict({"loss": loss, **logged}, on_step=False, on_epoch=True, batch_size=size)
         self.log("loss_step", loss, prog_bar=True, on_epoch=False, batch_size=size)
         return loss
+
+    def on_train_batch_end(self, outputs: object, batch: list[TokenBatch], batch_idx: int) -> None:
+        """Refuse an encoder that is not finite at the end of an epoch, or whose representations are not."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.trainer.is_last_batch:
+            self.require_finite("a representation", self.represent(batch[0]))
 
     @torch.no_grad()
     def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:

@@ -1,6 +1,5 @@
 """Is the run healthy? The gradient and the teacher's momentum as numbers, and what the metrics say in words."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longvit.pretraining.module import PretrainModule
-from longvit.records import Meter, Row
+from longvit.records import Meter, Row, risen
 
 MIN_STD = 0.02
 """Spread of unit features, as a share of that of random directions, below which they are all the same."""
@@ -46,7 +45,7 @@ class Monitor(Meter):
 
 def tell(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
     """What the metrics of a run of so many epochs say in words; `noise` as in `verdict`."""
-    return health(rows) + verdict(rows, epochs, noise)
+    return risen(rows) + health(rows) + verdict(rows, epochs, noise)
 
 
 def health(rows: Sequence[Row]) -> list[str]:
@@ -89,7 +88,6 @@ def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
 _COLLAPSED = "the run has collapsed: "
 _CURE = "; lower the learning rate or the stain jitter, or take a larger batch, and start anew"
 _TROUBLES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("loss", lambda value: not math.isfinite(value), "the run has diverged: its loss is {}; lower the learning rate"),
     (
         "feature_std",
         lambda value: value < MIN_STD,

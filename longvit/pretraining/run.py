@@ -14,10 +14,10 @@ from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.turns import DrawSampler
 from longvit.pretraining.views import build_views, collate_views
 from longvit.runs import open_run
-from longvit.tokens.read import require_one_scale
+from longvit.tokens.read import Scale, require_one_scale
 from longvit.training import begin, fit, loader_processes
 from preprocessing.errors import ConfigError
-from preprocessing.store import find_stores
+from preprocessing.store import find_stores, open_store
 
 
 def run(config: PretrainConfig) -> Path:
@@ -63,6 +63,7 @@ def _train(
     fit(module, loader, config, config.out, meters=meters, read=read)
     encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
     encoder.load_state_dict(module.kept.state_dict())
+    encoder.trained_on = Scale.of(open_store(stores[0]))
     save_encoder(result, encoder)
 
 

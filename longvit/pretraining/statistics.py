@@ -25,9 +25,11 @@ def effective_rank(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Number of directions the features spread in: exp of the entropy of their singular values (Roy & Vetterli 2007).
 
     Of unit features less their mean, so that what all share is not counted as a direction. From 1, where they lie on a
-    line or are all the same, to the smaller of B - 1 and D.
+    line or are all the same, to the smaller of B - 1 and D; NaN if a feature is not finite.
     """
     unit_BD = F.normalize(features_BD.float(), dim=-1)
+    if not unit_BD.isfinite().all():
+        return unit_BD.new_tensor(torch.nan)  # of which there is no decomposition
     singular = torch.linalg.svdvals(unit_BD - unit_BD.mean(dim=0))
     share = singular / singular.sum().clamp_min(1e-12)
     return torch.special.entr(share).sum().exp()

@@ -1,11 +1,12 @@
-"""One store -> the tokens of its slide."""
+"""One store -> the tokens of its slide; and the scale at which they show it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
@@ -15,6 +16,39 @@ from preprocessing.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
 """Scanners of one nominal magnification differ by about so much, and tiling keeps a slide's own pixels if it can."""
+
+
+class Scale(BaseModel):
+    """Scale of the stores that something was trained on; the tile encoder is in the encoder's config (`input`)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    mpp: float = Field(gt=0, allow_inf_nan=False)
+    """Resolution, micrometres per pixel."""
+    tile_px: PositiveInt
+    """Side of a tile, pixels."""
+
+    @classmethod
+    def of(cls, store: PatchStore) -> "Scale":
+        """Return the scale of a store.
+
+        Raises:
+            StoreError: The store has no resolution or side that a slide can have.
+        """
+        try:
+            return cls(mpp=store.mpp, tile_px=store.tile_st)
+        except ValueError as error:
+            raise StoreError(
+                f"tiles of {store.tile_st} pixels at {store.mpp} um per pixel cannot be",
+                where=store.path,
+                fix="delete the store and tile its slide again",
+            ) from error
+
+    def __str__(self) -> str:
+        return f"tiles of {self.tile_px} pixels at {self.mpp:.4g} um per pixel"
+
+    def agrees(self, other: "Scale") -> bool:
+        """Return whether the other has tiles of this side, and this resolution within `MPP_TOLERANCE`."""
+        return self.tile_px == other.tile_px and abs(other.mpp / self.mpp - 1) <= MPP_TOLERANCE
 
 
 def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> TokenBatch:
@@ -82,6 +116,26 @@ def open_stores(
     return opened, failed
 
 
+def require_scale(stores: Iterable[PatchStore], scale: Scale | None, trained: object) -> None:
+    """Refuse stores of another scale than a model was trained at.
+
+    Args:
+        stores: The stores that the model is to read.
+        scale: The model's; None if its file does not hold it, which refuses nothing.
+        trained: Name or path of the model, for the error.
+
+    Raises:
+        StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
+    """
+    for store in stores if scale else ():
+        if not scale.agrees(found := Scale.of(store)):
+            raise StoreError(
+                f"{found}, but {trained} was trained on {scale}",
+                where=store.path,
+                fix=f"tile the slides with --mpp {scale.mpp:.4g} --tile-px {scale.tile_px}",
+            )
+
+
 def require_one_scale(stores: Sequence[Path]) -> None:
     """Refuse stores of several resolutions or tile sizes: the same patch would show different sizes of tissue.
 
@@ -89,11 +143,11 @@ def require_one_scale(stores: Sequence[Path]) -> None:
         StoreError: Two stores differ, in resolution by more than `MPP_TOLERANCE`.
     """
     first, *others = (open_store(path) for path in stores)
+    scale = Scale.of(first)
     for store in others:
-        if store.tile_st != first.tile_st or abs(store.mpp / first.mpp - 1) > MPP_TOLERANCE:
+        if not scale.agrees(found := Scale.of(store)):
             raise StoreError(
-                f"tiles of {store.tile_st} pixels at {store.mpp:.4g} um per pixel, but {first.path.name} has "
-                f"{first.tile_st} at {first.mpp:.4g}",
+                f"{found}, but {first.path.name} has {scale}",
                 where=store.path,
                 fix="tile all slides of a cohort with the same --mpp and --tile-px",
             )

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from longvit.config import EmbeddingInput, LearnedPosition, PixelInput, SinCosPosition
 from longvit.encoding.progress import watched, work_per_token
+from longvit.encoding.results import SlideResult, load_result, save_result
 from longvit.encoding.slide import embed_slide, encode_slide
 from longvit.model import LongViT
 from longvit.tokens.batch import TokenBatch
@@ -60,12 +63,45 @@ def test_tile_embeddings_come_in_pieces_too(save_store, tiny_encoder):
     assert_close(embed_slide(encoder, pieces), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_pieces_stay_in_the_dtype_of_the_encoder(encoder, save_store):
+def test_pieces_are_in_the_type_of_the_stream_of_tokens(encoder, save_store):
     store = save_store("S", RC)
     exact = encode_slide(encoder, SlidePieces(store, encoder.config.input))
-    near = encode_slide(encoder.bfloat16(), SlidePieces(store, encoder.config.input))
-    assert near.tokens_BLD.dtype == torch.bfloat16
-    assert (near.slide_BD.float() - exact.slide_BD).norm() < 0.03 * exact.slide_BD.norm()
+    near = encode_slide(encoder.narrowed(torch.bfloat16), SlidePieces(store, encoder.config.input))
+    assert near.tokens_BLD.dtype == torch.float32
+    assert (near.slide_BD - exact.slide_BD).norm() < 0.02 * exact.slide_BD.norm()
+    whole = encode_slide(encoder.bfloat16(), SlidePieces(store, encoder.config.input))
+    assert whole.tokens_BLD.dtype == torch.bfloat16
+
+
+DAMAGES = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+    "metadata of nonsense": lambda path: save_file(load_file(path), path, {"longvit_encoded": "[1,2]"}),
+    "no metadata": lambda path: save_file(load_file(path), path),
+    "deep metadata": lambda path: save_file(load_file(path), path, {"longvit_encoded": "[" * 10**5}),
+    "another width": lambda path: _with(path, slide=torch.zeros(9)),
+    "integers": lambda path: _with(path, slide=torch.zeros(8, dtype=torch.int32)),
+    "nan": lambda path: _with(path, slide=torch.full((8,), torch.nan)),
+    "no vector": lambda path: _with(path, other=torch.zeros(8)),
+    "fewer tokens": lambda path: _with(path, slide=torch.zeros(8), tokens=torch.zeros(4, 8)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def _with(path, **tensors) -> None:
+    with safe_open(path, "pt") as file:
+        save_file(tensors, path, file.metadata())
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_result_that_is_damaged_is_computed_again(tmp_path, damage):
+    path, result = tmp_path / "S.safetensors", SlideResult("S", torch.arange(8.0), 5)
+    save_result(path, result, "origin", {"tokens": torch.zeros(5, 8)})
+    found = load_result(path, "origin", 8, with_tokens=True)
+    assert torch.equal(found.vector_D, result.vector_D)
+    assert (found.slide_id, found.n_tokens) == ("S", 5)
+    assert load_result(path, "another", 8) is None
+    damage(path)
+    assert load_result(path, "origin", 8, with_tokens=True) is None
 
 
 def test_a_damaged_tile_is_refused_by_name_whichever_thread_reads_it(save_store, tiny_encoder):

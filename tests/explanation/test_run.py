@@ -17,7 +17,7 @@ from longvit.explanation.viewer.find import find
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
 from longvit.privacy import Pseudonyms
-from longvit.tokens.read import slide_tokens
+from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
 from preprocessing.store import add_embeddings
 
@@ -248,3 +248,11 @@ def test_under_pseudonyms_no_file_names_the_slide(saved, save_store, tmp_path, m
     assert (folder / "explanation.json").stat().st_mtime_ns == before
     found = find(ViewConfig(source=tmp_path / "out", stores=tmp_path, pseudonyms=key))
     assert dict(found.stores) == {name: store.path}
+
+
+def test_a_model_that_was_trained_at_another_scale_is_refused(config, subtype_model):
+    subtype_model.encoder.trained_on = Scale(mpp=1.0, tile_px=64)
+    save_model(config.model, subtype_model)
+    with pytest.raises(StoreError, match="was trained on tiles of 64 pixels at 1 um per pixel"):
+        run(config)
+    assert not config.out.exists()

@@ -62,8 +62,10 @@ def test_val_needs_an_event_only_where_it_selects_by_a_cox_loss(config):
     quiet = survival("1 2 3 4 5", val="5+ 6+")
     check(quiet, config, CoxTask())
     check(quiet, config, NllTask(), select="best_val")
-    with pytest.raises(CohortError, match="fold 2 has 0 observed events in val, fewer than 1"):
+    with pytest.raises(CohortError, match="fold 2 has 0 observed events in val, fewer than 1") as error:
         check(quiet, config, CoxTask(), select="best_val")
+    assert "set select: last" in error.value.fix
+    assert "min_events" not in error.value.fix  # which does not lower what val needs
 
 
 def test_every_class_has_training_patients(config):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.layers.drop import DropPath
 from torch.testing import assert_close
@@ -149,13 +150,31 @@ def strip(path, model) -> None:
 
 def lose_a_tensor(path, model) -> None:
     save_model(path, model)
+    rewrite(path, lambda state: {k: v for k, v in state.items() if k != "head.mean"}, {})
+
+
+def rewrite(path, change, settings: dict) -> None:
+    """The same model with other tensors and settings."""
     state = load_file(path)
-    settings = {
-        "encoder": model.encoder.config.model_dump(mode="json"),
-        "task": {"kind": "subtype"},
-        "classes": ["a", "b"],
-    }
-    save_file({k: v for k, v in state.items() if k != "head.mean"}, path, {"longvit_model": json.dumps(settings)})
+    with safe_open(path, "pt") as file:
+        known = json.loads(file.metadata()["longvit_model"])
+    save_file(change(state), path, {"longvit_model": json.dumps(known | settings)})
+
+
+def with_settings(**settings):
+    def make(path, model) -> None:
+        save_model(path, model)
+        rewrite(path, lambda state: state, settings)
+
+    return make
+
+
+def with_std(value: float):
+    def make(path, model) -> None:
+        save_model(path, model)
+        rewrite(path, lambda state: state | {"head.std": torch.full_like(state["head.std"], value)}, {})
+
+    return make
 
 
 def write_unknown_settings(path, model) -> None:
@@ -165,11 +184,21 @@ def write_unknown_settings(path, model) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda path, model: None, "the model does not exist"),
-        (damage, "not a safetensors file"),
+        (lambda path, model: None, "the checkpoint does not exist"),
+        (damage, "not safetensors"),
         (strip, "not a model with a head"),
-        (lose_a_tensor, "does not fit"),
-        (write_unknown_settings, "does not fit"),
+        (lose_a_tensor, "head.mean is missing"),
+        (write_unknown_settings, "settings are not those of a model"),
+        (with_settings(classes=None), "settings are not those of a model"),
+        (with_settings(classes=["a", "a"]), "settings are not those of a model"),
+        (with_settings(task="junk"), "settings are not those of a model"),
+        (with_settings(task={"kind": "cox"}), "settings are not those of a model"),
+        (with_settings(class_weights=[1.0] * 10**5), "settings are not those of a model"),
+        (with_settings(pooling="attention"), "attention.mean is missing"),
+        (with_settings(width=10**12, encoder=None), "describe a model"),
+        (with_settings(classes=[str(i) for i in range(10**4)]), "describe a model"),
+        (with_std(0.0), "the deviation of a channel is not positive"),
+        (with_std(float("nan")), "head.std holds NaN"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused(model, tmp_path, make, sentence):

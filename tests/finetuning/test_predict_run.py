@@ -128,7 +128,7 @@ def test_stores_of_another_scale_are_refused(runs, save_store, tmp_path, change)
     tiles = np.full((4, change["tile"], change["tile"], 3), 200, np.uint8) if "tile" in change else None
     save_store("N", PLACES, tiles, **({} if tiles is not None else change))
     asked = PredictConfig(run=runs["subtype"], stores=tmp_path, out=tmp_path / "out", device="cpu")
-    with pytest.raises(StoreError, match=r"but the models were trained on 64 at 0\.5"):
+    with pytest.raises(StoreError, match=r"but this run was trained on tiles of 64 pixels at 0\.5 um per pixel"):
         run(asked)
     assert not asked.out.exists()
 

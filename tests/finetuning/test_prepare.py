@@ -42,6 +42,30 @@ def test_an_attention_model_takes_statistics_of_tokens_and_of_slides_from_the_tr
     assert model.loss.class_weights == (1.0, 1.0)  # one patient each: R, the second of b, is not in training
 
 
+@pytest.mark.parametrize("pooling", ["encoder", "attention"])
+def test_channels_that_do_not_vary_are_not_blown_up_and_the_run_is_told(cohort_of_three, pooling):
+    model = SlideModel(None, SubtypeTask(), ("a", "b"), pooling, 4)
+    torch.nn.init.ones_(model.head.linear.weight)
+
+    def read(slides: tuple[str, ...]) -> torch.Tensor:
+        torch.manual_seed(ord(slides[0][-1]))
+        blank = torch.tensor([3.0, 700.0, -2.0, 0.0]) * (1 + 1e-7 * torch.randn(4))
+        return blank.expand(1, 5, 4) if pooling == "attention" else blank[None]
+
+    train = PatientDataset(["P", "Q"], cohort_of_three, cohort_of_three.targets, read)
+    (note,) = prepare(model, train, CPU)
+    assert "the representations of all 3 training sequences are the same" in note
+    assert model.head.std.eq(1).all()
+    assert pooling == "encoder" or model.attention.std.eq(1).all()
+    assert model(read(("r",))).softmax(1).sub(0.5).abs().max() < 1e-3
+
+
+def test_training_slides_that_differ_need_no_note(cohort_of_three):
+    model = SlideModel(None, SubtypeTask(), ("a", "b"), width=4)
+    train = PatientDataset(["P", "Q"], cohort_of_three, cohort_of_three.targets, lambda slides: tokens(slides)[:, 0])
+    assert prepare(model, train, CPU) == []
+
+
 def test_vectors_standardise_the_head_alone(cohort_of_three):
     model = SlideModel(None, SubtypeTask(), ("a", "b"), width=4)
     train = PatientDataset(["P", "Q"], cohort_of_three, cohort_of_three.targets, lambda slides: tokens(slides)[:, 0])

@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from longvit.config import CoxTask, FinetuneConfig, SubtypeTask
+from longvit.config import CoxTask, EncoderConfig, EvaluateConfig, FinetuneConfig, SubtypeTask
 from longvit.evaluation.predictions import read_predictions
+from longvit.evaluation.run import run as evaluate
+from longvit.finetuning.ensemble import load_ensemble
 from longvit.finetuning.model import load_model
 from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.run import run
 from longvit.model import LongViT, save_encoder
-from longvit.tokens.read import slide_tokens
+from longvit.settings import load_yaml
+from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CohortError, ConfigError, StoreError
 from preprocessing.store import open_store
 
@@ -301,3 +304,89 @@ def test_a_run_depends_on_its_seed_and_on_nothing_that_happened_before(config, t
 def test_a_patient_with_two_slides_has_a_prediction_for_each(config):
     table = pd.read_csv(run(changed(config, trained_blocks=0, folds=(0,))))
     assert table.loc[table["patient_id"] == "P02", "slide_id"].tolist() == ["P02-0", "P02-1"]
+
+
+@pytest.fixture
+def pretrained(config, tiny_encoder, tmp_path) -> FinetuneConfig:
+    """Settings that start from a checkpoint, whose encoder is not the default one."""
+    encoder = LongViT(tiny_encoder)
+    encoder.trained_on = Scale(mpp=0.5, tile_px=64)
+    save_encoder(tmp_path / "encoder.safetensors", encoder)
+    values = {"encoder": EncoderConfig(), "checkpoint": tmp_path / "encoder.safetensors", "folds": (0,)}
+    return changed(config, **values, trained_blocks=0)
+
+
+def test_the_settings_of_a_run_and_its_report_are_those_of_the_encoder_that_was_used(pretrained, tiny_encoder):
+    config = changed(pretrained, drop_path=0.5, segment_lengths=(32, 128))
+    evaluate(EvaluateConfig(predictions=run(config)))
+    used = load_model(config.out / "fold_0" / "model.safetensors").encoder.config
+    assert used == tiny_encoder.model_copy(update={"drop_path": 0.5, "segment_lengths": (32, 128)})
+    written = load_yaml(config.out / "config.yaml", FinetuneConfig)
+    assert written.encoder == used
+    assert written.checkpoint == config.checkpoint
+    report = (config.out / "report.md").read_text()
+    assert "width: 16" in report
+    assert "width: 384" not in report
+    assert load_ensemble(config.out).settings.encoder == used
+    before = contents(config.out)
+    run(config)  # the same command is the same run, and so is what it wrote down
+    run(changed(written, out=config.out))
+    assert contents(config.out) == before
+
+
+def test_settings_of_another_encoder_than_the_checkpoints_are_refused(pretrained, tiny_encoder):
+    run(changed(pretrained, encoder=tiny_encoder))
+    with pytest.raises(ConfigError, match="the encoder of the settings is not that of the checkpoint"):
+        run(changed(pretrained, encoder=tiny_encoder.model_copy(update={"depth": 3})))
+
+
+@pytest.mark.parametrize("scale", [Scale(mpp=1.0, tile_px=64), Scale(mpp=0.5, tile_px=256)])
+def test_a_checkpoint_that_was_trained_at_another_scale_is_refused(pretrained, tiny_encoder, scale):
+    encoder = LongViT(tiny_encoder)
+    encoder.trained_on = scale
+    save_encoder(pretrained.checkpoint, encoder)
+    with pytest.raises(StoreError, match=r"tiles of 64 pixels at 0\.5 um per pixel, but .* was trained on") as error:
+        run(pretrained)
+    assert f"--mpp {scale.mpp:g} --tile-px {scale.tile_px}" in error.value.fix
+    assert not pretrained.out.exists()
+
+
+def test_a_models_file_has_the_scale_of_its_training_slides(config):
+    run(changed(config, folds=(0,)))
+    assert load_model(config.out / "fold_0" / "model.safetensors").encoder.trained_on == Scale(mpp=0.5, tile_px=64)
+
+
+def test_slides_that_are_all_the_same_predict_nothing_and_the_run_says_so(config, save_store, tmp_path, capsys):
+    for i in range(12):
+        save_store(f"W{i:02d}", [[0, 0], [0, 1], [2, 2], [3, 1]], np.full((4, 64, 64, 3), 255, np.uint8))
+    rows = [(f"W{i:02d}", f"W{i:02d}", ("LUAD", "LUSC")[i % 2]) for i in range(12)]
+    pd.DataFrame(rows, columns=["case_id", "slide_id", "oncotree_code"]).to_csv(tmp_path / "white.csv", index=False)
+    (tmp_path / "splits").mkdir()
+    names = [row[0] for row in rows]
+    parts = {"train": names[:8], "val": names[8:10], "test": names[10:]}
+    table = pd.DataFrame({part: pd.Series(of) for part, of in parts.items()})
+    table.to_csv(tmp_path / "splits" / "splits_0.csv")
+    white = {"stores": tmp_path, "table": tmp_path / "white.csv", "splits": tmp_path / "splits"}
+    predictions = pd.read_csv(run(changed(config, **white, trained_blocks=0)))
+    assert predictions["p_LUSC"].sub(0.5).abs().max() < 0.05
+    notes = (config.out / "fold_0" / "notes.txt").read_text()
+    assert "the representations of all 8 training sequences are the same" in notes
+    assert "training sequences are the same" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_loss_of_millions_ends_with_a_note(config):
+    optimiser = config.optimiser.model_copy(update={"learning_rate": 100.0, "warmup_epochs": 0})
+    run(changed(config, optimiser=optimiser, folds=(0,)))
+    notes = (config.out / "fold_0" / "notes.txt").read_text()
+    assert "the loss has risen to" in notes
+    assert "lower optimiser.learning_rate" in notes
+
+
+def test_weights_that_overflow_end_in_a_sentence_and_no_checkpoint_holds_them(config):
+    optimiser = config.optimiser.model_copy(update={"learning_rate": 1e30, "warmup_epochs": 0, "epochs": 3})
+    with pytest.raises(ConfigError, match=r"became (nan|inf) in epoch"):
+        run(changed(config, optimiser=optimiser, folds=(0,)))
+    last = config.out / "fold_0" / "checkpoints" / "last.ckpt"
+    if last.exists():
+        state = torch.load(last, weights_only=True)["state_dict"]
+        assert all(tensor.isfinite().all() for tensor in state.values())

@@ -1,9 +1,15 @@
+import json
+import time
+
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from longvit.config import SubtypeTask
+from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import PRESETS, LongViT, checkpoint, load_encoder, save_encoder
+from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError
 
 
@@ -91,13 +97,13 @@ def test_tensors_that_do_not_fit_are_named_with_both_shapes(saved):
         load_encoder(path)
     assert "input.proj.weight is (64, 48), expected (64, 3072)" in error.value.what
     assert "input.proj.bias is missing, expected (64,)" in error.value.what
-    assert "stray (2,) is not a tensor of this encoder" in error.value.what
+    assert "stray (2,) is not a tensor of this model" in error.value.what
 
 
 def test_only_the_first_of_many_problems_are_named(saved):
     path, encoder = saved
-    rewritten(path, lambda state: {"stray": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match=f"and {len(encoder.state_dict()) - 4} more"):
+    rewritten(path, lambda state: {f"stray{i}": torch.zeros(2) for i in range(10)})
+    with pytest.raises(CheckpointError, match=f"and {len(encoder.state_dict()) + 5} more"):
         load_encoder(path)
 
 
@@ -105,3 +111,96 @@ def test_every_preset_comes_back_with_its_config(tmp_path):
     config = PRESETS["gigapath_slide_enc12l768d"].model_copy(update={"width": 32, "depth": 1})
     save_encoder(tmp_path / "encoder.safetensors", LongViT(config))
     assert load_encoder(tmp_path / "encoder.safetensors").config == config
+
+
+def with_settings(path, **changes) -> None:
+    """The same checkpoint with other settings."""
+    state = load_file(path)
+    with safe_open(path, "pt") as file:
+        settings = json.loads(file.metadata()["longvit_encoder_config"])
+    settings |= changes
+    save_file(state, path, {"longvit_encoder_config": json.dumps(settings)})
+
+
+HUGE = {
+    "depth": {"depth": 10**6},
+    "depth no tensor has": {"depth": 10**30},
+    "width": {"width": 20_000, "heads": 1},
+    "width no tensor has": {"width": 4 * 10**30, "heads": 1},
+    "position table": {"position": {"kind": "learned", "grid": 10**6}},
+    "position table no tensor has": {"position": {"kind": "learned", "grid": 2**31 - 1}},
+    "patches": {"input": {"kind": "pixels", "patch_px": 2**31 - 1}},
+    "stem": {"input": {"kind": "pixels", "stem": [4] * 10**5}},
+    "branches": {"segment_lengths": [64] * 10**5, "dilation_ratios": [1] * 10**5},
+    "segments": {"segment_lengths": [10**30] * 3},
+    "feed-forward": {"ffn_ratio": 1e300},
+    "tokens at once": {"tokens_at_once": 10**30},
+}
+
+
+@pytest.mark.parametrize("changes", HUGE.values(), ids=HUGE)
+def test_settings_of_a_model_larger_than_the_file_are_refused_before_it_is_built(saved, changes):
+    path, _ = saved
+    with_settings(path, **changes)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=r"describe a model|do not fit the model") as error:
+        load_encoder(path)
+    assert error.value.where == path
+    assert time.process_time() - start < 2
+
+
+def poisoned(kind):
+    return lambda state: state | {"encoder.layers.0.ffn.fc1.bias": torch.full((256,), kind)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (poisoned(float("nan")), r"encoder.layers.0.ffn.fc1.bias holds NaN or infinity"),
+        (poisoned(float("inf")), r"encoder.layers.0.ffn.fc1.bias holds NaN or infinity"),
+        (poisoned(1), r"encoder.layers.0.ffn.fc1.bias is I64, expected floats"),
+        (lambda state: {k: x.view(torch.int32) for k, x in state.items()}, r"input.proj.bias is I32, expected floats"),
+    ],
+    ids=["nan", "inf", "integers", "the same bytes as integers"],
+)
+def test_weights_that_are_not_finite_floats_are_refused_by_name(saved, change, words):
+    path, _ = saved
+    rewritten(path, change)
+    with pytest.raises(CheckpointError, match=words):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("entry", ["[1,2]", "null", "3", '"', "[" * 10**5, '{"width": 1e400}', '{"depth": "\\u0000"}'])
+@pytest.mark.parametrize("key", ["longvit_encoder_config", "longvit_model", "longvit_trained_on"])
+def test_metadata_of_nonsense_is_refused(saved, key, entry):
+    path, encoder = saved
+    config = {"longvit_encoder_config": encoder.config.model_dump_json()} if key == "longvit_trained_on" else {}
+    save_file(encoder.state_dict(), path, config | {key: entry})
+    with pytest.raises(CheckpointError, match="metadata"):
+        load_encoder(path)
+
+
+def test_a_header_that_is_larger_than_any_of_ours_is_refused_before_it_is_read(saved):
+    path, _ = saved
+    with path.open("wb") as file:
+        file.write((3 * 10**6).to_bytes(8, "little"))
+        file.write(b"{" + b" " * 3 * 10**6)
+    with pytest.raises(CheckpointError, match="a header of 3000000 bytes"):
+        load_encoder(path)
+
+
+def test_the_scale_that_an_encoder_was_trained_at_travels_with_it(saved):
+    path, encoder = saved
+    assert load_encoder(path).trained_on is None  # as in files of version 0.1.0
+    encoder.trained_on = Scale(mpp=0.5, tile_px=256)
+    save_encoder(path, encoder)
+    assert load_encoder(path).trained_on == Scale(mpp=0.5, tile_px=256)
+
+
+def test_the_encoder_of_a_finetuned_model_is_read_from_the_models_file(saved):
+    path, encoder = saved
+    encoder.trained_on = Scale(mpp=0.5, tile_px=256)
+    save_model(str(path), SlideModel(encoder, SubtypeTask(), ("a", "b"), "attention"))
+    loaded = load_encoder(str(path))
+    assert same_weights(loaded, encoder)
+    assert (loaded.config, loaded.trained_on) == (encoder.config, encoder.trained_on)

@@ -3,8 +3,8 @@ import torch
 from torch.nn.functional import layer_norm, linear
 from torch.testing import assert_close
 
-from longvit.config import EmbeddingInput, EncoderConfig, LearnedPosition
-from longvit.model import PRESETS, LongViT, load_official, mean_pool
+from longvit.config import EmbeddingInput, EncoderConfig, LearnedPosition, PixelInput
+from longvit.model import PRESETS, LongViT, attention, load_official, mean_pool
 from longvit.tokens.batch import TokenBatch
 
 TINY = EncoderConfig(position=LearnedPosition(grid=8), width=48, depth=2, heads=4, padding="zero_keys")
@@ -95,6 +95,44 @@ def test_bfloat16_stays_near_float32(random_slide, how):
         near = (encoder.bfloat16() if how == "weights" else encoder)(batch)
     assert near.dtype == (torch.float32 if how == "autocast" else torch.bfloat16)
     assert (near.float() - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("scale", "stem", "class_token"), [("fixed", (), False), ("patch", (), True), ("fixed", (8,), False)]
+)
+def test_a_narrowed_encoder_is_within_two_percent_of_float32(random_slide, scale, stem, class_token):
+    torch.manual_seed(0)
+    source = PixelInput(patch_px=32, scale=scale, stem=stem)
+    config = PRESETS["longvit_tiny"].model_copy(update={"input": source, "depth": 12, "class_token": class_token})
+    encoder, batch = LongViT(config).eval(), random_slide(300, 0)
+    with torch.inference_mode():
+        exact = encoder.encode(encoder.embed(batch), overwrite=True)
+        narrow = encoder.narrowed(torch.bfloat16)
+        near = narrow.encode(narrow.embed(batch), overwrite=True)
+        again = narrow.encode(narrow.embed(batch), batch.mask_BL)
+    assert narrow.dtype == near.tokens_BLD.dtype == near.slide_BD.dtype == torch.float32
+    for one, other in zip(near, exact, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
+    assert torch.equal(near.tokens_BLD, again.tokens_BLD)  # in the memory of the tokens, or in memory of its own
+
+
+@pytest.mark.slow
+def test_longvit_small_in_bfloat16_is_within_two_percent_of_float32(random_slide):
+    torch.manual_seed(0)
+    encoder, batch = LongViT(PRESETS["longvit_small_1024"]).eval(), random_slide(4096, 0)
+    with torch.inference_mode():
+        exact = encoder.represent(batch)
+        near = encoder.narrowed(torch.bfloat16).represent(batch)
+    assert (near - exact).norm() < 0.02 * exact.norm()
+
+
+def test_a_long_sequence_is_narrowed_in_chunks_of_fewer_heads_with_the_same_numbers(random_slide, monkeypatch):
+    torch.manual_seed(0)
+    encoder, batch = LongViT(PRESETS["longvit_tiny"]).eval().narrowed(torch.bfloat16), random_slide(100, 0)
+    with torch.inference_mode():
+        short = encoder.represent(batch)
+        monkeypatch.setattr(attention, "_LONG", 50)
+        assert torch.equal(encoder.represent(batch), short)
 
 
 def test_linear_weights_start_as_magneto_starts_them():

@@ -132,7 +132,7 @@ def test_missing_and_unexpected_tensors_are_named(golden):
     with pytest.raises(CheckpointError) as error:
         load_official(weights, LONGVIT)
     assert "input.proj.bias is missing, expected (48,)" in error.value.what
-    assert "decoder.weight (2,) is not a tensor of this encoder" in error.value.what
+    assert "decoder.weight (2,) is not a tensor of this model" in error.value.what
 
 
 def test_a_table_that_is_no_square_is_refused(golden):

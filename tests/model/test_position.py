@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from longvit.config import LearnedPosition, SinCosPosition
+from longvit.model import PRESETS, LongViT
 from longvit.model.position import Learned, build_position, extent_of, sincos_position
 from longvit.tokens.batch import TokenBatch
 
@@ -113,6 +114,18 @@ def test_a_slide_without_tokens_leaves_the_others_alone():
     out = position(TokenBatch(torch.zeros(2, 9, 1), rc, mask))
     assert out.isfinite().all()
     assert_close(out[:1], position(at(rc[:1])))
+
+
+@pytest.mark.parametrize("position", [LearnedPosition(grid=8), SinCosPosition()], ids=lambda position: position.kind)
+def test_a_batch_of_empty_slides_is_encoded_as_nothing(position):
+    encoder = LongViT(PRESETS["longvit_tiny"].model_copy(update={"position": position})).eval()
+    nothing = TokenBatch(
+        torch.zeros(2, 0, 3072, dtype=torch.uint8),
+        torch.zeros(2, 0, 2, dtype=torch.int64),
+        torch.zeros(2, 0, dtype=torch.bool),
+    )
+    assert encoder(nothing).shape == (2, 0, 64)
+    assert encoder.represent(nothing).eq(0).all()
 
 
 def test_the_table_learns():

@@ -12,6 +12,7 @@ from longvit.config import EmbeddingInput, PretrainConfig
 from longvit.model import LongViT, load_encoder
 from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.run import drawn_views, run
+from longvit.tokens.read import Scale
 from preprocessing import add_embeddings
 from preprocessing.errors import ConfigError, StoreError
 from preprocessing.store import open_store
@@ -140,11 +141,15 @@ def test_a_batch_larger_than_an_epoch_is_refused(config):
     assert not config.out.exists()
 
 
+def test_the_encoder_holds_the_scale_of_its_stores(config):
+    assert load_encoder(run(config)).trained_on == Scale(mpp=0.5, tile_px=64)
+
+
 @pytest.mark.parametrize("mpp", [0.25, 1.0])
 def test_stores_of_two_resolutions_are_refused(config, save_store, tmp_path, mpp):
     save_store("a", [[0, 0]])
     save_store("b", [[0, 0]], mpp=mpp)
-    with pytest.raises(StoreError, match=f"at {mpp:g} um per pixel, but a.zarr has 64 at 0.5") as error:
+    with pytest.raises(StoreError, match=f"at {mpp:g} um per pixel, but a.zarr has tiles of 64 pixels at 0.5") as error:
         run(changed(config, stores=tmp_path, batch_size=1))
     assert error.value.where == tmp_path / "b.zarr"
 

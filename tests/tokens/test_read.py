@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.model.inputs import PixelTokens
 from longvit.tokens import TokenBatch
-from longvit.tokens.read import patchify, slide_tokens
+from longvit.tokens.read import Scale, patchify, require_scale, slide_tokens
 from preprocessing.errors import StoreError
 from preprocessing.store import add_embeddings
 
@@ -82,3 +82,26 @@ def test_what_is_read_is_what_the_encoder_takes(store):
     batch = slide_tokens(store, PixelInput(patch_px=32))
     assert isinstance(batch, TokenBatch)
     assert PixelTokens(PixelInput(), 8)(batch).shape == (1, 16, 8)
+
+
+@pytest.mark.parametrize("mpp", [float("nan"), float("inf"), 0.0, -0.5])
+def test_a_resolution_that_cannot_be_is_of_no_scale(save_store, tmp_path, mpp):
+    stores = [save_store(name, PLACES) for name in ("a", "b")]
+    for wrong in stores:
+        other, was = next(one for one in stores if one is not wrong), wrong.mpp
+        wrong.mpp = mpp
+        with pytest.raises(StoreError, match="cannot be") as error:
+            require_scale([other, wrong], Scale.of(other), "the model")
+        assert error.value.where == wrong.path
+        wrong.mpp = was
+
+
+def test_stores_of_another_scale_than_a_model_was_trained_at_are_refused(save_store):
+    store = save_store("a", PLACES)
+    require_scale([store], None, "an older model")
+    require_scale([store], Scale(mpp=0.49, tile_px=64), "the model")
+    for scale in (Scale(mpp=1.0, tile_px=64), Scale(mpp=0.5, tile_px=32)):
+        with pytest.raises(StoreError, match="but the model was trained on tiles of") as error:
+            require_scale([store], scale, "the model")
+        assert error.value.where == store.path
+        assert error.value.fix == f"tile the slides with --mpp {scale.mpp:g} --tile-px {scale.tile_px}"
