@@ -42,43 +42,46 @@ class Ensemble:
     """The models of a run.
 
     Args:
-        models: One for each fold, in evaluation mode.
+        models: One for each fold, by its number, in evaluation mode.
         scales: Where the risks of each lie; empty for subtypes.
         settings: What they were trained with.
         membership: Whom they know.
         files: All files of the run that decide a prediction, by their role.
+        failed: Folds whose model cannot be read, and why.
     """
 
-    models: list[SlideModel]
+    models: dict[int, SlideModel]
     scales: list[RiskScale]
     settings: FinetuneConfig
     membership: Membership
     files: dict[str, Path]
+    failed: dict[str, CheckpointError]
 
     @property
     def source(self) -> PixelInput | EmbeddingInput:
         """What the models read."""
-        return self.models[0].encoder.config.input
+        return next(iter(self.models.values())).encoder.config.input
 
     @cached_property
     def shares_encoder(self) -> bool:
         """Whether all models have the same encoder, as they do where it was frozen."""
-        return len({fingerprint(model.encoder) for model in self.models}) == 1
+        return len({fingerprint(model.encoder) for model in self.models.values()}) == 1
 
     @torch.inference_mode()
     def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:
         """What all say of one sequence, as `ensemble_row` has it; it is encoded once if they share their encoder."""
-        first, tokens = self.models[0].to(device), tokens.to(device)
+        models = list(self.models.values())
+        first, tokens = models[0].to(device), tokens.to(device)
         item = first.encode(tokens) if self.shares_encoder else tokens
-        outputs = [model.to(device)(item)[0].float().cpu() for model in self.models]
+        outputs = [model.to(device)(item)[0].float().cpu() for model in models]
         return ensemble_row([columns(one_O, first.task, first.classes) for one_O in outputs], self.scales)
 
 
 def load_ensemble(run: Path) -> Ensemble:
-    """The models of a finished run.
+    """Read the models of a finished run; those that cannot be read are in `failed`.
 
     Raises:
-        CheckpointError: The folder is no run, or one that is not finished.
+        CheckpointError: The folder is not a run, or one that is not finished, or no model can be read.
     """
     files = sorted(run.glob("fold_*/model.safetensors"), key=lambda path: int(path.parent.name.split("_")[1]))
     if not files or not (run / "predictions.csv").is_file():
@@ -89,13 +92,22 @@ def load_ensemble(run: Path) -> Ensemble:
     except PipelineError as error:
         fix = "train it again with this version"
         raise CheckpointError(f"the run's settings cannot be read: {error.what}", where=run, fix=fix) from error
-    models = [load_model(path) for path in files]
-    subtype = isinstance(models[0].task, SubtypeTask)
-    scales = [] if subtype else [_read_scale(path.with_name(SCALE_FILE)) for path in files]
+    models, scales, used, failed = {}, [], {}, {}
+    for path in files:
+        fold, scale = path.parent.name, path.with_name(SCALE_FILE)
+        try:
+            model = load_model(path)
+            if not isinstance(model.task, SubtypeTask):
+                scales.append(_read_scale(scale))
+                used[f"{fold} scale"] = scale
+        except CheckpointError as error:
+            failed[fold] = error
+        else:
+            models[int(fold.removeprefix("fold_"))], used[fold] = model, path
+    if not models:
+        raise next(iter(failed.values()))
     membership = read_membership(run)
-    used = {path.parent.name: path for path in files} | {"run": membership.path}
-    used |= {} if subtype else {f"{path.parent.name} scale": path.with_name(SCALE_FILE) for path in files}
-    return Ensemble(models, scales, settings, membership, used)
+    return Ensemble(models, scales, settings, membership, used | {"run": membership.path}, failed)
 
 
 def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from longvit.runs import Run, open_run
 from longvit.tables import barcodes, few, read_table
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training import pick_device, read_rows, write_rows
-from preprocessing.errors import CohortError, StoreError
+from preprocessing.errors import CohortError, PipelineError, StoreError
 from preprocessing.store import PatchStore, find_stores
 
 ENSEMBLE = "ensemble"
@@ -33,8 +33,8 @@ class Predicted:
 
     table: Path
     """`predictions.csv`; not there if nothing could be read."""
-    failed: dict[str, StoreError]
-    """Sequences that could not be read, and why."""
+    failed: dict[str, PipelineError]
+    """Sequences and folds' models that could not be read, and why."""
 
 
 def run(config: PredictConfig) -> Predicted:
@@ -43,7 +43,8 @@ def run(config: PredictConfig) -> Predicted:
     Returns:
         `predictions.csv`, a row for each sequence that the models read (a slide, or with early fusion a patient):
         `patient_id`, `slide_id`, `fold` (`ensemble`), `split` (`test`, or `train` of who was known and accepted),
-        `seen_by` (the folds that know the patient), then `p_<class>`, `sd_<class>` of each class or `risk`, `sd_risk`.
+        `seen_by` (the folds that know the patient), `models` (the folds whose models were averaged), then `p_<class>`,
+        `sd_<class>` of each class or `risk`, `sd_risk`.
 
     Raises:
         CheckpointError: The run is not finished, or was made by another version.
@@ -62,7 +63,8 @@ def run(config: PredictConfig) -> Predicted:
         for slides in sequences(of, ensemble.settings.fusion)
     }
     unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
-    failed = {name: error for name, error in unread.items() if error is not None}
+    failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
+    models = ";".join(map(str, ensemble.models))
     inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
     with open_run(config, "predict", inputs, config.out / "predictions.csv", adds_slides=True) as run:
         table = Table(run, _kept_rows(run, wanted), list(wanted))
@@ -78,7 +80,8 @@ def run(config: PredictConfig) -> Predicted:
                 except StoreError as error:
                     failed[name] = error
                 else:
-                    table.add(name, wanted[name].columns() | ensemble.predict(tokens, pick_device(config.device)))
+                    predicted = ensemble.predict(tokens, pick_device(config.device))
+                    table.add(name, wanted[name].columns() | {"models": models} | predicted)
         finally:
             table.save()
     return Predicted(run.result, failed)

@@ -57,7 +57,7 @@ def test_probabilities_are_the_mean_of_the_models_of_all_folds(runs, new):
     predicted = run(config(runs["subtype"], new))
     table = pd.read_csv(predicted.table)
     assert predicted.failed == {}
-    identity = ["patient_id", "slide_id", "fold", "split", "seen_by"]
+    identity = ["patient_id", "slide_id", "fold", "split", "seen_by", "models"]
     assert list(table) == [*identity, "p_LUAD", "p_LUSC", "sd_LUAD", "sd_LUSC"]
     assert table[["patient_id", "fold", "split"]].to_numpy().tolist() == [[n, "ensemble", "test"] for n in ("N0", "N1")]
     each = np.array([out.softmax(0).numpy() for out in outputs(runs["subtype"], new / "N0.zarr")])
@@ -100,6 +100,8 @@ def test_whom_a_model_knows_is_refused_by_name(runs, new, cohort, save_store, tm
     elif known_by == "file":
         shutil.rmtree(new / "N0.zarr")
         shutil.copytree(cohort.stores / "P04-0.zarr", new / "N0.zarr")
+        document = new / "N0.zarr" / "zarr.json"
+        document.write_text(document.read_text().replace('"slide_id": "P04-0"', '"slide_id": "N0"'))
     asked = config(runs["subtype"], new, table=tmp_path / "table.csv")
     name = "P04" if known_by == "patient" else "Q"
     with pytest.raises(CohortError, match=f"the models were trained or selected on 1 of 2 patients: {name}"):
@@ -150,6 +152,20 @@ def test_a_slide_that_cannot_be_read_is_named_and_the_others_are_predicted(runs,
     pd.testing.assert_frame_equal(pd.read_csv(again.table).iloc[:1], before)
 
 
+def test_a_model_that_cannot_be_read_is_named_and_the_others_predict(runs, new, tmp_path):
+    shutil.copytree(runs["cox"], tmp_path / "run")
+    (tmp_path / "run" / "fold_1" / "model.safetensors").write_bytes(b"damaged")
+    predicted = run(config(tmp_path / "run", new))
+    assert list(predicted.failed) == ["fold_1"]
+    table = pd.read_csv(predicted.table)
+    assert table["models"].tolist() == [0, 0]
+    scale = json.loads((tmp_path / "run" / "fold_0" / "risk_scale.json").read_text())
+    with torch.no_grad():
+        model = load_model(runs["cox"] / "fold_0" / "model.safetensors")
+        risk = model(slide_tokens(open_store(new / "N0.zarr"), model.encoder.config.input))[0].item()
+    assert table.loc[0, "risk"] == pytest.approx((risk - scale["mean"]) / scale["sd"], abs=1e-3)
+
+
 def test_a_folder_that_is_no_finished_run_is_refused(runs, new, tmp_path):
     with pytest.raises(CheckpointError, match="this is no folder of a run"):
         run(config(tmp_path, new))
@@ -157,7 +173,8 @@ def test_a_folder_that_is_no_finished_run_is_refused(runs, new, tmp_path):
     (tmp_path / "run" / "membership.csv").unlink()
     with pytest.raises(CheckpointError, match=r"the run has no membership\.csv"):
         run(config(tmp_path / "run", new))
-    (tmp_path / "run" / "fold_1" / "risk_scale.json").write_text("{}")
+    for fold in ("fold_0", "fold_1"):
+        (tmp_path / "run" / fold / "risk_scale.json").write_text("{}")
     with pytest.raises(CheckpointError, match="the scale of the fold's risks cannot be read"):
         run(config(tmp_path / "run", new))
     (tmp_path / "run" / "predictions.csv").unlink()
@@ -168,7 +185,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(runs, new, tmp_path):
 
 def test_a_folder_with_another_prediction_is_refused(runs, new):
     run(config(runs["subtype"], new))
-    with pytest.raises(ConfigError, match=r"other settings \(run\)"):
+    with pytest.raises(ConfigError, match=r"fold_0 model\.safetensors has changed"):
         run(config(runs["cox"], new))
 
 
