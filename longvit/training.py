@@ -198,8 +198,8 @@ def loader_processes(workers: int) -> dict[str, Any]:
 
 
 def _start_loader(worker: int, parent: Connection) -> None:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     end_with(parent)
+    cv2.setNumThreads(0)  # the processes are the parallelism; 1 would wait for threads that a fork does not have
 
 
 class Patience(EarlyStopping):
