@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from longvit.yaml_file import read_mapping
 from preprocessing.errors import CohortError
 
 AUDIT_FILE, CONFIG_FILE, NOTES_FILE = "audit.json", "config.yaml", "notes.txt"
 BASELINES = "baselines"
-MAX_BYTES = {AUDIT_FILE: 5_000_000, CONFIG_FILE: 200_000, NOTES_FILE: 200_000}
+MAX_BYTES = {AUDIT_FILE: 5_000_000, NOTES_FILE: 200_000}
 """A hundred times what a run writes."""
 SELECT: tuple[Literal["last", "best_val"], ...] = ("last", "best_val")
 COPY = "copy the file of the run again, or remove it"
@@ -57,34 +57,23 @@ def read_audit(predictions: Path) -> Audit | None:
         raise CohortError(what, where=predictions.with_name(AUDIT_FILE), fix=fix) from None
 
 
-def training_settings(predictions: Path) -> Any | None:  # noqa: ANN401 - what YAML holds
+def training_settings(predictions: Path) -> dict[str, Any] | None:
     """Return the settings of the run that wrote the predictions, from its config.yaml; None if there is none.
 
     Raises:
-        CohortError: The file cannot be read or is not YAML as runs write it, without aliases.
+        ConfigError: The file cannot be read.
     """
-    text = _read_beside(predictions, CONFIG_FILE)
-    if text is None:
-        return None
-    try:
-        aliased = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader))
-        if not aliased:
-            return yaml.safe_load(text)
-        what = "it has aliases"
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        what = getattr(error, "problem", None) or type(error).__name__
-    where = predictions.with_name(CONFIG_FILE)
-    raise CohortError(f"the settings of the run cannot be read ({what})", where=where, fix=COPY) from None
+    path = predictions.with_name(CONFIG_FILE)
+    return read_mapping(path) if path.is_file() else None
 
 
 def selected_epoch(predictions: Path) -> Literal["last", "best_val"] | None:
     """Return the setting `select` of the run that wrote the predictions; None if it is unknown.
 
     Raises:
-        CohortError: The settings cannot be read.
+        ConfigError: The settings cannot be read.
     """
-    settings = training_settings(predictions)
-    select = settings.get("select") if isinstance(settings, dict) else None
+    select = (training_settings(predictions) or {}).get("select")
     return next((one for one in SELECT if one == select), None)
 
 

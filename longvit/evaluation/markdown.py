@@ -57,5 +57,5 @@ def _text(cell: str) -> str:
 
 def _fenced(text: str) -> str:
     """Return a block of code whose fence is longer than any in the text."""
-    fence = "`" * (2 + max(len(run) for run in ["`", *re.findall("`+", text)]))
+    fence = "`" * max(3, *(1 + len(run) for run in re.findall("`+", text)), 0)
     return f"{fence}\n{text}\n{fence}"

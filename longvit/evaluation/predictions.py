@@ -91,7 +91,8 @@ def read_predictions(path: Path) -> Predictions:
     the `audit.json` next to the file shows that this was accepted.
 
     Raises:
-        CohortError: The file or one next to it cannot be read; or columns and lines that cannot be evaluated.
+        CohortError: The file or its audit cannot be read; or columns and lines that cannot be evaluated.
+        ConfigError: The settings next to it cannot be read.
     """
     content, audit, select = read_bytes(path), read_audit(path), selected_epoch(path)
     table, task, classes = read_strings(content, path)
