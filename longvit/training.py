@@ -24,7 +24,7 @@ from longvit.events import EventsFile
 from longvit.records import Checkpoints, Meter, MetricsFile, Notes, Reader, SafeCheckpoints, TimingFile, Waiting
 from longvit.records import read_rows as read_rows
 from longvit.records import write_rows as write_rows
-from preprocessing.errors import ConfigError
+from preprocessing.errors import CheckpointError, ConfigError
 from preprocessing.workers import end_with, lifeline
 
 _NOTES = (
@@ -176,14 +176,20 @@ def fit(
         _read_on(loader, last)
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if monitor:
-        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        module.load_state_dict(_load(Path(best.best_model_path))["state_dict"])
 
 
 def _read_on(loader: DataLoader, last: Path) -> None:
     """Tell the sampler which epoch is next: workers begin to read before Lightning tells it."""
-    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] + 1
-    loader.sampler.set_epoch(done)  # type: ignore[attr-defined]
+    loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle fails in a dozen ways
+        fix = f"delete the folder {checkpoint.parent}: this training then starts at its first epoch"
+        raise CheckpointError("the training's checkpoint is damaged", where=checkpoint, fix=fix) from error
 
 
 def loader_processes(workers: int) -> dict[str, Any]:

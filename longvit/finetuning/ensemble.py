@@ -12,7 +12,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 
 from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTask
 from longvit.encoding.results import fingerprint
-from longvit.finetuning.membership import Membership, read_membership
+from longvit.finetuning.membership import FOLD, Membership, read_membership
 from longvit.finetuning.model import SlideModel, load_model
 from longvit.finetuning.predictions import columns
 from longvit.model.pooling import ROUNDING
@@ -83,7 +83,8 @@ def load_ensemble(run: Path) -> Ensemble:
     Raises:
         CheckpointError: The folder is not a run, or one that is not finished, or no model can be read.
     """
-    files = sorted(run.glob("fold_*/model.safetensors"), key=lambda path: int(path.parent.name.split("_")[1]))
+    found = [path for path in run.glob("fold_*/model.safetensors") if FOLD.fullmatch(path.parent.name)]
+    files = sorted(found, key=lambda path: int(path.parent.name.removeprefix("fold_")))
     if not files or not (run / "predictions.csv").is_file():
         what = "the run is not finished" if (run / "config.yaml").is_file() else "this is no folder of a run"
         raise CheckpointError(what, where=run, fix="give --run the folder of a finished `longvit finetune`")
@@ -97,6 +98,7 @@ def load_ensemble(run: Path) -> Ensemble:
         fold, scale = path.parent.name, path.with_name(SCALE_FILE)
         try:
             model = load_model(path)
+            _require_alike(path, model, models)
             if not isinstance(model.task, SubtypeTask):
                 scales.append(_read_scale(scale))
                 used[f"{fold} scale"] = scale
@@ -131,6 +133,14 @@ def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskSc
     values = {name: [output[name] for output in outputs] for name in outputs[0]}
     means = {name: float(np.mean(of_models)) for name, of_models in values.items()}
     return means | {f"sd_{name.removeprefix('p_')}": float(np.std(of_models)) for name, of_models in values.items()}
+
+
+def _require_alike(path: Path, model: SlideModel, others: Mapping[int, SlideModel]) -> None:
+    """Refuse a model that answers another question than those before it, or reads other tokens."""
+    kinds = {(str(one.task), one.classes, str(one.encoder and one.encoder.config.input)) for one in others.values()}
+    if model.encoder is None or kinds - {(str(model.task), model.classes, str(model.encoder.config.input))}:
+        fix = "copy the fold's folder from the run again"
+        raise CheckpointError("the model is not of this run: its task, classes or input differ", where=path, fix=fix)
 
 
 def _read_scale(path: Path) -> RiskScale:

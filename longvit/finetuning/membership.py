@@ -17,7 +17,8 @@ from preprocessing.store import open_store
 
 MEMBERSHIP = "membership.csv"
 _KEYS = ("slide_id", "patient_id", "sha256")
-_FOLD = re.compile(r"fold_\d{1,9}")
+FOLD = re.compile(r"fold_\d{1,9}")
+"""Column and folder of a fold."""
 _TRAINING = ("train", "val")
 """Parts that a model has seen: the epoch may be chosen on val."""
 
@@ -92,7 +93,7 @@ def _problem(table: pd.DataFrame) -> str | None:
     if missing:
         return f"the table has no column {', '.join(missing)}"
     folds = [name for name in table if name.startswith("fold_")]
-    if not folds or not all(_FOLD.fullmatch(name) for name in folds):
+    if not folds or not all(FOLD.fullmatch(name) for name in folds):
         return "the table's folds are not numbered"
     strange = {part for name in folds for parts in table[name] for part in parts.split(";")} - {*PARTS, ""}
     return f"the table has parts that no fold has: {few(sorted(strange))}" if strange else None

@@ -12,6 +12,7 @@ from longvit.cohort_config import NllTask, SurvivalTask, Task
 from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.losses import nll_risk
 from longvit.finetuning.model import SlideModel
+from preprocessing.errors import CheckpointError
 
 
 @torch.inference_mode()
@@ -37,8 +38,23 @@ def predict(
         for slides in patients.sequences(case):
             output_O = model(patients.read(slides).to(device))[0].float().cpu()
             keys = {"patient_id": case, "slide_id": ";".join(slides), **marks}
+            require_finite(output_O, keys["slide_id"])
             rows.append(keys | target | columns(output_O, model.loss.task, model.classes))
     return rows
+
+
+def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
+    """Refuse an output that is not finite.
+
+    Raises:
+        CheckpointError: It is not: training has diverged in its last step.
+    """
+    if not output_O.isfinite().all():
+        raise CheckpointError(
+            "the model gives values that are not finite",
+            where=slide_id,
+            fix="train again with a lower optimiser.learning_rate; look for NaN in the store's embeddings",
+        )
 
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from longvit.config import CoxTask, FinetuneConfig, FinetuneOptimiserConfig, PredictConfig
+from longvit.finetuning.ensemble import load_ensemble
 from longvit.finetuning.model import load_model
 from longvit.finetuning.predict_run import read_patients, run
 from longvit.finetuning.run import run as finetune
@@ -187,6 +188,16 @@ def test_a_folder_with_another_prediction_is_refused(runs, new):
     run(config(runs["subtype"], new))
     with pytest.raises(ConfigError, match=r"fold_0 model\.safetensors has changed"):
         run(config(runs["cox"], new))
+
+
+def test_a_model_of_another_run_among_the_folds_is_named(runs, new, tmp_path):
+    shutil.copytree(runs["subtype"], tmp_path / "run")
+    shutil.copy(runs["cox"] / "fold_1" / "model.safetensors", tmp_path / "run" / "fold_1" / "model.safetensors")
+    (tmp_path / "run" / "fold_x").mkdir()
+    shutil.copy(runs["cox"] / "fold_1" / "model.safetensors", tmp_path / "run" / "fold_x" / "model.safetensors")
+    ensemble = load_ensemble(tmp_path / "run")
+    assert list(ensemble.models) == [0]
+    assert "is not of this run" in ensemble.failed["fold_1"].what
 
 
 def test_slides_named_by_barcodes_are_their_patients(tmp_path):

@@ -18,7 +18,7 @@ from longvit.finetuning.run import run
 from longvit.model import LongViT, save_encoder
 from longvit.settings import load_yaml
 from longvit.tokens.read import Scale, slide_tokens
-from preprocessing.errors import CohortError, ConfigError, StoreError
+from preprocessing.errors import CheckpointError, CohortError, ConfigError, PipelineError, StoreError
 from preprocessing.store import open_store
 
 
@@ -380,6 +380,25 @@ def test_a_loss_of_millions_ends_with_a_note(config):
     notes = (config.out / "fold_0" / "notes.txt").read_text()
     assert "the loss has risen to" in notes
     assert "lower optimiser.learning_rate" in notes
+
+
+def test_a_checkpoint_that_is_damaged_is_named(config, monkeypatch):
+    cut_power(monkeypatch, at_call=3)
+    with pytest.raises(PowerCut):
+        run(changed(config, folds=(0,)))
+    last = config.out / "fold_0" / "checkpoints" / "last.ckpt"
+    for content in (last.read_bytes()[:-1000], b"", b"not a checkpoint"):
+        last.write_bytes(content)
+        with pytest.raises(CheckpointError, match="the training's checkpoint is damaged") as error:
+            run(changed(config, folds=(0,)))
+        assert error.value.where == last
+
+
+def test_a_model_that_diverged_in_its_last_step_predicts_nothing(config):
+    optimiser = config.optimiser.model_copy(update={"learning_rate": 1e30, "warmup_epochs": 0, "epochs": 1})
+    with pytest.raises(PipelineError, match=r"not finite|became (nan|inf)"):
+        run(changed(config, optimiser=optimiser, folds=(0,), window=100))
+    assert not (config.out / "predictions.csv").exists()
 
 
 def test_weights_that_overflow_end_in_a_sentence_and_no_checkpoint_holds_them(config):

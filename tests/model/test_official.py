@@ -1,5 +1,6 @@
 """Published checkpoints, in files written here in their layout, and everything that can be wrong with such a file."""
 
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,31 @@ def test_an_unknown_preset_lists_those_that_exist(golden):
 def test_a_checkpoint_without_named_tensors_is_refused(save, content):
     with pytest.raises(CheckpointError, match="no tensors by name"):
         load_official(save(content), LONGVIT)
+
+
+HOSTILE = {
+    "one number for a billion": {"patch_embed.proj.weight": torch.zeros(1).expand(48, 3, 4096, 4096)},
+    "sparse": {"patch_embed.proj.bias": torch.zeros(48).to_sparse()},
+    "integers": {"patch_embed.proj.bias": torch.zeros(48, dtype=torch.int32)},
+    "no memory": {"patch_embed.proj.bias": torch.zeros(48, device="meta")},
+    "nan": {"patch_embed.proj.bias": torch.full((48,), torch.nan)},
+    "a table of no dimension": {"pos_embed": torch.zeros(())},
+}
+
+
+@pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
+def test_tensors_that_are_not_finite_floats_in_memory_of_their_own_are_refused(golden, save, changes):
+    with pytest.raises(CheckpointError, match=r"do not fit the model|plain tensors"):
+        load_official(save({"teacher": {**golden("longvit_tiny").weights, **changes}}), LONGVIT)
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(golden, save, tmp_path):
+    path = save({"teacher": golden("longvit_tiny").weights})
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in whole.infolist():
+            bomb.writestr(entry.filename, whole.read(entry))
+    with pytest.raises(CheckpointError, match="not a torch checkpoint of plain tensors"):
+        load_official(str(tmp_path / "bomb.pth"), LONGVIT)
 
 
 class RunsCode:
