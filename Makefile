@@ -75,9 +75,11 @@ $(VENV)/bin/python:
 
 # The lock's files are for one Python and one kind of machine; elsewhere its versions hold without their hashes.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+ifeq ($(strip $(CONSTRAINTS)),)
+	$(PIP_INSTALL) --editable ".[all]"
+else
 	@set -e; \
-	if [ -z "$(CONSTRAINTS)" ]; then $(PIP_INSTALL) --editable ".[all]"; \
-	elif grep --quiet --line-regexp --fixed-strings "# $$($(BIN)/python $(SUPPLY) platform)" $(CONSTRAINTS); then \
+	if grep --quiet --line-regexp --fixed-strings "# $$($(BIN)/python $(SUPPLY) platform)" $(CONSTRAINTS); then \
 		$(PIP_INSTALL) --require-hashes --requirement $(CONSTRAINTS); \
 		$(PIP_INSTALL) --no-deps --no-build-isolation --editable .; \
 	else \
@@ -85,6 +87,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 		$(BIN)/python $(SUPPLY) versions < $(CONSTRAINTS) > $(VENV)/versions.txt; \
 		$(PIP_INSTALL) --constraint $(VENV)/versions.txt --editable ".[all]"; \
 	fi
+endif
 	touch $@
 
 $(VENV_AUDIT)/.installed:

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -110,3 +112,51 @@ def test_every_version_of_the_lock_has_a_hash_and_no_address(supply, root):
         text.splitlines()[1].removeprefix("# "),
     )
     assert "://" not in text
+
+
+@pytest.fixture
+def environment(root, tmp_path) -> Path:
+    """A copy of the Makefile with an environment whose `pip install` only writes down what it was told."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not on the path")
+    (tmp_path / ".ci").mkdir()
+    for name in ("Makefile", ".ci/supply_chain.py", "pyproject.toml"):
+        shutil.copy(root / name, tmp_path / name)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -m ] || exec {sys.executable} "$@"\necho "$@" >> asked.txt\n[ ! -e refuse ]\n'
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+HASHED = ["--require-hashes --requirement .ci/constraints.txt", "--no-deps --no-build-isolation --editable ."]
+
+
+@pytest.mark.parametrize(
+    ("made_for", "arguments", "asked"),
+    [
+        (None, [], HASHED),
+        ("CPython 3.99, Plan9 vax", [], ["--constraint .venv/versions.txt --editable .[all]"]),
+        (None, ["CONSTRAINTS="], ["--editable .[all]"]),
+    ],
+)
+def test_hashed_requirements_come_first_and_other_machines_take_the_versions(
+    supply, environment, made_for, arguments, asked
+):
+    lock = supply.lock(REPORT, made_for or supply.this_platform())
+    (environment / ".ci" / "constraints.txt").write_text(lock)
+    subprocess.run(["make", ".venv/.installed", *arguments], cwd=environment, check=True, capture_output=True)
+    pip = "-m pip install --quiet --disable-pip-version-check"
+    assert (environment / "asked.txt").read_text().splitlines() == [f"{pip} {words}" for words in asked]
+    assert (environment / ".venv" / "versions.txt").exists() == (made_for is not None)
+
+
+def test_a_hash_that_differs_stops_the_installation(supply, environment):
+    (environment / ".ci" / "constraints.txt").write_text(supply.lock(REPORT, supply.this_platform()))
+    (environment / "refuse").touch()
+    made = subprocess.run(["make", ".venv/.installed"], cwd=environment, check=False, capture_output=True)
+    assert made.returncode != 0
+    assert len((environment / "asked.txt").read_text().splitlines()) == 1
+    assert not (environment / ".venv" / ".installed").exists()

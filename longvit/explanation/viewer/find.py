@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from longvit.config import ViewConfig
+from longvit.evaluation.beside import CONFIG_FILE, training_settings
 from longvit.explanation.viewer.explained import DOCUMENT, ShownExplanation, find_explanations
 from longvit.explanation.viewer.heldout import HeldOut
 from longvit.privacy import Pseudonyms
@@ -17,8 +16,6 @@ from preprocessing.rules import read_attributes
 from preprocessing.store import find_stores
 
 _OWN_NAMES = Pseudonyms()
-_MOST_SETTINGS = 200_000
-"""Characters of `config.yaml` that are read: forty times as many as it has."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def find(config: ViewConfig) -> Found:
         stores = {names.of(read_attributes(source).slide_id): source}
     elif (source / "predictions.csv").is_file() and (source / "config.yaml").is_file():
         held_out = HeldOut.read(source / "predictions.csv").under(names)
-        stores = _stores(config.stores or _stores_of(source / "config.yaml"), names)
+        stores = _stores(config.stores or _stores_of(source / "predictions.csv"), names)
     elif (source / DOCUMENT).is_file() or any(source.glob(f"*/{DOCUMENT}")):
         explanations = _explanations(source, names) | explanations
         stores = _stores_explained(explanations, config.stores, names)
@@ -82,14 +79,19 @@ def _is_store(path: Path) -> bool:
     return path.suffix == ".zarr" and path.is_dir()
 
 
-def _stores_of(settings: Path) -> Path:
-    """Where a run found its stores; only that is read, so that runs of any version can be shown."""
-    try:
-        with settings.open(encoding="utf-8") as file:
-            return Path(yaml.safe_load(file.read(_MOST_SETTINGS))["stores"])
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError):
-        fix = "say where they are with --stores"
-        raise ConfigError("the run does not say where its stores are", where=settings, fix=fix) from None
+def _stores_of(predictions: Path) -> Path:
+    """Return the stores of a run; no other setting is read, so that runs of any version can be shown.
+
+    Raises:
+        CohortError: The settings of the run cannot be read.
+        ConfigError: They name no folder of stores.
+    """
+    settings = training_settings(predictions)
+    stores = settings.get("stores") if isinstance(settings, dict) else None
+    if not isinstance(stores, str):
+        where, fix = predictions.with_name(CONFIG_FILE), "name their folder with --stores"
+        raise ConfigError("the run does not name the folder of its stores", where=where, fix=fix)
+    return Path(stores)
 
 
 def _stores_explained(
