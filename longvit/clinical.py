@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from longvit.numbers import exact_numbers
-from longvit.tables import read_strings
+from longvit.required import CLINICAL
+from longvit.tables import few, read_strings
 from preprocessing.errors import CohortError
 
 PATIENT = ("patient_id", "case_id", "case_submitter_id", "bcr_patient_barcode")
@@ -44,12 +45,10 @@ def read_clinical(path: Path) -> Clinical:
     Raises:
         CohortError: No table, no column that names patients, none of the covariates, or rows of a patient that differ.
     """
-    if not path.is_file():
-        raise CohortError("the clinical table does not exist", where=path, fix="check the path")
-    table = read_strings(path)
+    table = read_strings(path, CLINICAL)
     patient = _first(table, PATIENT)
     if patient is None:
-        where = f"{path}, line 1: {', '.join(table.columns)}"
+        where = f"{path}, line 1: {few(list(table.columns), 12)}"
         raise CohortError("no column names the patients", where=where, fix=f"name one of {', '.join(PATIENT)}")
     found, notes = {}, []
     for name, columns, read in ((AGE_NAME, AGE, _age), (SEX_NAME, SEX, _female), (STAGE_NAME, STAGE, _stage)):

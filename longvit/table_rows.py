@@ -51,7 +51,7 @@ def table_rows(path: Path, mark: Input = TABLE) -> Iterator[Row]:
                 count += 1
                 width = width or len(cells)
                 if len(cells) > width:
-                    what = f"a row has {len(cells)} cells, more than the {width} of the header"
+                    what = f"a row of the table has {len(cells)} cells, more than the {width} of the header"
                     fix = "quote cells that contain a comma, or name the columns of the others"
                     raise CohortError(what, where=f"{path}, line {line}", fix=fix)
                 if width > MAX_COLUMNS or width * count > MAX_CELLS:

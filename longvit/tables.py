@@ -51,7 +51,7 @@ def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISS
     Args:
         path: The table.
         mark: Noun of the table in errors.
-        missing: Cells that become NaN.
+        missing: Cells that become NaN, as do those that a short row lacks; none leaves all as text.
 
     Returns:
         The rows, by their line number in the file.
@@ -70,7 +70,7 @@ def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISS
         for line, cells in rows:
             lines.append(line)
             values += cells if missing.isdisjoint(cells) else [np.nan if cell in missing else cell for cell in cells]
-            values += [np.nan] * (len(header) - len(cells))
+            values += [np.nan if missing else ""] * (len(header) - len(cells))
     if not values:
         raise CohortError("the table has no rows", where=path, fix="give a table with a header and rows")
     cells = np.empty(len(values), object)

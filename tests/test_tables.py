@@ -152,7 +152,7 @@ REFUSED = {
     "text after a quote": (b'a,b\n1,2\n"1"x,2\n', "not CSV", "line 3"),
     "huge cell": (b"a,b\n1,2\n1," + b"x" * 140_000, "not CSV: field larger than field limit", "line 3"),
     "long line": (b"a" * (2**24 + 1), "larger than", "t.csv"),
-    "row too long": (b"a,b\n1,2\n\n1,2,3\n", "a row has 3 cells, more than the 2 of the header", "line 4"),
+    "row too long": (b"a,b\n1,2\n\n1,2,3\n", "a row of the table has 3 cells, more than the 2 of the header", "line 4"),
     "column twice": (b"a,b,a\n1,2,3\n", "columns are named twice: a", "line 1"),
     "many columns": (b",".join(b"%d" % i for i in range(70_000)) + b"\n1\n", "65,536 columns", "t.csv"),
 }

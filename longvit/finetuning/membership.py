@@ -9,10 +9,10 @@ import pandas as pd
 
 from longvit.cohort_config import PARTS
 from longvit.finetuning.study import Study
-from longvit.tables import few
+from longvit.tables import few, read_strings
 from longvit.tokens.read import Scale
 from longvit.training import write_rows
-from preprocessing.errors import CheckpointError
+from preprocessing.errors import CheckpointError, CohortError
 from preprocessing.store import open_store
 
 MEMBERSHIP = "membership.csv"
@@ -78,10 +78,12 @@ def read_membership(run: Path) -> Membership:
             fix="give --run the folder of a finished `longvit finetune`",
         )
     try:
-        membership = Membership(pd.read_csv(path, dtype=str, keep_default_na=False), path)
+        membership = Membership(read_strings(path, missing=frozenset()), path)
         problem = _problem(membership.table)
         _ = membership.scale if problem is None else None
-    except (ValueError, IndexError, OSError) as error:  # pandas and pydantic: not UTF-8, not CSV, not a number
+    except CohortError as error:
+        problem = error.what
+    except ValueError as error:  # pydantic: not a number
         problem = f"the table cannot be read: {next(iter(str(error).splitlines()), '')}"
     if problem:
         raise CheckpointError(problem, where=path, fix="copy the file of the run again")

@@ -219,7 +219,7 @@ def test_each_map_is_measured_beside_orders_that_know_nothing(config, subtype_mo
 
 
 def test_a_missing_model_or_store_is_named(config, tmp_path):
-    with pytest.raises(CheckpointError, match="the model does not exist"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         run(changed(config, model=tmp_path / "none"))
     with pytest.raises(StoreError, match="no store here"):
         run(changed(config, store=tmp_path / "none.zarr"))

@@ -66,8 +66,11 @@ def test_a_sequence_is_encoded_once_by_the_same_weights_from_the_same_stores(
     assert all(torch.equal(read(slides), again(slides)) for slides in WANTED)
     sequence_reader(new_model(tiny_encoder, pooling, seed=1), WANTED, stores, frozen)
     assert len(encoded) == 4
-    shutil.copytree(stores["P01-0"], tmp_path / "other.zarr")
-    sequence_reader(new_model(tiny_encoder, pooling, 1), WANTED, stores | {"P02-1": tmp_path / "other.zarr"}, frozen)
+    other = tmp_path / "P02-1.zarr"
+    shutil.copytree(stores["P01-0"], other)
+    document = other / "zarr.json"
+    document.write_text(document.read_text().replace('"slide_id": "P01-0"', '"slide_id": "P02-1"'))
+    sequence_reader(new_model(tiny_encoder, pooling, 1), WANTED, stores | {"P02-1": other}, frozen)
     assert len(encoded) == 5
 
 

@@ -18,7 +18,8 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mutations import VALUES, damaged, damaged_json
+from mutations import VALUES, damaged
+from mutations import damaged_json as mutated
 
 Case = Callable[[random.Random], None]
 WORDS = (
@@ -26,6 +27,14 @@ WORDS = (
     *("{n}", "{", "%s", "\t", "\r", "\x00", "\x1b[31m", "\u202e", "\ufeff", "ü", "病", "😀", "x" * 300, "9" * 5000),
     *("../../x", "/dev/zero", "~", "~root", "TCGA-05-4249", "_", "1_000", "٣", '"', "'", ",", ";", "\n", "null", "yes"),
 )
+
+
+def damaged_json(rng: random.Random, data: bytes) -> bytes:
+    """A changed document; as it is where the change put it into itself."""
+    try:
+        return mutated(rng, data)
+    except (ValueError, OverflowError, RecursionError):
+        return data
 
 
 def changed_text(rng: random.Random, text: str) -> str:
@@ -183,7 +192,7 @@ def _only_parsed() -> Callable[[list[str]], object]:
     def parsed(arguments: list[str]) -> object:
         seen.clear()
         longvit.cli.run_command(arguments)
-        return seen[0] if seen else None
+        return (seen[0] if seen else None) or VERBS[arguments[0]]()  # without a flag or a value, `demo` has its default
 
     return parsed
 
@@ -225,9 +234,9 @@ def yaml(folder: Path) -> Case:
         elif kind == 1:
             data = changed_text(rng, texts[verb]).encode("utf-8", "surrogatepass")
         else:
-            values = json.loads(damaged_json(rng, json.dumps(samples[verb]).encode()))
-            deep = "[[[[[[[[[[" in (text := json.dumps(values))  # more than PyYAML writes
-            text = text if kind == 2 or deep else library.safe_dump(values, allow_unicode=True)
+            text = damaged_json(rng, json.dumps(samples[verb]).encode()).decode()
+            if kind == 3 and "[[[[[[[[[[" not in text:  # not more than PyYAML writes
+                text = library.safe_dump(json.loads(text), allow_unicode=True)
             data = text.encode("utf-8", "replace")
         (folder / "a.yaml").write_bytes(data)
         flags = rng.choice(([], [], ["--out", "o"], ["--task.kind", "cox"], ["--seed", "3"]))

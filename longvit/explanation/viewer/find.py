@@ -83,8 +83,7 @@ def _stores_of(predictions: Path) -> Path:
     """Return the stores of a run; no other setting is read, so that runs of any version can be shown.
 
     Raises:
-        CohortError: The settings of the run cannot be read.
-        ConfigError: They name no folder of stores.
+        ConfigError: The settings of the run cannot be read, or name no folder of stores.
     """
     settings = training_settings(predictions)
     stores = settings.get("stores") if isinstance(settings, dict) else None

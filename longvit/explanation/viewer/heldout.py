@@ -12,6 +12,7 @@ from lifelines import KaplanMeierFitter
 from longvit.evaluation.predictions import JOINED, Predictions, read_predictions
 from longvit.evaluation.survival import high_risk
 from longvit.privacy import Pseudonyms
+from longvit.tables import read_strings
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,7 @@ class HeldOut:
             CohortError: It cannot be evaluated.
         """
         predictions = read_predictions(path)
-        names = pd.read_csv(
-            path, dtype=str, usecols=["patient_id", "slide_id"], keep_default_na=False
-        ).drop_duplicates()
+        names = read_strings(path, missing=frozenset())[["patient_id", "slide_id"]].drop_duplicates()
         pairs = zip(names["slide_id"], names["patient_id"], strict=True)
         return cls(predictions, {slide: patient for joined, patient in pairs for slide in joined.split(JOINED)})
 

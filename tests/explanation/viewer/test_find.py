@@ -8,7 +8,7 @@ import pytest
 from longvit.config import ViewConfig
 from longvit.explanation.viewer.find import find
 from longvit.privacy import Pseudonyms
-from preprocessing.errors import CohortError, ConfigError
+from preprocessing.errors import ConfigError
 
 
 def test_a_run_brings_its_stores_and_its_held_out_patients(planted):
@@ -57,7 +57,7 @@ def test_anything_else_is_refused(tmp_path, name, said):
         find(ViewConfig(source=tmp_path / name))
 
 
-@pytest.mark.parametrize("text", ["", "out: x", "stores: 3", "- stores"])
+@pytest.mark.parametrize("text", ["", "out: x", "stores: 3"])
 def test_a_run_that_does_not_say_where_its_stores_are_is_refused(planted, tmp_path, text):
     shutil.copy(planted.run / "predictions.csv", tmp_path)
     (tmp_path / "config.yaml").write_text(text)
@@ -66,12 +66,12 @@ def test_a_run_that_does_not_say_where_its_stores_are_is_refused(planted, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "text", ["[", "[" * 100_000, "a: " + "9" * 10_000, "x: '" + "a" * 300_000, "a: &a [1]\nb: *a"], ids=range(5)
+    "text", ["[", "[" * 100_000, "a: " + "9" * 10_000, "x: '" + "a" * 300_000, "- stores"], ids=range(5)
 )
 def test_settings_of_a_run_that_cannot_be_read_are_refused(planted, tmp_path, text):
     shutil.copy(planted.run / "predictions.csv", tmp_path)
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(CohortError):
+    with pytest.raises(ConfigError, match=r"settings|nested|number"):
         find(ViewConfig(source=tmp_path))
 
 

@@ -9,7 +9,7 @@ function survivalPlot(cohort, patient) {
   const x = (time) => PLOT.left + (time / last) * PLOT.width;
   const y = (share) => PLOT.top + (1 - share) * PLOT.height;
   const plot = drawn("svg", { viewBox: "0 0 284 178", role: "img" }, drawn("title", {}, describe(cohort, patient)));
-  axes(plot, last, x, y);
+  axes(plot, cohort.time_unit, last, x, y);
   for (const curve of cohort.curves) {
     const colour = COLOURS[curve.label];
     plot.append(drawn("path", { d: band(curve, x, y), fill: colour, opacity: 0.14 }));
@@ -23,7 +23,7 @@ function survivalPlot(cohort, patient) {
   return plot;
 }
 
-function axes(plot, last, x, y) {
+function axes(plot, unit, last, x, y) {
   for (const share of [0, 0.5, 1]) {
     plot.append(drawn("path", { d: `M${PLOT.left} ${y(share)}H${PLOT.left + PLOT.width}`, stroke: "var(--hair)" }));
     plot.append(drawn("text", { x: PLOT.left - 5, y: y(share) + 4, "text-anchor": "end", class: "soft" }, `${share * 100}`));
@@ -32,7 +32,7 @@ function axes(plot, last, x, y) {
   for (let time = 0; time <= last; time += step) {
     plot.append(drawn("text", { x: x(time), y: y(0) + 15, "text-anchor": "middle", class: "soft" }, String(time)));
   }
-  plot.append(drawn("text", { x: PLOT.left + PLOT.width / 2, y: y(0) + 31, "text-anchor": "middle", class: "soft" }, `${cohort.time_unit}; % without event`));
+  plot.append(drawn("text", { x: PLOT.left + PLOT.width / 2, y: y(0) + 31, "text-anchor": "middle", class: "soft" }, `${unit}; % without event`));
 }
 
 /** The patient's group, and where on its curve the patient's event or last visit is. */
