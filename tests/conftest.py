@@ -1,5 +1,6 @@
 """What all tests share: one thread, no deadlines, and a cohort of stores small enough to train on in a second."""
 
+import shutil
 import signal
 import subprocess
 import zipfile
@@ -129,6 +130,20 @@ def save_store(tmp_path) -> Callable[..., PatchStore]:
         return open_store(write_tiny_store(tmp_path, slide_id, np.array(rc), tiles, **changes))
 
     return save
+
+
+def copy_as(store: Path, target: Path) -> Path:
+    """Copy a store to be the one of another slide, which is made from the same file."""
+    shutil.copytree(store, target)
+    document = target / "zarr.json"
+    document.write_text(document.read_text().replace(f'"slide_id": "{store.stem}"', f'"slide_id": "{target.stem}"'))
+    return target
+
+
+@pytest.fixture(scope="session")
+def copy_store() -> Callable[[Path, Path], Path]:
+    """(store, target) -> the target, a copy under the name of another slide."""
+    return copy_as
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,11 @@ from longvit.config import EncoderConfig, FinetuneConfig, NllTask, SubtypeTask, 
 from longvit.finetuning.task_loss import TaskLoss
 from longvit.finetuning.windows import SlideItem
 from longvit.model import LongViT, load_encoder
-from longvit.model.checkpoint import MODEL, read_scale, scale_metadata
+from longvit.model.checkpoint import MODEL
 from longvit.model.pooling import GatedAttention, mean_pool, varies
 from longvit.model.weights import open_weights, weights_of
 from longvit.tokens.batch import TokenBatch
+from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError, ConfigError
 from preprocessing.files import written_whole
 
@@ -150,6 +151,7 @@ class _Settings(BaseModel):
     task: Task
     class_weights: tuple[PositiveFloat, ...] = ()
     bin_edges: tuple[FiniteFloat, ...] = ()
+    trained_on: Scale | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "_Settings":
@@ -176,10 +178,10 @@ def save_model(path: Path | str, model: SlideModel) -> None:
         task=model.task,
         class_weights=model.loss.class_weights,
         bin_edges=model.loss.bin_edges,
+        trained_on=model.encoder.trained_on if model.encoder else None,
     )
-    metadata = {MODEL: settings.model_dump_json()} | scale_metadata(model.encoder.trained_on if model.encoder else None)
     with written_whole(Path(path)) as temporary:
-        save_file(model.state_dict(), temporary, metadata)
+        save_file(model.state_dict(), temporary, {MODEL: settings.model_dump_json()})
 
 
 def load_model(path: Path | str) -> SlideModel:
@@ -205,7 +207,7 @@ def load_model(path: Path | str) -> SlideModel:
         if not all((module.std > 0).all() for module in scales):
             raise weights.error("the deviation of a channel is not positive")
         if model.encoder is not None:
-            model.encoder.trained_on = read_scale(weights)
+            model.encoder.trained_on = settings.trained_on
     return model
 
 

@@ -14,9 +14,14 @@ from preprocessing.errors import CheckpointError
 from preprocessing.files import written_whole
 
 _CONFIG = "longvit_encoder_config"
-_SCALE = "longvit_trained_on"
 MODEL = "longvit_model"
 """Metadata of a model with a head, which holds an encoder too."""
+
+
+class _Encoder(EncoderConfig):
+    """An encoder's config, and the scale it was trained at; one text, since safetensors writes several in any order."""
+
+    trained_on: Scale | None = None
 
 
 class _Model(BaseModel):
@@ -24,13 +29,14 @@ class _Model(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     encoder: EncoderConfig
+    trained_on: Scale | None = None
 
 
 def save_encoder(path: Path | str, encoder: LongViT) -> None:
     """Write weights, config and scale to one safetensors file, in full or not at all."""
-    metadata = {_CONFIG: encoder.config.model_dump_json(), **scale_metadata(encoder.trained_on)}
+    saved = _Encoder(**encoder.config.model_dump(), trained_on=encoder.trained_on)
     with written_whole(Path(path)) as temporary:
-        save_file(encoder.state_dict(), temporary, metadata)
+        save_file(encoder.state_dict(), temporary, {_CONFIG: saved.model_dump_json()})
 
 
 def load_encoder(path: Path | str) -> LongViT:
@@ -42,39 +48,22 @@ def load_encoder(path: Path | str) -> LongViT:
         CheckpointError: The file is missing, not safetensors, without a config, or does not hold what its config says.
     """
     with open_weights(path) as weights:
-        config, of_encoder = _encoder_in(weights)
+        config, scale, of_encoder = _encoder_in(weights)
         of_encoder.require_bounded(config)
         encoder = of_encoder.fill(lambda: LongViT(config))
-        encoder.trained_on = read_scale(weights)
+    encoder.trained_on = scale
     return encoder
 
 
-def scale_metadata(scale: Scale | None) -> dict[str, str]:
-    """Return a scale as metadata of a safetensors file; empty if it is unknown."""
-    return {_SCALE: scale.model_dump_json()} if scale else {}
-
-
-def read_scale(weights: Weights) -> Scale | None:
-    """Return the scale in a file's metadata; None for files of versions that did not record it.
-
-    Raises:
-        CheckpointError: The entry is there and cannot be read.
-    """
-    if _SCALE not in weights.metadata:
-        return None
-    try:
-        return Scale.model_validate_json(weights.metadata[_SCALE])
-    except ValidationError as error:
-        raise weights.error(f"the scale under `{_SCALE}` in the file's metadata cannot be read") from error
-
-
-def _encoder_in(weights: Weights) -> tuple[EncoderConfig, Weights]:
-    """Return the config of the encoder in a file, and its tensors."""
+def _encoder_in(weights: Weights) -> tuple[EncoderConfig, Scale | None, Weights]:
+    """Return the config of the encoder in a file, its scale (None in files of version 0.1.0), and its tensors."""
     told: Mapping[str, str] = weights.metadata
     try:
         if MODEL in told:
-            return _Model.model_validate_json(told[MODEL]).encoder, weights.below("encoder.")
-        return EncoderConfig.model_validate_json(told.get(_CONFIG, "")), weights
+            model = _Model.model_validate_json(told[MODEL])
+            return model.encoder, model.trained_on, weights.below("encoder.")
+        saved = _Encoder.model_validate_json(told.get(_CONFIG, ""))
+        return EncoderConfig(**saved.model_dump(exclude={"trained_on"})), saved.trained_on, weights
     except ValidationError as error:
         raise CheckpointError(
             "the file holds weights, but no encoder config that can be read in its metadata",

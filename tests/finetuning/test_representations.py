@@ -1,5 +1,3 @@
-import shutil
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -57,7 +55,7 @@ def test_what_a_frozen_encoder_makes_of_a_sequence_is_what_the_model_makes_of_it
 
 @pytest.mark.parametrize("pooling", ["encoder", "attention"])
 def test_a_sequence_is_encoded_once_by_the_same_weights_from_the_same_stores(
-    tiny_encoder, frozen, stores, pooling, encoded, tmp_path
+    tiny_encoder, frozen, stores, pooling, encoded, copy_store, tmp_path
 ):
     read = sequence_reader(new_model(tiny_encoder, pooling), WANTED, stores, frozen)
     assert len(encoded) == 2
@@ -66,10 +64,7 @@ def test_a_sequence_is_encoded_once_by_the_same_weights_from_the_same_stores(
     assert all(torch.equal(read(slides), again(slides)) for slides in WANTED)
     sequence_reader(new_model(tiny_encoder, pooling, seed=1), WANTED, stores, frozen)
     assert len(encoded) == 4
-    other = tmp_path / "P02-1.zarr"
-    shutil.copytree(stores["P01-0"], other)
-    document = other / "zarr.json"
-    document.write_text(document.read_text().replace('"slide_id": "P01-0"', '"slide_id": "P02-1"'))
+    other = copy_store(stores["P01-0"], tmp_path / "P02-1.zarr")
     sequence_reader(new_model(tiny_encoder, pooling, 1), WANTED, stores | {"P02-1": other}, frozen)
     assert len(encoded) == 5
 

@@ -148,12 +148,12 @@ def test_test_patients_never_influence_training(config, tmp_path, select, traine
     assert not rows[0]["label"].equals(rows[1]["label"])
 
 
-def test_slides_of_test_patients_never_influence_training(config, tmp_path):
+def test_slides_of_test_patients_never_influence_training(config, copy_store, tmp_path):
     config = changed(config, trained_blocks=0, folds=(0,))
     run(config)
     shutil.copytree(config.stores, tmp_path / "stores")
     shutil.rmtree(tmp_path / "stores" / "P01-0.zarr")
-    shutil.copytree(config.stores / "P10-0.zarr", tmp_path / "stores" / "P01-0.zarr")
+    copy_store(config.stores / "P10-0.zarr", tmp_path / "stores" / "P01-0.zarr")
     run(changed(config, stores=tmp_path / "stores", out=tmp_path / "other", accept=("duplicate",)))
     honest, other = (load_file(out / "fold_0" / "model.safetensors") for out in (config.out, tmp_path / "other"))
     assert all(torch.equal(honest[name], other[name]) for name in honest)
