@@ -23,7 +23,7 @@ from longvit.settings import load_yaml
 from preprocessing.claim import claimed, locked
 from preprocessing.errors import ConfigError
 from preprocessing.files import write_whole
-from preprocessing.synthetic import make_cohort
+from preprocessing.synthetic import check_size, make_cohort
 
 TASKS = ("subtype", "survival")
 
@@ -35,6 +35,8 @@ def run(config: DemoConfig) -> Path:
         `report.html`, with subtyping and survival on held-out patients beside shuffled labels.
     """
     out, settings = config.out, settings_folder(config)
+    if config.cohort is None:
+        check_size(config.patients)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", out):
         return _run(config, Console(), out, settings)

@@ -89,7 +89,7 @@ def make_cohort(
     Raises:
         CohortError: Too few patients or folds, or `out` holds slides of another cohort.
     """
-    _check(patients, folds)
+    check_size(patients, folds)
     out = Path(out)
     cohort = Cohort(out / "slides", out / "dataset.csv", out / "splits", out / "truth.csv", out / "truth")
     of_tables, per_slide = np.random.SeedSequence(seed).spawn(2)
@@ -155,7 +155,12 @@ def save_svs(path: Path, image: np.ndarray, mpp: float = MPP) -> None:
         tiff.write(low, tile=_TILE, description=reduced, **jpeg)
 
 
-def _check(patients: int, folds: int) -> None:
+def check_size(patients: int, folds: int = 5) -> None:
+    """Check that a cohort has two patients of each fold, and enough folds.
+
+    Raises:
+        CohortError: Too few patients or folds.
+    """
     if folds < 3:
         raise CohortError(
             f"{folds} folds leave none for training", where="folds", fix="ask for 3 or more: test, validation, training"

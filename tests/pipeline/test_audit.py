@@ -66,8 +66,11 @@ def test_moved_leaks_are_written_as_splits_that_are_sound(line, leaking, tmp_pat
     assert moved["category"] == "moved"
     (patient,) = moved["names"]
     assert pd.read_csv(mended / "splits_1.csv")["train"].str.startswith(patient).any()
-    with pytest.raises(CohortError, match="holds splits already"):
-        run_command(command("audit", line, leaking, "--move-leaks-to", "train", "--out", mended))
+    before = (mended / "splits_1.csv").read_bytes()
+    assert run_command(command("audit", line, leaking, "--move-leaks-to", "train", "--out", mended)) == 0
+    assert (mended / "splits_1.csv").read_bytes() == before
+    with pytest.raises(CohortError, match="the folder holds other splits"):
+        run_command(command("audit", line, leaking, "--move-leaks-to", "test", "--out", mended))
 
 
 def test_a_run_on_an_accepted_leak_keeps_it_beside_its_predictions(line, leaking, tmp_path):

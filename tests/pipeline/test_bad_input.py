@@ -373,13 +373,18 @@ FILES = {
     ),
     "model of another shape": (
         other_shape(lambda line: line.model("subtype"), "head.linear.weight", explain),
-        "does not fit this version, or not its weights",
+        "the weights do not fit the model: head.linear.weight is (1, 32), expected (2, 32)",
         "other.safetensors",
-        "longvit finetune",
+        "copy the file again",
     ),
     "encoder that is none": (no_checkpoint(finetune_from), "not safetensors", "weights.pt", "pass a file"),
-    "model that is none": (no_checkpoint(explain), "not a safetensors file", "weights.pt", "copy the file again"),
-    "encoder without settings": (bare_tensors(finetune_from), "no encoder config", "bare.safetensors", "pass a file"),
+    "model that is none": (no_checkpoint(explain), "not safetensors", "weights.pt", "or copy it again"),
+    "encoder without settings": (
+        bare_tensors(finetune_from),
+        "no encoder config",
+        "bare.safetensors",
+        "pass an encoder.safetensors",
+    ),
     "model without settings": (
         bare_tensors(explain),
         "not a model with a head",
@@ -444,19 +449,19 @@ FILES = {
         lambda line: text("out", "", *line.finetune(Path("out"), *quick(line)))(line),
         "File exists",
         "out",
-        "name another place",
+        "choose another --out",
     ),
     "pictures in a file": (
         lambda line: text("out", "", *explain(line, line.model("subtype")))(line),
         "File exists",
         "out",
-        "name another place",
+        "choose another --out",
     ),
     "a report in a file": (
         lambda line: text("out", "", "evaluate", str(line.root / "subtype" / "predictions.csv"), "--out", "out")(line),
-        "cannot write or read there: ",
+        "cannot write: File exists",
         "out",
-        "name another place",
+        "choose another --out",
     ),
 }
 CASES = SETTINGS | COHORT | FILES

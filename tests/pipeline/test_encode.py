@@ -122,11 +122,13 @@ def test_only_what_is_new_is_computed(stores, encoder, cohort, listing):
     assert len(json.loads((stores.parent / "out" / "run.json").read_text())) == 2
 
 
-def test_another_encoder_under_the_same_name_computes_all_anew(stores, encoder):
+def test_another_encoder_under_the_same_name_is_refused_and_with_overwrite_computes_all_again(stores, encoder):
     encode(stores)
     before = vectors(stores)
     save_encoder(stores.parent / "encoder.safetensors", LongViT(encoder.config))
-    encode(stores)
+    with pytest.raises(ConfigError, match=r"checkpoint encoder\.safetensors has changed"):
+        encode(stores)
+    encode(stores, "--overwrite")
     assert not np.allclose(vectors(stores), before, rtol=0.1)
 
 
@@ -212,8 +214,8 @@ REFUSED = {
     "two encoders": (["--checkpoint", "a", "--preset", "longvit_tiny"], ConfigError, "checkpoint or preset, not both"),
     "weights of no shape": (["--checkpoint", "a", "--official", "b"], ConfigError, "need the preset"),
     "unknown preset": (["--preset", "longvit_huge"], CheckpointError, "there is no preset 'longvit_huge'"),
-    "no checkpoint there": (["--checkpoint", "gone.safetensors"], CheckpointError, "does not exist"),
-    "no weights there": (["--preset", "longvit_tiny", "--official", "gone.pth"], CheckpointError, "does not exist"),
+    "no checkpoint there": (["--checkpoint", "gone.safetensors"], ConfigError, "does not exist"),
+    "no weights there": (["--preset", "longvit_tiny", "--official", "gone.pth"], ConfigError, "does not exist"),
     "no embeddings": (["--preset", "gigapath_slide_enc12l768d"], StoreError, "no embeddings named 'gigapath'"),
     "no threads": (["--preset", "longvit_tiny", "--loader-workers", "0"], ConfigError, "--loader-workers"),
 }
