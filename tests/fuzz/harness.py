@@ -39,6 +39,10 @@ def run_cases(targets: Path, name: str, folder: Path, cases: int = CASES) -> Out
         found.counts[answer.partition(":")[0]] += 1
         if answer.startswith("fault"):
             found.faults[seed] = answer
+            if worker is not None:  # a fresh one: it may have lost its memory, or found too much
+                worker.kill()
+                worker.wait()
+                worker = None
     if worker is not None:
         worker.stdin.close()
         worker.wait()

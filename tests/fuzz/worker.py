@@ -18,14 +18,20 @@ from pathlib import Path
 from preprocessing.errors import PipelineError
 
 MEMORY = 2 << 30
-"""Bytes that a case may take."""
+"""Bytes that a case may take. What a library asks for and never touches does not count, up to `ADDRESSES`."""
+ADDRESSES = 12 << 30
 SECONDS = 20
 """Processor time that a case may take."""
 MAX_MESSAGE = 5000
 
 
-def outcome(case, seed: str) -> str:
-    """`refused`, `read`, or a fault."""
+def peak() -> int:
+    """The most memory that this process has had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def outcome(case, seed: str, before: int) -> str:
+    """`refused`, `read`, or a fault; `before` is the memory that the process has without a case."""
     begun = time.process_time()
     try:
         case(random.Random(seed))
@@ -38,6 +44,8 @@ def outcome(case, seed: str) -> str:
         where = "".join(traceback.format_exception(error)[-4:])
         return f"fault: {type(error).__name__}: {str(error)[:300]}\n{where[-1500:]}"
     seconds = time.process_time() - begun
+    if (grown := peak() - before) > MEMORY:
+        return f"fault: {grown >> 20} MB of memory"
     return word if seconds < SECONDS else f"fault: {seconds:.0f} s of processor time"
 
 
@@ -46,10 +54,10 @@ def main(targets: str, name: str, folder: str) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries in C print what they like
     os.dup2(1, 2)
     case = runpy.run_path(targets)[name](Path(folder))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+    before, pages = peak(), int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ADDRESSES,) * 2)
     for line in sys.stdin:
-        print(json.dumps(outcome(case, f"{name} {line.strip()}")), file=answers, flush=True)
+        print(json.dumps(outcome(case, f"{name} {line.strip()}", before)), file=answers, flush=True)
 
 
 if __name__ == "__main__":
