@@ -31,7 +31,7 @@ antlr4-python3-runtime==4.9.3 \\
 pyyaml==6.0.3 \\
     --hash=sha256:{B}
 """
-# An answer of pip-audit 2.x, cut down: `pip-audit --requirement ... --format json`.
+# Written by hand in the format that pip-audit 2.x documents: `pip-audit --requirement ... --format json`.
 ANSWER = {
     "dependencies": [
         {"name": "numpy", "version": "2.4.6", "vulns": []},
