@@ -194,7 +194,7 @@ class EncodeConfig(RunConfig):
     stores: Annotated[Path, required.ANY_STORES]
     """A store, or a folder of stores."""
     checkpoint: Annotated[Path | None, required.ENCODER] = None
-    """The encoder: an `encoder.safetensors`, or the folder of the run that wrote it."""
+    """The encoder: an `encoder.safetensors`, the folder of the run that wrote it, or a fold's `model.safetensors`."""
     preset: str | None = None
     """A published encoder instead, by name, such as longvit_small_32768 or gigapath_slide_enc12l768d."""
     official: Annotated[Path | None, required.WEIGHTS] = None
