@@ -201,7 +201,7 @@ with zipfile.ZipFile(folder / "parts.xlsx", "w", zipfile.ZIP_DEFLATED) as archiv
 (folder / "wide.csv").write_bytes(b",".join(b"c%d" % i for i in range(60_000)) + b"\\n" + b"1\\n" * 2_000_000)
 """
 REFUSE = """
-import pathlib, resource, sys
+import pathlib, sys, time
 from longvit.tables import read_strings
 from preprocessing.errors import CohortError
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
@@ -209,8 +209,8 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
         read_strings(path)
     except CohortError as error:
         print(path.name, error.what)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_maxrss >> 10, used.ru_utime + used.ru_stime)
+peak = pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]  # ru_maxrss counts its parent's too
+print(int(peak) >> 10, time.process_time())
 """
 
 
