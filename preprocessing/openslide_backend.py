@@ -1,19 +1,29 @@
 """Slides in the formats of scanners, and DICOM, through OpenSlide."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import openslide
+import tifffile
 
 from preprocessing.alpha import on_white
+from preprocessing.errors import SlideError
 from preprocessing.resolution import as_number
+from preprocessing.sizes import MAX_DECODED_BYTES
 
 
 class OpenSlideBackend:
-    """Whatever OpenSlide reads."""
+    """Whatever OpenSlide reads.
+
+    Raises:
+        SlideError: A tile or strip claims more bytes than the file has.
+        OpenSlideError: OpenSlide cannot read it.
+    """
 
     def __init__(self, path: Path) -> None:
+        _refuse_lengths(path)
         self._path, self._slide = path, openslide.OpenSlide(path)
         self.vendor = self._slide.properties[openslide.PROPERTY_NAME_VENDOR]
         self.level_sizes = list(self._slide.level_dimensions)
@@ -44,6 +54,20 @@ class OpenSlideBackend:
     def _number(self, name: str) -> float | None:
         value = self._slide.properties.get(name)
         return None if value is None else as_number(value)
+
+
+def _refuse_lengths(path: Path) -> None:
+    """OpenSlide takes the memory that a tile says it needs, and ends the process where there is not as much."""
+    longest, most = 0, min(path.stat().st_size, MAX_DECODED_BYTES)
+    with suppress(Exception), tifffile.TiffFile(path) as file:  # it is no TIFF, or OpenSlide will say what is wrong
+        for page in file.pages:
+            longest = max((longest, *page.databytecounts))
+    if longest > most:
+        raise SlideError(
+            f"a tile or strip claims {longest} bytes, more than the {most} that it can have",
+            where=path,
+            fix="the file is damaged or made up: copy it again from where it came, or leave it out",
+        )
 
 
 def _rgb(

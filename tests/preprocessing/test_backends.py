@@ -48,6 +48,20 @@ def test_a_scanner_s_slide_that_openslide_cannot_read_gives_both_reasons(svs, tm
     assert "note:  OpenSlide: Unsupported TIFF compression: 52479" in str(caught.value)
 
 
+@pytest.mark.parametrize(("page", "tag"), [(0, "TileByteCounts"), (1, "StripByteCounts"), (2, "TileByteCounts")])
+@pytest.mark.parametrize("beyond", [1, (1 << 32) - 1])
+def test_a_tile_that_claims_more_bytes_than_the_file_has_is_refused(svs, tmp_path, page, tag, beyond):
+    """OpenSlide takes as much memory before it reads, and where there is none it ends the process."""
+    forged = tmp_path / "forged.svs"
+    forged.write_bytes(svs.read_bytes())
+    claim = min(forged.stat().st_size + beyond, (1 << 32) - 1)
+    with tifffile.TiffFile(forged, mode="r+") as tiff:
+        counts = tiff.pages[page].tags[tag]
+        counts.overwrite((*counts.value[:-1], claim))
+    with pytest.raises(SlideError, match=f"a tile or strip claims {claim} bytes"):
+        open_backend(forged)
+
+
 def test_a_file_of_no_format_is_refused_by_name(tmp_path):
     path = tmp_path / "text.svs"
     path.write_text("not a slide")
