@@ -9,8 +9,8 @@ import pandas as pd
 
 from longvit.numbers import exact_numbers
 from longvit.required import CLINICAL
-from longvit.tables import few, read_strings
-from preprocessing.errors import CohortError
+from longvit.tables import read_strings
+from preprocessing.errors import CohortError, few
 
 PATIENT = ("patient_id", "case_id", "case_submitter_id", "bcr_patient_barcode")
 AGE = ("age", "age_at_index", "age_at_diagnosis", "age_at_initial_pathologic_diagnosis")

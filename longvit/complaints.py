@@ -7,10 +7,12 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from preprocessing.errors import ConfigError
+from preprocessing.errors import ConfigError, few, short
 
 MAX_SHOWN = 120
 """Characters of a value that an error cites."""
+MAX_SENTENCE = 600
+"""Characters of a sentence about one setting."""
 Names = tuple[str, ...]
 """A setting by the names that lead to it: ("tissue", "mask_um")."""
 
@@ -39,14 +41,16 @@ def refused(
         fix: What the user does about it.
         place: The names of a setting -> how the user wrote it, and where.
     """
-    sentences: list[str] = []
+    sentences: dict[str, None] = {}
     places: dict[str, None] = {}
     for problem in problems:
         names, holders = _locate(kind, problem["loc"])
         written, where = place(names)
         places |= dict.fromkeys(where)
-        sentences.append(_sentence(problem, names, written, kind, holders))
-    return ConfigError("; ".join(sentences), where=" and ".join(places), fix=fix)
+        sentences[_sentence(problem, names, short(written), kind, holders)] = None
+    return ConfigError(
+        few(list(sentences), separator="; ", longest=MAX_SENTENCE), where=few(list(places), separator=" and "), fix=fix
+    )
 
 
 def names_of(kind: type[BaseModel], problem: Mapping[str, Any]) -> Names:
@@ -147,7 +151,7 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # a number of more than 4,300 digits
         return "a number of thousands of digits"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return short(text, MAX_SHOWN)
 
 
 def _stranger(names: Names, written: str, kind: type[BaseModel], holders: list[type[BaseModel]]) -> str:

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from longvit.config import EmbeddingInput, PixelInput
-from longvit.tables import few
-from preprocessing.errors import ConfigError
+from preprocessing.errors import ConfigError, few
 from preprocessing.files import write_whole
 from preprocessing.rules import embedding_attributes, n_tiles, read_attributes
 

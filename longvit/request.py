@@ -18,7 +18,6 @@ from cyclopts.exceptions import (
 from pydantic import ValidationError
 
 from longvit.complaints import (
-    MAX_SHOWN,
     Names,
     all_settings,
     as_flag,
@@ -32,7 +31,7 @@ from longvit.config import VERBS
 from longvit.required import require_inputs
 from longvit.settings import read_values
 from preprocessing.config import StageConfig
-from preprocessing.errors import ConfigError
+from preprocessing.errors import ConfigError, few, short
 
 _HERE = "command line"
 
@@ -61,7 +60,11 @@ class Request:
             return cls(rest, None, {})
         verb = rest[0] if rest else ""
         if verb not in VERBS and verb not in ("-h", "--help", "--version"):
-            what = "the first word is not a verb" if verb.startswith("-") or not verb else f"there is no verb {verb}"
+            what = (
+                "the first word is not a verb"
+                if verb.startswith("-") or not verb
+                else f"there is no verb {short(verb)}"
+            )
             fix = f"the verbs are {', '.join(VERBS)}"
             raise ConfigError(what + did_you_mean(verb, VERBS), where=_HERE, fix=fix)
         given = _flags(rest)
@@ -111,7 +114,7 @@ class Request:
         strangers = _strangers(error)
         if strangers:
             known = [as_flag(names) for names in all_settings(self.kind)]
-            what = "; ".join(no_such_setting(flag, known) for flag in strangers)
+            what = few([no_such_setting(short(flag), known) for flag in strangers], separator="; ")
         elif isinstance(error.__cause__, ValidationError):
             return refused(error.__cause__.errors(), self.kind, self._fix, self._place)
         else:
@@ -125,18 +128,18 @@ class Request:
     def _sentence(self, error: CycloptsError) -> str:
         match error:
             case MissingArgumentError(keyword=str(flag)):
-                return f"{flag} has no value"
+                return f"{short(flag)} has no value"
             case UnusedCliTokensError(unused_tokens=[*words]) | MissingArgumentError(unused_tokens=[_, *_] as words):
-                return f"{' '.join(words)} belongs to no setting; settings are given as --name value"
+                return f"{short(' '.join(words))} belongs to no setting; settings are given as --name value"
             case MissingArgumentError():  # nothing was given at all
                 required = [name for name, field in self.kind.model_fields.items() if field.is_required()]
                 return f"{', '.join(as_flag((name,)) for name in required)} must be given"
             case RepeatArgumentError(token=token):
-                return f"{token.keyword} is given twice"
+                return f"{short(token.keyword)} is given twice"
             case CoercionError(token=token) if token is not None:
-                return f"{token.keyword} cannot be {token.value[:MAX_SHOWN]}"
+                return f"{short(token.keyword)} cannot be {short(token.value)}"
             case _:
-                return str(error)
+                return short(str(error), 500)
 
     def _place(self, names: Names) -> tuple[str, list[str]]:
         """How the user wrote a setting or a group of them, and where: the flag if there is one, since it wins."""

@@ -87,11 +87,11 @@ def _zipped_rows(file: io.BufferedIOBase, path: Path) -> Iterator[Row]:
             if WORKBOOK in archive.namelist():
                 yield from excel_rows(archive, path)
                 return
-            files = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
-            if len(files) != 1:
-                what = f"the zip archive has {len(files)} files, not one table"
+            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+            if len(names) != 1:
+                what = f"the zip archive has {len(names)} files, not one table"
                 raise CohortError(what, where=path, fix="zip the CSV alone, or give the CSV itself")
-            with archive.open(files[0]) as stream:
+            with archive.open(names[0]) as stream:
                 yield from _csv_rows(stream, path)
     except _BAD_ZIP as error:
         fix = "unpack it and give the CSV itself; archives with a password are not supported"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from longvit.required import TABLE, Input
 from longvit.table_rows import table_rows
-from preprocessing.errors import CohortError
+from preprocessing.errors import MAX_NAME, CohortError, few, short
 
 _SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
@@ -21,7 +21,6 @@ MISSING = frozenset(
 """Cells that hold no value, as pandas reads them."""
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
-MAX_NAME = 200
 _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 
@@ -36,13 +35,6 @@ def slide_name(name: str) -> str:
 def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:
     """Patient of each slide id that is a TCGA barcode: its first twelve characters."""
     return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
-
-
-def few(names: list[str], most: int = 5) -> str:
-    """The first names of a list, each cut to `MAX_NAME` characters, and how many more there are."""
-    return ", ".join(name[:MAX_NAME] for name in names[:most]) + (
-        f" and {len(names) - most} more" if len(names) > most else ""
-    )
 
 
 def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISSING) -> pd.DataFrame:
@@ -92,7 +84,7 @@ def refuse_names(names: pd.Series, where: object) -> None:
         if what := bad_name(name):
             at = f"{where}, line {line}, column {names.name}"
             fix = "rename it in the table, and in splits and stores"
-            raise CohortError(f"{name[:MAX_NAME]!r} {what}", where=at, fix=fix)
+            raise CohortError(f"{short(name)!r} {what}", where=at, fix=fix)
 
 
 def bad_name(name: str) -> str | None:

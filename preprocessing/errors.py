@@ -1,6 +1,25 @@
 """The errors that a user causes and can mend: what happened, where, and how to fix it."""
 
+from collections.abc import Sequence
 from functools import partial
+
+MAX_NAME = 200
+"""Characters of a name that a message cites."""
+
+
+def short(text: str, longest: int = MAX_NAME) -> str:
+    """Return the beginning of a text, with dots where it goes on."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def few(texts: Sequence[str], most: int = 5, separator: str = ", ", longest: int = MAX_NAME) -> str:
+    """Name the first of some texts, each as `short` has it, and say how many more there are.
+
+    >>> few(["a", "b", "c", "d"], 2), few(["a is empty", "b is empty", "c is empty"], 2, "; ")
+    ('a, b and 2 more', 'a is empty; b is empty; and 1 more')
+    """
+    more = f"{separator.strip(', ')} and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(short(text, longest) for text in texts[:most]) + more
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from preprocessing.dicom import series_uid, slide_file
-from preprocessing.errors import CohortError, SlideError
+from preprocessing.errors import CohortError, SlideError, few
 from preprocessing.files import is_plain_name
 
 SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".svslide"))
@@ -70,7 +70,7 @@ def _refuse_ids(entries: list[SlideEntry], where: Path) -> None:
     wrong += [f"{name!r} names {times} slides" for name, times in folded.items() if times > 1]
     if wrong:
         raise CohortError(
-            "slide ids cannot be used: " + _few(wrong),
+            "slide ids cannot be used: " + few(wrong, MOST_NAMED, "; "),
             where=where,
             fix="list the slides in a CSV with columns slide_id and path, each slide_id a plain name and used once",
         )
@@ -122,7 +122,7 @@ def _from_csv(table: Path) -> list[SlideEntry]:
         except ValueError as error:
             wrong.append(f"line {line}: {error}")
     if wrong or not entries:
-        what = _few(wrong) or "the manifest has no rows"
+        what = few(wrong, MOST_NAMED, "; ") or "the manifest has no rows"
         raise CohortError(what, where=table, fix="give every row a slide_id, a path and a number or nothing as mpp")
     return entries
 
@@ -175,8 +175,3 @@ def _entry(row: dict[str, str | None], folder: Path) -> SlideEntry:
     if not mpp.isascii() or "_" in mpp:
         raise ValueError(f"mpp is not a number: {mpp[:20]!r}")
     return SlideEntry(slide_id, _opened(folder / path), float(mpp) if mpp else None)
-
-
-def _few(faults: list[str]) -> str:
-    more = [f"and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
-    return "; ".join([fault[:200] for fault in faults[:MOST_NAMED]] + more)

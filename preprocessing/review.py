@@ -1,14 +1,13 @@
 """What a person should look at in a slide that was tiled without an error; said in its report and kept in its store."""
 
 from collections.abc import Collection
-from itertools import islice
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from preprocessing.blank import black_share
-from preprocessing.errors import SlideError
+from preprocessing.errors import SlideError, few
 from preprocessing.schema import MASK_CLASSES
 
 FEW_TILES = 10
@@ -55,5 +54,4 @@ def review(
 
 
 def _each(errors: Collection[SlideError]) -> str:
-    more = [f"and {len(errors) - MOST_NAMED} more"] if len(errors) > MOST_NAMED else []
-    return "; ".join([error.what for error in islice(errors, MOST_NAMED)] + more)
+    return few([error.what for error in errors], MOST_NAMED, "; ")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from longvit.config import VERBS, DemoConfig, EvaluateConfig, FinetuneConfig, TileConfig
+from longvit.config import VERBS, DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, TileConfig
 from longvit.settings import load_yaml, reference_yaml, to_yaml
 from preprocessing.errors import ConfigError
 
@@ -34,6 +34,16 @@ def test_a_file_that_cannot_be_used_is_refused_in_a_sentence_with_its_place(tmp_
     assert error.value.what.startswith(sentence)
     assert str(error.value.where).startswith(f"{path}{where}")
     assert "pydantic" not in str(error.value)
+
+
+def test_many_faults_are_named_once_each_and_counted(tmp_path):
+    path = tmp_path / "explain.yaml"
+    path.write_text(f"methods: {[1] * 2000}\n" + "".join(f"strange_{i}: 1\n" for i in range(300)))
+    with pytest.raises(ConfigError) as error:
+        load_yaml(path, ExplainConfig)
+    assert error.value.what.count("methods should be") == 1
+    assert error.value.what.endswith(" more")
+    assert len(str(error.value)) < 4000
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

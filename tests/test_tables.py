@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from longvit.required import CLINICAL
-from longvit.tables import bad_name, few, read_strings, read_table, slide_name
+from longvit.tables import bad_name, read_strings, read_table, slide_name
 from preprocessing.errors import CohortError
 
 TEXT = 'case_id,slide_id,n\nA,"1, a",007\nB,2,NA\n'
@@ -52,8 +52,9 @@ def test_a_compressed_table_is_read_as_it_is(tmp_path, ending):
         TEXT.replace("\n", "\n\n,,\n").encode(),
         gzip.compress(TEXT.encode()),
         zipped(("folder/", b""), ("folder/t.csv", TEXT.encode()), ("__MACOSX/._t.csv", b"\0")),
+        zipped(("t.csv", TEXT.encode())).replace(b"t.csv", b"\0.csv"),
     ],
-    ids=["plain", "BOM", "Windows", "old Mac", "empty rows", "gzip", "zip of macOS"],
+    ids=["plain", "BOM", "Windows", "old Mac", "empty rows", "gzip", "zip of macOS", "zip without a name"],
 )
 def test_a_table_is_recognised_by_what_it_holds_not_by_its_name(tmp_path, content):
     (tmp_path / "t.txt").write_bytes(content)
@@ -256,9 +257,3 @@ def test_a_value_that_is_missing_is_named_by_its_line(tmp_path):
 def test_a_slide_name_loses_its_file_ending_and_nothing_else():
     names = ("a.svs", "a.NDPI", "a.h5", "a.b", "a.svs.1", "svs")
     assert [slide_name(name) for name in names] == ["a", "a", "a", "a.b", "a.svs.1", "svs"]
-
-
-def test_of_many_names_the_first_are_given_and_the_rest_counted():
-    assert few(["a", "b"], 2) == "a, b"
-    assert few(["a", "b", "c", "d"], 2) == "a, b and 2 more"
-    assert len(few(["x" * 100_000])) == 200

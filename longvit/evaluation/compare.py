@@ -8,9 +8,8 @@ import pandas as pd
 
 from longvit.evaluation.folds import Evaluated
 from longvit.evaluation.intervals import percentile_interval
-from longvit.evaluation.prediction_table import short
 from longvit.evaluation.predictions import Predictions
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, few, short
 
 NAMED = 10
 """Patients that a refusal lists."""
@@ -81,5 +80,4 @@ def _paired(difference: np.ndarray) -> dict[str, float | None]:
 
 
 def _listed(rows: pd.MultiIndex) -> str:
-    named = ", ".join(f"{short(patient)} (fold {fold})" for fold, patient in rows[:NAMED])
-    return named + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
+    return few([f"{patient} (fold {fold})" for fold, patient in rows], NAMED)

@@ -4,19 +4,19 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, few, short
 
 IDENTITY = ("patient_id", "slide_id", "fold", "split")
 SURVIVAL = ("time", "event", "risk")
 OPTIONAL = ("shuffled", "time_unit")
-NAMED_LINES, NAMED, SHOWN = 5, 20, 60
-"""Lines and columns that a refusal names, and characters of a value that it shows."""
+NAMED = 20
+"""Columns that a refusal names."""
 MAX_BYTES, MAX_ROWS, MAX_CLASSES, MAX_NAME = 100_000_000, 250_000, 100, 100
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 EXPECTED = "give a predictions.csv as `longvit finetune` writes it: UTF-8, commas, one header line"
@@ -90,7 +90,7 @@ def _rows(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
 def _task(header: list[str], path: Path) -> tuple[Task, tuple[str, ...]]:
     repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
-        what = f"columns appear twice: {_listed(repeated)}"
+        what = f"columns appear twice: {few(repeated, NAMED)}"
         raise CohortError(what, where=f"{path}, line 1", fix="leave one column of each name")
     classes = tuple(name.removeprefix("p_") for name in header if name.startswith("p_"))
     subtyping = "label" in header or bool(classes)
@@ -98,7 +98,7 @@ def _task(header: list[str], path: Path) -> tuple[Task, tuple[str, ...]]:
     if subtyping == survival:
         what = "the columns are those of subtyping and of survival at once" if survival else "the task is not clear"
         fix = "keep either `label, p_<class>...` or `time, event, risk`; two tasks are two files"
-        raise CohortError(what, where=f"{path}, line 1: {_listed(header)}", fix=fix)
+        raise CohortError(what, where=f"{path}, line 1: {few(header, NAMED)}", fix=fix)
     needed = IDENTITY + (SURVIVAL if survival else ("label",))
     missing = [f"`{name}`" for name in needed if name not in header]
     if subtyping and len(classes) < 2:
@@ -122,18 +122,6 @@ def _refuse_classes(classes: tuple[str, ...], path: Path) -> None:
         raise CohortError(what, where=where, fix=fix)
 
 
-def short(value: str) -> str:
-    """Return the first characters of a value, for a message."""
-    return value if len(value) <= SHOWN else f"{value[:SHOWN]}..."
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(short, names[:NAMED])) + more
-
-
 def name_lines(lines: pd.Index | list[int]) -> str:
     """Return the first line numbers in words, and how many more there are."""
-    named = ", ".join(str(line) for line in lines[:NAMED_LINES])
-    more = f" and {len(lines) - NAMED_LINES} more" if len(lines) > NAMED_LINES else ""
-    return f"line{'s' if len(lines) > 1 else ''} {named}{more}"
+    return f"line{'s' if len(lines) > 1 else ''} {few([str(line) for line in lines])}"

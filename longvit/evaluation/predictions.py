@@ -9,10 +9,10 @@ import pandas as pd
 
 from longvit.cohort_config import TimeUnit
 from longvit.evaluation.beside import read_audit, selected_epoch
-from longvit.evaluation.prediction_table import CONTROL, SURVIVAL, Task, name_lines, read_bytes, read_strings, short
+from longvit.evaluation.prediction_table import CONTROL, SURVIVAL, Task, name_lines, read_bytes, read_strings
 from longvit.follow_up import implausible
 from longvit.numbers import exact_numbers
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, short
 
 REAL = -1
 """Value of `shuffled` for models that were trained on the real labels."""

@@ -6,11 +6,10 @@ import yaml
 
 from longvit.evaluation.beside import Audit, Finding
 from longvit.privacy import Pseudonyms, shareable_values
+from preprocessing.errors import few
 
 NOT_IDS = ("one-sided",)
 """Categories of findings whose names are classes."""
-NAMED = 5
-"""Pseudonyms that a sentence lists."""
 
 
 def shared_audit(audit: Audit, names: Pseudonyms) -> Audit:
@@ -36,8 +35,7 @@ def shared_settings(settings: Any, names: Pseudonyms) -> str:  # noqa: ANN401 - 
 def _under(one: Finding, names: Pseudonyms) -> Finding:
     pseudonyms = tuple(map(names.of, one.names))
     about, colon, _ = one.what.partition(": ")
-    more = f" and {len(pseudonyms) - NAMED} more" if len(pseudonyms) > NAMED else ""
-    what = f"{about}{colon}{', '.join(pseudonyms[:NAMED])}{more}" if pseudonyms else about
+    what = f"{about}{colon}{few(pseudonyms)}" if pseudonyms else about
     return one.model_copy(update={"names": pseudonyms, "what": what})
 
 

@@ -16,7 +16,7 @@ from longvit.finetuning.cohort import Cohort, read_cohort
 from longvit.finetuning.findings import Finding, Judge, refuse
 from longvit.finetuning.folds import Fold, Split, read_splits, to_fold
 from longvit.follow_up import implausible
-from longvit.tables import few
+from preprocessing.errors import few
 from preprocessing.store import find_stores, open_store
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from longvit.cohort_config import SubtypeTask, SurvivalTask, Task
 from longvit.numbers import exact_numbers
-from longvit.tables import bad_name, few, read_table
-from preprocessing.errors import CohortError
+from longvit.tables import bad_name, read_table
+from preprocessing.errors import CohortError, few
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from longvit.privacy import shareable_values
-from longvit.tables import few
-from preprocessing.errors import CohortError, ConfigError
+from preprocessing.errors import CohortError, ConfigError, few
 
 CATEGORIES = {
     "leak": "patients in two parts of a fold",

@@ -9,8 +9,8 @@ import pandas as pd
 
 from longvit.cohort_config import PARTS, Part
 from longvit.finetuning.cohort import Cohort
-from longvit.tables import few, read_strings, slide_name
-from preprocessing.errors import CohortError
+from longvit.tables import read_strings, slide_name
+from preprocessing.errors import CohortError, few
 from preprocessing.files import write_whole
 
 MAX_FOLDS = 1000

@@ -9,10 +9,10 @@ import pandas as pd
 
 from longvit.cohort_config import PARTS
 from longvit.finetuning.study import Study
-from longvit.tables import few, read_strings
+from longvit.tables import read_strings
 from longvit.tokens.read import Scale
 from longvit.training import write_rows
-from preprocessing.errors import CheckpointError, CohortError
+from preprocessing.errors import CheckpointError, CohortError, few
 from preprocessing.store import open_store
 
 MEMBERSHIP = "membership.csv"

@@ -14,10 +14,10 @@ from longvit.finetuning.ensemble import Ensemble, load_ensemble
 from longvit.finetuning.representations import read_tokens
 from longvit.inputs import read_inputs
 from longvit.runs import Run, open_run
-from longvit.tables import barcodes, few, read_table
+from longvit.tables import barcodes, read_table
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training import pick_device, read_rows, write_rows
-from preprocessing.errors import CohortError, PipelineError, StoreError
+from preprocessing.errors import CohortError, PipelineError, StoreError, few
 from preprocessing.store import PatchStore, find_stores
 
 ENSEMBLE = "ensemble"

@@ -6,8 +6,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from longvit.finetuning.cohort import Cohort
 from longvit.finetuning.folds import Fold
-from longvit.tables import few
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, few
 
 
 def make_folds(cohort: Cohort, folds: int, seed: int, *, keep_sites_together: bool = False) -> list[Fold]:

@@ -15,13 +15,12 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from preprocessing.errors import CheckpointError
+from preprocessing.errors import CheckpointError, few
 
 _FLOATING = {"F64", "F32", "F16", "BF16"}
 _MAX_HEADER = 2**21
 """Bytes: the names of 14,000 tensors."""
 _MAX_NUMBER = 2**31 - 1
-_NAMED_PROBLEMS = 5
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -97,11 +96,8 @@ class Weights:
 
     def _refuse(self, problems: list[str]) -> None:
         if problems:
-            more = len(problems) - _NAMED_PROBLEMS
             raise CheckpointError(
-                "the weights do not fit the model: "
-                + "; ".join(problems[:_NAMED_PROBLEMS])
-                + (f"; and {more} more" if more > 0 else ""),
+                f"the weights do not fit the model: {few(problems, separator='; ')}",
                 where=self.where,
                 fix="pass the preset or config that the weights were trained with, or copy the file again",
             )

@@ -60,7 +60,7 @@ def test_task_and_classes_come_from_the_header(subtyping_csv, survival_csv):
         (put(3, "shuffled", "1e300"), "`shuffled` is no number of a permutation", "column shuffled, line 3"),
         (put(3, "slide_id", "A\x1b[31m"), "`slide_id` has control characters: 'A\\x1b[31m'", "column slide_id, line 3"),
         (put(3, "p_LUSC", "0_1"), "`p_LUSC` is not a number: '0_1'", "column p_LUSC, line 3"),
-        (put(3, "label", "x" * 1000), f"is not one of the classes: '{'x' * 60}...'", "column label, line 3"),
+        (put(3, "label", "x" * 1000), f"is not one of the classes: '{'x' * 200}...'", "column label, line 3"),
         (put(3, "split", "Test"), "`split` is not train, val or test: 'Test'", "column split, line 3"),
         (put(3, "shuffled", "-2"), "`shuffled` is no number of a permutation", "column shuffled, line 3"),
         (put(3, "patient_id", " "), "`patient_id` is empty", "column patient_id, line 3"),

@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,19 +34,16 @@ def run_cases(targets: Path, name: str, folder: Path, cases: int = CASES) -> Out
         worker = worker or _start(targets, name, folder)
         answer = _ask(worker, seed)
         if answer is None:
-            worker.kill()
-            answer = f"fault: no answer, exit code {worker.wait()} (-9: it took more than {HANG} s)"
+            answer = f"fault: no answer, exit code {_end(worker)} (-9: it took more than {HANG} s)"
             worker = None
         found.counts[answer.partition(":")[0]] += 1
         if answer.startswith("fault"):
             found.faults[seed] = answer
             if worker is not None:  # a fresh one: it may have lost its memory, or found too much
-                worker.kill()
-                worker.wait()
+                _end(worker)
                 worker = None
     if worker is not None:
-        worker.stdin.close()
-        worker.wait()
+        _end(worker)
     return found
 
 
@@ -54,6 +52,14 @@ def _start(targets: Path, name: str, folder: Path) -> subprocess.Popen:
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+
+
+def _end(worker: subprocess.Popen) -> int:
+    """Kill a worker, if it still runs, and return its exit code."""
+    worker.kill()
+    with suppress(BrokenPipeError), worker:  # which closes its pipes
+        pass
+    return worker.returncode
 
 
 def _ask(worker: subprocess.Popen, seed: int) -> str | None:

@@ -192,7 +192,7 @@ def _only_parsed() -> Callable[[list[str]], object]:
     def parsed(arguments: list[str]) -> object:
         seen.clear()
         longvit.cli.run_command(arguments)
-        return (seen[0] if seen else None) or VERBS[arguments[0]]()  # without a flag or a value, `demo` has its default
+        return (seen[0] or VERBS[arguments[0]]()) if seen else None  # without a flag or a value, `demo` has its default
 
     return parsed
 

@@ -141,6 +141,14 @@ SETTINGS = {  # the request, then pieces of what, where and fix
         "correct the file",
     ),
     "empty path": (just("tile", "--slides", "a", "--out", ""), "out is an empty path", "command line", "tile --help"),
+    "endless word": (just(*TILE, "x" * 100_000), "x... belongs to no setting", "command line", "tile --help"),
+    "endless flag": (just(*TILE, "--" + "x" * 100_000), "xxx...", "command line", "tile --help"),
+    "endless list of faults": (
+        text("a.yaml", f"accept: {list(range(1000))}\nfolds: {['x', 'y'] * 500}\n", *FINETUNE, "--config", "a.yaml"),
+        "folds should be a valid integer, got 'x'; folds should be a valid integer, got 'y'",
+        "a.yaml",
+        "correct the file",
+    ),
     "endless number": (just(*TILE, "--workers", "9" * 6000), "--workers should be a smaller number", "line", "tile"),
     "not YAML": (
         text("a.yaml", "slides: x\nout: [out\n", "tile", "--config", "a.yaml"),

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from preprocessing.errors import PipelineError, SlideError, printable
+from preprocessing.errors import MAX_NAME, PipelineError, SlideError, few, printable
 from preprocessing.tile import explain
 
 ESCAPES = "\x1b]0;title\x07 \x9b31m \r \udcff"
@@ -28,3 +28,10 @@ def test_an_error_comes_out_of_another_process_with_its_words_and_notes():
     error.add_note("perhaps")
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "it is wrong\n  where: here\n  fix:   mend it\n  note:  perhaps"
+
+
+def test_of_many_texts_the_first_are_given_and_the_rest_counted():
+    assert few(["a", "b"], 2) == "a, b"
+    assert few(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert few(["a is empty", "b is empty", "c is empty"], 2, "; ") == "a is empty; b is empty; and 1 more"
+    assert few(["x" * 100_000]) == "x" * MAX_NAME + "..."
