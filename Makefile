@@ -4,6 +4,8 @@ VENV ?= .venv
 # The versions that CI ran, with hashes; `make demo CONSTRAINTS=` takes the newest that pyproject.toml admits.
 CONSTRAINTS ?= .ci/constraints.txt
 SUPPLY := .ci/supply_chain.py
+# Processes of `make test`; each takes up to 2.5 GB.
+WORKERS ?= 2
 # What `make audit-dependencies` runs, in an environment of its own.
 VENV_AUDIT ?= .venv-audit
 # What `make bench-tiling` compares with (an environment of its own), and where it makes its slides (a GB or two).
@@ -19,7 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/longvit demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist worksteal
 
 slow: $(VENV)/.installed  ## minutes: the whole demo, and the line on real tissue
 	$(BIN)/python -m pytest -m slow
