@@ -91,6 +91,16 @@ def notes_beside(predictions: Path) -> list[str]:
     return (_read_beside(predictions, NOTES_FILE) or "").splitlines()
 
 
+def fold_notes(predictions: Path) -> dict[int, list[str]]:
+    """Return what went wrong in the training of folds, sentences from `fold_<k>/notes.txt`; folds without are left out.
+
+    Raises:
+        CohortError: A file cannot be read.
+    """
+    folders = {path.parent.name.removeprefix("fold_"): path for path in predictions.parent.glob(f"fold_*/{NOTES_FILE}")}
+    return {int(fold): notes_beside(folders[fold]) for fold in sorted(folders) if fold.isdecimal()}
+
+
 def _read_beside(predictions: Path, name: str) -> str | None:
     path = predictions.with_name(name)
     if not path.is_file():

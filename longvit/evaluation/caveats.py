@@ -31,6 +31,8 @@ def caveats(result: Mapping[str, Any], predictions: Predictions) -> list[str]:
         predictions: Predictions that it was computed from.
     """
     said = list(_of_folds(result))
+    for fold in result["folds"]:
+        said += [f"Training of fold {fold['fold']}: {note}" for note in predictions.fold_notes.get(fold["fold"], ())]
     if result["split"] == "val":
         said.append(VALIDATION[predictions.select])
     patients = predictions.part(result["split"])["patient_id"]

@@ -1,14 +1,15 @@
 """predictions.csv -> one row per patient and fold. Every problem of a file is named in one refusal."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 
 from longvit.cohort_config import TimeUnit
-from longvit.evaluation.beside import read_audit, selected_epoch
+from longvit.evaluation.beside import fold_notes, read_audit, selected_epoch
 from longvit.evaluation.prediction_table import CONTROL, SURVIVAL, Task, name_lines, read_bytes, read_strings
 from longvit.follow_up import implausible
 from longvit.numbers import exact_numbers
@@ -39,6 +40,7 @@ class Predictions:
             or `time`, `event` (1 observed), `risk` (higher = earlier event).
         time_unit: Unit of `time`.
         select: The epoch that the run kept, from the `config.yaml` next to the file; None if it is unknown.
+        fold_notes: What went wrong in the training of folds, from the files of the run.
     """
 
     file: str
@@ -48,6 +50,7 @@ class Predictions:
     patients: pd.DataFrame
     time_unit: TimeUnit = "months"
     select: Literal["last", "best_val"] | None = None
+    fold_notes: Mapping[int, list[str]] = field(default_factory=dict)
 
     def part(self, split: str, shuffled: int = REAL) -> pd.DataFrame:
         """Rows of one split, of the models of one permutation of labels (default: of the real labels)."""
@@ -112,7 +115,8 @@ def read_predictions(path: Path) -> Predictions:
     if task == "survival" and "time_unit" not in table:
         _refuse_implausible(values["time"], path)
     patients = _fuse_slides(values, truth, predicted)
-    return Predictions(path.name, hashlib.sha256(content).hexdigest(), task, classes, patients, unit, select)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Predictions(path.name, sha256, task, classes, patients, unit, select, fold_notes(path))
 
 
 def _common_values(table: pd.DataFrame, findings: _Findings) -> pd.DataFrame:

@@ -39,6 +39,18 @@ def test_every_reason_that_holds_is_given(tmp_path):
         assert some(sentences, words), words
 
 
+def test_what_went_wrong_in_training_is_repeated(tmp_path):
+    path = cohort(tmp_path, np.arange(60))
+    for fold in (0, 1, 7):
+        (tmp_path / f"fold_{fold}").mkdir()
+    (tmp_path / "fold_1" / "notes.txt").write_text("the loss rose\nit is not finite\n")
+    (tmp_path / "fold_7" / "notes.txt").write_text("of no fold of these predictions\n")
+    assert [one for one in said(path) if "Training" in one] == [
+        "Training of fold 1: the loss rose",
+        "Training of fold 1: it is not finite",
+    ]
+
+
 def test_a_control_within_the_interval_and_an_interval_that_reaches_chance_are_both_given(tmp_path):
     sentences = said(cohort(tmp_path, NOISE, shuffled=-NOISE))
     assert some(sentences, "reaches 0.5")
