@@ -35,13 +35,18 @@ def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int, int]]:
 def scan_start(data: bytes, at: int, size: tuple[int, int]) -> int:
     """Where the scan begins of a colour JPEG of `size` (width, height) that begins `at` in the data.
 
+    All its colours must be in that scan: a decoder then reads no other. An image of many scans, a few bytes each, could
+    hold it for hours.
+
     Raises:
         ValueError: It is no such JPEG.
     """
     if not data.startswith(START, at):
         raise ValueError("the tile is no JPEG")
-    frame = None
+    frame, in_scan = None, 3
     for kind, start, end in segments(data, at):
+        if kind == SCAN and start < len(data):
+            in_scan = data[start]
         if kind in FRAMES and start + 6 <= len(data):
             height, width, components = struct.unpack_from(">HHB", data, start + 1)
             frame = (width, height), components
@@ -53,6 +58,8 @@ def scan_start(data: bytes, at: int, size: tuple[int, int]) -> int:
         raise ValueError(
             f"the tile is a JPEG of {width} x {height} pixels and {components} colours, not {size[0]} x {size[1]} and 3"
         )
+    if in_scan != 3:
+        raise ValueError("the tile is a JPEG of several scans")
     return at
 
 

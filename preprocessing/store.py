@@ -15,6 +15,7 @@ from preprocessing.errors import StoreError
 from preprocessing.files import is_plain_name
 from preprocessing.frames import st_from_rc
 from preprocessing.jpeg import decode_into, empty_pixels
+from preprocessing.jpeg_form import scan_start
 from preprocessing.rules import MAX_CHANNELS, Metadata, broken_value, examine, read_embedding, read_metadata
 from preprocessing.schema import ARRAYS, EMBEDDING, encoders
 from preprocessing.shards import EMPTY, read_chunks, read_index, shard_path
@@ -224,7 +225,9 @@ class PatchStore:
 
     def _decode(self, chunk: bytes, i: int, out: npt.NDArray[np.uint8]) -> None:
         try:
-            decode_into(without_checksum(chunk) if self._checked else chunk, out)
+            data = without_checksum(chunk) if self._checked else chunk
+            scan_start(data, 0, (self.tile_st, self.tile_st))
+            decode_into(data, out)
         except ValueError as error:
             raise StoreError(f"tile {i} is damaged ({error})", where=self.path, fix=REDO) from error
 

@@ -1,10 +1,12 @@
 import itertools
+from io import BytesIO
 
 import numpy as np
 import pytest
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from preprocessing import jpeg_form
 from preprocessing.jpeg_form import find_markers, is_whole, scan_start
@@ -65,6 +67,18 @@ def test_the_end_of_the_next_image_does_not_end_this_one(jpeg):
 def test_what_is_no_such_jpeg_is_refused(data, complaint):
     with pytest.raises(ValueError, match=complaint):
         scan_start(data, 0, SIZE)
+
+
+def test_a_jpeg_of_several_scans_is_refused(jpeg):
+    """libjpeg reads scans as long as there are any: a few bytes each, a second of work in every 100 kB."""
+    progressive = BytesIO()
+    Image.new("RGB", SIZE, "pink").save(progressive, "JPEG", progressive=True)
+    with pytest.raises(ValueError, match="no JPEG header"):
+        scan_start(progressive.getvalue(), 0, SIZE)
+    scan = jpeg.index(b"\xff\xda\x00\x0c\x03")
+    alone = jpeg[:scan] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + jpeg[scan + 14 :]
+    with pytest.raises(ValueError, match="several scans"):
+        scan_start(alone, 0, SIZE)
 
 
 @given(data=st.lists(st.sampled_from([0x00, 0x01, 0xCF, 0xD0, 0xD7, 0xD8, 0xD9, 0xFE, 0xFF]), max_size=60).map(bytes))
