@@ -65,8 +65,13 @@ class Run:
     changed: frozenset[str]
     unrecorded: frozenset[str]
 
-    def begin(self) -> None:
-        """Write `config.yaml`, and add this start to `run.json`, which has the provenance of every start with work."""
+    def begin(self, slides: Collection[str] | None = None) -> None:
+        """Record the inputs, and then make the folder a run's: write `config.yaml`, and add this start to `run.json`.
+
+        Args:
+            slides: As of `record`.
+        """
+        self.record(slides)
         starts = self.config.out / "run.json"
         earlier = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
         write_whole(self.config.out / "config.yaml", to_yaml(self.config))
@@ -92,7 +97,7 @@ def open_run(config: AnyRun, verb: str, inputs: Inputs, result: Path, *, adds_sl
         inputs: Identity of all files and stores that the run reads.
         result: File that the run ends with.
         adds_slides: Whether the verb adds new slides, and does slides again whose store changed. Such a verb calls
-            `begin`, `record` and `say_finished` itself.
+            `begin` and `say_finished` itself.
 
     Raises:
         ConfigError: The folder holds a run of another verb, with other settings or with other inputs.
@@ -110,7 +115,6 @@ def open_run(config: AnyRun, verb: str, inputs: Inputs, result: Path, *, adds_sl
             if run.finished:
                 run.say_finished()
             else:
-                run.record()
                 run.begin()
         yield run
 

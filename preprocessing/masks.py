@@ -21,6 +21,8 @@ ASPECT_TOLERANCE = 0.01
 """A PNG's height may differ by this share from what the slide's sides make of its width, and in any case by a pixel."""
 MAX_PNG_BYTES = 1 << 28
 """A PNG that decodes to more is refused; a mask at 8 um of the largest slides takes 2 ** 26."""
+FIRST_CHUNK, CHUNK_FRAME = 8, 12
+"""Where the first chunk of a PNG begins, and bytes of a chunk besides its data."""
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 """Channels of a PNG's colour types; a palette is decoded to colours."""
@@ -104,6 +106,7 @@ def _decode_png(path: Path, size_l0: tuple[int, int]) -> npt.NDArray[np.uint16 |
             where=path,
             fix="save it smaller: pixels of 8 micrometres are fine enough",
         )
+    _refuse_chunks(data, path)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # of sizes that cannot be
@@ -114,3 +117,14 @@ def _decode_png(path: Path, size_l0: tuple[int, int]) -> npt.NDArray[np.uint16 |
         return pixels
     opaque = pixels[..., 3] > 0 if pixels.shape[2] == 4 else True
     return pixels[..., :3].max(axis=2) * opaque
+
+
+def _refuse_chunks(data: bytes, path: Path) -> None:
+    """OpenCV takes and fills the memory that a chunk says it has, up to 4 GB."""
+    at, kind = FIRST_CHUNK, b""
+    while at < len(data) and kind != b"IEND":
+        kind = data[at + 4 : at + 8]
+        at += CHUNK_FRAME + int.from_bytes(data[at : at + 4], "big")
+        if at > len(data):
+            fix = "save it again, it is damaged"
+            raise SlideError("the mask cannot be decoded: it ends within a chunk", where=path, fix=fix)

@@ -4,7 +4,13 @@ import json
 import shutil
 import subprocess
 
-from longvit.runs import provenance
+import pytest
+
+import longvit.runs
+from longvit.config import EncodeConfig
+from longvit.inputs import read_inputs
+from longvit.runs import open_run, provenance
+from longvit.settings import to_yaml
 
 
 def test_provenance_says_what_ran_with_what_and_where(monkeypatch):
@@ -26,3 +32,23 @@ def test_the_commit_is_known_in_a_checkout_and_not_said_elsewhere(tmp_path, monk
 
     monkeypatch.setattr(subprocess, "run", no_git)
     assert provenance("tile")["commit"] is None
+
+
+@pytest.mark.parametrize("file", ["inputs.json", "config.yaml", "run.json"])
+def test_a_run_that_ends_while_it_begins_can_be_begun_again(tmp_path, monkeypatch, file):
+    """A folder with a run.json but without its inputs was refused for ever."""
+    config = EncodeConfig(stores=tmp_path, out=tmp_path / "out", preset="longvit_tiny")
+    monkeypatch.setattr(longvit.runs, "to_yaml", ended if file == "config.yaml" else to_yaml)
+    monkeypatch.setattr(longvit.runs, "provenance", ended if file == "run.json" else provenance)
+    monkeypatch.setattr(longvit.inputs.Inputs, "save", ended if file == "inputs.json" else longvit.inputs.Inputs.save)
+    begin = lambda: open_run(config, "encode", read_inputs({}, {}), config.out / "a.csv", adds_slides=True)
+    with pytest.raises(KeyboardInterrupt), begin() as run:
+        run.begin()
+    monkeypatch.undo()
+    with begin() as run:
+        run.begin()
+        assert not run.finished
+
+
+def ended(*_):
+    raise KeyboardInterrupt

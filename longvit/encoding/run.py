@@ -75,7 +75,6 @@ def run(config: EncodeConfig) -> Encodings:
             run.say_finished()
             return Encodings(run.result, failed)
         run.begin()
-        run.record()
         with progress_bar() as bar:
             task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
             for slide_id, pieces in todo.items():

@@ -72,7 +72,7 @@ def run(config: PredictConfig) -> Predicted:
         if not todo and run.finished and table.is_current():
             run.say_finished()
             return Predicted(run.result, failed)
-        run.begin()
+        run.begin(table.slides())
         try:
             for name in track(todo, "predict"):
                 try:
@@ -117,6 +117,10 @@ class Table:
         """Return whether the file has these rows and no others."""
         return [row["slide_id"] for row in read_rows(self.run.result)] == [n for n in self.order if n in self.rows]
 
+    def slides(self) -> set[str]:
+        """Return the slides that the rows are of."""
+        return {slide for name in self.rows for slide in name.split(";")}
+
     def add(self, name: str, row: dict) -> None:
         """Add a row, and save if it is time."""
         self.rows[name] = row
@@ -127,7 +131,7 @@ class Table:
         """Write the rows, then the record of their stores: a row without a record would be predicted again."""
         if self.rows:
             write_rows(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
-        self.run.record({slide for name in self.rows for slide in name.split(";")})
+        self.run.record(self.slides())
         self._saved = time.monotonic()
 
 

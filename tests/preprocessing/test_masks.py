@@ -97,6 +97,26 @@ def test_damaged_empty_and_foreign_files_are_refused(png, tmp_path):
         read_mask(png(np.zeros((48, 64), np.uint8)), SIZE, (24, 32))
 
 
+@pytest.mark.parametrize("length", [1, 2**31 - 1, 2**32 - 1])
+@pytest.mark.parametrize("kind", [b"IDAT", b"IEND", b"tEXt"])
+def test_a_chunk_that_claims_more_than_the_file_has_takes_no_memory(png, kind, length):
+    """OpenCV 4.13 takes as much, and fills it: 4 GB for a PNG of 200 bytes."""
+    path = png(np.ones((60, 80), np.uint8))
+    data = path.read_bytes()
+    at = data.find(kind) if kind in data else data.index(b"IDAT")
+    claimed = max(length, len(data))
+    path.write_bytes(data[: at - 4] + claimed.to_bytes(4, "big") + kind + data[at + 4 :])
+    with pytest.raises(SlideError, match="it ends within a chunk"):
+        read_mask(path, (8000, 6000), (60, 80))
+
+
+@pytest.mark.parametrize("more", [b"", b"appended by a tool"])
+def test_what_follows_the_end_of_a_png_is_nothing(png, more):
+    path = png(np.ones((60, 80), np.uint8))
+    path.write_bytes(path.read_bytes() + more)
+    assert read_mask(path, (8000, 6000), (60, 80)).all()
+
+
 def test_a_slide_without_its_mask_fails_by_name(tmp_path, png):
     path = png(np.ones((48, 64), np.uint8), "A.png")
     assert find_mask(tmp_path, "A") == path
