@@ -27,8 +27,8 @@ from longvit.config import (
 from longvit.request import Request
 from preprocessing.config import StageConfig
 from preprocessing.errors import OutputError, PipelineError
-from preprocessing.files import cannot_write
-from preprocessing.signals import Stopped, stopped_by_signals
+from preprocessing.jobs.files import cannot_write
+from preprocessing.jobs.signals import Stopped, stopped_by_signals
 
 app = App(
     name="longvit",

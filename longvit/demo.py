@@ -20,10 +20,10 @@ import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
 from longvit.evaluation.report import summary_table
 from longvit.settings import load_yaml
-from preprocessing.claim import claimed, locked
 from preprocessing.errors import ConfigError
-from preprocessing.files import write_whole
-from preprocessing.synthetic import check_size, make_cohort
+from preprocessing.jobs.atomic_folder import claimed, locked
+from preprocessing.jobs.files import write_whole
+from preprocessing.synthetic.cohort import check_size, make_cohort
 
 TASKS = ("subtype", "survival")
 

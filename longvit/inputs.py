@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from longvit.config import EmbeddingInput, PixelInput
 from preprocessing.errors import ConfigError, few
-from preprocessing.files import write_whole
-from preprocessing.rules import embedding_attributes, n_tiles, read_attributes
+from preprocessing.jobs.files import write_whole
+from preprocessing.store.rules import embedding_attributes, n_tiles, read_attributes
 
 _PARTS = ("source", "settings", "schema", "tiles", "features")
 _MAX_BYTES = 1 << 28

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import ConfigError
-from preprocessing.files import cannot_write
+from preprocessing.jobs.files import cannot_write
 
 KEEP_PATHS = "LONGVIT_KEEP_PATHS"
 """Environment variable that keeps full paths in files."""

@@ -19,7 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 
 from preprocessing.errors import CheckpointError
-from preprocessing.files import write_whole, written_whole
+from preprocessing.jobs.files import write_whole, written_whole
 
 Row = Mapping[str, int | float]
 _FAR = 10.0

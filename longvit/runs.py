@@ -19,10 +19,10 @@ from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, Pretrain
 from longvit.inputs import Inputs, differences
 from longvit.privacy import shareable_command
 from longvit.settings import to_yaml
-from preprocessing.claim import locked
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
-from preprocessing.files import remove_temporaries, write_whole
+from preprocessing.jobs.atomic_folder import locked
+from preprocessing.jobs.files import remove_temporaries, write_whole
 
 AnyRun = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig | SplitConfig
 INPUTS = "inputs.json"

@@ -25,7 +25,7 @@ from longvit.records import Checkpoints, Meter, MetricsFile, Notes, Reader, Safe
 from longvit.records import read_rows as read_rows
 from longvit.records import write_rows as write_rows
 from preprocessing.errors import CheckpointError, ConfigError
-from preprocessing.workers import end_with, lifeline
+from preprocessing.jobs.processes import end_with, lifeline
 
 _NOTES = (
     ".*does not have many workers.*",

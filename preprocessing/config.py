@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from preprocessing.sizes import MAX_CANVAS_PX, MAX_TILE_PX
+from preprocessing.slides.sanity import MAX_CANVAS_PX, MAX_TILE_PX
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Area = Annotated[float, Field(ge=0, le=1e12)]

@@ -17,10 +17,10 @@ from hypothesis import settings
 
 from longvit.config import EncoderConfig, PixelInput
 from preprocessing.frames import l0_from_rc
-from preprocessing.jpeg import Jpeg
-from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import PatchStore, open_store
-from preprocessing.store_writer import finish_store, write_arrays
+from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.schema import Source, StoreAttributes
+from preprocessing.store.store import PatchStore, open_store
+from preprocessing.store.writer import finish_store, write_arrays
 
 settings.register_profile("longvit", deadline=None)  # a busy machine is no failure
 settings.load_profile("longvit")

@@ -31,7 +31,7 @@ from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training import begin, pick_device
 from preprocessing.errors import ConfigError, StoreError
-from preprocessing.store import find_stores
+from preprocessing.store.store import find_stores
 
 _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 

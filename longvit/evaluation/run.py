@@ -27,9 +27,9 @@ from longvit.evaluation.shared import shared_audit, shared_settings
 from longvit.evaluation.tables import detail_tables
 from longvit.inputs import hash_file
 from longvit.privacy import Pseudonyms, shareable_command
-from preprocessing.claim import locked
 from preprocessing.errors import CohortError
-from preprocessing.files import write_whole
+from preprocessing.jobs.atomic_folder import locked
+from preprocessing.jobs.files import write_whole
 
 LIBRARIES = ("numpy", "scikit-learn", "scikit-survival", "lifelines")
 

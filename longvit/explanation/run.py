@@ -26,9 +26,9 @@ from longvit.runs import INPUTS, refuse_others, settings_of
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_scale
 from longvit.training import pick_device
-from preprocessing.claim import claimed
 from preprocessing.errors import ConfigError, PipelineError, StoreError
-from preprocessing.store import PatchStore, find_stores
+from preprocessing.jobs.atomic_folder import claimed
+from preprocessing.store.store import PatchStore, find_stores
 
 _THREADS = 2  # that read and decode tiles
 

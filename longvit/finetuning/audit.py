@@ -17,7 +17,7 @@ from longvit.finetuning.findings import Finding, Judge, refuse
 from longvit.finetuning.folds import Fold, Split, read_splits, to_fold
 from longvit.follow_up import implausible
 from preprocessing.errors import few
-from preprocessing.store import find_stores, open_store
+from preprocessing.store.store import find_stores, open_store
 
 
 @dataclass(frozen=True)

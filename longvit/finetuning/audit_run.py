@@ -11,7 +11,7 @@ from longvit.finetuning.audit import Audit, audit
 from longvit.finetuning.findings import CATEGORIES, NOTES
 from longvit.finetuning.folds import write_folds
 from preprocessing.errors import printable
-from preprocessing.files import write_whole
+from preprocessing.jobs.files import write_whole
 
 _STYLES = {"error": "bold red", "accepted": "yellow", "note": "dim"}
 

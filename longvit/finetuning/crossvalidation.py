@@ -15,7 +15,7 @@ from longvit.finetuning.fold_model import train_fold_model
 from longvit.finetuning.study import Job, Study
 from longvit.training import read_rows, write_rows
 from preprocessing.errors import ConfigError
-from preprocessing.workers import completed
+from preprocessing.jobs.processes import completed
 
 
 def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:

@@ -17,8 +17,8 @@ from longvit.finetuning.study import Job, Study
 from longvit.records import risen
 from longvit.tokens.read import Scale
 from longvit.training import begin, fit, pick_device
-from preprocessing.files import write_whole
-from preprocessing.store import open_store
+from preprocessing.jobs.files import write_whole
+from preprocessing.store.store import open_store
 
 
 def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None) -> list[dict]:

@@ -11,7 +11,7 @@ from longvit.cohort_config import PARTS, Part
 from longvit.finetuning.cohort import Cohort
 from longvit.tables import read_strings, slide_name
 from preprocessing.errors import CohortError, few
-from preprocessing.files import write_whole
+from preprocessing.jobs.files import write_whole
 
 MAX_FOLDS = 1000
 """Most splits that one run reads."""

@@ -13,7 +13,7 @@ from longvit.tables import read_strings
 from longvit.tokens.read import Scale
 from longvit.training import write_rows
 from preprocessing.errors import CheckpointError, CohortError, few
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 MEMBERSHIP = "membership.csv"
 _KEYS = ("slide_id", "patient_id", "sha256")

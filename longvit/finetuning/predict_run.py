@@ -18,7 +18,7 @@ from longvit.tables import barcodes, read_table
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training import pick_device, read_rows, write_rows
 from preprocessing.errors import CohortError, PipelineError, StoreError, few
-from preprocessing.store import PatchStore, find_stores
+from preprocessing.store.store import PatchStore, find_stores
 
 ENSEMBLE = "ensemble"
 """What the column `fold` says of a row that all folds' models made together."""

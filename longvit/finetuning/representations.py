@@ -19,7 +19,7 @@ from longvit.tokens.joined import JoinedPieces, join_slides
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
 from longvit.training import pick_device
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 
 def sequence_reader(

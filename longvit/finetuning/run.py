@@ -17,8 +17,8 @@ from longvit.inputs import Inputs, read_inputs
 from longvit.runs import open_run
 from longvit.tokens.read import require_fit, require_one_scale, require_scale
 from longvit.training import begin, pick_device, write_rows
-from preprocessing.files import write_whole
-from preprocessing.store import find_stores, open_store
+from preprocessing.jobs.files import write_whole
+from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: FinetuneConfig) -> Path:

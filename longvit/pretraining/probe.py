@@ -25,7 +25,7 @@ from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.read import patch_rc, read_patches, require_fit
 from longvit.training import loader_processes
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.store import PatchStore, open_store
 
 
 class Probe(Meter):

@@ -17,7 +17,7 @@ from longvit.runs import open_run
 from longvit.tokens.read import Scale, require_one_scale
 from longvit.training import begin, fit, loader_processes
 from preprocessing.errors import ConfigError
-from preprocessing.store import find_stores, open_store
+from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: PretrainConfig) -> Path:

@@ -19,7 +19,7 @@ from longvit.pretraining.turns import SlideTurns
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.read import patchify
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.store import PatchStore, open_store
 
 _TRIES = 100
 

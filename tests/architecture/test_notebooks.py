@@ -9,7 +9,7 @@ import pytest
 SHOWN = {
     "longvit.finetuning.model": {"load_model"},
     "longvit.pretraining.views": {"RegionDataset"},
-    "preprocessing.synthetic": {"make_cohort"},
+    "preprocessing.synthetic.cohort": {"make_cohort"},
 }
 """What notebooks may import beside it: a trained model, the views that it was trained on, a cohort with known truth."""
 

@@ -34,7 +34,7 @@ from longvit.explanation.run import run as explain
 from longvit.finetuning.run import run as finetune
 from longvit.finetuning.split_run import run as split
 from preprocessing import TileConfig, tile_slides
-from preprocessing.histology import LAYOUT_PX, LOW_GRADE, STROMA, draw_slide
+from preprocessing.synthetic.histology import LAYOUT_PX, LOW_GRADE, STROMA, draw_slide
 
 HERE = Path(__file__).parent
 GRID, SIDE_L0 = 16, 64

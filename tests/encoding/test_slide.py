@@ -18,7 +18,7 @@ from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing import add_embeddings
 from preprocessing.errors import StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 RC = [[3, 1], [0, 2], [0, 0], [2, 4], [2, 0]]
 PER_TILE = 16

@@ -14,7 +14,7 @@ from longvit.model import LongViT
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CohortError, ConfigError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 NAMES = ("abmil", "mean", "clinical")
 

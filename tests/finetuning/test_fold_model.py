@@ -9,7 +9,7 @@ from longvit.finetuning.model import load_model
 from longvit.finetuning.predictions import columns
 from longvit.finetuning.representations import read_tokens
 from longvit.finetuning.run import run
-from preprocessing.store import find_stores
+from preprocessing.store.store import find_stores
 
 CASES = {
     "frozen, attention, early": {"trained_blocks": 0, "pooling": "attention", "fusion": "early", "task": CoxTask()},

@@ -16,7 +16,7 @@ from longvit.finetuning.predict_run import read_patients, run
 from longvit.finetuning.run import run as finetune
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CheckpointError, CohortError, ConfigError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 PLACES = [[0, 0], [0, 1], [1, 1], [3, 4]]
 

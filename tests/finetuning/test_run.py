@@ -19,7 +19,7 @@ from longvit.model import LongViT, save_encoder
 from longvit.settings import load_yaml
 from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, CohortError, ConfigError, PipelineError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 
 class PowerCut(Exception):

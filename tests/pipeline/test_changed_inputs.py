@@ -13,7 +13,7 @@ from longvit.finetuning import crossvalidation
 from longvit.inputs import differences, read_inputs
 from longvit.model import LongViT, save_encoder
 from preprocessing.errors import ConfigError
-from preprocessing.store import add_embeddings, open_store
+from preprocessing.store.store import add_embeddings, open_store
 
 CHANGES: dict[str, dict[str, Callable]] = {
     "pretrain": {

@@ -17,7 +17,7 @@ from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import PRESETS, LongViT, save_encoder
 from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 SLIDES = ["P00-0", "P02-0", "P02-1"]
 

@@ -9,7 +9,7 @@ import openslide
 import tifffile
 
 from longvit.cli import run_command
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 MAGENTA = np.array((255, 0, 255))
 

@@ -12,8 +12,8 @@ import longvit.cli
 from longvit.cli import run_command
 from longvit.config import VERBS
 from preprocessing.errors import ConfigError
-from preprocessing.report import TileReport
-from preprocessing.signals import Stopped
+from preprocessing.jobs.signals import Stopped
+from preprocessing.tiling.report import TileReport
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from preprocessing.config import TileConfig
-from preprocessing.manifest import read_manifest
 from preprocessing.tile import run, tile_or_skip
+from preprocessing.tiling.manifest import read_manifest
 
 pytestmark = [
     pytest.mark.slow,

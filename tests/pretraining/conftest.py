@@ -11,7 +11,7 @@ from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.views import RegionDataset, collate_views
 from longvit.tokens import TokenBatch
 from longvit.training import begin
-from preprocessing.store import find_stores
+from preprocessing.store.store import find_stores
 
 OBJECTIVES = {
     "dino": DinoConfig(prototypes=32, hidden=16, bottleneck=8),

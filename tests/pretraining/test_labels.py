@@ -6,7 +6,7 @@ import pytest
 from longvit.config import ProbeConfig
 from longvit.pretraining.labels import read_labelled, read_patients
 from preprocessing.errors import CohortError
-from preprocessing.store import find_stores
+from preprocessing.store.store import find_stores
 
 
 def write(path: Path, **columns: list) -> Path:

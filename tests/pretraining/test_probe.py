@@ -13,7 +13,7 @@ from longvit.pretraining.labels import Labelled, read_labelled
 from longvit.pretraining.probe import Probe, chance_error, evenly, held_out_auroc, spread_tokens
 from longvit.pretraining.run import run
 from longvit.tokens.read import slide_tokens
-from preprocessing.store import add_embeddings, find_stores, open_store
+from preprocessing.store.store import add_embeddings, find_stores, open_store
 
 TASK = ProbeConfig(every=2, folds=3, neighbours=3)
 

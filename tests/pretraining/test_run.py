@@ -15,7 +15,7 @@ from longvit.pretraining.run import drawn_views, run
 from longvit.tokens.read import Scale
 from preprocessing import add_embeddings
 from preprocessing.errors import ConfigError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 
 class PowerCut(Exception):

@@ -20,7 +20,7 @@ from longvit.pretraining.views import (
     tissue_share,
     turn,
 )
-from preprocessing.store import PatchStore, add_embeddings, find_stores, open_store
+from preprocessing.store.store import PatchStore, add_embeddings, find_stores, open_store
 
 PATCH = 16
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 from longvit.privacy import Pseudonyms
 from preprocessing.errors import CohortError
-from preprocessing.files import is_plain_name
+from preprocessing.jobs.files import is_plain_name
 
 DOCUMENT, SCORES = "explanation.json", "scores.csv"
 AGAIN = "explain the slide again: longvit explain"

@@ -11,9 +11,9 @@ from longvit.explanation.viewer.explained import DOCUMENT, ShownExplanation, fin
 from longvit.explanation.viewer.heldout import HeldOut
 from longvit.privacy import Pseudonyms
 from preprocessing.errors import ConfigError
-from preprocessing.manifest import SlideEntry, read_manifest
-from preprocessing.rules import read_attributes
-from preprocessing.store import find_stores
+from preprocessing.store.rules import read_attributes
+from preprocessing.store.store import find_stores
+from preprocessing.tiling.manifest import SlideEntry, read_manifest
 
 _OWN_NAMES = Pseudonyms()
 

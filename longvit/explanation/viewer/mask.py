@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.schema import MASK_CLASSES
+from preprocessing.store.schema import MASK_CLASSES
 
 MASK_COLOURS = {"tissue": "#00963c", "pen": "#dc7800", "blurred": "#005aff"}
 """Colour of each class: those of the tiling report."""

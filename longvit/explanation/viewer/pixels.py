@@ -14,9 +14,9 @@ from PIL import Image
 
 from longvit.explanation.viewer.pyramid import Box
 from preprocessing.errors import SlideError
-from preprocessing.manifest import SlideEntry
-from preprocessing.slide import Slide, read_slide
-from preprocessing.store import PatchStore
+from preprocessing.slides.slide import Slide, read_slide
+from preprocessing.store.store import PatchStore
+from preprocessing.tiling.manifest import SlideEntry
 
 RGB = npt.NDArray[np.uint8]
 """A picture (h, w, 3)."""

@@ -19,7 +19,7 @@ from longvit.explanation.viewer.mask import mask_picture
 from longvit.explanation.viewer.pixels import Pixels, open_pixels
 from longvit.explanation.viewer.pyramid import TILE_DZ, Box, Pyramid
 from longvit.explanation.viewer.resource import JPEG, PNG, Resource, script
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.store import PatchStore, open_store
 
 QUALITY = 85
 """Of the JPEG tiles."""

@@ -23,7 +23,7 @@ from longvit.explanation.viewer.mask import MASK_COLOURS
 from longvit.explanation.viewer.resource import CSS, HTML, JPEG, SCRIPT, TEXT, Resource, script
 from longvit.explanation.viewer.scene import QUALITY, Scene, tag_of
 from preprocessing.errors import PipelineError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 START = "index.html"
 LIBRARY = "openseadragon/openseadragon.min.js"

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.progress import track
 
 from longvit.explanation.viewer.site import PAGE, START, Site
-from preprocessing.claim import claimed
 from preprocessing.errors import ConfigError
+from preprocessing.jobs.atomic_folder import claimed
 
 INDEX = "data/index.js"
 """File that every page has, and no other folder."""

@@ -17,7 +17,7 @@ from longvit.explanation.result import Explanation, ScoreMap
 from longvit.explanation.viewer.find import find
 from longvit.explanation.viewer.server import Server
 from longvit.explanation.viewer.site import Site
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.store import PatchStore, open_store
 
 PER_TILE = 4
 """Tokens to a side of a tile."""

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from longvit.explanation.viewer.mask import MASK_COLOURS, mask_picture
-from preprocessing.schema import MASK_CLASSES
+from preprocessing.store.schema import MASK_CLASSES
 
 
 @pytest.mark.parametrize("name", MASK_COLOURS)

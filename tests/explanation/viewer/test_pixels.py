@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from longvit.explanation.viewer.pixels import OverviewPixels, SlidePixels, StorePixels, open_pixels
-from preprocessing.manifest import SlideEntry
-from preprocessing.schema import Source
-from preprocessing.synthetic import save_svs
+from preprocessing.store.schema import Source
+from preprocessing.synthetic.cohort import save_svs
+from preprocessing.tiling.manifest import SlideEntry
 
 OVERVIEW = 240
 SIDE_L0, TILE = 128, 64
