@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longvit.model.weights import Spec, open_weights
-from longvit.training import read_rows, write_rows
+from longvit.runs.tables import read_rows, write_rows
 from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import written_whole
 from preprocessing.store.store import PatchStore

@@ -11,9 +11,9 @@ from rich.progress import track
 from longvit.finetuning.baselines import predict_tile_baseline
 from longvit.finetuning.clinical_baseline import predict_clinical
 from longvit.finetuning.data import SequenceReader
+from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.fold_model import train_fold_model
-from longvit.finetuning.study import Job, Study
-from longvit.training import read_rows, write_rows
+from longvit.runs.tables import read_rows, write_rows
 from preprocessing.errors import ConfigError
 from preprocessing.jobs.processes import completed
 

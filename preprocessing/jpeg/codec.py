@@ -7,6 +7,7 @@ the same metadata and bytes on 3.11 too, so a store is readable with either one 
 import asyncio
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self, cast
 
@@ -22,6 +23,8 @@ from zarr.core.common import JSON, parse_named_configuration
 from zarr.registry import register_codec
 
 CODEC_NAME = "imagecodecs_jpeg"
+Pieces = Sequence[bytes | memoryview]
+"""The bytes of a chunk, in pieces that follow each other."""
 VECTOR_BYTES, UNEVEN = 32, 8
 """What libjpeg-turbo writes at once, and where images begin: then no row of 16, 32, ... pixels begins at a multiple."""
 

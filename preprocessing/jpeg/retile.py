@@ -13,10 +13,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.jpeg.codec import Pieces
 from preprocessing.jpeg.huffman import Scan, read_scan
 from preprocessing.jpeg.level import Fetched, JpegLevel
 from preprocessing.jpeg.markers import END, FRAMES, START, segments
-from preprocessing.store.shards import Pieces
 
 HEADER_BYTES, MOST_BYTES = 1 << 16, 4
 """Of a tile's header, and for each of its pixels: longer ones are no JPEGs, but let a region take any memory."""

@@ -7,11 +7,9 @@ resolution per inch or centimetre). A slide that states only its objective's pow
 
 import math
 from pathlib import Path
-from typing import Literal
 
 from preprocessing.errors import SlideError
-
-MppSource = Literal["manifest", "metadata", "objective", "flag"]
+from preprocessing.store.schema import MppSource
 
 MPP_LIMITS = (0.05, 20.0)
 """No scanner is finer or coarser, micrometres per pixel; what says so has other units, or a printer's 72 dpi."""

@@ -1,26 +1,28 @@
-"""Largest sizes of slides and stores. A header costs nothing to forge, so it is checked before memory is taken."""
+"""Sanity checks of slides: sizes that cannot be, and slides and tiles that decode and yet show nothing.
+
+A header costs nothing to forge, so sizes are checked before memory is taken. A part of a file that was lost in copying
+reads as zeros, and zeros as black; a tile that is listed but missing reads as transparent, which is laid on white.
+Neither is an error to the libraries that decode.
+"""
 
 from pathlib import Path
 
-from preprocessing.errors import SlideError
+import cv2
+import numpy as np
+import numpy.typing as npt
 
-MAX_PIXELS = 1 << 38
-"""Pixels of level 0. A whole glass slide, 75 x 26 mm, at 0.1 micrometres has 2e11; nobody scans more."""
+from preprocessing.errors import SlideError
+from preprocessing.store.schema import MAX_PIXELS
+
 MAX_DECODED_BYTES = 1 << 30
 """Memory of a tile or strip, which is decoded whole. Tiles of scanners take 3 MB at most; what takes more than a
 gigabyte is a picture kept in one piece, and several workers would hold one each."""
-MAX_OVERVIEW_PX = 4096
-"""Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
-MAX_TILE_PX = 4096
-"""Side of a tile; 50 MB of pixels."""
-MAX_CANVAS_PX = 1 << 18
-"""Side of a canvas."""
-MAX_TILES = 1 << 26
-"""Tiles of a slide, glass too: 262,144 x 262,144 pixels in tiles of 32."""
 BYTES_PER_PIXEL = 4
 """OpenSlide decodes to RGBA."""
 LEVEL_SLACK = 0.02
 """Levels may differ that much in shape: some are padded to whole tiles."""
+MAX_BLACK = 0.99
+"""Share of an overview that may be pure black. Light shines through glass: a slide in bright field is never black."""
 
 
 def refuse_sizes(path: Path, level_sizes: list[tuple[int, int]], decoded_pixels: int) -> None:
@@ -56,3 +58,28 @@ def refuse_sizes(path: Path, level_sizes: list[tuple[int, int]], decoded_pixels:
                 where=path,
                 fix="the file is damaged or of a kind that is not read right: convert it to a pyramidal TIFF",
             )
+
+
+def black_share(image: npt.NDArray[np.uint8]) -> float:
+    """Share of the pixels of an image (h, w, 3) that are pure black."""
+    return cv2.countNonZero(cv2.inRange(image, (0, 0, 0), (0, 0, 0))) / (image.shape[0] * image.shape[1])
+
+
+def is_blank(tile: npt.NDArray[np.uint8]) -> bool:
+    """Whether a tile (h, w, 3) is pure black or pure white all over, as nothing on glass is."""
+    return bool(tile.flat[0] in (0, 255) and tile.min() == tile.max())
+
+
+def refuse_blank(path: Path, overview: npt.NDArray[np.uint8]) -> None:
+    """Refuse a slide whose overview (h, w, 3) shows nothing.
+
+    Raises:
+        SlideError: It is black, or has no pixels at all.
+    """
+    if is_blank(overview) and overview.flat[0]:
+        what = "the slide opens, but has no pixels: all of its overview is transparent or pure white"
+    elif (share := black_share(overview)) > MAX_BLACK:
+        what = f"the slide opens, but {share:.1%} of its overview is pure black"
+    else:
+        return
+    raise SlideError(what, where=path, fix="the file has lost its pixels: copy it again from where it came")

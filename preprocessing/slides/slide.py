@@ -16,11 +16,11 @@ from preprocessing.errors import SlideError
 from preprocessing.jpeg.level import SCALES, WHITE, Decode, JpegLevel
 from preprocessing.jpeg.tiff import JpegTiff
 from preprocessing.slides.backends import Backend, open_backend
-from preprocessing.slides.blank import refuse_blank
 from preprocessing.slides.dicom import slide_file
-from preprocessing.slides.resolution import MppSource, resolve_mpp
-from preprocessing.slides.sanity import MAX_OVERVIEW_PX, refuse_sizes
+from preprocessing.slides.resolution import resolve_mpp
+from preprocessing.slides.sanity import refuse_blank, refuse_sizes
 from preprocessing.slides.source import slide_files
+from preprocessing.store.schema import MAX_OVERVIEW_PX, MppSource
 
 if TYPE_CHECKING:
     from preprocessing.jpeg.dicom import JpegDicom

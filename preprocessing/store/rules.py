@@ -16,12 +16,14 @@ from preprocessing.errors import StoreError, VersionError
 from preprocessing.frames import grid_shape, l0_from_rc
 from preprocessing.jobs.files import is_plain_name
 from preprocessing.jpeg.codec import CODEC_NAME
-from preprocessing.slides.sanity import MAX_OVERVIEW_PX, MAX_PIXELS, MAX_TILES
 from preprocessing.store.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
 from preprocessing.store.schema import (
     ARRAYS,
     EMBEDDING,
     MASK_CLASSES,
+    MAX_OVERVIEW_PX,
+    MAX_PIXELS,
+    MAX_TILES,
     SCHEMA_VERSION,
     ArraySpec,
     StoreAttributes,

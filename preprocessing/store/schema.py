@@ -10,12 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, PositiveInt
 
-from preprocessing.slides.resolution import MppSource
-from preprocessing.slides.sanity import MAX_TILE_PX
+from preprocessing.config import MAX_TILE_PX
 from preprocessing.store.arrays import IMAGE, PLAIN, SHARDED
 
 SCHEMA_VERSION = 1
 """Version of the layout below; stores of another version are refused."""
+MAX_PIXELS = 1 << 38
+"""Pixels of level 0. A whole glass slide, 75 x 26 mm, at 0.1 micrometres has 2e11; nobody scans more."""
+MAX_TILES = 1 << 26
+"""Tiles of a slide, glass too: 262,144 x 262,144 pixels in tiles of 32."""
+MAX_OVERVIEW_PX = 4096
+"""Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
+MppSource = Literal["manifest", "metadata", "objective", "flag"]
+"""Where the resolution of a slide comes from."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ shard its offset and length as little-endian uint64 (both 2**64 - 1 where there 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from itertools import groupby, islice
@@ -17,14 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import StoreError
+from preprocessing.jpeg.codec import Pieces
 from preprocessing.store.arrays import CRC_BYTES, REDO, checksum, reading
 
 EMPTY = 2**64 - 1
 AT_ONCE = 64
 """Chunks that are written by one call; of pieces the system takes 1,024 (IOV_MAX)."""
-
-Pieces = Sequence[bytes | memoryview]
-"""The bytes of a chunk, in pieces that follow each other."""
 
 
 def shard_path(array: Path, shard: int) -> Path:

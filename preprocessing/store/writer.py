@@ -13,10 +13,10 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from preprocessing.jpeg.codec import Jpeg
+from preprocessing.jpeg.codec import Jpeg, Pieces
 from preprocessing.store.arrays import checksum
 from preprocessing.store.schema import ARRAYS, ArraySpec, StoreAttributes
-from preprocessing.store.shards import Pieces, write_shards
+from preprocessing.store.shards import write_shards
 
 WHITE = 255
 OVERVIEW_CHUNK = 1024

@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
-from preprocessing.jpeg.codec import Jpeg, decode_into, empty_pixels
+from preprocessing.jpeg.codec import Jpeg, Pieces, decode_into, empty_pixels
 from preprocessing.jpeg.level import Decode, Fetched
 from preprocessing.jpeg.retile import Recut
-from preprocessing.slides.blank import is_blank
+from preprocessing.slides.sanity import is_blank
 from preprocessing.slides.slide import Slide, undecodable
-from preprocessing.store.shards import Pieces
 from preprocessing.tiling.grid import TileGrid
 from preprocessing.tiling.square import squeezed_tile
 

@@ -17,13 +17,11 @@ import zarr
 from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
 from preprocessing.frames import grid_shape, side_l0_from_st
-from preprocessing.jpeg.codec import Jpeg
+from preprocessing.jpeg.codec import Jpeg, Pieces
 from preprocessing.jpeg.level import SCALES
-from preprocessing.slides.sanity import MAX_TILES
 from preprocessing.slides.slide import Slide, read_slide
 from preprocessing.slides.source import describe
-from preprocessing.store.schema import MASK_CLASSES, Source, StoreAttributes
-from preprocessing.store.shards import Pieces
+from preprocessing.store.schema import MASK_CLASSES, MAX_TILES, Source, StoreAttributes
 from preprocessing.store.writer import finish_store, write_arrays
 from preprocessing.tiling.grid import select_tiles
 from preprocessing.tiling.manifest import SlideEntry

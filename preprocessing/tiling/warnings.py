@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError, few
-from preprocessing.slides.blank import black_share
+from preprocessing.slides.sanity import black_share
 from preprocessing.store.schema import MASK_CLASSES
 
 FEW_TILES = 10

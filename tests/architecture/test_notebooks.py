@@ -31,7 +31,7 @@ def public(trees) -> dict[str, set[str]]:
             names[file.removesuffix("/__init__.py").replace("/", ".")] = set(exported(tree))
     for lazy in ("preprocessing", "longvit.explanation"):
         names[lazy] = set(importlib.import_module(lazy).__all__)
-    for node in ast.walk(trees["longvit/cli.py"]):
+    for node in ast.walk(trees["longvit/cli/app.py"]):
         if isinstance(node, ast.ImportFrom) and "run" in {alias.name for alias in node.names}:
             names[node.module] = {"run"}
     return names

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import PRESETS, LongViT
-from longvit.model.dilated import attend_branches, attend_branches_backward, plan_calls
+from longvit.model.attention.dilated import attend_branches, attend_branches_backward, plan_calls
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ import torch
 
 from longvit.config import ExplainConfig
 from longvit.explanation.attribution import squares
+from longvit.explanation.explain import ask, explain
 from longvit.explanation.explained import frugal
 from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
-from longvit.explanation.run import ask, explain
 from longvit.finetuning.model import load_model
 from longvit.tokens.read import patch_rc, read_patches
 from preprocessing.store.schema import MASK_CLASSES

@@ -9,10 +9,10 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from longvit.config import EmbeddingInput, LearnedPosition, PixelInput, SinCosPosition
-from longvit.encoding.progress import watched, work_per_token
 from longvit.encoding.results import SlideResult, load_result, save_result
 from longvit.encoding.slide import embed_slide, encode_slide
 from longvit.model import LongViT
+from longvit.model.cost import watched, work_per_token
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from longvit.config import CoxTask, FinetuneConfig, NllTask, SubtypeTask
+from longvit.finetuning.finetune import run
 from longvit.finetuning.model import load_model
-from longvit.finetuning.predictions import columns
 from longvit.finetuning.representations import read_tokens
-from longvit.finetuning.run import run
+from longvit.model.outputs import columns
 from preprocessing.store.store import find_stores
 
 CASES = {

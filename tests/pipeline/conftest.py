@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from longvit.cli import run_command
+from longvit.cli.app import run_command
 from longvit.config import EncoderConfig
 from longvit.model import LongViT, save_encoder
 from preprocessing.synthetic.cohort import Cohort, make_cohort

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from longvit.cli import run_command
+from longvit.cli.app import run_command
 from longvit.config import EncoderConfig, PixelInput, SubtypeTask
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import PRESETS, LongViT, save_encoder

@@ -33,7 +33,7 @@ with claimed(Path(sys.argv[1]), "file") as folder:
 RUN = """
 import sys
 import preprocessing.tiling.tile_slide  # what takes its time, before the clock starts
-from longvit.cli import main
+from longvit.cli.app import main
 if __name__ == "__main__":
     print("ready", flush=True)
     sys.stdin.readline()

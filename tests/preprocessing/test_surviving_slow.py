@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to find processes in"),
 ]
 
-TILE = "from longvit.cli import main; main()"
+TILE = "from longvit.cli.app import main; main()"
 SLIDES = 12
 
 

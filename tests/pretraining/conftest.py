@@ -10,7 +10,7 @@ from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.views import RegionDataset, collate_views
 from longvit.tokens import TokenBatch
-from longvit.training import begin
+from longvit.training.loop import begin
 from preprocessing.store.store import find_stores
 
 OBJECTIVES = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
-from longvit.pretraining.turns import DrawSampler
+from longvit.pretraining.sampling import DrawSampler
 from longvit.pretraining.views import (
     PieceDataset,
     RegionDataset,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from longvit.records import SafeCheckpoints
+from longvit.training.callbacks import SafeCheckpoints
 from preprocessing.errors import OutputError
 from preprocessing.jobs.files import remove_temporaries, write_whole, written_whole
 
