@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longvit.config import EncoderConfig
 from longvit.model.attention.layer import DilatedSelfAttention
-from longvit.model.attention.recompute import in_pieces
+from longvit.model.attention.recompute import in_pieces, piece_tokens
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
@@ -58,7 +58,8 @@ class Block(nn.Module):
         """
         mixed_BLD = self.self_attn(x_BLD, mask_BL, norm=self.self_attn_layer_norm)
         mix_channels = lambda piece_BLD: self.ffn(self.final_layer_norm(piece_BLD))
-        at_once, recompute = self.config.tokens_at_once, self.config.recompute != "nothing"
+        at_once = piece_tokens(self.config.tokens_at_once, x_BLD, self.ffn.fc1.weight)
+        recompute = self.config.recompute != "nothing"
         if overwrite:
             for piece_BlD, mixed_BlD in zip(x_BLD.split(at_once, 1), mixed_BLD.split(at_once, 1), strict=True):
                 piece_BlD += mixed_BlD  # torch widens a copy of what it adds

@@ -1,6 +1,7 @@
-"""One measurement of `precision.py`: a slide of random pixels through LongViT-small; prints what it took.
+"""Measurements of `precision.py`: a slide of random pixels through LongViT-small; prints what it took.
 
-python tests/benchmarks/precision_slide.py narrowed 65536
+python tests/benchmarks/precision_slide.py memory narrowed 65536
+python tests/benchmarks/precision_slide.py time 65536 5
 """
 
 import json
@@ -16,39 +17,56 @@ from longvit.model.position import extent_of
 from longvit.tokens.batch import TokenBatch
 
 PRESET = "longvit_small_1024"
-PIECE = 1024
+PIECE, WARM = 1024, 512
+BLOCKS = 1 << 17
+"""Tokens from which on the encoder has three blocks instead of twelve; each takes the memory of the one before."""
+
+
+def build(mode: str, tokens: int) -> LongViT:
+    """The encoder, with the same random weights in each mode."""
+    torch.manual_seed(0)
+    config = PRESETS[PRESET].model_copy(update={"depth": 3} if tokens >= BLOCKS else {})
+    encoder = LongViT(config).eval()
+    return {
+        "float32": encoder.float,
+        "bfloat16": encoder.bfloat16,
+        "narrowed": lambda: encoder.narrowed(torch.bfloat16),
+    }[mode]()
+
+
+def memory(mode: str, tokens: int) -> dict:
+    """The slide's vector, and MB above what the process had before."""
+    encoder = build(mode, tokens)
+    encode(encoder, WARM)  # kernels are set up
+    before = peak_mb()
+    slide_1D = encode(encoder, tokens)
+    return {"mb": peak_mb() - before, "vector": slide_1D[0].float().tolist()}
+
+
+def times(tokens: int, repeat: int) -> dict:
+    """Seconds of `bfloat16` and of `narrowed`, in turns."""
+    encoders = [build(mode, tokens) for mode in ("bfloat16", "narrowed")]
+    seconds = []
+    for turn in range(repeat + 1):
+        for encoder in encoders:
+            start = time.perf_counter()
+            encode(encoder, tokens if turn else WARM)
+            seconds.append(time.perf_counter() - start)
+    return {"bfloat16": seconds[2::2], "narrowed": seconds[3::2]}
 
 
 @torch.inference_mode()
-def main(mode: str, tokens: int) -> None:
-    """Embed piece by piece, then encode."""
-    torch.manual_seed(0)
-    encoder = LongViT(PRESETS[PRESET]).eval()
-    encoder = (
-        {"float32": encoder, "bfloat16": encoder.to(torch.bfloat16)}[mode]
-        if mode != "narrowed"
-        else encoder.narrowed(torch.bfloat16)
-    )
-    encode(encoder, 512)  # kernels are set up
-    before, start = peak_mb(), time.perf_counter()
-    slide_1D = encode(encoder, tokens)
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "mb": peak_mb() - before, "vector": slide_1D[0].float().tolist()}))
-
-
 def encode(encoder: LongViT, tokens: int) -> torch.Tensor:
-    """The vector of a slide of so many tokens, in rows of 512."""
+    """The vector of a slide of so many tokens, in rows of 512, embedded piece by piece."""
     pixels = torch.Generator().manual_seed(0)
     rc_1L2 = torch.stack((torch.arange(tokens) // 512, torch.arange(tokens) % 512), dim=-1)[None]
     extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))
     x_1LD = torch.empty(1, tokens, encoder.config.width, dtype=encoder.dtype)
     for start in range(0, tokens, PIECE):
         piece = slice(start, min(start + PIECE, tokens))
-        rc = rc_1L2[:, piece]
-        patches = torch.randint(
-            0, 256, (1, rc.shape[1], encoder.input.proj.in_features), dtype=torch.uint8, generator=pixels
-        )
-        x_1LD[:, piece] = encoder.embed(TokenBatch(patches, rc, torch.ones(1, rc.shape[1]).bool()), extent)
+        shape = 1, piece.stop - piece.start, encoder.input.proj.in_features
+        patches = torch.randint(0, 256, shape, dtype=torch.uint8, generator=pixels)
+        x_1LD[:, piece] = encoder.embed(TokenBatch(patches, rc_1L2[:, piece], torch.ones(shape[:2]).bool()), extent)
     return encoder.encode(x_1LD, overwrite=True).slide_BD
 
 
@@ -58,4 +76,5 @@ def peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    what, *given = sys.argv[1:]
+    print(json.dumps(memory(given[0], int(given[1])) if what == "memory" else times(*map(int, given))))

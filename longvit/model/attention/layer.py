@@ -7,7 +7,7 @@ from torch.nn.functional import linear
 
 from longvit.config import EncoderConfig
 from longvit.model.attention.dilated import dilated_attention, plan_calls, row_lengths
-from longvit.model.attention.recompute import in_pieces, projected_attention
+from longvit.model.attention.recompute import in_pieces, piece_tokens, projected_attention
 
 _LONG = 2**16
 """Tokens from which on half as many heads at once pay, in memory, for a stream that is wider than the weights; each
@@ -85,6 +85,5 @@ class DilatedSelfAttention(nn.Module):
         heads_at_once = max(1, config.heads_at_once // 2) if narrow else config.heads_at_once
         plan = plan_calls(row_lengths(x_BLD, mask_BL), config.heads, branches, phantoms, heads_at_once)
         weights = (weight for module in (norm, *projections) for weight in module.parameters())
-        return projected_attention(
-            project, tuple(weights), x_BLD, plan, causal=self.causal, tokens_at_once=config.tokens_at_once
-        )
+        at_once = piece_tokens(config.tokens_at_once, x_BLD, self.q_proj.weight)
+        return projected_attention(project, tuple(weights), x_BLD, plan, causal=self.causal, tokens_at_once=at_once)

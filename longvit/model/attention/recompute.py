@@ -20,6 +20,15 @@ Project = Callable[[Tensor, slice], tuple[Tensor, Tensor, Tensor]]
 """(x_BLD, some of the heads) -> their q, k and v, each (B, L, H, K)."""
 
 
+def piece_tokens(tokens_at_once: int, x_BLD: Tensor, weight: Tensor) -> int:
+    """Return how many tokens to take at once: a quarter for a stream wider than the weights.
+
+    Each piece of such a stream is in memory in both types; with a quarter the whole takes no more than a tenth more
+    than a stream of the narrower type (`tests/benchmarks/precision.md`).
+    """
+    return tokens_at_once if x_BLD.dtype == weight.dtype else max(1, tokens_at_once // 4)
+
+
 def in_pieces(
     function: Callable[[Tensor], Tensor],
     x_BLD: Shaped[Tensor, "B L D"],
