@@ -102,6 +102,11 @@ class EncoderConfig(StageConfig):
     tokens_at_once: PositiveInt = 4096
     """Tokens that pass together through layers that treat each by itself; fewer need less memory, same numbers."""
 
+    @property
+    def branches(self) -> tuple[tuple[int, int], ...]:
+        """Return (segment length, dilation ratio) of each branch of the attention, tokens."""
+        return tuple(zip(self.segment_lengths, self.dilation_ratios, strict=True))
+
     @model_validator(mode="after")
     def _consistent(self) -> "EncoderConfig":
         if self.pooling == "class" and not self.class_token:

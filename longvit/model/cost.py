@@ -31,8 +31,7 @@ class Work(NamedTuple):
 
 def work_per_token(config: EncoderConfig, tokens: int) -> Work:
     """What a token of a slide of so many tokens costs: a query meets w / r keys in a segment, in 1 / r of the heads."""
-    branches = zip(config.segment_lengths, config.dilation_ratios, strict=True)
-    keys = sum(min(length, tokens) / ratio**2 for length, ratio in branches)
+    keys = sum(min(length, tokens) / ratio**2 for length, ratio in config.branches)
     width = config.width
     return Work(
         embedding=float(_work_of_embedding(config.input, width)),

@@ -79,11 +79,10 @@ class DilatedSelfAttention(nn.Module):
                 for proj in projections
             )
 
-        branches = tuple(zip(config.segment_lengths, config.dilation_ratios, strict=True))
         phantoms = config.padding == "zero_keys" and not self.causal
         narrow = x_BLD.dtype != self.q_proj.weight.dtype and x_BLD.shape[1] > _LONG
         heads_at_once = max(1, config.heads_at_once // 2) if narrow else config.heads_at_once
-        plan = plan_calls(row_lengths(x_BLD, mask_BL), config.heads, branches, phantoms, heads_at_once)
+        plan = plan_calls(row_lengths(x_BLD, mask_BL), config.heads, config.branches, phantoms, heads_at_once)
         weights = (weight for module in (norm, *projections) for weight in module.parameters())
         at_once = piece_tokens(config.tokens_at_once, x_BLD, self.q_proj.weight)
         return projected_attention(project, tuple(weights), x_BLD, plan, causal=self.causal, tokens_at_once=at_once)

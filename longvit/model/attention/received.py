@@ -46,14 +46,13 @@ def received_by_keys(
         norm: Applied to the tokens before they are projected; given here, its result is never there as a whole.
     """
     config, lengths = attention.config, row_lengths(x_BLD, mask_BL)
-    branches = tuple(zip(config.segment_lengths, config.dilation_ratios, strict=True))
-    plan = plan_calls(lengths, config.heads, branches, False, config.heads_at_once)
-    plans = [plan_calls(lengths, config.heads, (branch,), False, config.heads_at_once) for branch in branches]
+    plan = plan_calls(lengths, config.heads, config.branches, False, config.heads_at_once)
+    plans = [plan_calls(lengths, config.heads, (branch,), False, config.heads_at_once) for branch in config.branches]
     exact = torch.promote_types(x_BLD.dtype, torch.float32)
     given_BL = x_BLD.new_ones(x_BLD.shape[:2], dtype=exact) if given_BL is None else given_BL.to(exact)
     # The logarithm of nothing would be -inf, of which a row that gets nothing at all would make NaN.
     log_given_BL1 = given_BL.clamp_min(torch.finfo(exact).tiny).log().unsqueeze(-1)
-    received_RBLH = x_BLD.new_zeros((len(branches), *x_BLD.shape[:2], config.heads), dtype=exact)
+    received_RBLH = x_BLD.new_zeros((len(config.branches), *x_BLD.shape[:2], config.heads), dtype=exact)
     for chunk, (heads, groups) in enumerate(plan):
         q_BLHW, k_BLHW = _widened(attention, norm or nn.Identity(), x_BLD, heads, exact)
         width = config.width // config.heads
@@ -123,10 +122,9 @@ def idle_share(
         mask_BL: True for real tokens, which come before all padding of their row.
     """
     config = attention.config
-    branches = tuple(zip(config.segment_lengths, config.dilation_ratios, strict=True))
     idle_BLH = tokens_BLD.new_ones(*tokens_BLD.shape[:2], config.heads)
     lengths = row_lengths(tokens_BLD, mask_BL)
-    for heads, groups in plan_calls(lengths, config.heads, branches, False, config.heads_at_once):
+    for heads, groups in plan_calls(lengths, config.heads, config.branches, False, config.heads_at_once):
         for group in groups:
             group.view(idle_BLH[:, :, heads]).zero_()
     return idle_BLH.mean(-1)
