@@ -42,7 +42,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 configs: $(VENV)/.installed  ## configs/reference from the config classes
-	$(BIN)/python -m longvit.settings configs/reference
+	$(BIN)/python -m longvit.config.yaml_files configs/reference
 
 lock: | $(VENV)/bin/python  ## the newest versions that pyproject.toml admits, for this Python and machine, with hashes
 	mkdir -p build

@@ -1,5 +1,5 @@
 """`python -m longvit`, the same as `longvit`."""
 
-from longvit.cli import main
+from longvit.cli.app import main
 
 main()

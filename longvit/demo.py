@@ -12,18 +12,18 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
-import longvit.evaluation.run as evaluation
-import longvit.explanation.run as explanation
-import longvit.finetuning.run as finetuning
-import longvit.pretraining.run as pretraining
+import longvit.evaluation.evaluate as evaluation
+import longvit.explanation.explain as explanation
+import longvit.finetuning.finetune as finetuning
+import longvit.pretraining.pretrain as pretraining
 import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
-from longvit.evaluation.report import summary_table
-from longvit.settings import load_yaml
-from preprocessing.claim import claimed, locked
+from longvit.config.yaml_files import load_yaml
+from longvit.evaluation.report.page import summary_table
 from preprocessing.errors import ConfigError
-from preprocessing.files import write_whole
-from preprocessing.synthetic import check_size, make_cohort
+from preprocessing.jobs.atomic_folder import claimed, locked
+from preprocessing.jobs.files import write_whole
+from preprocessing.synthetic.cohort import check_size, make_cohort
 
 TASKS = ("subtype", "survival")
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from preprocessing.errors import PipelineError as PipelineError
     from preprocessing.errors import SlideError as SlideError
     from preprocessing.errors import StoreError as StoreError
-    from preprocessing.slide import Slide as Slide
-    from preprocessing.slide import read_slide as read_slide
-    from preprocessing.store import PatchStore as PatchStore
-    from preprocessing.store import add_embeddings as add_embeddings
-    from preprocessing.store import find_stores as find_stores
-    from preprocessing.store import open_store as open_store
-    from preprocessing.store import problems as problems
+    from preprocessing.slides.slide import Slide as Slide
+    from preprocessing.slides.slide import read_slide as read_slide
+    from preprocessing.store.store import PatchStore as PatchStore
+    from preprocessing.store.store import add_embeddings as add_embeddings
+    from preprocessing.store.store import find_stores as find_stores
+    from preprocessing.store.store import open_store as open_store
+    from preprocessing.store.store import problems as problems
     from preprocessing.tile import run as tile_slides
 
 _HOME = {
@@ -35,13 +35,13 @@ _HOME = {
     "PipelineError": "errors",
     "SlideError": "errors",
     "StoreError": "errors",
-    "Slide": "slide",
-    "read_slide": "slide",
-    "PatchStore": "store",
-    "add_embeddings": "store",
-    "find_stores": "store",
-    "open_store": "store",
-    "problems": "store",
+    "Slide": "slides.slide",
+    "read_slide": "slides.slide",
+    "PatchStore": "store.store",
+    "add_embeddings": "store.store",
+    "find_stores": "store.store",
+    "open_store": "store.store",
+    "problems": "store.store",
     "tile_slides": "tile",
 }
 

@@ -9,8 +9,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from preprocessing.sizes import MAX_CANVAS_PX, MAX_TILE_PX
-
+MAX_TILE_PX = 4096
+"""Side of a tile; 50 MB of pixels."""
+MAX_CANVAS_PX = 1 << 18
+"""Side of a canvas."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Area = Annotated[float, Field(ge=0, le=1e12)]
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from preprocessing.claim import claimed, is_claimed
 from preprocessing.config import TileConfig
 from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, printable
-from preprocessing.manifest import SlideEntry, read_manifest
-from preprocessing.masks import export_mask
-from preprocessing.redo import reason_to_tile, refuse_other_settings
-from preprocessing.report import SlideRow, TileReport, picture_path, save_picture
-from preprocessing.schema import encoders
-from preprocessing.slide_to_store import tile_slide
-from preprocessing.source import identity, slide_files
-from preprocessing.store import PatchStore, open_store
-from preprocessing.workers import completed
+from preprocessing.jobs.atomic_folder import claimed, is_claimed
+from preprocessing.jobs.processes import completed
+from preprocessing.slides.source import identity, slide_files
+from preprocessing.store.schema import encoders
+from preprocessing.store.store import PatchStore, open_store
+from preprocessing.tiling.manifest import SlideEntry, read_manifest
+from preprocessing.tiling.report import SlideRow, TileReport, picture_path, save_picture
+from preprocessing.tiling.resume import reason_to_tile, refuse_other_settings
+from preprocessing.tiling.tile_slide import tile_slide
+from preprocessing.tissue.masks import export_mask
 
 THREADS_OF_A_SLIDE = 2
 """Threads that share a slide when there are slides enough: more would wait for each other's Python."""

@@ -15,18 +15,25 @@ import pytest
 import torch
 from hypothesis import settings
 
-from longvit.config import EncoderConfig, PixelInput
+from longvit.config import EncoderConfig, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
 from preprocessing.frames import l0_from_rc
-from preprocessing.jpeg import Jpeg
-from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import PatchStore, open_store
-from preprocessing.store_writer import finish_store, write_arrays
+from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.schema import Source, StoreAttributes
+from preprocessing.store.store import PatchStore, open_store
+from preprocessing.store.writer import finish_store, write_arrays
 
 settings.register_profile("longvit", deadline=None)  # a busy machine is no failure
 settings.load_profile("longvit")
 
 TILE = 64
 GRID = (4, 5)
+TABLE = """\
+case_id,slide_id,oncotree_code,survival_months,censorship
+A,A-1.svs,LUAD,10.5,0
+A,A-2.svs,LUAD,10.5,0
+B,B-1.svs,LUSC,3,1
+C,C-1,LUAD,7,0
+"""
 DYES = {"LUAD": (222, 150, 190), "LUSC": (150, 110, 200)}
 
 
@@ -197,3 +204,32 @@ def tcga() -> Path:
     if not folder.is_dir():
         pytest.skip("the published TCGA tables are not beside this checkout (../shared/data/tcga)")
     return folder
+
+
+@pytest.fixture
+def table(tmp_path) -> Callable[..., Path]:
+    """Write the small table, after a change to its rows of strings."""
+
+    def write(change: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows, name: str = "table.csv") -> Path:
+        rows = pd.DataFrame(
+            [line.split(",") for line in TABLE.splitlines()[1:]], columns=TABLE.split("\n")[0].split(",")
+        )
+        change(rows).to_csv(tmp_path / name, index=False)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def config(cohort, tiny_encoder, tmp_path) -> FinetuneConfig:
+    return FinetuneConfig(
+        stores=cohort.stores,
+        table=cohort.table,
+        splits=cohort.splits,
+        out=tmp_path / "run",
+        encoder=tiny_encoder,
+        window=4,
+        optimiser=FinetuneOptimiserConfig(epochs=2, learning_rate=1e-2, warmup_epochs=1),
+        loader_workers=0,
+        device="cpu",
+    )

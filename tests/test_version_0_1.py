@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from longvit.cli import run_command
+from longvit.cli.app import run_command
 from longvit.evaluation import evaluate_predictions
 from preprocessing import find_stores, open_store, problems
 

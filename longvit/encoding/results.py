@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longvit.model.weights import Spec, open_weights
-from longvit.training import read_rows, write_rows
+from longvit.runs.tables import read_rows, write_rows
 from preprocessing.errors import CheckpointError
-from preprocessing.files import written_whole
-from preprocessing.store import PatchStore
+from preprocessing.jobs.files import written_whole
+from preprocessing.store.store import PatchStore
 
 TABLE = "representations.csv"
 _METADATA = "longvit_encoded"

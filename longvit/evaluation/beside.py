@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from longvit.yaml_file import read_mapping
+from longvit.config.yaml_reader import read_mapping
 from preprocessing.errors import CohortError
 
 AUDIT_FILE, CONFIG_FILE, NOTES_FILE = "audit.json", "config.yaml", "notes.txt"

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from longvit.clinical import Clinical
+from longvit.cohort.clinical import Clinical
+from longvit.cohort.numbers import is_constant
 from longvit.evaluation.curves import standardised
 from longvit.evaluation.partial_likelihood import fit_cox
-from longvit.numbers import is_constant
 
 RISK_NAME = "Predicted risk, per sd"
 EVENTS_PER_COVARIATE = 10

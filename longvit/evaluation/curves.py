@@ -9,8 +9,8 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
+from longvit.cohort.numbers import is_constant
 from longvit.evaluation.ipcw import Floats
-from longvit.numbers import is_constant
 
 RIDGE = 1e-3
 """Penalty of the one coefficient; it keeps a fit finite where risks order all events perfectly."""

@@ -9,9 +9,9 @@ import pandas as pd
 
 from longvit.evaluation import intervals
 from longvit.evaluation.caveats import caveats
-from longvit.evaluation.judges import Judge, Resampled, judge
 from longvit.evaluation.metrics import CLASSIFICATION_METRICS
 from longvit.evaluation.predictions import Predictions, read_predictions
+from longvit.evaluation.scorers import Judge, Resampled, judge
 from longvit.evaluation.survival import SURVIVAL_METRICS
 from preprocessing.errors import CohortError
 

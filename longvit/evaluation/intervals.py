@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from longvit.cohort.numbers import TIED_TOL
 from longvit.evaluation.metrics import CALIBRATION_BINS, calibration_bin, scored_classes, stated
-from longvit.numbers import TIED_TOL
 
 RESAMPLES = 2_000
 SEED = 0

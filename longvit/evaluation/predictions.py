@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from longvit.cohort_config import TimeUnit
+from longvit.cohort.follow_up import implausible
+from longvit.cohort.numbers import exact_numbers
+from longvit.config import TimeUnit
 from longvit.evaluation.beside import fold_notes, read_audit, selected_epoch
 from longvit.evaluation.prediction_table import CONTROL, SURVIVAL, Task, name_lines, read_bytes, read_strings
-from longvit.follow_up import implausible
-from longvit.numbers import exact_numbers
 from preprocessing.errors import CohortError, short
 
 REAL = -1

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from longvit.evaluation.beside import Audit, Finding
-from longvit.privacy import Pseudonyms, shareable_values
+from longvit.runs.privacy import Pseudonyms, shareable_values
 from preprocessing.errors import few
 
 NOT_IDS = ("one-sided",)

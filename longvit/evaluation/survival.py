@@ -6,6 +6,7 @@ from lifelines.statistics import logrank_test
 from sksurv.exceptions import NoComparablePairException
 from sksurv.metrics import concordance_index_censored
 
+from longvit.cohort.numbers import ROUNDING, TIED_TOL, is_constant, tolerance
 from longvit.evaluation.curves import cross_fold_curves
 from longvit.evaluation.ipcw import (
     Censoring,
@@ -18,7 +19,6 @@ from longvit.evaluation.ipcw import (
     over_time,
     uno_c_index,
 )
-from longvit.numbers import ROUNDING, TIED_TOL, is_constant, tolerance
 from preprocessing.errors import CohortError
 
 SURVIVAL_METRICS = ("c_index", "uno_c_index", "td_auc", "ibs", "ibs_km", "logrank_p")

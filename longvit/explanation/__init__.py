@@ -11,14 +11,13 @@ if TYPE_CHECKING:
     from longvit.explanation.attention import received_attention as received_attention
     from longvit.explanation.attribution import token_contributions as token_contributions
     from longvit.explanation.overlay import heatmap as heatmap
-    from longvit.explanation.viewer.notebook import show as show
 
 _HOME = {
-    "attention_rollout": "attention",
-    "received_attention": "attention",
-    "token_contributions": "attribution",
-    "heatmap": "overlay",
-    "show": "viewer.notebook",
+    "attention_rollout": "longvit.explanation.attention",
+    "received_attention": "longvit.explanation.attention",
+    "token_contributions": "longvit.explanation.attribution",
+    "heatmap": "longvit.explanation.overlay",
+    "show": "longvit.viewer.notebook",
 }
 
 __all__ = ["attention_rollout", "heatmap", "received_attention", "show", "token_contributions"]
@@ -28,7 +27,7 @@ def __getattr__(name: str) -> object:
     """Import a public name from the module that defines it (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value = getattr(import_module(_HOME[name]), name)
     return value
 
 

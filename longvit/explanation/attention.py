@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longvit.model.attention.received import idle_share, received_by_keys
 from longvit.model.encoder import Block, LongViT
-from longvit.model.transpose import idle_share, received_by_keys
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longvit.config import EncoderConfig, NllTask
-from longvit.finetuning.losses import nll_risk
 from longvit.finetuning.model import SlideModel
+from longvit.model.outputs import nll_risk
 
 
 @dataclass(frozen=True)

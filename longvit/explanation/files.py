@@ -10,8 +10,8 @@ from longvit.explanation.geojson import write_tiles
 from longvit.explanation.overlay import heatmap, overlay
 from longvit.explanation.result import Explanation, ScoreMap
 from longvit.explanation.tiles import sheet, tile_scores
-from preprocessing.ome_pyramid import write_ome_pyramid
-from preprocessing.store import PatchStore
+from preprocessing.slides.ome_pyramid import write_ome_pyramid
+from preprocessing.store.store import PatchStore
 
 
 def write_files(

@@ -6,7 +6,7 @@ from jaxtyping import UInt8
 
 from preprocessing.errors import ConfigError
 from preprocessing.frames import l0_from_rc
-from preprocessing.store import PatchStore
+from preprocessing.store.store import PatchStore
 
 MOST_PX = 100_000_000
 """Pixels that an image may have: 300 MB in memory, and about what viewers still open."""

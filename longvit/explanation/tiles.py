@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from longvit.explanation.result import ScoreMap
-from preprocessing.store import PatchStore
+from preprocessing.store.store import PatchStore
 
 _IN_A_ROW = 6
 

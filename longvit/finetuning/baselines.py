@@ -6,14 +6,14 @@ from torch import Tensor
 
 from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
 from longvit.finetuning.data import PatientDataset, SequenceReader, Slides, train_loader
+from longvit.finetuning.experiment import Job, Study
+from longvit.finetuning.fit_statistics import prepare
 from longvit.finetuning.fold_model import predict_held_out
 from longvit.finetuning.model import SlideModel
 from longvit.finetuning.module import FinetuneModule
-from longvit.finetuning.prepare import prepare
-from longvit.finetuning.study import Job, Study
 from longvit.finetuning.tile_vectors import TileVectors
-from longvit.records import risen
-from longvit.training import begin, fit, pick_device
+from longvit.training.callbacks import risen
+from longvit.training.loop import begin, fit, pick_device
 
 RECIPES = {
     "mean": FinetuneOptimiserConfig(epochs=60, learning_rate=1e-2, warmup_epochs=5, weight_decay=0.1),

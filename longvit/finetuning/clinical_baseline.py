@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 from lifelines import CoxPHFitter
 
-from longvit.clinical import Clinical, read_clinical
+from longvit.cohort.clinical import Clinical, read_clinical
 from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.predictions import truth
-from longvit.finetuning.study import Job, Study
 from preprocessing.errors import CohortError, ConfigError
 
 PENALTY = 0.01

@@ -11,11 +11,11 @@ from rich.progress import track
 from longvit.finetuning.baselines import predict_tile_baseline
 from longvit.finetuning.clinical_baseline import predict_clinical
 from longvit.finetuning.data import SequenceReader
+from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.fold_model import train_fold_model
-from longvit.finetuning.study import Job, Study
-from longvit.training import read_rows, write_rows
+from longvit.runs.tables import read_rows, write_rows
 from preprocessing.errors import ConfigError
-from preprocessing.workers import completed
+from preprocessing.jobs.processes import completed
 
 
 def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:

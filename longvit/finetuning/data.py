@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader, Dataset
 
+from longvit.cohort.patients import Cohort
+from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, FinetuneConfig
-from longvit.finetuning.cohort import Cohort
-from longvit.finetuning.folds import Fold
 from longvit.finetuning.windows import BalancedWindows, Patient, SlideItem
-from longvit.training import loader_processes
+from longvit.training.loop import loader_processes
 
 Slides = tuple[str, ...]
 """The slides of one sequence, by their ids."""

@@ -7,18 +7,18 @@ import torch
 
 from longvit.config import FinetuneConfig, SubtypeTask
 from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader, whole_loader
-from longvit.finetuning.ensemble import SCALE_FILE, RiskScale
+from longvit.finetuning.experiment import Job, Study
+from longvit.finetuning.fit_statistics import prepare
 from longvit.finetuning.model import SlideModel, build_model, save_model
 from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.predictions import predict
-from longvit.finetuning.prepare import prepare
 from longvit.finetuning.representations import sequence_reader
-from longvit.finetuning.study import Job, Study
-from longvit.records import risen
+from longvit.model.outputs import SCALE_FILE, RiskScale
 from longvit.tokens.read import Scale
-from longvit.training import begin, fit, pick_device
-from preprocessing.files import write_whole
-from preprocessing.store import open_store
+from longvit.training.callbacks import risen
+from longvit.training.loop import begin, fit, pick_device
+from preprocessing.jobs.files import write_whole
+from preprocessing.store.store import open_store
 
 
 def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None) -> list[dict]:

@@ -1,12 +1,12 @@
-"""What a fold needs to be trained on at all; what makes it sound is for `longvit.finetuning.audit` to say."""
+"""What a fold needs to be trained on at all; what makes it sound is for `longvit.cohort.checks` to say."""
 
 from typing import NamedTuple
 
 import pandas as pd
 
+from longvit.cohort.patients import Cohort
+from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, FinetuneConfig, NllTask, Task
-from longvit.finetuning.cohort import Cohort
-from longvit.finetuning.folds import Fold
 from longvit.finetuning.task_loss import bin_edges
 from preprocessing.errors import CohortError, ConfigError
 

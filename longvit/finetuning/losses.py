@@ -54,8 +54,3 @@ def nll_loss(
     observed_N = -(log_before_N + log_hazard_N) * event_N
     censored_N = -log_outlived_N * ~event_N
     return (observed_N + (1 - alpha) * censored_N).mean()
-
-
-def nll_risk(logits_NM: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
-    """Minus the sum over bins of the chance to outlive them, as MCAT and LongViT publish it: higher dies earlier."""
-    return -logsigmoid(-logits_NM).cumsum(dim=1).exp().sum(dim=1)

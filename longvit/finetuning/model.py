@@ -19,7 +19,7 @@ from longvit.model.weights import open_weights, weights_of
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError, ConfigError
-from preprocessing.files import written_whole
+from preprocessing.jobs.files import written_whole
 
 Pooling = Literal["encoder", "attention"]
 

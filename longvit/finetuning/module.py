@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from longvit.config import FinetuneConfig
-from longvit.finetuning.layers import layer_of, train_last_blocks
+from longvit.finetuning.layer_decay import layer_of, train_last_blocks
 from longvit.finetuning.model import SlideModel
 from longvit.finetuning.windows import Patient, SlideItem
-from longvit.training import TrainingModule
+from longvit.training.loop import TrainingModule
 
 
 class FinetuneModule(TrainingModule):

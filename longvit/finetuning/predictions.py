@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.cohort_config import NllTask, SurvivalTask, Task
+from longvit.config import SurvivalTask, Task
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.losses import nll_risk
 from longvit.finetuning.model import SlideModel
+from longvit.model.outputs import columns
 from preprocessing.errors import CheckpointError
 
 
@@ -61,10 +61,3 @@ def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
     """Return the targets of a patient as columns of predictions.csv, with the unit of a time."""
     unit = {"time_unit": task.time_unit} if isinstance(task, SurvivalTask) and "time" in targets else {}
     return targets.loc[case].to_dict() | unit
-
-
-def columns(output_O: Float[Tensor, " O"], task: Task, classes: tuple[str, ...]) -> dict[str, float]:
-    """A model's output as columns of predictions.csv: `p_<class>` each, or `risk` (higher = earlier event)."""
-    if classes:
-        return {f"p_{name}": p.item() for name, p in zip(classes, output_O.double().softmax(0), strict=True)}
-    return {"risk": nll_risk(output_O[None]).item() if isinstance(task, NllTask) else output_O.item()}

@@ -18,8 +18,8 @@ from longvit.tokens.batch import TokenBatch
 from longvit.tokens.joined import JoinedPieces, join_slides
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
-from longvit.training import pick_device
-from preprocessing.store import open_store
+from longvit.training.loop import pick_device
+from preprocessing.store.store import open_store
 
 
 def sequence_reader(

@@ -17,8 +17,8 @@ from longvit.model import LongViT
 from longvit.model.weights import open_weights
 from longvit.tokens.pieces import SlidePieces
 from preprocessing.errors import CheckpointError
-from preprocessing.files import written_whole
-from preprocessing.store import open_store
+from preprocessing.jobs.files import written_whole
+from preprocessing.store.store import open_store
 
 
 @dataclass(frozen=True)

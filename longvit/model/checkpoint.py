@@ -11,7 +11,7 @@ from longvit.model.encoder import LongViT
 from longvit.model.weights import Weights, open_weights
 from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError
-from preprocessing.files import written_whole
+from preprocessing.jobs.files import written_whole
 
 _CONFIG = "longvit_encoder_config"
 MODEL = "longvit_model"

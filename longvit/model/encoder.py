@@ -11,11 +11,11 @@ from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
 
 from longvit.config import EncoderConfig
-from longvit.model.attention import DilatedSelfAttention
+from longvit.model.attention.layer import DilatedSelfAttention
+from longvit.model.attention.recompute import in_pieces, piece_tokens
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
-from longvit.model.recompute import in_pieces, piece_tokens
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import Scale
 
@@ -130,7 +130,7 @@ class LongViT(nn.Module):
     """Slides as tokens -> one vector per token, each in the context of its whole slide. Final: nobody subclasses it.
 
     >>> import torch
-    >>> from longvit.model.presets import PRESETS
+    >>> from longvit.config import PRESETS
     >>> encoder = LongViT(PRESETS["longvit_tiny"]).eval()
     >>> patches, rc = torch.zeros(1, 6, 3072, dtype=torch.uint8), torch.zeros(1, 6, 2, dtype=torch.int64)
     >>> encoder(TokenBatch(patches, rc, torch.ones(1, 6).bool())).shape

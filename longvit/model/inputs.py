@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.config import EmbeddingInput, EncoderConfig, PixelInput
-from longvit.encoder_config import STEM_STRIDE
-from longvit.model.recompute import in_pieces
+from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
+from longvit.model.attention.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
 MEAN_LEVEL, STD_LEVELS = 0.5 * 255, 0.25 * 255

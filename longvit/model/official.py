@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longvit.config import EncoderConfig, LearnedPosition
+from longvit.config import PRESETS, EncoderConfig, LearnedPosition
 from longvit.model.encoder import LongViT
-from longvit.model.presets import PRESETS
 from longvit.model.weights import existing, is_plain, weights_of
 from preprocessing.errors import CheckpointError
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from longvit.config import EncoderConfig, PretrainConfig
 from longvit.model import LongViT
 from longvit.tokens.batch import TokenBatch
-from longvit.training import TrainingModule
+from longvit.training.loop import TrainingModule
 
 Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
 """What a `Branch` is to a step: crops -> their representations and their projections."""

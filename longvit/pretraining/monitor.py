@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longvit.pretraining.module import PretrainModule
-from longvit.records import Meter, Row, risen
+from longvit.training.callbacks import Meter, Row, risen
 
 MIN_STD = 0.02
 """Spread of unit features, as a share of that of random directions, below which they are all the same."""

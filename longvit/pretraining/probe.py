@@ -16,16 +16,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset
 
+from longvit.cohort.labels import Labelled
 from longvit.config import EmbeddingInput, PixelInput, PretrainConfig
-from longvit.pretraining.labels import Labelled
 from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.statistics import feature_statistics
-from longvit.records import Meter
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.read import patch_rc, read_patches, require_fit
-from longvit.training import loader_processes
-from preprocessing.store import PatchStore, open_store
+from longvit.training.callbacks import Meter
+from longvit.training.loop import loader_processes
+from preprocessing.store.store import PatchStore, open_store
 
 
 class Probe(Meter):

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 
 from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
 from longvit.pretraining.augment import augment
-from longvit.pretraining.turns import SlideTurns
+from longvit.pretraining.sampling import SlideTurns
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.read import patchify
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.store import PatchStore, open_store
 
 _TRIES = 100
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import slide_tokens
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 
 class SlideDataset(Dataset[TokenBatch]):

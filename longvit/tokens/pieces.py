@@ -13,7 +13,7 @@ from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.read import patch_rc, read_patches, require_fit
-from preprocessing.store import PatchStore
+from preprocessing.store.store import PatchStore
 
 PIECE_TOKENS = 4096
 """Tokens in a piece, about: 12 MB of pixels, which are 50 MB as float32."""

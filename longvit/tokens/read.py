@@ -12,7 +12,7 @@ from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from preprocessing.errors import StoreError
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
 """Scanners of one nominal magnification differ by about so much, and tiling keeps a slide's own pixels if it can."""

@@ -2,11 +2,11 @@
 
 import pytest
 
-from longvit.cli import app
+from longvit.cli.app import app
+from longvit.cli.parsing import Request
 from longvit.config import VERBS
+from longvit.config.yaml_files import load_yaml, reference_yaml, to_yaml
 from longvit.demo import TASKS
-from longvit.request import Request
-from longvit.settings import load_yaml, reference_yaml, to_yaml
 from preprocessing.config import StageConfig
 
 TINY = {"tile": "tile", "pretrain": "pretrain", "finetune_subtype": "finetune", "finetune_survival": "finetune"}

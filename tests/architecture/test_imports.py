@@ -7,15 +7,15 @@ import tomllib
 
 import pytest
 
-LONGVIT = "from longvit.cli import main; main()"
-RUN = "from longvit.cli import run_command; run_command"
+LONGVIT = "from longvit.cli.app import main; main()"
+RUN = "from longvit.cli.app import run_command; run_command"
 WITHOUT_TORCH = {
     "longvit --help": f"{RUN}(['--help'])",
     "longvit tile --help": f"{RUN}(['tile', '--help'])",
     "longvit finetune --help": f"{RUN}(['finetune', '--help'])",
-    "longvit.cli": "import longvit.cli",
-    "longvit.evaluation.run": "import longvit.evaluation.run",
-    "longvit.explanation.viewer.run": "import longvit.explanation.viewer.run",
+    "longvit.cli.app": "import longvit.cli.app",
+    "longvit.evaluation.evaluate": "import longvit.evaluation.evaluate",
+    "longvit.viewer.view": "import longvit.viewer.view",
     "preprocessing.tile": "import preprocessing.tile",
 }
 
@@ -41,7 +41,7 @@ def test_the_check_for_torch_would_see_it(python):
 
 def test_a_bad_request_is_refused_without_torch(python):
     code = (
-        "import sys\nfrom longvit.cli import run_command\n"
+        "import sys\nfrom longvit.cli.app import run_command\n"
         "try: run_command(['pretrain', '--bogus', '1'])\n"
         "except Exception as error: print(type(error).__name__, 'torch' in sys.modules)"
     )

@@ -9,7 +9,7 @@ import pytest
 SHOWN = {
     "longvit.finetuning.model": {"load_model"},
     "longvit.pretraining.views": {"RegionDataset"},
-    "preprocessing.synthetic": {"make_cohort"},
+    "preprocessing.synthetic.cohort": {"make_cohort"},
 }
 """What notebooks may import beside it: a trained model, the views that it was trained on, a cohort with known truth."""
 
@@ -31,7 +31,7 @@ def public(trees) -> dict[str, set[str]]:
             names[file.removesuffix("/__init__.py").replace("/", ".")] = set(exported(tree))
     for lazy in ("preprocessing", "longvit.explanation"):
         names[lazy] = set(importlib.import_module(lazy).__all__)
-    for node in ast.walk(trees["longvit/cli.py"]):
+    for node in ast.walk(trees["longvit/cli/app.py"]):
         if isinstance(node, ast.ImportFrom) and "run" in {alias.name for alias in node.names}:
             names[node.module] = {"run"}
     return names

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from longvit.runs import provenance
+from longvit.runs.folder import provenance
 
 NOT_IMPORTED = {
     "numcodecs": "zarr imports it, and older ones run code that a store brings",

@@ -13,8 +13,8 @@ from pydicom import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, generate_uid
 
-from preprocessing.jpeg_level import JpegLevel
-from preprocessing.slide import read_slide
+from preprocessing.jpeg.level import JpegLevel
+from preprocessing.slides.slide import read_slide
 
 
 def write_level(path: Path, level: JpegLevel, mpp: float, series: str) -> None:

@@ -26,14 +26,14 @@ import torch
 
 from longvit.config import ExplainConfig
 from longvit.explanation.attribution import squares
+from longvit.explanation.explain import ask, explain
 from longvit.explanation.explained import frugal
 from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
-from longvit.explanation.run import ask, explain
 from longvit.finetuning.model import load_model
 from longvit.tokens.read import patch_rc, read_patches
-from preprocessing.schema import MASK_CLASSES
-from preprocessing.store import PatchStore, open_store
+from preprocessing.store.schema import MASK_CLASSES
+from preprocessing.store.store import PatchStore, open_store
 
 HERE = Path(__file__).parent
 LIBRARIES = ("numpy", "torch", "scikit-learn")

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from longnet_layer import PRESET
 from measure import run_measured
 
-from longvit.model.presets import PRESETS
+from longvit.config import PRESETS
 
 HERE = Path(__file__).parent
 LIBRARIES = ("numpy", "torch")

@@ -15,8 +15,8 @@ import textbook
 import torch
 from torch import Tensor
 
-from longvit.model.attention import DilatedSelfAttention
-from longvit.model.presets import PRESETS
+from longvit.config import PRESETS
+from longvit.model.attention.layer import DilatedSelfAttention
 
 PRESET = "longvit_small_32768"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from longvit.config import PRESETS
 from longvit.model.encoder import LongViT
 from longvit.model.position import extent_of
-from longvit.model.presets import PRESETS
 from longvit.tokens.batch import TokenBatch
 
 PRESET = "longvit_small_1024"

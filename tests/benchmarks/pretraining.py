@@ -17,8 +17,8 @@ import pretraining_page
 import torch
 
 from longvit.config import PretrainConfig
+from longvit.config.yaml_files import load_yaml
 from longvit.model import LongViT, save_encoder
-from longvit.settings import load_yaml
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs" / "lung"

@@ -29,9 +29,9 @@ import zarr
 from PIL.Image import Image
 
 from preprocessing import PatchStore, open_store
-from preprocessing.arrays import CRC_BYTES
-from preprocessing.jpeg import decode_into, empty_pixels
-from preprocessing.shards import read_chunks, read_index, shard_path
+from preprocessing.jpeg.codec import decode_into, empty_pixels
+from preprocessing.store.arrays import CRC_BYTES
+from preprocessing.store.shards import read_chunks, read_index, shard_path
 
 if TYPE_CHECKING:
     import torch

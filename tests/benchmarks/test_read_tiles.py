@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from preprocessing import TileConfig, open_store, tile_slides
-from preprocessing.synthetic import save_svs
+from preprocessing.synthetic.cohort import save_svs
 
 SOURCE = Path(__file__).with_name("read_tiles.py")
 

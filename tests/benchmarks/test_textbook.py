@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longvit.model.dilated import dilated_attention
+from longvit.model.attention.dilated import dilated_attention
 
 SOURCE = Path(__file__).with_name("textbook.py")
 

@@ -30,10 +30,10 @@ import cv2
 import numpy as np
 
 from preprocessing.config import TissueConfig
-from preprocessing.find_tissue import find_tissue
-from preprocessing.grid import select_tiles
-from preprocessing.schema import MASK_CLASSES
-from preprocessing.slide import Slide, read_slide
+from preprocessing.slides.slide import Slide, read_slide
+from preprocessing.store.schema import MASK_CLASSES
+from preprocessing.tiling.grid import select_tiles
+from preprocessing.tissue.detect import find_tissue
 
 TILE_UM, MIN_TISSUE = 128.0, 0.1
 COLUMNS = ("slide", "true tiles", "recall", "clear", "precision", "clear", "pen", "any", "blur", "any")

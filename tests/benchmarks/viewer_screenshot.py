@@ -28,13 +28,13 @@ import pandas as pd
 import tifffile
 from PIL import Image
 
+from longvit.cohort.split import run as split
 from longvit.config import EncoderConfig, ExplainConfig, FinetuneConfig, PixelInput, SplitConfig
 from longvit.explanation.colour import DIVERGING
-from longvit.explanation.run import run as explain
-from longvit.finetuning.run import run as finetune
-from longvit.finetuning.split_run import run as split
+from longvit.explanation.explain import run as explain
+from longvit.finetuning.finetune import run as finetune
 from preprocessing import TileConfig, tile_slides
-from preprocessing.histology import LAYOUT_PX, LOW_GRADE, STROMA, draw_slide
+from preprocessing.synthetic.histology import LAYOUT_PX, LOW_GRADE, STROMA, draw_slide
 
 HERE = Path(__file__).parent
 GRID, SIDE_L0 = 16, 64
@@ -147,7 +147,7 @@ def compose(
 def viewing(case: Case) -> Iterator[str]:
     """The address of a `longvit view` of the run, which ends with the context."""
     verb = ["view", str(case.run), "--explanations", str(case.explained), "--no-browser"]
-    command = [sys.executable, "-c", "from longvit.cli import main; main()", *verb]
+    command = [sys.executable, "-c", "from longvit.cli.app import main; main()", *verb]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().strip()

@@ -9,16 +9,16 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from longvit.config import EmbeddingInput, LearnedPosition, PixelInput, SinCosPosition
-from longvit.encoding.progress import watched, work_per_token
 from longvit.encoding.results import SlideResult, load_result, save_result
 from longvit.encoding.slide import embed_slide, encode_slide
 from longvit.model import LongViT
+from longvit.model.cost import watched, work_per_token
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing import add_embeddings
 from preprocessing.errors import StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 RC = [[3, 1], [0, 2], [0, 0], [2, 4], [2, 0]]
 PER_TILE = 16

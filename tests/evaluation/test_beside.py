@@ -4,7 +4,7 @@ import pytest
 
 from longvit.config import EvaluateConfig
 from longvit.evaluation.beside import MAX_BYTES, notes_beside, read_audit, selected_epoch, training_settings
-from longvit.evaluation.run import run
+from longvit.evaluation.evaluate import run
 from preprocessing.errors import PipelineError
 
 DAMAGED = [

@@ -6,7 +6,7 @@ import pytest
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
-from longvit.clinical import AGE_NAME, SEX_NAME, STAGE_NAME, Clinical, read_clinical
+from longvit.cohort.clinical import AGE_NAME, SEX_NAME, STAGE_NAME, Clinical, read_clinical
 from longvit.evaluation.cox import RISK_NAME, cox_regression
 from longvit.evaluation.curves import standardised
 from preprocessing.errors import CohortError

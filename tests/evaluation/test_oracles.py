@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from longvit.clinical import Clinical
+from longvit.cohort.clinical import Clinical
 from longvit.evaluation.cox import RISK_NAME, cox_regression
 from longvit.evaluation.folds import evaluate
 from longvit.evaluation.ipcw import SurvivalRows, brier, censoring, dynamic_auc

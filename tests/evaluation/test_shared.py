@@ -4,7 +4,7 @@ import yaml
 
 from longvit.evaluation.beside import Audit, Finding
 from longvit.evaluation.shared import shared_audit, shared_settings
-from longvit.privacy import Pseudonyms
+from longvit.runs.privacy import Pseudonyms
 
 KEY = Pseudonyms(b"k" * 32)
 P, Q = KEY.of("TCGA-05-4384"), KEY.of("TCGA-44-6146")

@@ -10,7 +10,7 @@ from longvit.config import CoxTask, EncoderConfig, NllTask, SubtypeTask, Task
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
 from longvit.tokens.read import slide_tokens
-from preprocessing.store import PatchStore
+from preprocessing.store.store import PatchStore
 
 PLACES = [[3, 1], [0, 4], [0, 0], [2, 2]]
 

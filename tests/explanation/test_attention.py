@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from longvit.config import EncoderConfig
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import LongViT
-from longvit.model.attention import DilatedSelfAttention
-from longvit.model.transpose import idle_share, received_by_keys
+from longvit.model.attention.layer import DilatedSelfAttention
+from longvit.model.attention.received import idle_share, received_by_keys
 
 LENGTH = 45
 

@@ -9,7 +9,7 @@ from longvit.explanation.result import ScoreMap
 from longvit.explanation.tiles import sheet, tile_scores
 from longvit.tokens.read import patch_rc
 from preprocessing.errors import ConfigError
-from preprocessing.geojson import read_geojson
+from preprocessing.tissue.geojson import read_geojson
 
 
 def one(scores: np.ndarray, *, signed: bool = True) -> ScoreMap:

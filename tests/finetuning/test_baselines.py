@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from longvit.config import CoxTask, EvaluateConfig, FinetuneConfig, FinetuneOptimiserConfig, SubtypeTask
-from longvit.evaluation.run import run as evaluate
-from longvit.finetuning.membership import read_membership
-from longvit.finetuning.run import run
+from longvit.evaluation.evaluate import run as evaluate
+from longvit.finetuning.finetune import run
 from longvit.finetuning.tile_vectors import averaged_per_tile
+from longvit.formats.membership import read_membership
 from longvit.model import LongViT
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CohortError, ConfigError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 NAMES = ("abmil", "mean", "clinical")
 

@@ -6,11 +6,11 @@ import pytest
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
+from longvit.cohort.patients import read_cohort
+from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, FinetuneConfig, PixelInput
 from longvit.finetuning.clinical_baseline import clinical_notes, predict_clinical
-from longvit.finetuning.cohort import read_cohort
-from longvit.finetuning.folds import Fold
-from longvit.finetuning.study import Job, Study
+from longvit.finetuning.experiment import Job, Study
 
 
 def study_of(folder: Path, table: pd.DataFrame) -> Study:

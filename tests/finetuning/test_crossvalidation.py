@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from longvit.finetuning import crossvalidation
-from longvit.finetuning.run import run
+from longvit.finetuning.finetune import run
 from preprocessing.errors import ConfigError, StoreError
 
 

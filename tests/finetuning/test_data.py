@@ -2,10 +2,10 @@ import pandas as pd
 import pytest
 import torch
 
+from longvit.cohort.patients import Cohort, read_cohort
+from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, SubtypeTask
-from longvit.finetuning.cohort import Cohort, read_cohort
 from longvit.finetuning.data import PatientDataset, Slides, sequences, shuffled_targets, train_loader, whole_loader
-from longvit.finetuning.folds import Fold
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from longvit.config import CoxTask, FinetuneConfig, NllTask, SubtypeTask
+from longvit.finetuning.finetune import run
 from longvit.finetuning.model import load_model
-from longvit.finetuning.predictions import columns
 from longvit.finetuning.representations import read_tokens
-from longvit.finetuning.run import run
-from preprocessing.store import find_stores
+from longvit.model.outputs import columns
+from preprocessing.store.store import find_stores
 
 CASES = {
     "frozen, attention, early": {"trained_blocks": 0, "pooling": "attention", "fusion": "early", "task": CoxTask()},

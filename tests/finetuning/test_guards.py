@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 
+from longvit.cohort.patients import Cohort
+from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, NllTask, SubtypeTask, Task
-from longvit.finetuning.cohort import Cohort
-from longvit.finetuning.folds import Fold
 from longvit.finetuning.guards import check_fold
 from preprocessing.errors import CohortError, ConfigError
 

@@ -2,12 +2,12 @@ import pandas as pd
 import pytest
 import torch
 
+from longvit.cohort.patients import Cohort
 from longvit.config import CoxTask, NllTask, SubtypeTask
-from longvit.finetuning.cohort import Cohort
 from longvit.finetuning.data import PatientDataset, Slides
-from longvit.finetuning.losses import nll_risk
 from longvit.finetuning.model import SlideModel
-from longvit.finetuning.predictions import columns, predict, truth
+from longvit.finetuning.predictions import predict, truth
+from longvit.model.outputs import columns, nll_risk
 
 CPU = torch.device("cpu")
 SLIDES = {"P": ["p"], "Q": ["q1", "q2"]}

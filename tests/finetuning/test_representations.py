@@ -8,7 +8,7 @@ from longvit.finetuning.model import SlideModel
 from longvit.finetuning.representations import file_name, read_tokens, sequence_reader
 from longvit.model import LongViT
 from longvit.tokens import TokenBatch
-from preprocessing.store import find_stores
+from preprocessing.store.store import find_stores
 
 WANTED = [("P00-0",), ("P02-0", "P02-1")]
 

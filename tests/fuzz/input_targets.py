@@ -112,8 +112,8 @@ SPLIT = ",train,val,test\n0,S0,S6,S9\n1,S1,S7,S10\n2,S2,S8,S11\n3,S3,,\n4,S4,,\n
 
 def table(folder: Path) -> Case:
     """Cohorts of subtypes and of survival, of one table or two."""
-    from longvit.cohort_config import CoxTask, NllTask, SubtypeTask
-    from longvit.finetuning.cohort import read_cohort
+    from longvit.cohort.patients import read_cohort
+    from longvit.config import CoxTask, NllTask, SubtypeTask
 
     def case(rng: random.Random) -> None:
         (folder / "t.csv").write_bytes(excel(TABLE.encode(), rng) if rng.random() < 0.2 else changed_bytes(rng, TABLE))
@@ -127,7 +127,7 @@ def table(folder: Path) -> Case:
 
 def clinical(folder: Path) -> Case:
     """Clinical tables."""
-    from longvit.clinical import read_clinical
+    from longvit.cohort.clinical import read_clinical
 
     def case(rng: random.Random) -> None:
         (folder / "t.csv").write_bytes(
@@ -142,9 +142,9 @@ def splits(folder: Path) -> Case:
     """Audits of folders of splits, as the console shows them."""
     from rich.console import Console
 
+    from longvit.cohort.audit import show
+    from longvit.cohort.checks import audit
     from longvit.config import AuditConfig
-    from longvit.finetuning.audit import audit
-    from longvit.finetuning.audit_run import show
 
     (folder / "t.csv").write_text(TABLE)
 
@@ -171,12 +171,12 @@ def splits(folder: Path) -> Case:
 
 def _only_parsed() -> Callable[[list[str]], object]:
     """A function that parses a command line as `longvit` does, and gives the config instead of running the verb."""
-    import longvit.cli
-    import longvit.request
+    import longvit.cli.app
+    import longvit.cli.parsing
     from longvit.config import VERBS
 
-    longvit.request.require_inputs = lambda config: None
-    real, seen = longvit.cli.app, []
+    longvit.cli.parsing.require_inputs = lambda config: None
+    real, seen = longvit.cli.app.app, []
 
     class Parser:
         def __setattr__(self, name: str, value: object) -> None:
@@ -187,11 +187,11 @@ def _only_parsed() -> Callable[[list[str]], object]:
             verb = command.__name__ in VERBS
             return (lambda config=None: seen.append(config)) if verb else command, bound, rest
 
-    longvit.cli.app = Parser()
+    longvit.cli.app.app = Parser()
 
     def parsed(arguments: list[str]) -> object:
         seen.clear()
-        longvit.cli.run_command(arguments)
+        longvit.cli.app.run_command(arguments)
         return (seen[0] or VERBS[arguments[0]]()) if seen else None  # without a flag or a value, `demo` has its default
 
     return parsed
@@ -200,8 +200,8 @@ def _only_parsed() -> Callable[[list[str]], object]:
 def _samples() -> dict[str, dict]:
     """Settings of every verb, as nested values."""
     from longvit.config import VERBS
-    from longvit.settings import reference_yaml
-    from longvit.yaml_file import read_mapping
+    from longvit.config.yaml_files import reference_yaml
+    from longvit.config.yaml_reader import read_mapping
 
     found = {}
     for verb, kind in VERBS.items():
@@ -220,7 +220,7 @@ def yaml(folder: Path) -> Case:
 
     os.chdir(folder)
     from longvit.config import VERBS
-    from longvit.settings import load_yaml, to_yaml
+    from longvit.config.yaml_files import load_yaml, to_yaml
     from preprocessing.errors import PipelineError
 
     samples, parsed = _samples(), _only_parsed()
@@ -259,8 +259,8 @@ def words(folder: Path) -> Case:
     import os
 
     os.chdir(folder)
-    from longvit.complaints import all_settings, as_flag
     from longvit.config import VERBS
+    from longvit.config.messages import all_settings, as_flag
 
     samples, parsed = _samples(), _only_parsed()
     known = {verb: [as_flag(names) for names in all_settings(kind)] for verb, kind in VERBS.items()}
@@ -298,8 +298,8 @@ def words(folder: Path) -> Case:
 def predictions(folder: Path) -> Case:
     """Predictions of subtypes and of survival; some of those that can be read are evaluated."""
     from longvit.config import EvaluateConfig
+    from longvit.evaluation.evaluate import run
     from longvit.evaluation.predictions import read_predictions
-    from longvit.evaluation.run import run
 
     keys = [f"P{i},S{i},{i % 3},test" for i in range(18)]
     subtype = "patient_id,slide_id,fold,split,label,p_a,p_b,shuffled\n" + "".join(

@@ -18,14 +18,14 @@ from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
 from preprocessing.frames import l0_from_rc
-from preprocessing.geojson import read_geojson, write_geojson
-from preprocessing.jpeg import Jpeg
-from preprocessing.manifest import SlideEntry, read_manifest
-from preprocessing.masks import read_mask
-from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import add_embeddings, find_stores, open_store, problems
-from preprocessing.store_writer import finish_store, write_arrays
+from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.schema import Source, StoreAttributes
+from preprocessing.store.store import add_embeddings, find_stores, open_store, problems
+from preprocessing.store.writer import finish_store, write_arrays
 from preprocessing.tile import tile_or_skip
+from preprocessing.tiling.manifest import SlideEntry, read_manifest
+from preprocessing.tissue.geojson import read_geojson, write_geojson
+from preprocessing.tissue.masks import read_mask
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mutations import damaged, damaged_json, damaged_png

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from longvit.config import EncoderConfig
+from longvit.model.attention.dilated import dilated_attention
 from longvit.model.decoder import LongNetDecoder
-from longvit.model.dilated import dilated_attention
 
 branches = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6)), min_size=1, max_size=3)
 

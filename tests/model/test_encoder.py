@@ -4,7 +4,8 @@ from torch.nn.functional import layer_norm, linear
 from torch.testing import assert_close
 
 from longvit.config import EmbeddingInput, EncoderConfig, LearnedPosition, PixelInput
-from longvit.model import PRESETS, LongViT, attention, load_official, mean_pool
+from longvit.model import PRESETS, LongViT, load_official, mean_pool
+from longvit.model.attention import layer as attention
 from longvit.tokens.batch import TokenBatch
 
 TINY = EncoderConfig(position=LearnedPosition(grid=8), width=48, depth=2, heads=4, padding="zero_keys")

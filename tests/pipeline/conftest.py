@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import tifffile
 
-from longvit.cli import run_command
+from longvit.cli.app import run_command
 from longvit.config import EncoderConfig
 from longvit.model import LongViT, save_encoder
-from preprocessing.synthetic import Cohort, make_cohort
+from preprocessing.synthetic.cohort import Cohort, make_cohort
 
 ENCODER = {"width": 32, "depth": 2, "heads": 4, "segment-lengths": "64 256", "dilation-ratios": "1 2"}
 OBJECTIVE = {"kind": "dino", "prototypes": 64, "hidden": 32, "bottleneck": 16}

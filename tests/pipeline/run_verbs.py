@@ -10,7 +10,7 @@ HOST = "host-of-alice"
 def main(commands: list[list[str]]) -> None:
     """Run all; the first that does not end with 0 ends this."""
     socket.gethostname = lambda: HOST
-    from longvit.cli import run_command
+    from longvit.cli.app import run_command
 
     for command in commands:
         sys.argv = ["/home/alice-the-user/bin/longvit", *command]

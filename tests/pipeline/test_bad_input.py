@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from longvit.cli import main, run_command
+from longvit.cli.app import main, run_command
 
 TILE = ["tile", "--slides", "slides", "--out", "out"]
 PRETRAIN = ["pretrain", "--stores", "stores", "--out", "out"]
@@ -497,7 +497,7 @@ def test_is_refused_and_leaves_nothing_behind(prepare, what, where, fix, line, t
     "argv", [["tile", "--slides", "nowhere", "--out", "out"], ["pretrain", "--stores", "nowhere", "--out", "out"]]
 )
 def test_the_command_itself_exits_with_2_and_shows_no_traceback(argv, tmp_path):
-    command = [sys.executable, "-c", "from longvit.cli import main; main()", *argv]
+    command = [sys.executable, "-c", "from longvit.cli.app import main; main()", *argv]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert [words.split()[0] for words in done.stderr.splitlines()] == ["error:", "where:", "fix:"]
@@ -508,7 +508,7 @@ def test_a_fault_of_ours_shows_its_traceback(monkeypatch, tmp_path):
     def break_down(_config):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("longvit.evaluation.run.run", break_down)
+    monkeypatch.setattr("longvit.evaluation.evaluate.run", break_down)
     (tmp_path / "p.csv").touch()
     monkeypatch.setattr(sys, "argv", ["longvit", "evaluate", str(tmp_path / "p.csv")])
     with pytest.raises(ZeroDivisionError):

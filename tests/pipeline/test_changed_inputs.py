@@ -10,10 +10,10 @@ import pytest
 
 from longvit.config import EmbeddingInput
 from longvit.finetuning import crossvalidation
-from longvit.inputs import differences, read_inputs
 from longvit.model import LongViT, save_encoder
+from longvit.runs.inputs import differences, read_inputs
 from preprocessing.errors import ConfigError
-from preprocessing.store import add_embeddings, open_store
+from preprocessing.store.store import add_embeddings, open_store
 
 CHANGES: dict[str, dict[str, Callable]] = {
     "pretrain": {

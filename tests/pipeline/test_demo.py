@@ -18,7 +18,7 @@ NOTHING = (0.35, 0.65)
 
 def start(folder: Path) -> tuple[subprocess.CompletedProcess, float]:
     """Run `longvit demo` in a folder; what it printed, and its seconds."""
-    command = [sys.executable, "-c", "from longvit.cli import main; main()", "demo"]
+    command = [sys.executable, "-c", "from longvit.cli.app import main; main()", "demo"]
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=MINUTES * 60, check=False)
     return done, time.monotonic() - began

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from longvit.cli import run_command
+from longvit.cli.app import run_command
 from longvit.config import EncoderConfig, PixelInput, SubtypeTask
 from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import PRESETS, LongViT, save_encoder
 from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
-from preprocessing.store import open_store
+from preprocessing.store.store import open_store
 
 SLIDES = ["P00-0", "P02-0", "P02-1"]
 

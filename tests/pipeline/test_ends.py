@@ -17,21 +17,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from longvit.cli import main
+from longvit.cli.app import main
 from longvit.config import VERBS
 from preprocessing.errors import BusyError, OutputError
 
 HOLDS = {
     "tile": ("preprocessing.tile", "tile_slide", 1),
     "pretrain": ("longvit.pretraining.module", "PretrainModule.training_step", 2),
-    "split": ("longvit.finetuning.split_run", "write_folds", 1),
-    "audit": ("longvit.finetuning.audit_run", "write_whole", 1),
+    "split": ("longvit.cohort.split", "write_folds", 1),
+    "audit": ("longvit.cohort.audit", "write_whole", 1),
     "finetune": ("longvit.finetuning.crossvalidation", "_train", 2),
-    "predict": ("longvit.finetuning.ensemble", "Ensemble.predict", 2),
-    "encode": ("longvit.encoding.run", "encode_slide", 2),
-    "evaluate": ("longvit.evaluation.run", "write_whole", 3),
-    "explain": ("longvit.explanation.run", "score_maps", 2),
-    "view": ("longvit.explanation.viewer.static", "track", 1),
+    "predict": ("longvit.prediction.ensemble", "Ensemble.predict", 2),
+    "encode": ("longvit.encoding.encode", "encode_slide", 2),
+    "evaluate": ("longvit.evaluation.evaluate", "write_whole", 3),
+    "explain": ("longvit.explanation.explain", "score_maps", 2),
+    "view": ("longvit.viewer.static", "track", 1),
     "demo": ("longvit.demo", "make_cohort", 1),
 }
 """Of each verb a function in the midst of its work, and the call of it that a test interrupts."""

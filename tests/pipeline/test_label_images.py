@@ -8,8 +8,8 @@ import numpy as np
 import openslide
 import tifffile
 
-from longvit.cli import run_command
-from preprocessing.store import open_store
+from longvit.cli.app import run_command
+from preprocessing.store.store import open_store
 
 MAGENTA = np.array((255, 0, 255))
 

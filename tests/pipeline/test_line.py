@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from longvit.cli import run_command
+from longvit.cli.app import run_command
 from preprocessing import open_store, problems
 from preprocessing.errors import ConfigError
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import longvit.cli
-from longvit.cli import run_command
+import longvit.cli.app
+from longvit.cli.app import run_command
 from longvit.config import VERBS
 from preprocessing.errors import ConfigError
-from preprocessing.report import TileReport
-from preprocessing.signals import Stopped
+from preprocessing.jobs.signals import Stopped
+from preprocessing.tiling.report import TileReport
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def finetuned(monkeypatch, tmp_path):
     """A function: more words -> the config that `finetune` was called with; nothing is trained."""
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr("longvit.finetuning.run.run", seen.append)
+    monkeypatch.setattr("longvit.finetuning.finetune.run", seen.append)
     for folder in ("s/a.zarr", "p"):
         Path(folder).mkdir(parents=True)
     for name in ("t.csv", "p/splits_0.csv"):
@@ -132,7 +132,7 @@ def test_inputs_that_are_not_there_are_named_all_at_once_with_the_place_looked_a
 )
 def test_a_wrong_path_is_an_error_before_torch_is_loaded(words, tmp_path):
     script = (
-        "import sys\nfrom longvit.cli import run_command\nfrom preprocessing.errors import PipelineError\n"
+        "import sys\nfrom longvit.cli.app import run_command\nfrom preprocessing.errors import PipelineError\n"
         "try:\n    run_command(sys.argv[1:])\n"
         "except PipelineError as error:\n    print(error.what, error.where, 'torch' in sys.modules)\n"
     )
@@ -172,8 +172,8 @@ def test_interrupting_says_that_the_work_is_kept(number, code, monkeypatch, caps
     def interrupt(_arguments):
         raise Stopped(number)
 
-    monkeypatch.setattr(longvit.cli, "run_command", interrupt)
+    monkeypatch.setattr(longvit.cli.app, "run_command", interrupt)
     with pytest.raises(SystemExit) as exit_:
-        longvit.cli.main()
+        longvit.cli.app.main()
     assert exit_.value.code == code
     assert "what is done is kept, and the same command goes on from there" in capsys.readouterr().err

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from longvit.config import PretrainConfig
-from longvit.inputs import Inputs, read_inputs
-from longvit.runs import INPUTS, open_run
-from longvit.settings import load_yaml
+from longvit.config.yaml_files import load_yaml
+from longvit.runs.folder import INPUTS, open_run
+from longvit.runs.inputs import Inputs, read_inputs
 from preprocessing.errors import BusyError, ConfigError
 
 

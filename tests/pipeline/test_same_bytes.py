@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.synthetic import Cohort, make_cohort
+from preprocessing.synthetic.cohort import Cohort, make_cohort
 
 USER, HOST = "alice-the-user", "host-of-alice"
 DIFFER = {

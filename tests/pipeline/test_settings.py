@@ -5,7 +5,7 @@ import yaml
 from pydantic import Field
 
 from longvit.config import DemoConfig, FinetuneConfig
-from longvit.settings import load_yaml, reference_yaml
+from longvit.config.yaml_files import load_yaml, reference_yaml
 from preprocessing.config import StageConfig, TileConfig
 from preprocessing.errors import ConfigError
 

@@ -8,10 +8,10 @@ import pytest
 import tifffile
 
 from preprocessing.frames import l0_from_rc
-from preprocessing.jpeg import Jpeg
-from preprocessing.schema import Source, StoreAttributes
-from preprocessing.store import open_store
-from preprocessing.store_writer import finish_store, write_arrays
+from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.schema import Source, StoreAttributes
+from preprocessing.store.store import open_store
+from preprocessing.store.writer import finish_store, write_arrays
 
 GLASS = (243, 242, 244)
 

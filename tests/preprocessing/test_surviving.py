@@ -17,14 +17,14 @@ import tifffile
 import preprocessing.tile
 from preprocessing.config import TileConfig
 from preprocessing.errors import OutputError
-from preprocessing.store import open_store, problems
+from preprocessing.store.store import open_store, problems
 from preprocessing.tile import BUSY, run, tile_or_skip
 
 SLIDES = 6
 CLAIM = """
 import sys
 from pathlib import Path
-from preprocessing.claim import claimed
+from preprocessing.jobs.atomic_folder import claimed
 with claimed(Path(sys.argv[1]), "file") as folder:
     (folder / "half").write_text("written")
     print("building", flush=True)
@@ -32,8 +32,8 @@ with claimed(Path(sys.argv[1]), "file") as folder:
 """
 RUN = """
 import sys
-import preprocessing.slide_to_store  # what takes its time, before the clock starts
-from longvit.cli import main
+import preprocessing.tiling.tile_slide  # what takes its time, before the clock starts
+from longvit.cli.app import main
 if __name__ == "__main__":
     print("ready", flush=True)
     sys.stdin.readline()

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from preprocessing.config import TileConfig
-from preprocessing.manifest import read_manifest
 from preprocessing.tile import run, tile_or_skip
+from preprocessing.tiling.manifest import read_manifest
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to find processes in"),
 ]
 
-TILE = "from longvit.cli import main; main()"
+TILE = "from longvit.cli.app import main; main()"
 SLIDES = 12
 
 

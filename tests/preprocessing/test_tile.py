@@ -14,10 +14,10 @@ from PIL import Image
 import preprocessing.tile
 from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
-from preprocessing.manifest import SlideEntry
-from preprocessing.redo import refuse_other_settings
-from preprocessing.store import add_embeddings, open_store, problems
+from preprocessing.store.store import add_embeddings, open_store, problems
 from preprocessing.tile import _rows_once, explain, run
+from preprocessing.tiling.manifest import SlideEntry
+from preprocessing.tiling.resume import refuse_other_settings
 
 SLIDES = Path(__file__).parents[2] / ".." / "shared" / "data" / "slides"
 

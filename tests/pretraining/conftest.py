@@ -10,8 +10,8 @@ from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.views import RegionDataset, collate_views
 from longvit.tokens import TokenBatch
-from longvit.training import begin
-from preprocessing.store import find_stores
+from longvit.training.loop import begin
+from preprocessing.store.store import find_stores
 
 OBJECTIVES = {
     "dino": DinoConfig(prototypes=32, hidden=16, bottleneck=8),

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from longvit.pretraining.dino import DinoModule, dino_head, dino_step, share_evenly
 from longvit.pretraining.module import Branch
 from longvit.tokens import TokenBatch
-from longvit.training import begin
+from longvit.training.loop import begin
 
 
 @pytest.fixture

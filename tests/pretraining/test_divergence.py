@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from longvit.model import load_encoder
-from longvit.pretraining.run import run
+from longvit.pretraining.pretrain import run
 from longvit.pretraining.statistics import feature_statistics
-from longvit.training import TrainingModule
+from longvit.training.loop import TrainingModule
 from preprocessing.errors import ConfigError
 
 

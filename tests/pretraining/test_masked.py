@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from longvit.config import EmbeddingInput, MaskedConfig
 from longvit.pretraining.masked import Restorer, draw_hidden, hidden_content, masked_step
 from longvit.tokens import TokenBatch
-from longvit.training import begin
+from longvit.training.loop import begin
 
 
 def padded(lengths: list[int], width: int = 12, *, pixels: bool = True) -> TokenBatch:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from longvit.model import LongViT
 from longvit.pretraining.monitor import MAX_ENTROPY, MIN_RANK, MIN_STD, health, tell, verdict
-from longvit.pretraining.run import run
+from longvit.pretraining.pretrain import run
 from longvit.tokens import TokenBatch
 
 HEALTHY = {"loss": 3.0, "feature_std": 0.7, "effective_rank": 20.0, "teacher_entropy": 0.8}

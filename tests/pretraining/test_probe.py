@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from longvit.cohort.labels import Labelled, read_labelled
 from longvit.config import EmbeddingInput, PixelInput, ProbeConfig
 from longvit.model import load_encoder
-from longvit.pretraining.labels import Labelled, read_labelled
+from longvit.pretraining.pretrain import run
 from longvit.pretraining.probe import Probe, chance_error, evenly, held_out_auroc, spread_tokens
-from longvit.pretraining.run import run
 from longvit.tokens.read import slide_tokens
-from preprocessing.store import add_embeddings, find_stores, open_store
+from preprocessing.store.store import add_embeddings, find_stores, open_store
 
 TASK = ProbeConfig(every=2, folds=3, neighbours=3)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from longvit.config import PretrainConfig, ProbeConfig
+from longvit.config.yaml_files import to_yaml
 from longvit.pretraining.module import PretrainModule
-from longvit.pretraining.run import run
-from longvit.settings import to_yaml
+from longvit.pretraining.pretrain import run
 
 RUN = """
 import os, signal, sys
@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from longvit.config import PretrainConfig
 from longvit.pretraining.module import PretrainModule
-from longvit.pretraining.run import run
-from longvit.settings import load_yaml
+from longvit.pretraining.pretrain import run
+from longvit.config.yaml_files import load_yaml
 torch.set_num_threads(1)
 settings, losses, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 step = PretrainModule.training_step
@@ -41,7 +41,7 @@ SAVE = """
 import io, os, signal, sys
 import torch
 from pathlib import Path
-from longvit.records import SafeCheckpoints
+from longvit.training.callbacks import SafeCheckpoints
 save = torch.save
 def half(checkpoint, file):
     whole = io.BytesIO()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
-from longvit.pretraining.turns import DrawSampler
+from longvit.pretraining.sampling import DrawSampler
 from longvit.pretraining.views import (
     PieceDataset,
     RegionDataset,
@@ -20,7 +20,7 @@ from longvit.pretraining.views import (
     tissue_share,
     turn,
 )
-from preprocessing.store import PatchStore, add_embeddings, find_stores, open_store
+from preprocessing.store.store import PatchStore, add_embeddings, find_stores, open_store
 
 PATCH = 16
 

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 from longvit.config import PixelInput
 from longvit.tokens import SlideDataset, TokenBatch
 from longvit.tokens.read import slide_tokens
-from preprocessing.store import find_stores, open_store
+from preprocessing.store.store import find_stores, open_store
 
 SOURCE = PixelInput(patch_px=32)
 

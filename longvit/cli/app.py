@@ -1,0 +1,210 @@
+"""The verbs. One typed config each; the work is imported only when its verb runs, so that `--help` loads no torch."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Dict
+
+from longvit import __version__
+from longvit.cli.parsing import Request
+from longvit.config import (
+    VERBS,
+    AuditConfig,
+    DemoConfig,
+    EncodeConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    FinetuneConfig,
+    PredictConfig,
+    PretrainConfig,
+    SplitConfig,
+    TileConfig,
+    ViewConfig,
+)
+from preprocessing.config import StageConfig
+from preprocessing.errors import OutputError, PipelineError
+from preprocessing.jobs.files import cannot_write
+from preprocessing.jobs.signals import Stopped, stopped_by_signals
+
+app = App(
+    name="longvit",
+    version=__version__,
+    help="Gigapixel whole-slide images -> slide representations -> subtypes and survival.",
+    help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
+    "Relative paths start at the working directory, those in a manifest at the manifest's folder. "
+    "Exit code: 0 done, 1 some slides failed, 2 the request was wrong, 130 and 143 interrupted.",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # cyclopts would call sys.exit in whatever program calls `run_command`
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
+)
+
+
+@app.command
+def tile(*, config: Annotated[TileConfig, Parameter(name="*")]) -> int:
+    """Slides -> patch stores."""
+    from preprocessing.tile import run
+
+    report = run(config)
+    for row in report.rows:
+        if row.status == "failed":
+            print(f"failed: {row.slide_id}: {row.reason}\n  fix:   {row.fix}", file=sys.stderr)
+    print(f"{report.summary}\n{report.page_path}")
+    return report.exit_code
+
+
+@app.command
+def pretrain(*, config: Annotated[PretrainConfig, Parameter(name="*")]) -> int:
+    """Stores -> encoder, without labels."""
+    from longvit.pretraining.pretrain import run
+
+    print(run(config))
+    return 0
+
+
+@app.command
+def split(*, config: Annotated[SplitConfig, Parameter(name="*")]) -> int:
+    """Table -> splits by patient, stratified."""
+    from longvit.cohort.split import run
+
+    print(run(config))
+    return 0
+
+
+@app.command
+def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
+    """Are these splits sound? Exit code 1 if not."""
+    from longvit.cohort.audit import run
+
+    return int(any(finding.level == "error" for finding in run(config).findings))
+
+
+@app.command
+def finetune(*, config: Annotated[FinetuneConfig, Parameter(name="*")]) -> int:
+    """Encoder + table + splits -> one model per fold, predictions.csv."""
+    from longvit.finetuning.finetune import run
+
+    print(run(config))
+    return 0
+
+
+@app.command
+def predict(*, config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
+    """Models of a run + new stores -> predictions.csv."""
+    from longvit.prediction.predict import run
+
+    predicted = run(config)
+    print(predicted.table)
+    return _failures(predicted.failed)
+
+
+@app.command
+def encode(*, config: Annotated[EncodeConfig, Parameter(name="*")]) -> int:
+    """Stores -> one vector per slide."""
+    from longvit.encoding.encode import run
+
+    encoded = run(config)
+    print(encoded.table)
+    return _failures(encoded.failed)
+
+
+@app.command
+def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
+    """predictions.csv -> metrics.json, report.html."""
+    from rich import print as show
+
+    from longvit.evaluation.evaluate import run
+    from longvit.evaluation.report.page import summary_table
+
+    evaluation = run(config)
+    show(summary_table(evaluation.metrics))
+    print(evaluation.report_path)
+    return 0
+
+
+@app.command
+def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")]) -> int:
+    """Model + store -> which parts of the slide the prediction draws on."""
+    from longvit.explanation.explain import run
+
+    explained = run(config)
+    for folder in explained.folders.values():
+        print(folder)
+    return _failures(explained.failed)
+
+
+@app.command
+def view(config: Annotated[ViewConfig, Parameter(name="*")]) -> int:
+    """A run, stores or explanations -> a page to look at the slides with."""
+    from longvit.viewer.view import run
+
+    run(config)
+    return 0
+
+
+@app.command
+def demo(*, config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig()) -> int:  # noqa: B008
+    """The whole line, on a cohort that it makes itself."""
+    from longvit.demo import run
+
+    run(config)
+    return 0
+
+
+def _failures(failed: Mapping[str, PipelineError]) -> int:
+    """Print what failed; return the exit code."""
+    for name, error in failed.items():
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    return int(bool(failed))
+
+
+for place, verb in enumerate(VERBS):
+    app[verb].sort_key = place  # `--help` lists them in the order of the line, not of the alphabet
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Parse and run one command line.
+
+    Returns:
+        The exit code: 0 done, 1 some slides failed.
+
+    Raises:
+        PipelineError: The request was wrong.
+    """
+    request = Request.read(arguments)
+    app.config = [Dict(request.for_flags, source=str(request.file), use_commands_as_keys=False)] if request.file else []
+    try:
+        command, bound, _ = app.parse_args(request.arguments, exit_on_error=False, print_error=False)
+        if isinstance(config := bound.arguments.get("config"), StageConfig):
+            bound.arguments["config"] = request.completed(config)
+        return command(*bound.args, **bound.kwargs) or 0
+    except CycloptsError as error:
+        raise request.refusal(error) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write(error) from error
+    except MemoryError as error:
+        fix = "run the same command where there is more memory; what is done is kept"
+        raise OutputError("there was not enough memory", where=request.arguments[0], fix=fix) from error
+
+
+def main() -> None:
+    """Entry point of `longvit`; the README's table lists the exit codes."""
+    try:
+        with stopped_by_signals():
+            code = run_command(sys.argv[1:])
+            sys.stdout.flush()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        code = stop.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)

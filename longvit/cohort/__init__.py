@@ -1,0 +1,1 @@
+"""Tables, patients, splits and their audit. Free of torch."""

@@ -1,0 +1,53 @@
+"""Verb `audit`: what is wrong with a cohort and its splits, before anything is trained."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longvit.cohort.checks import Audit, audit
+from longvit.cohort.findings import CATEGORIES, NOTES
+from longvit.cohort.splits import write_folds
+from longvit.config import AuditConfig
+from preprocessing.errors import printable
+from preprocessing.jobs.files import write_whole
+
+_STYLES = {"error": "bold red", "accepted": "yellow", "note": "dim"}
+
+
+def run(config: AuditConfig) -> Audit:
+    """Audit a cohort, show what was found, and write `audit.json` and the mended splits if there is a folder for them.
+
+    Raises:
+        CohortError: A table or a split cannot be read, or `out` holds splits already.
+        ConfigError: `accept` names a category that is none.
+        StoreError: There are no stores where they should be, or one cannot be read.
+    """
+    result = audit(config)
+    if config.out is not None:
+        if config.move_leaks_to:
+            write_folds(config.out, result.folds, result.cohort)
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_whole(config.out / "audit.json", result.as_json())
+    show(result, Console())
+    return result
+
+
+def show(result: Audit, console: Console) -> None:
+    """Print the counts of every part, then the findings by category, each category with what it is and its fix."""
+    rows = result.counts
+    table = Table(*map(escape, rows[0]), box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+    for category, meaning in (CATEGORIES | NOTES).items():
+        findings = [finding for finding in result.findings if finding.category == category]
+        if findings:
+            console.print(f"\n[bold]{category}[/]: {meaning}", highlight=False)
+        for finding in findings:
+            level = f"[{_STYLES[finding.level]}]{finding.level:8}[/]"
+            where = Path(finding.where).name
+            console.print(f"  {level} {escape(printable(f'{where}: {finding.what}'))}", highlight=False, soft_wrap=True)
+        for fix in dict.fromkeys(finding.fix for finding in findings if finding.level != "accepted"):
+            console.print(f"  fix: {escape(printable(fix))}", highlight=False, soft_wrap=True)

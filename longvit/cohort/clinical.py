@@ -1,0 +1,88 @@
+"""Clinical table -> covariates of a Cox regression, one row per patient."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from longvit.cohort.numbers import exact_numbers
+from longvit.cohort.tables import read_strings
+from longvit.config.required import CLINICAL
+from preprocessing.errors import CohortError, few
+
+PATIENT = ("patient_id", "case_id", "case_submitter_id", "bcr_patient_barcode")
+AGE = ("age", "age_at_index", "age_at_diagnosis", "age_at_initial_pathologic_diagnosis")
+SEX = ("is_female", "sex", "gender")
+STAGE = ("stage", "ajcc_pathologic_stage", "ajcc_pathologic_tumor_stage", "pathologic_stage", "tumor_stage")
+STAGES = {"I": 1.0, "II": 2.0, "III": 3.0, "IV": 4.0}
+FEMALE = {"female": 1.0, "f": 1.0, "1": 1.0, "1.0": 1.0, "male": 0.0, "m": 0.0, "0": 0.0, "0.0": 0.0}
+MAX_YEARS = 130
+"""A greater age is one in days, as GDC's `age_at_diagnosis` is."""
+AGE_NAME, SEX_NAME, STAGE_NAME = "Age, per 10 years", "Female", "Stage, per step I to IV"
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """Covariates of patients.
+
+    Attributes:
+        table: Index `patient_id`; a column per covariate that was found, NaN where a patient has no value.
+        notes: What was left out, in sentences.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def read_clinical(path: Path) -> Clinical:
+    """Read age, sex and stage from a table as TCGA's are (CSV, zipped or not, Excel); other columns are not read.
+
+    Age is in years (GDC's days are recognised), sex is female or male, F or M or `is_female` 1 or 0, and the stage is
+    a Roman number with or without `Stage` and a letter (`Stage IIIA`). Several rows of one patient are one.
+
+    Raises:
+        CohortError: No table, no column that names patients, none of the covariates, or rows of a patient that differ.
+    """
+    table = read_strings(path, CLINICAL)
+    patient = _first(table, PATIENT)
+    if patient is None:
+        where = f"{path}, line 1: {few(list(table.columns), 12)}"
+        raise CohortError("no column names the patients", where=where, fix=f"name one of {', '.join(PATIENT)}")
+    found, notes = {}, []
+    for name, columns, read in ((AGE_NAME, AGE, _age), (SEX_NAME, SEX, _female), (STAGE_NAME, STAGE, _stage)):
+        column = _first(table, columns)
+        if column is None:
+            notes.append(f"{name.split(',')[0]} is left out: the clinical table has none of {', '.join(columns)}.")
+        else:
+            found[name] = read(table[column].str.strip())
+    if not found:
+        raise CohortError(
+            "there is no age, sex or stage", where=path, fix=f"name columns {AGE[0]}, {SEX[1]}, {STAGE[0]}"
+        )
+    values = pd.DataFrame(found).groupby(table[patient].str.strip())
+    differing = values.nunique().gt(1).any(axis=1)
+    if differing.any():
+        what = f"rows of a patient differ: {', '.join(differing.index[differing][:5])}"
+        raise CohortError(what, where=path, fix="give each patient one age, sex and stage")
+    return Clinical(values.first().rename_axis("patient_id"), tuple(notes))
+
+
+def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
+    written = {column.lower(): column for column in table.columns}
+    return next((written[name] for name in names if name in written), None)
+
+
+def _age(text: pd.Series) -> pd.Series:
+    years = exact_numbers(text)
+    return (years / 365.25 if years.max() > MAX_YEARS else years) / 10
+
+
+def _female(text: pd.Series) -> pd.Series:
+    return text.str.lower().map(FEMALE).astype(float)
+
+
+def _stage(text: pd.Series) -> pd.Series:
+    numeral = text.str.upper().str.extract(re.compile(r"^(?:STAGE\s*)?(IV|I{1,3})[ABC]?\d?$"))[0]
+    return numeral.map(STAGES).astype(float).replace({None: np.nan})

@@ -1,0 +1,75 @@
+"""Tables beside the stores: whose slide is whose, and the labels that probe a run. Pretraining learns from neither."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from longvit.cohort.tables import barcodes, read_table, slide_name
+from longvit.config import ProbeConfig
+from preprocessing.errors import CohortError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Slides with labels, one entry each."""
+
+    stores: list[Path]
+    patients: list[str]
+    labels: list[str]
+
+
+def read_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, str]:
+    """Patient of each slide id that has one: by the table, or else by TCGA barcode.
+
+    Raises:
+        CohortError: There is no such table, it lacks a column, or it does not name a slide that has a store.
+    """
+    if table is None:
+        return barcodes(stores)
+    rows = _read(table, ["case_id", "slide_id"], stores)
+    strangers = sorted(set(stores) - set(rows["slide_id"]))
+    if strangers:
+        raise CohortError(
+            f"{len(strangers)} of {len(stores)} stores are of no patient of the table, the first: {strangers[0]}",
+            where=table,
+            fix="add a row for each slide, or move the stores that are not of this cohort",
+        )
+    return dict(zip(rows["slide_id"], rows["case_id"], strict=True))
+
+
+def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> Labelled | None:
+    """The slides that have a label and a store; none where no table is configured.
+
+    Raises:
+        CohortError: There is no such table, it lacks a column, there is one class only, or a class has fewer patients
+            than the probe has folds.
+    """
+    if config.table is None:
+        return None
+    rows = _read(config.table, ["case_id", "slide_id", config.label_column], stores).dropna()
+    patients = Counter(rows.drop_duplicates("case_id")[config.label_column])
+    rare = sorted(label for label, count in patients.items() if count < config.folds)
+    if len(patients) < 2 or rare:
+        what = f"class {rare[0]} has {patients[rare[0]]}" if rare else f"there are {len(patients)} classes"
+        raise CohortError(
+            f"too few labelled patients with a store to probe with {config.folds} folds: {what}",
+            where=f"{config.table}, column {config.label_column}",
+            fix="tile more of its slides, lower probe.folds, or leave rare classes out of the table",
+        )
+    paths = [stores[slide] for slide in rows["slide_id"]]
+    return Labelled(paths, rows["case_id"].tolist(), rows[config.label_column].tolist())
+
+
+def _read(table: Path, columns: list[str], stores: Mapping[str, Path]) -> pd.DataFrame:
+    """Rows of slides that have a store, sorted by slide; file endings of slide ids are taken off."""
+    rows = read_table(table, ["case_id", "slide_id"])
+    missing = [name for name in columns if name not in rows]
+    if missing:
+        fix = "rename the column, or name yours in probe.label_column"
+        raise CohortError(f"the table has no column {' nor '.join(missing)}", where=table, fix=fix)
+    rows["slide_id"] = rows["slide_id"].map(slide_name)
+    rows = rows[rows["slide_id"].isin(list(stores))]
+    return rows[columns].drop_duplicates("slide_id").sort_values("slide_id", ignore_index=True)

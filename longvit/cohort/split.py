@@ -1,0 +1,28 @@
+"""Verb `split`: table -> `splits_<k>.csv`."""
+
+from pathlib import Path
+
+from longvit.cohort.patients import read_cohort
+from longvit.cohort.splits import write_folds
+from longvit.cohort.stratify import make_folds
+from longvit.config import SplitConfig
+from longvit.runs.folder import open_run
+from longvit.runs.inputs import read_inputs
+
+
+def run(config: SplitConfig) -> Path:
+    """Make splits, and write them beside the settings that made them.
+
+    Returns:
+        The folder of `splits_<k>.csv`.
+
+    Raises:
+        CohortError: The table cannot be used, something is too rare to be in every part, or there are splits already.
+    """
+    cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
+    folds = make_folds(cohort, config.folds, config.seed, keep_sites_together=config.keep_sites_together)
+    inputs = read_inputs({"table": config.table, "slide_table": config.slide_table})
+    with open_run(config, "split", inputs, config.out / f"splits_{folds[-1].index}.csv") as run:
+        if not run.finished:
+            write_folds(config.out, folds, cohort)
+    return config.out

@@ -1,0 +1,130 @@
+"""Tables as the field writes them (CSV, compressed or not, Excel) -> rows of strings under two known names."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from longvit.cohort.table_rows import table_rows
+from longvit.config.required import TABLE, Input
+from preprocessing.errors import MAX_NAME, CohortError, few, short
+
+_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
+_STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
+MISSING = frozenset(
+    ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A"]
+)
+"""Cells that hold no value, as pandas reads them."""
+FORMULA = ("=", "+", "-", "@")
+"""First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
+_TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
+
+
+def slide_name(name: str) -> str:
+    """A slide id without the file ending that some tables append."""
+    lower = name.lower()
+    if not lower.endswith(_SUFFIXES):
+        return name
+    return next(name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix))
+
+
+def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:
+    """Patient of each slide id that is a TCGA barcode: its first twelve characters."""
+    return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
+
+
+def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISSING) -> pd.DataFrame:
+    """Read a CSV, compressed or not, or the first sheet of an Excel file, with every value as it is written.
+
+    Args:
+        path: The table.
+        mark: Noun of the table in errors.
+        missing: Cells that become NaN, as do those that a short row lacks; none leaves all as text.
+
+    Returns:
+        The rows, by their line number in the file.
+
+    Raises:
+        CohortError: The file is missing, damaged, not a table or larger than the bounds; or two columns have one name.
+    """
+    with closing(table_rows(path, mark)) as rows:
+        line, header = next(rows)
+        repeated = [name for name, times in Counter(header).items() if times > 1 and name]
+        if repeated:
+            what = f"columns are named twice: {few(repeated)}"
+            raise CohortError(what, where=f"{path}, line {line}", fix="remove or rename one of each")
+        lines: list[int] = []
+        values: list[str | float] = []
+        for line, cells in rows:
+            lines.append(line)
+            values += cells if missing.isdisjoint(cells) else [np.nan if cell in missing else cell for cell in cells]
+            values += [np.nan if missing else ""] * (len(header) - len(cells))
+    if not values:
+        raise CohortError("the table has no rows", where=path, fix="give a table with a header and rows")
+    cells = np.empty(len(values), object)
+    cells[:] = values
+    return pd.DataFrame(cells.reshape(len(lines), -1), columns=header, index=lines)
+
+
+def refuse_names(names: pd.Series, where: object) -> None:
+    """Refuse names of patients, slides or sites that spreadsheets, terminals or files would take for something else.
+
+    Args:
+        names: The names; the index is their line.
+        where: The table.
+
+    Raises:
+        CohortError: A name begins with = + - or @, is longer than 200 characters, or has characters that do not print.
+    """
+    for name, line in zip(names.to_numpy(), names.index, strict=True):
+        if what := bad_name(name):
+            at = f"{where}, line {line}, column {names.name}"
+            fix = "rename it in the table, and in splits and stores"
+            raise CohortError(f"{short(name)!r} {what}", where=at, fix=fix)
+
+
+def bad_name(name: str) -> str | None:
+    """Return the reason why a name cannot be used in results, or None.
+
+    >>> bad_name("=1+1")
+    'begins with =, which spreadsheets take for a formula'
+    """
+    if name[:1] in FORMULA:
+        return f"begins with {name[0]}, which spreadsheets take for a formula"
+    if not name.isprintable():
+        return "has characters that do not print"
+    return "is longer than 200 characters" if len(name) > MAX_NAME else None
+
+
+def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Rows of strings in which `columns` are there and filled in; STAMP's PATIENT is case_id, its FILENAME slide_id.
+
+    Raises:
+        CohortError: The file or a column is missing, or a value of these columns.
+    """
+    table = read_strings(path)
+    table = table.rename(columns={stamp: ours for stamp, ours in _STAMP.items() if ours not in table})
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise CohortError(
+            f"the table has no column {' nor '.join(missing)}",
+            where=f"{path}, columns: {few(list(table.columns), 12)}",
+            fix="rename the column, name yours in the config (task.label_column, ...), or add the slide_table",
+        )
+    for name in columns:
+        empty = np.flatnonzero(table[name].isna())
+        if len(empty):
+            raise CohortError(
+                f"{len(empty)} of {len(table)} rows have no {name}",
+                where=f"{path}, line {table.index[empty[0]]}",
+                fix="fill in the value, or remove the row",
+            )
+    if "slide_id" in columns:
+        table["slide_id"] = table["slide_id"].map(slide_name)
+    for name in {"case_id", "slide_id"}.intersection(columns):
+        refuse_names(table[name], path)
+    return table

@@ -1,0 +1,36 @@
+"""Settings of encoding."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import PositiveInt, model_validator
+
+from longvit.config import required
+from longvit.config.base import RunConfig
+
+
+class EncodeConfig(RunConfig):
+    """Stores -> one vector per slide."""
+
+    stores: Annotated[Path, required.ANY_STORES]
+    """A store, or a folder of stores."""
+    checkpoint: Annotated[Path | None, required.ENCODER] = None
+    """The encoder: an `encoder.safetensors`, the folder of the run that wrote it, or a fold's `model.safetensors`."""
+    preset: str | None = None
+    """A published encoder instead, by name, such as longvit_small_32768 or gigapath_slide_enc12l768d."""
+    official: Annotated[Path | None, required.WEIGHTS] = None
+    """The preset's published weights, a .pth file. Without it the weights are random: good for timing, not for use."""
+    precision: Literal["32", "bf16"] = "32"
+    """Arithmetic: float32, or bfloat16 in all layers with weights, between which tokens stay in float32."""
+    loader_workers: PositiveInt = 2
+    """Threads that read and decode tiles ahead of the encoder."""
+    keep_tokens: bool = False
+    """Keep the vector and the place of every token beside the slide's."""
+
+    @model_validator(mode="after")
+    def _encoder_given_once(self) -> "EncodeConfig":
+        if self.checkpoint is not None and self.preset is not None:
+            raise ValueError("give checkpoint or preset, not both: each is an encoder")
+        if self.official is not None and self.preset is None:
+            raise ValueError("official weights need the preset that says their shape")
+        return self

@@ -1,0 +1,89 @@
+"""Settings on disk: YAML <-> config classes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from longvit.config import VERBS
+from longvit.config.messages import Names, as_key, names_of, refused
+from longvit.config.yaml_reader import read_mapping
+from preprocessing.config import StageConfig
+
+Config = TypeVar("Config", bound=StageConfig)
+_FIX = "correct the file; configs/reference has every setting"
+
+
+def load_yaml(path: Path, kind: type[Config]) -> Config:
+    """Read a config of the given class.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or a key or value does not fit; all problems are named.
+    """
+    try:
+        return kind.model_validate(read_mapping(path))
+    except ValidationError as error:
+        raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+
+
+def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names], bool]) -> dict[str, Any]:
+    """Read values that a command line may add to or replace.
+
+    Args:
+        path: The file.
+        kind: The config class.
+        replaced: Whether the command line replaces the value of a setting, which is then not checked.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or a key or a value does not fit; all are named.
+    """
+    values = read_mapping(path)
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        final = [  # whatever the command line adds; settings that contradict each other may still change
+            problem
+            for problem in error.errors()
+            if problem["type"] not in ("missing", "value_error", "union_tag_not_found")
+            and (problem["type"] == "extra_forbidden" or not replaced(names_of(kind, problem)))
+        ]
+        if final:
+            raise refused(final, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+    return values
+
+
+def to_yaml(config: StageConfig) -> str:
+    """The resolved config, every value written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def reference_yaml(kind: type[StageConfig]) -> str:
+    """Every setting of a verb with its default and its sentence; required ones hold a placeholder."""
+    header = (kind.__doc__ or "").strip().splitlines()[0]
+    return "\n".join([f"# {header}", *_fields(kind, {}, "")]) + "\n"
+
+
+def _fields(kind: type[BaseModel], values: dict, indent: str) -> list[str]:
+    lines = []
+    for name, field in kind.model_fields.items():
+        lines += [f"{indent}# {line.strip()}" for line in (field.description or "").splitlines()]
+        if name not in values and field.is_required():
+            lines.append(f"{indent}{name}: REQUIRED")
+            continue
+        value = values[name] if name in values else field.get_default(call_default_factory=True)
+        if isinstance(value, BaseModel):
+            given = {key: getattr(value, key) for key in type(value).model_fields}
+            lines += [f"{indent}{name}:", *_fields(type(value), given, indent + "  ")]
+        else:
+            dumped = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            text = yaml.safe_dump(dumped, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+            lines.append(f"{indent}{name}: {text}")
+    return lines
+
+
+if __name__ == "__main__":  # `make configs`
+    for verb, kind in VERBS.items():
+        (Path(sys.argv[1]) / f"{verb}.yaml").write_text(reference_yaml(kind), encoding="utf-8")

@@ -1,0 +1,133 @@
+"""metrics.json -> plain tables of text, which the page, the Markdown report and the terminal show alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from longvit.evaluation.beside import Audit
+from longvit.evaluation.report.labels import METRIC_NAMES, MISSING, bare_p, composition, decimal, interval, p_value
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A heading, the names of the columns, rows of text, and sentences below; `best` rows stand out."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    best: frozenset[int] = frozenset()
+
+
+def numbers_table(metrics: Mapping[str, Any]) -> TextTable:
+    """Every number per fold, their mean and pooled, with intervals."""
+    names = list(metrics["pooled"])
+    rows = [("Fold", "Patients", *(METRIC_NAMES[name] for name in names))]
+    for fold in metrics["folds"]:
+        cells = [_number(name, fold["metrics"] and fold["metrics"][name]) for name in names]
+        rows.append((str(fold["fold"]), f"{fold['n_patients']} ({composition(fold)})", *cells))
+    mean = metrics["mean"]
+    cells = [f"{_number(name, mean.get(name))}{_spread(mean.get(name))}" for name in names]
+    rows.append(("Mean ± sd", "", *cells))
+    cells = [_number(name, metrics["pooled"][name]) for name in names]
+    rows.append(("Pooled", f"{metrics['n_patients']} ({composition(metrics)})", *cells))
+    totals = frozenset({len(rows) - 3, len(rows) - 2})
+    if metrics["n_shuffles"]:
+        control = [_number(name, {"value": metrics["pooled"][name]["shuffled"], "low": None}) for name in names]
+        rows.append(("Pooled, shuffled labels", "", *control))
+    return TextTable("Numbers", rows[0], tuple(rows[1:]), best=totals)
+
+
+def models_table(metrics: Mapping[str, Any]) -> TextTable | None:
+    """The model and those beside it, pooled, each with its shuffled control and how far the model is above; or None."""
+    if not metrics["models"]:
+        return None
+    names = [name for name in metrics["pooled"] if name not in ("accuracy", "logrank_p", "ibs_km")]
+    headline = metrics["headline"]
+    control = f"{METRIC_NAMES[headline]}, shuffled labels"
+    head = ("Model", *(METRIC_NAMES[name] for name in names), control, f"Difference in {METRIC_NAMES[headline]}")
+    rows = []
+    for model in (metrics, *metrics["models"]):
+        cells = [_number(name, model["pooled"][name]) for name in names]
+        cells.append(decimal(model["pooled"][headline]["shuffled"]))
+        cells.append(_difference(model["difference"]["pooled"].get(headline)) if rows else "")
+        rows.append((model["name"], *cells))
+    note = (
+        f"All models predicted the same patients in the same folds. Differences are {metrics['name']} minus the other, "
+        "with paired bootstrap intervals and two-sided p: both models are scored on the same resamples of patients. "
+        "metrics.json has the differences of all numbers."
+    )
+    said = (f"{model['name']}: {sentence}" for model in metrics["models"] for sentence in model["notes"])
+    return TextTable("Models", head, tuple(rows), (note, *said), frozenset({0}))
+
+
+def groups_table(metrics: Mapping[str, Any]) -> TextTable:
+    """Patients below and above the median risk of their fold: how many, and when half of them had the event."""
+    median = lambda value: "not reached" if value is None else f"{value:.1f}"
+    rows = tuple(
+        (group["name"], str(group["n"]), str(group["n_events"]), median(group["median_time"]))
+        for group in metrics["risk_groups"]
+    )
+    note = f"Log-rank test: {p_value(metrics['pooled']['logrank_p']['value'])}."
+    head = ("Group", "Patients", "Events", f"Median time to event, {metrics['time_unit']}")
+    return TextTable("Risk groups", head, rows, (note,))
+
+
+def cox_table(cox: Mapping[str, Any]) -> TextTable:
+    """Hazard ratios, alone and adjusted, with the test of proportional hazards."""
+    rows = []
+    for entry in cox["covariates"]:
+        adjusted = entry["adjusted"]
+        proportional = MISSING if adjusted is None else bare_p(adjusted["ph_p"])
+        rows.append((entry["name"], *_hazard_ratio(entry["alone"]), *_hazard_ratio(adjusted), proportional))
+    head = ("Covariate", "Hazard ratio, alone", "p", "Hazard ratio, adjusted", "p", "Proportional hazards, p")
+    counted = f"{cox['n']} patients, {cox['n_events']} events; 95 % intervals of Wald."
+    if any(entry["adjusted"] for entry in cox["covariates"]):
+        counted += " Adjusted: all covariates together."
+    return TextTable("Cox regression", head if rows else (), tuple(rows), (counted, *cox["notes"]))
+
+
+def audit_table(audit: Audit | None) -> TextTable:
+    """What the audit of the splits found."""
+    if audit is None:
+        note = "There is no audit.json next to the predictions: it is unknown whether these splits have leaks."
+        return TextTable("Audit of the splits", (), (), (note,))
+    notes = [] if audit.findings else ["The audit found nothing."]
+    if audit.accepted:
+        notes.append(f"Accepted: {', '.join(audit.accepted)}.")
+    rows = tuple((one.level, one.what, one.where, one.fix) for one in audit.findings)
+    return TextTable("Audit of the splits", ("Level", "What", "Where", "Fix") if rows else (), rows, tuple(notes))
+
+
+def detail_tables(metrics: Mapping[str, Any], audit: Audit | None) -> Sequence[TextTable]:
+    """All tables of a report but that of the numbers, in its order."""
+    tables = [models_table(metrics)]
+    if metrics["task"] == "survival":
+        tables += [groups_table(metrics), cox_table(metrics["cox"])]
+    return [table for table in (*tables, audit_table(audit)) if table is not None]
+
+
+def _number(name: str, number: Mapping[str, Any] | None) -> str:
+    if number is None or number["value"] is None:
+        return MISSING
+    if name == "logrank_p":
+        return bare_p(number["value"])
+    return decimal(number["value"]) + ("" if number["low"] is None else f" ({interval(number)})")
+
+
+def _spread(number: Mapping[str, Any] | None) -> str:
+    return "" if number is None or number["sd"] is None else f" ± {number['sd']:.3f}"
+
+
+def _difference(number: Mapping[str, Any] | None) -> str:
+    if number is None:
+        return MISSING
+    if number["low"] is None:
+        return f"{number['value']:+.3f}"
+    return f"{number['value']:+.3f} ({number['low']:+.3f} to {number['high']:+.3f}), {p_value(number['p'])}"
+
+
+def _hazard_ratio(found: Mapping[str, float | None] | None) -> tuple[str, str]:
+    if found is None or None in (found["hazard_ratio"], found["low"], found["high"]):
+        return MISSING, MISSING
+    return f"{found['hazard_ratio']:.2f} ({found['low']:.2f} to {found['high']:.2f})", bare_p(found["p"])

@@ -1,0 +1,185 @@
+"""Verb `explain`: model + store -> scores of every token, pictures, and files for QuPath."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from longvit.config import ExplainConfig, PixelInput
+from longvit.encoding.slide import embed_slide
+from longvit.explanation.attribution import squares
+from longvit.explanation.colour import ranked
+from longvit.explanation.explained import Explained, frugal
+from longvit.explanation.faithfulness import blind_orders, curves, save_curves
+from longvit.explanation.files import write_files
+from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
+from longvit.explanation.picture import slide_picture
+from longvit.explanation.result import EXPLANATION, Explanation
+from longvit.finetuning.model import SlideModel, load_model
+from longvit.model.outputs import columns
+from longvit.runs.folder import INPUTS, refuse_others, settings_of
+from longvit.runs.inputs import Inputs, read_inputs
+from longvit.runs.privacy import Pseudonyms, shareable_path
+from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.read import open_stores, require_scale
+from longvit.training.loop import pick_device
+from preprocessing.errors import ConfigError, PipelineError, StoreError
+from preprocessing.jobs.atomic_folder import claimed
+from preprocessing.store.store import PatchStore, find_stores
+
+_THREADS = 2  # that read and decode tiles
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """Result of a run of `explain`."""
+
+    folders: dict[str, Path]
+    """Folder of each slide."""
+    failed: dict[str, PipelineError]
+    """Slides that could not be explained, and why."""
+
+
+def run(config: ExplainConfig) -> Explanations:
+    """Explain which parts of slides a prediction draws on; slides that an earlier start has explained are not repeated.
+
+    Returns:
+        The folder `<slide_id>` of each slide with all files; that of an earlier run is replaced once all are written.
+
+    Raises:
+        CheckpointError: The model cannot be read, or a method cannot explain it.
+        StoreError: No store can be read, or one does not fit the model.
+        ConfigError: The model has no such class, the only slide is too small or too large for a setting, or a slide was
+            explained with another model or other settings.
+    """
+    model = load_model(config.model)
+    config = settle_methods(model, config)
+    stores = find_stores(config.store)
+    opened, failed = open_stores(stores, model.encoder.config.input)
+    require_scale(opened.values(), model.encoder.trained_on, config.model)
+    names = Pseudonyms.read(config.pseudonyms)
+    folders = {slide: config.out / names.of(slide) for slide in opened}
+    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)
+    todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
+    if not todo and not failed:
+        print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
+    model = frugal(model).to(pick_device(config.device))
+    for slide in todo:
+        try:
+            _explain_slide(model, opened[slide], config, inputs[slide], folders[slide])
+        except (StoreError, ConfigError) as error:
+            failed[slide] = error
+    if len(failed) == len(stores):
+        raise next(iter(failed.values()))
+    return Explanations({slide: folder for slide, folder in folders.items() if slide not in failed}, failed)
+
+
+def _inputs(
+    config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
+) -> dict[str, Inputs]:
+    """Settings, model and store of each slide's explanation; with a key the store's hashes are keyed, too."""
+    settings = settings_of(config)
+    every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
+    return {
+        slide: every.model_copy(update={"settings": settings, "stores": {names.of(slide): tuple(map(names.of, store))}})
+        for slide, store in every.stores.items()
+    }
+
+
+def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
+    """Return whether a slide is new, or its store has changed, which is printed.
+
+    Raises:
+        ConfigError: It was explained with another model or other settings.
+    """
+    if not (folder / EXPLANATION).exists():
+        return True
+    return bool(refuse_others(folder, Inputs.read(folder / INPUTS), inputs, adds_slides=True))
+
+
+def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs, folder: Path) -> None:
+    image = slide_picture(store, config.overlay_mpp)
+    question = ask(model, store, config.target)
+    require_squares(question, config)
+    with claimed(folder, EXPLANATION) as partial:
+        explanation = explain(question, store, config, folder)
+        for one in explanation.maps:
+            if one.layer is None:  # single layers are columns of scores.csv
+                write_files(partial, explanation, one, store, image, config.sheet_tiles)
+        if config.faithfulness:
+            measure_faithfulness(question, explanation, config.occlusion_side, partial)
+        inputs.save(partial / INPUTS)
+        explanation.save(partial)
+
+
+def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
+    """A slide's tokens, embedded by a model on the device where it computes, and the output that is explained.
+
+    Raises:
+        StoreError: The store does not fit the model, or a tile is damaged.
+        ConfigError: The model has no such class.
+    """
+    pieces = SlidePieces(store, model.encoder.config.input)
+    x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, so that gradients may pass
+    rc_L2 = torch.empty_like(pieces.rc_L2)
+    rc_L2[pieces.rank_L] = pieces.rc_L2
+    with torch.no_grad():
+        outputs_O = model.head(Explained(model).slide(x_LD)[None])[0].float().cpu()
+    return Question(Explained(model, _output_index(model, outputs_O, target)), x_LD, rc_L2.to(x_LD.device), outputs_O)
+
+
+def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
+    """Return all maps that are asked for, of a slide that goes by the name of its folder."""
+    model, attributes = question.explained.model, store.attributes
+    maps = score_maps(question, config)
+    if config.rank:
+        maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
+    source = model.encoder.config.input
+    per_side = store.tile_st // source.patch_px if isinstance(source, PixelInput) else 1
+    return Explanation(
+        slide_id=folder.name,
+        store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
+        model=shareable_path(config.model, folder),
+        target=question.explained.target,
+        prediction=columns(question.outputs_O, model.task, model.classes),
+        size_l0=tuple(attributes["size_l0"]),
+        side_l0=tuple(side / per_side for side in attributes["side_l0"]),
+        mpp=attributes["mpp_level0"],
+        rc=question.rc_L2.cpu().numpy(),
+        maps=maps,
+    )
+
+
+def measure_faithfulness(question: Question, explanation: Explanation, side: int, folder: Path) -> None:
+    """Write how the output falls and rises by each map over all layers, and by orders that know nothing of the model.
+
+    Args:
+        question: The output and the tokens.
+        explanation: The maps.
+        side: Side of the squares that leave and come, tokens.
+        folder: Folder to write to.
+    """
+    explained, x_LD, square_L = question.explained, question.x_LD, squares(question.rc_L2, side)
+    width, height = (size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))
+    maps = {one.label: one.scores for one in explanation.maps if one.layer is None}
+    blind = blind_orders(explanation.rc, square_L.cpu().numpy(), (height, width))
+    found, reference = (
+        {key: curves(explained, x_LD, square_L, torch.tensor(scores)) for key, scores in some.items()}
+        for some in (maps, blind)
+    )
+    save_curves(found, reference, explained.quantity, folder)
+
+
+def _output_index(model: SlideModel, outputs_O: Tensor, target: str | None) -> int:
+    if target is None:
+        return int(outputs_O.argmax()) if model.classes else 0
+    if target not in model.classes:
+        raise ConfigError(
+            f"the model has no class {target}",
+            where="target",
+            fix=f"choose from {', '.join(model.classes)}" if model.classes else "leave target out: it predicts a risk",
+        )
+    return model.classes.index(target)

@@ -1,0 +1,75 @@
+"""What the models of one run share, and the list of those that it trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from longvit.cohort.patients import Cohort
+from longvit.cohort.splits import Fold
+from longvit.config import Baseline, EmbeddingInput, FinetuneConfig, PixelInput
+from longvit.finetuning.data import Slides, sequences, shuffled_targets
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every model of a run is trained with: tables and paths, no weights, so that it travels to other processes.
+
+    Args:
+        config: Settings of the run.
+        cohort: Patients, slides and targets.
+        folds: All folds.
+        stores: The store of every slide of the folds.
+        source: What the encoder reads.
+    """
+
+    config: FinetuneConfig
+    cohort: Cohort
+    folds: Sequence[Fold]
+    stores: dict[str, Path]
+    source: PixelInput | EmbeddingInput
+
+    @property
+    def sequences(self) -> list[Slides]:
+        """Everything that the model reads, once: slide by slide, or patient by patient."""
+        cases = dict.fromkeys(case for fold in self.folds for part in fold.parts.values() for case in part)
+        return [slides for case in cases for slides in sequences(self.cohort.slides[case], self.config.fusion)]
+
+    def jobs(self, learner: Baseline | None = None) -> list["Job"]:
+        """The models to train of one kind: for every fold one on the true labels, then its shuffled controls."""
+        return [Job(fold, shuffle, learner) for fold in self.folds for shuffle in (None, *range(self.config.shuffles))]
+
+    def targets(self, job: "Job") -> pd.DataFrame:
+        """A row of targets per patient, as the model of this job learns them."""
+        if job.shuffle is None:
+            return self.cohort.targets
+        return shuffled_targets(self.cohort.targets, job.fold, (self.config.seed, job.shuffle))
+
+    def folder(self, job: "Job") -> Path:
+        """Where the model of a job and its predictions go."""
+        kind = self.config.out / ("" if job.learner is None else f"baselines/{job.learner}")
+        return kind / f"fold_{job.fold.index}" / ("" if job.shuffle is None else f"shuffled_{job.shuffle}")
+
+    def predictions(self, job: "Job") -> Path:
+        """The file that a job ends with; where it is, the job is done."""
+        return self.folder(job) / "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train.
+
+    Args:
+        fold: Who it learns from, and who it predicts.
+        shuffle: Number of the permutation of labels that it learns; None learns the true ones.
+        learner: A baseline, or None for the model itself.
+    """
+
+    fold: Fold
+    shuffle: int | None = None
+    learner: Baseline | None = None
+
+    def __str__(self) -> str:
+        kind = "" if self.learner is None else f"{self.learner}, "
+        return f"{kind}fold {self.fold.index}" + ("" if self.shuffle is None else f", shuffled labels {self.shuffle}")

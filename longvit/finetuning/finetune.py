@@ -1,0 +1,93 @@
+"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines beside them, and predictions.csv."""
+
+from pathlib import Path
+
+from longvit.cohort.checks import audit
+from longvit.cohort.splits import read_splits
+from longvit.config import Baseline, FinetuneConfig
+from longvit.finetuning.baselines import tile_notes, tile_vectors
+from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
+from longvit.finetuning.crossvalidation import collected, train_all
+from longvit.finetuning.experiment import Study
+from longvit.finetuning.guards import check_fold
+from longvit.finetuning.model import SlideModel, build_model
+from longvit.finetuning.representations import sequence_reader
+from longvit.formats.membership import write_membership
+from longvit.runs.folder import open_run
+from longvit.runs.inputs import Inputs, read_inputs
+from longvit.runs.tables import write_rows
+from longvit.tokens.read import require_fit, require_one_scale, require_scale
+from longvit.training.loop import begin, pick_device
+from preprocessing.jobs.files import write_whole
+from preprocessing.store.store import find_stores, open_store
+
+
+def run(config: FinetuneConfig) -> Path:
+    """Train and predict every fold, of the model and its baselines; what an earlier start has finished stays.
+
+    Returns:
+        `predictions.csv` in the run's folder: a row per held-out sequence of every fold, and of every shuffled control.
+        Beside it `audit.json`, what the audit found and the user accepted; `membership.csv`, who was in which part; and
+        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, what the baseline is.
+
+    Raises:
+        CohortError: The tables or the splits cannot be used, or the audit refuses them.
+        StoreError, CheckpointError: Stores or weights are missing or do not fit.
+        ConfigError: The settings contradict each other, or the folder holds another run.
+    """
+    audited = audit(config)
+    audited.refuse()
+    for fold in audited.folds:
+        check_fold(fold, audited.cohort, config)
+    begin(config)
+    model = build_model(config, audited.cohort.classes)
+    config = config.model_copy(update={"encoder": model.encoder.config})  # the one that is used, for config.yaml
+    found = find_stores(config.stores)
+    cases = {case for fold in audited.folds for part in fold.parts.values() for case in part}
+    stores = {slide: found[slide] for case in sorted(cases) for slide in audited.cohort.slides[case]}
+    study = Study(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
+    require_scale(map(open_store, stores.values()), model.encoder.trained_on, config.checkpoint)
+    _refuse_unfit(study)
+    result = config.out / "predictions.csv"
+    with open_run(config, "finetune", _inputs(study), result) as opened:
+        if not opened.finished:
+            write_membership(config.out, stores, study.cohort.patient_of, study.folds)
+            _train(study, model, audited.as_json())
+    return result
+
+
+def _inputs(study: Study) -> Inputs:
+    config = study.config
+    names = ("table", "slide_table", "clinical", "checkpoint")
+    files = {name: getattr(config, name) for name in names}
+    files["splits"] = [split.path for split in read_splits(config.splits, config.folds)]
+    return read_inputs(files, study.stores, study.source)
+
+
+def _refuse_unfit(study: Study) -> None:
+    """Refuse what the models or their baselines could not be trained on, before anything is computed."""
+    require_one_scale(list(study.stores.values()))
+    for store in study.stores.values():
+        require_fit(open_store(store), study.source)
+    if "clinical" in study.config.baselines:
+        clinical_covariates(study)
+
+
+def _train(study: Study, model: SlideModel, audit: str) -> None:
+    """All jobs, then the tables of their predictions; that of the model is the last, and says that all is done."""
+    config = study.config
+    read = sequence_reader(model, study.sequences, study.stores, config)
+    if {"abmil", "mean"} & set(config.baselines):
+        tile_vectors(study).prepare(model.encoder, pick_device(config.device), max(1, config.loader_workers))
+    learners = (*dict.fromkeys(config.baselines), None)
+    train_all(study, [job for learner in reversed(learners) for job in study.jobs(learner)], read)
+    for learner in learners:
+        folder = config.out / (f"baselines/{learner}" if learner else "")
+        write_whole(folder / "audit.json", audit)
+        if learner:
+            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
+        write_rows(folder / "predictions.csv", collected(study, study.jobs(learner)))
+
+
+def _notes(study: Study, learner: Baseline) -> list[str]:
+    return clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)

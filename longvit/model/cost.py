@@ -1,0 +1,81 @@
+"""A bar that moves while one slide takes half an hour: twice in every block, by the work that is done."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
+from longvit.model import LongViT
+
+_DAY_S = 86_400.0
+
+
+class Work(NamedTuple):
+    """Multiplications and additions that one token of a slide costs, by what they are spent on."""
+
+    embedding: float
+    """Once."""
+    attention: float
+    """In every block."""
+    feed_forward: float
+    """In every block."""
+
+    def of_slide(self, tokens: int, config: EncoderConfig) -> float:
+        """All of a slide's tokens through the whole encoder."""
+        in_blocks = (tokens + config.class_token) * config.depth * (self.attention + self.feed_forward)
+        return tokens * self.embedding + in_blocks
+
+
+def work_per_token(config: EncoderConfig, tokens: int) -> Work:
+    """What a token of a slide of so many tokens costs: a query meets w / r keys in a segment, in 1 / r of the heads."""
+    keys = sum(min(length, tokens) / ratio**2 for length, ratio in config.branches)
+    width = config.width
+    return Work(
+        embedding=float(_work_of_embedding(config.input, width)),
+        attention=8 * width**2 + 4 * width * keys,
+        feed_forward=4 * config.ffn_ratio * width**2,
+    )
+
+
+def _work_of_embedding(source: PixelInput | EmbeddingInput, width: int) -> int:
+    if isinstance(source, EmbeddingInput):
+        return 2 * source.dim * width
+    channels_in, kernel, stride, side, work = 3, STEM_STRIDE, STEM_STRIDE, source.patch_px, 0
+    for channels in source.stem:
+        side = -(-side // stride)
+        work += 2 * channels_in * kernel**2 * channels * side**2
+        channels_in, kernel, stride = channels, 3, 2
+    return work + 2 * (channels_in if source.stem else 3 * side**2) * width
+
+
+def progress_bar() -> Progress:
+    """A bar whose estimate is over the whole run: between two steps of a large slide there may be minutes."""
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), *columns, speed_estimate_period=_DAY_S)
+
+
+@contextmanager
+def watched(encoder: LongViT, work: Work, done: Callable[[int, float], None]) -> Iterator[None]:
+    """Report from within the blocks, while slides are encoded in this context.
+
+    Args:
+        encoder: The encoder.
+        work: What a token of the slide costs.
+        done: Called with the block's number, from 1, and the work, after each attention and each feed-forward layer.
+    """
+
+    def report(block: int, per_token: float) -> Callable[[nn.Module, tuple, Tensor], None]:
+        return lambda module, inputs, out: done(block, per_token * out.shape[-2])
+
+    hooks = []
+    for block, layer in enumerate(encoder.encoder.layers, start=1):
+        hooks.append(layer.self_attn.register_forward_hook(report(block, work.attention)))
+        hooks.append(layer.ffn.register_forward_hook(report(block, work.feed_forward)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

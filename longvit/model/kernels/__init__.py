@@ -1,0 +1,1 @@
+"""Kernels that compute the attention of one branch, and the choice among them."""

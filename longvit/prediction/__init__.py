@@ -1,0 +1,1 @@
+"""Predictions of a run's models for new slides."""

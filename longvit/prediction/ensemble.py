@@ -1,0 +1,137 @@
+"""The models of a run's folds as one: the mean of what they say of a slide, and how far they are apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTask
+from longvit.config.yaml_files import load_yaml
+from longvit.encoding.results import fingerprint
+from longvit.finetuning.model import SlideModel, load_model
+from longvit.formats.membership import FOLD, Membership, read_membership
+from longvit.model.outputs import SCALE_FILE, RiskScale, columns
+from longvit.tokens.batch import TokenBatch
+from preprocessing.errors import CheckpointError, PipelineError
+
+_MAX_SCALE = 4096
+"""Bytes of such a file that are read."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The models of a run.
+
+    Args:
+        models: One for each fold, by its number, in evaluation mode.
+        scales: Where the risks of each lie; empty for subtypes.
+        settings: What they were trained with.
+        membership: Whom they know.
+        files: All files of the run that decide a prediction, by their role.
+        failed: Folds whose model cannot be read, and why.
+    """
+
+    models: dict[int, SlideModel]
+    scales: list[RiskScale]
+    settings: FinetuneConfig
+    membership: Membership
+    files: dict[str, Path]
+    failed: dict[str, CheckpointError]
+
+    @property
+    def source(self) -> PixelInput | EmbeddingInput:
+        """What the models read."""
+        return next(iter(self.models.values())).encoder.config.input
+
+    @cached_property
+    def shares_encoder(self) -> bool:
+        """Whether all models have the same encoder, as they do where it was frozen."""
+        return len({fingerprint(model.encoder) for model in self.models.values()}) == 1
+
+    @torch.inference_mode()
+    def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:
+        """What all say of one sequence, as `ensemble_row` has it; it is encoded once if they share their encoder."""
+        models = list(self.models.values())
+        first, tokens = models[0].to(device), tokens.to(device)
+        item = first.encode(tokens) if self.shares_encoder else tokens
+        outputs = [model.to(device)(item)[0].float().cpu() for model in models]
+        return ensemble_row([columns(one_O, first.task, first.classes) for one_O in outputs], self.scales)
+
+
+def load_ensemble(run: Path) -> Ensemble:
+    """Read the models of a finished run; those that cannot be read are in `failed`.
+
+    Raises:
+        CheckpointError: The folder is not a run, or one that is not finished, or no model can be read.
+    """
+    found = [path for path in run.glob("fold_*/model.safetensors") if FOLD.fullmatch(path.parent.name)]
+    files = sorted(found, key=lambda path: int(path.parent.name.removeprefix("fold_")))
+    if not files or not (run / "predictions.csv").is_file():
+        what = "the run is not finished" if (run / "config.yaml").is_file() else "this is no folder of a run"
+        raise CheckpointError(what, where=run, fix="give --run the folder of a finished `longvit finetune`")
+    try:
+        settings = load_yaml(run / "config.yaml", FinetuneConfig)
+    except PipelineError as error:
+        fix = "train it again with this version"
+        raise CheckpointError(f"the run's settings cannot be read: {error.what}", where=run, fix=fix) from error
+    models, scales, used, failed = {}, [], {}, {}
+    for path in files:
+        fold, scale = path.parent.name, path.with_name(SCALE_FILE)
+        try:
+            model = load_model(path)
+            _require_alike(path, model, models)
+            if not isinstance(model.task, SubtypeTask):
+                scales.append(_read_scale(scale))
+                used[f"{fold} scale"] = scale
+        except CheckpointError as error:
+            failed[fold] = error
+        else:
+            models[int(fold.removeprefix("fold_"))], used[fold] = model, path
+    if not models:
+        raise next(iter(failed.values()))
+    membership = read_membership(run)
+    return Ensemble(models, scales, settings, membership, used | {"run": membership.path}, failed)
+
+
+def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:
+    """What all models together say of one slide, and the standard deviation between them.
+
+    Probabilities are averaged. Risks of a Cox model have no zero and no unit: two folds' differ by what is the same for
+    all patients of a fold, so that their plain mean would be led by the model whose risks are spread widest. So each is
+    first put in standard deviations from the mean of the model's own training patients; those, and not the held-out
+    ones, because the model's scale is then known without looking at anybody it is tested on.
+
+    Args:
+        outputs: `p_<class>` of each class, or `risk`, from each model.
+        scales: The scale of each survival model; empty for subtypes.
+
+    Returns:
+        `p_<class>...` and `sd_<class>...`, or `risk` and `sd_risk`; the deviation is over the models (divisor n).
+    """
+    if "risk" in outputs[0]:
+        risks = [scale.standardised(output["risk"]) for output, scale in zip(outputs, scales, strict=True)]
+        return {"risk": float(np.mean(risks)), "sd_risk": float(np.std(risks))}
+    values = {name: [output[name] for output in outputs] for name in outputs[0]}
+    means = {name: float(np.mean(of_models)) for name, of_models in values.items()}
+    return means | {f"sd_{name.removeprefix('p_')}": float(np.std(of_models)) for name, of_models in values.items()}
+
+
+def _require_alike(path: Path, model: SlideModel, others: Mapping[int, SlideModel]) -> None:
+    """Refuse a model that answers another question than those before it, or reads other tokens."""
+    kinds = {(str(one.task), one.classes, str(one.encoder and one.encoder.config.input)) for one in others.values()}
+    if model.encoder is None or kinds - {(str(model.task), model.classes, str(model.encoder.config.input))}:
+        fix = "copy the fold's folder from the run again"
+        raise CheckpointError("the model is not of this run: its task, classes or input differ", where=path, fix=fix)
+
+
+def _read_scale(path: Path) -> RiskScale:
+    try:
+        with path.open("rb") as file:
+            return TypeAdapter(RiskScale).validate_json(file.read(_MAX_SCALE))
+    except (OSError, ValueError) as error:
+        fix = "train the fold again: delete its folder and the run's predictions.csv, and start the same command"
+        raise CheckpointError("the scale of the fold's risks cannot be read", where=path, fix=fix) from error

@@ -1,0 +1,197 @@
+"""Verb `predict`: the models of a run on new slides, as one ensemble."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.progress import track
+
+from longvit.cohort.tables import barcodes, read_table
+from longvit.config import PredictConfig
+from longvit.finetuning.data import sequences
+from longvit.finetuning.representations import read_tokens
+from longvit.prediction.ensemble import Ensemble, load_ensemble
+from longvit.runs.folder import Run, open_run
+from longvit.runs.inputs import read_inputs
+from longvit.runs.tables import read_rows, write_rows
+from longvit.tokens.read import open_stores, require_one_scale, require_scale
+from longvit.training.loop import pick_device
+from preprocessing.errors import CohortError, PipelineError, StoreError, few
+from preprocessing.store.store import PatchStore, find_stores
+
+ENSEMBLE = "ensemble"
+"""What the column `fold` says of a row that all folds' models made together."""
+
+SAVE_SECONDS = 10.0
+"""Seconds between two savings of the table: what a killed run loses at most."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a run of `predict` gives."""
+
+    table: Path
+    """`predictions.csv`; not there if nothing could be read."""
+    failed: dict[str, PipelineError]
+    """Sequences and folds' models that could not be read, and why."""
+
+
+def run(config: PredictConfig) -> Predicted:
+    """Predict every slide of a folder of stores; started again, only new ones, and those whose store has changed.
+
+    Returns:
+        `predictions.csv`, a row for each sequence that the models read (a slide, or with early fusion a patient):
+        `patient_id`, `slide_id`, `fold` (`ensemble`), `split` (`test`, or `train` of who was known and accepted),
+        `seen_by` (the folds that know the patient), `models` (the folds whose models were averaged), then `p_<class>`,
+        `sd_<class>` of each class or `risk`, `sd_risk`.
+
+    Raises:
+        CheckpointError: The run is not finished, or was made by another version.
+        StoreError: There are no stores, or not such as the models were trained on.
+        CohortError: The table lacks a slide, or the models were trained on some of the slides or patients.
+        ConfigError: `out` holds another prediction.
+    """
+    ensemble = load_ensemble(config.run)
+    stores = find_stores(config.stores)
+    patients = read_patients(stores, config.table)
+    opened, failed = open_stores(stores, ensemble.source)
+    seen = check_new(ensemble, opened, patients, config)
+    wanted = {
+        ";".join(slides): Sequence(case, slides, seen[case])
+        for case, of in patients.items()
+        for slides in sequences(of, ensemble.settings.fusion)
+    }
+    unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
+    failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
+    models = ";".join(map(str, ensemble.models))
+    inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
+    with open_run(config, "predict", inputs, config.out / "predictions.csv", adds_slides=True) as run:
+        table = Table(run, _kept_rows(run, wanted), list(wanted))
+        todo = [name for name in wanted if name not in table.rows and name not in failed]
+        if not todo and run.finished and table.is_current():
+            run.say_finished()
+            return Predicted(run.result, failed)
+        run.begin(table.slides())
+        try:
+            for name in track(todo, "predict"):
+                try:
+                    tokens = read_tokens(stores, ensemble.source, wanted[name].slides)
+                except StoreError as error:
+                    failed[name] = error
+                else:
+                    predicted = ensemble.predict(tokens, pick_device(config.device))
+                    table.add(name, wanted[name].columns() | {"models": models} | predicted)
+        finally:
+            table.save()
+    return Predicted(run.result, failed)
+
+
+class Sequence(NamedTuple):
+    """Slides that the models read together, their patient, and the folds whose model knows the patient."""
+
+    patient: str
+    slides: tuple[str, ...]
+    seen_by: tuple[int, ...]
+
+    def columns(self) -> dict[str, str]:
+        """Return the first columns of its row."""
+        split, seen_by = "train" if self.seen_by else "test", ";".join(map(str, self.seen_by))
+        names = {"patient_id": self.patient, "slide_id": ";".join(self.slides)}
+        return names | {"fold": ENSEMBLE, "split": split, "seen_by": seen_by}
+
+
+class Table:
+    """`predictions.csv` while it grows: saved at most every few seconds, and with it the stores that were read.
+
+    Args:
+        run: The run.
+        rows: Rows that an earlier start has predicted, by sequence.
+        order: All sequences, in the order of the file.
+    """
+
+    def __init__(self, run: Run, rows: dict[str, dict], order: list[str]) -> None:
+        self.run, self.rows, self.order, self._saved = run, rows, order, time.monotonic()
+
+    def is_current(self) -> bool:
+        """Return whether the file has these rows and no others."""
+        return [row["slide_id"] for row in read_rows(self.run.result)] == [n for n in self.order if n in self.rows]
+
+    def slides(self) -> set[str]:
+        """Return the slides that the rows are of."""
+        return {slide for name in self.rows for slide in name.split(";")}
+
+    def add(self, name: str, row: dict) -> None:
+        """Add a row, and save if it is time."""
+        self.rows[name] = row
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the rows, then the record of their stores: a row without a record would be predicted again."""
+        if self.rows:
+            write_rows(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
+        self.run.record(self.slides())
+        self._saved = time.monotonic()
+
+
+def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
+    """Rows of an earlier start that still hold: of stores that have not changed, and of the same patients."""
+    rows = {row["slide_id"]: row for row in read_rows(run.result)} if run.finished else {}
+    return {
+        name: row
+        for name, row in rows.items()
+        if name in wanted
+        and not any(slide in run.changed or slide in run.unrecorded for slide in wanted[name].slides)
+        and all(row.get(key) == value for key, value in wanted[name].columns().items())
+    }
+
+
+def read_patients(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
+    """Patient -> slides, in order; from the table, or by TCGA barcode, and else each slide a patient of its own.
+
+    Raises:
+        CohortError: The table cannot be read, or lacks a slide that has a store.
+    """
+    if table is None:
+        patient_of = {slide: slide for slide in stores} | barcodes(stores)
+    else:
+        rows = read_table(table, ["case_id", "slide_id"])
+        patient_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
+        strangers = sorted(set(stores) - set(patient_of))
+        if strangers:
+            what = f"{len(strangers)} of {len(stores)} stores are of no patient of the table: {few(strangers)}"
+            raise CohortError(what, where=table, fix="add a row for each slide, or move the stores elsewhere")
+    patients: dict[str, list[str]] = {}
+    for slide in stores:
+        patients.setdefault(patient_of[slide], []).append(slide)
+    return patients
+
+
+def check_new(
+    ensemble: Ensemble, opened: Mapping[str, PatchStore], patients: dict[str, list[str]], config: PredictConfig
+) -> dict[str, tuple[int, ...]]:
+    """Refuse stores of another scale, and patients that the models know; return patient -> folds that know the patient.
+
+    Raises:
+        StoreError: A store has another scale than those the models were trained on.
+        CohortError: Models were trained or selected on a patient, a slide, or a slide's file under another name.
+    """
+    require_one_scale([store.path for store in opened.values()])
+    require_scale(opened.values(), ensemble.membership.scale, "this run")
+    pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
+    hashes = [opened[slide].attributes["source"]["sha256"] for _, slide in pairs]
+    known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)
+    seen: dict[str, set[int]] = {case: set() for case in patients}
+    for (case, _), folds in zip(pairs, known, strict=True):
+        seen[case] |= set(folds)
+    names = [case for case, folds in seen.items() if folds]
+    if names and "seen" not in config.accept:
+        raise CohortError(
+            f"the models were trained or selected on {len(names)} of {len(patients)} patients: {few(names)}",
+            where=ensemble.membership.path,
+            fix="leave their stores out; predictions.csv of the run has them by the one model that did not know them; "
+            "or --accept seen, which marks them as train",
+        )
+    return {case: tuple(sorted(folds)) for case, folds in seen.items()}

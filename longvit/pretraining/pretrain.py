@@ -1,0 +1,86 @@
+"""Verb `pretrain`: stores -> encoder."""
+
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from longvit.cohort.labels import Labelled, read_labelled, read_patients
+from longvit.config import PretrainConfig, ViewsConfig
+from longvit.model import LongViT, save_encoder
+from longvit.pretraining.monitor import Monitor, tell
+from longvit.pretraining.objectives import build_objective
+from longvit.pretraining.probe import Probe, chance_error
+from longvit.pretraining.sampling import DrawSampler
+from longvit.pretraining.views import build_views, collate_views
+from longvit.runs.folder import open_run
+from longvit.runs.inputs import read_inputs
+from longvit.tokens.read import Scale, require_one_scale
+from longvit.training.loop import begin, fit, loader_processes
+from preprocessing.errors import ConfigError
+from preprocessing.store.store import find_stores, open_store
+
+
+def run(config: PretrainConfig) -> Path:
+    """Pretrain an encoder; a run that was interrupted goes on from its last epoch.
+
+    Returns:
+        `encoder.safetensors` in the run's folder, the last thing that is written.
+
+    Raises:
+        CohortError: The table of patients or that of the probe does not fit the stores.
+        ConfigError: A batch is larger than an epoch, or the folder holds another run.
+        StoreError: No stores, or stores of several resolutions.
+    """
+    found = find_stores(config.stores)
+    stores = list(found.values())
+    require_one_scale(stores)
+    patient_of, labelled = read_patients(config.patients, found), read_labelled(config.probe, found)
+    draws = len(stores) * config.regions_per_slide
+    if draws < config.batch_size:
+        raise ConfigError(
+            f"an epoch has {draws} regions, fewer than a batch of {config.batch_size}",
+            where="batch_size",
+            fix="lower batch_size or raise regions_per_slide",
+        )
+    result = config.out / "encoder.safetensors"
+    files = {"patients": config.patients, "probe.table": config.probe.table}
+    inputs = read_inputs(files, found, config.encoder.input)
+    with open_run(config, "pretrain", inputs, result) as opened:
+        if not opened.finished:
+            _train(config, stores, patient_of, labelled, result)
+    return result
+
+
+def _train(
+    config: PretrainConfig, stores: list[Path], patient_of: dict[str, str], labelled: Labelled | None, result: Path
+) -> None:
+    begin(config)
+    module = build_objective(config)
+    meters = [Monitor(), *([Probe(config, labelled)] if labelled else [])]
+    loader = views_loader(config, stores, patient_of)
+    noise = chance_error(labelled) if labelled else 0.0
+    read = lambda rows: tell(rows, config.optimiser.epochs, noise)
+    fit(module, loader, config, config.out, meters=meters, read=read)
+    encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
+    encoder.load_state_dict(module.kept.state_dict())
+    encoder.trained_on = Scale.of(open_store(stores[0]))
+    save_encoder(result, encoder)
+
+
+def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
+    """Batches of views; workers stay alive between epochs."""
+    draws, seed = config.regions_per_slide, config.seed
+    dataset = build_views(stores, config.encoder.input, drawn_views(config), draws, seed, patient_of)
+    return DataLoader(
+        dataset,
+        config.batch_size,
+        sampler=DrawSampler(len(dataset), seed),
+        collate_fn=collate_views,
+        drop_last=True,
+        **loader_processes(config.loader_workers),
+    )
+
+
+def drawn_views(config: PretrainConfig) -> ViewsConfig:
+    """The views that the objective looks at: DINO alone looks at local ones."""
+    return config.views if config.objective.kind == "dino" else config.views.model_copy(update={"local_views": 0})

@@ -1,0 +1,216 @@
+"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may go on in a folder."""
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from longvit import __version__
+from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig
+from longvit.config.yaml_files import to_yaml
+from longvit.runs.inputs import Inputs, differences
+from longvit.runs.privacy import shareable_command
+from preprocessing.config import StageConfig
+from preprocessing.errors import ConfigError
+from preprocessing.jobs.atomic_folder import locked
+from preprocessing.jobs.files import remove_temporaries, write_whole
+
+AnyRun = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig | SplitConfig
+INPUTS = "inputs.json"
+_LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
+_MACHINE_ONLY = {"overwrite", "device", "loader_workers", "parallel_folds"}  # a run may go on on another machine
+_TRAINING = ("checkpoints", "tensorboard", "metrics.csv", "notes.txt", "timing.csv")
+_REPORT = ("metrics.json", "report.html", "report.md", "figures")
+WRITTEN = {
+    "pretrain": ("encoder.safetensors", *_TRAINING),
+    "finetune": (
+        *("predictions.csv", "membership.csv", "audit.json", "notes.txt", "fold_*", "baselines"),
+        *("representations", "tokens", *_REPORT),
+    ),
+    "split": ("splits_*.csv",),
+    "encode": ("representations.csv", "timing.csv", "slides"),
+    "predict": ("predictions.csv", *_REPORT),
+}
+"""Files and folders that each verb writes to its run folder, which --overwrite removes; anything else there stays."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that this process alone writes.
+
+    Attributes:
+        config: Settings of the run.
+        verb: The verb that runs.
+        inputs: Settings, files and stores as they are now.
+        result: File that the run ends with.
+        finished: Whether the result is there, with the same settings and inputs.
+        changed: Slides whose store has changed since they were read; of verbs that add slides.
+        unrecorded: Slides that no earlier start has recorded.
+    """
+
+    config: AnyRun
+    verb: str
+    inputs: Inputs
+    result: Path
+    finished: bool
+    changed: frozenset[str]
+    unrecorded: frozenset[str]
+
+    def begin(self, slides: Collection[str] | None = None) -> None:
+        """Record the inputs, and then make the folder a run's: write `config.yaml`, and add this start to `run.json`.
+
+        Args:
+            slides: As of `record`.
+        """
+        self.record(slides)
+        starts = self.config.out / "run.json"
+        earlier = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
+        write_whole(self.config.out / "config.yaml", to_yaml(self.config))
+        write_whole(starts, json.dumps([*earlier, provenance(self.verb)], indent=2) + "\n")
+
+    def record(self, slides: Collection[str] | None = None) -> None:
+        """Write `inputs.json`, with the stores of these slides, which are done; by default of all."""
+        stores = {name: one for name, one in self.inputs.stores.items() if slides is None or name in slides}
+        self.inputs.model_copy(update={"stores": stores}).save(self.config.out / INPUTS)
+
+    def say_finished(self) -> None:
+        """Print that there is nothing to do."""
+        print(f"{self.result}: finished, with the same settings and inputs; nothing to do", file=sys.stderr)
+
+
+@contextmanager
+def open_run(config: AnyRun, verb: str, inputs: Inputs, result: Path, *, adds_slides: bool = False) -> Iterator[Run]:
+    """Hold the run's folder: a new one, or one that an earlier start with the same settings and inputs left.
+
+    Args:
+        config: Settings of the run.
+        verb: The verb that runs.
+        inputs: Identity of all files and stores that the run reads.
+        result: File that the run ends with.
+        adds_slides: Whether the verb adds new slides, and does slides again whose store changed. Such a verb calls
+            `begin` and `say_finished` itself.
+
+    Raises:
+        ConfigError: The folder holds a run of another verb, with other settings or with other inputs.
+        BusyError: Another process is working in the folder.
+    """
+    inputs = inputs.model_copy(update={"settings": settings_of(config)})
+    config.out.mkdir(parents=True, exist_ok=True)
+    with locked(config.out / ".lock", config.out):
+        remove_temporaries(config.out)
+        earlier = _read_earlier(config, verb)
+        changed = refuse_others(config.out, earlier, inputs, adds_slides=adds_slides) if earlier else frozenset()
+        unrecorded = frozenset(inputs.stores) - frozenset(earlier.stores if earlier else ())
+        run = Run(config, verb, inputs, result, earlier is not None and result.exists(), changed, unrecorded)
+        if not adds_slides:
+            if run.finished:
+                run.say_finished()
+            else:
+                run.begin()
+        yield run
+
+
+def settings_of(config: StageConfig) -> dict[str, Any]:
+    """Return the settings that decide the result: all but paths, whose content is compared, and the machine's."""
+    return {
+        name: settings_of(value) if isinstance(value, StageConfig) else _plain(value)
+        for name in type(config).model_fields
+        if name not in _MACHINE_ONLY and not isinstance(value := getattr(config, name), Path)
+    }
+
+
+def provenance(verb: str) -> dict:
+    """Return what is needed to rerun a table: the command, versions, commit, machine and time."""
+    return {
+        "verb": verb,
+        "command": shareable_command(sys.argv),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "longvit": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+    }
+
+
+def _read_earlier(config: AnyRun, verb: str) -> Inputs | None:
+    """Inputs of an earlier start; None in a new folder, and after --overwrite has removed what was there."""
+    out = config.out
+    starts = out / "run.json"
+    if not starts.exists() and not (out / INPUTS).exists():
+        return None
+    earlier_verb = _last_verb(starts)
+    if earlier_verb not in (None, verb):
+        fix = "choose another --out"
+        raise ConfigError(f"this folder holds a run of `longvit {earlier_verb}`", where=out, fix=fix)
+    if config.overwrite:
+        remove_result(out, verb)
+        return None
+    return Inputs.read(out / INPUTS)
+
+
+def remove_result(folder: Path, verb: str) -> None:
+    """Remove everything that an earlier run of a verb has written to its folder."""
+    for pattern in ("config.yaml", "run.json", INPUTS, *WRITTEN[verb]):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bool) -> frozenset[str]:
+    """Return the slides whose store has changed since an earlier start, and print them.
+
+    Args:
+        folder: The folder of the earlier result.
+        earlier: Inputs of the earlier start.
+        now: Inputs of this one.
+        adds_slides: Whether stores may differ.
+
+    Raises:
+        ConfigError: Settings, files, or stores that may not differ are others.
+    """
+    changed = [key for key in now.settings if now.settings[key] != earlier.settings.get(key)]
+    if changed:
+        raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
+    found = differences(earlier, now)
+    refused = [*found.files, *([] if adds_slides else found.stores)]
+    if refused:
+        what = f"the inputs of the run in this folder have changed since {earlier.recorded}: {'; '.join(refused)}"
+        raise ConfigError(what, where=folder, fix=_FIX)
+    for sentence in found.stores:
+        print(f"since {earlier.recorded}: {sentence}", file=sys.stderr)
+    return found.changed
+
+
+_FIX = "choose another --out, or start again with --overwrite, which keeps nothing of the old result"
+
+
+def _last_verb(starts: Path) -> str | None:
+    try:
+        return json.loads(starts.read_text(encoding="utf-8"))[-1]["verb"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ConfigError("the file is damaged", where=starts, fix="choose another --out") from error
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
+    """A setting as JSON holds it."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from; none for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,115 @@
+"""Names in files that people share: paths without this machine's folders, and pseudonyms of patients, slides and sites.
+
+The project is the working directory: what is in it may be named by its place there, and of everything else only the
+last name is written. `LONGVIT_KEEP_PATHS=1` in the environment keeps full paths.
+"""
+
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from preprocessing.errors import ConfigError
+from preprocessing.jobs.files import cannot_write
+
+KEEP_PATHS = "LONGVIT_KEEP_PATHS"
+"""Environment variable that keeps full paths in files."""
+KEY_BYTES = 32
+"""Length of the key of pseudonyms."""
+_PSEUDONYM = re.compile("P-[0-9a-f]{12}")
+
+
+def shareable_path(path: Path | str, folder: Path | str) -> str:
+    """Return a path as a file in `folder` may hold it: relative to the folder inside of the project, else a name.
+
+    The reader of the file joins it to the file's folder, and looks there alone.
+
+    Args:
+        path: The target, as the user wrote it.
+        folder: Folder of the file that holds the result.
+    """
+    target, start, project = os.path.abspath(path), os.path.abspath(folder), os.getcwd()
+    if os.environ.get(KEEP_PATHS):
+        return target
+    inside = _is_in(target, project) and _is_in(start, project)
+    return Path(os.path.relpath(target, start)).as_posix() if inside else os.path.basename(target)
+
+
+def shareable_command(arguments: Sequence[str]) -> list[str]:
+    """Return a command line whose paths are relative to the project, or the last name where they lead out of it."""
+    return [_short_flag(word) for word in arguments]
+
+
+def shareable_values(values: Any) -> Any:  # noqa: ANN401 - whatever YAML or JSON holds
+    """Return settings or a document whose strings that lead out of the project are shortened to the last name."""
+    if isinstance(values, dict):
+        return {key: shareable_values(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [shareable_values(value) for value in values]
+    return _short(values) if isinstance(values, str) else values
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Names in place of patient, slide and site ids; without a key the ids themselves."""
+
+    key: bytes | None = field(default=None, repr=False)
+    """The secret: whoever has it can find the id of a pseudonym by trying."""
+
+    @classmethod
+    def read(cls, path: Path | None) -> "Pseudonyms":
+        """Read the key file; make it, readable by its owner alone, if it does not exist.
+
+        Raises:
+            ConfigError: The file is not a key.
+            OutputError: The file cannot be made.
+        """
+        if path is None:
+            return cls()
+        if not path.exists():
+            _make_key(path)
+        try:
+            with path.open("rb") as file:
+                key = file.read(KEY_BYTES + 1)
+        except OSError as error:
+            what = f"the key cannot be read ({error.strerror})"
+            raise ConfigError(what, where=path, fix="name a file that you may read") from None
+        if len(key) != KEY_BYTES:
+            what = f"the file is not a key of {KEY_BYTES} bytes"
+            raise ConfigError(what, where=path, fix="name a file that does not exist yet: a key is made there")
+        return cls(key)
+
+    def of(self, name: str) -> str:
+        """Return `P-` and 12 hex digits of HMAC-SHA256 of the name; without a key, or of a pseudonym, the name."""
+        if self.key is None or _PSEUDONYM.fullmatch(name):
+            return name
+        return f"P-{hmac.new(self.key, name.encode(), 'sha256').hexdigest()[:12]}"
+
+
+def _make_key(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+    except OSError as error:
+        raise cannot_write(error, path) from error
+
+
+def _is_in(path: str, project: str) -> bool:
+    return project != os.sep and os.path.commonpath((path, project)) == project
+
+
+def _short_flag(word: str) -> str:
+    """`--stores=/data/alice/stores` -> `--stores=stores`."""
+    flag, equals, value = word.partition("=")
+    return f"{flag}={_short(value)}" if equals and flag.startswith("-") else _short(word)
+
+
+def _short(text: str) -> str:
+    """A path that leads out of the project or is absolute, shortened; any other text as it is."""
+    leads_out = os.path.isabs(text) or text.startswith("~") or ".." in Path(text).parts
+    return shareable_path(os.path.expanduser(text), os.getcwd()) if leads_out else text

@@ -1,0 +1,1 @@
+"""The training loop, and the files that a training writes."""

@@ -1,0 +1,118 @@
+"""What the user names - a run, stores, a store, explanations - and which slides, predictions and files belong to it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from longvit.config import ViewConfig
+from longvit.evaluation.beside import CONFIG_FILE, training_settings
+from longvit.runs.privacy import Pseudonyms
+from longvit.viewer.explanation_reader import DOCUMENT, ShownExplanation, find_explanations
+from longvit.viewer.heldout import HeldOut
+from preprocessing.errors import ConfigError
+from preprocessing.store.rules import read_attributes
+from preprocessing.store.store import find_stores
+from preprocessing.tiling.manifest import SlideEntry, read_manifest
+
+_OWN_NAMES = Pseudonyms()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that the page shows."""
+
+    title: str
+    """What the user named."""
+    stores: Mapping[str, Path]
+    """Slide id -> store."""
+    explanations: Mapping[str, ShownExplanation] = field(default_factory=dict)
+    """Slide id -> explanation, of slides that have one."""
+    slides: Mapping[str, SlideEntry] = field(default_factory=dict)
+    """Slide id -> slide file, where the user said where they are; these ids are never pseudonyms."""
+    held_out: HeldOut | None = None
+    """Predictions of the run."""
+    names: Pseudonyms = _OWN_NAMES
+    """The names that all of these have on the page."""
+
+
+def find(config: ViewConfig) -> Found:
+    """Look at what the user named.
+
+    Raises:
+        ConfigError: It is none of what can be shown.
+        StoreError: There are no stores, or a store cannot be read.
+        CohortError: Predictions, explanations or the list of slides cannot be read.
+    """
+    source, names, held_out = config.source, Pseudonyms.read(config.pseudonyms), None
+    explanations = _explanations(config.explanations, names) if config.explanations else {}
+    if _is_store(source):
+        stores = {names.of(read_attributes(source).slide_id): source}
+    elif (source / "predictions.csv").is_file() and (source / "config.yaml").is_file():
+        held_out = HeldOut.read(source / "predictions.csv").under(names)
+        stores = _stores(config.stores or _stores_of(source / "predictions.csv"), names)
+    elif (source / DOCUMENT).is_file() or any(source.glob(f"*/{DOCUMENT}")):
+        explanations = _explanations(source, names) | explanations
+        stores = _stores_explained(explanations, config.stores, names)
+    elif any(_is_store(path) for path in source.glob("*.zarr")):
+        stores = _stores(source, names)
+    else:
+        what = "this is no run, no store, no folder of stores and no folder of explanations"
+        fix = "name the folder of a `longvit finetune`, of a `longvit tile`, or of a `longvit explain`"
+        raise ConfigError(what if source.exists() else "there is nothing here", where=source, fix=fix)
+    slides = {entry.slide_id: entry for entry in read_manifest(config.slides)} if config.slides else {}
+    title = source.resolve().name if config.pseudonyms is None else "Slides"  # a folder may be named like a slide
+    return Found(title, stores, explanations, slides, held_out, names)
+
+
+def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ShownExplanation]:
+    found = [one.under(names) for one in find_explanations(folder).values()]
+    return {one.slide_id: one for one in found}
+
+
+def _stores(folder: Path, names: Pseudonyms) -> dict[str, Path]:
+    stores = {names.of(slide_id): path for slide_id, path in find_stores(folder).items()}
+    return dict(sorted(stores.items()))  # in an order that does not give the ids' away
+
+
+def _is_store(path: Path) -> bool:
+    return path.suffix == ".zarr" and path.is_dir()
+
+
+def _stores_of(predictions: Path) -> Path:
+    """Return the stores of a run; no other setting is read, so that runs of any version can be shown.
+
+    Raises:
+        ConfigError: The settings of the run cannot be read, or name no folder of stores.
+    """
+    settings = training_settings(predictions)
+    stores = settings.get("stores") if isinstance(settings, dict) else None
+    if not isinstance(stores, str):
+        where, fix = predictions.with_name(CONFIG_FILE), "name their folder with --stores"
+        raise ConfigError("the run does not name the folder of its stores", where=where, fix=fix)
+    return Path(stores)
+
+
+def _stores_explained(
+    explanations: Mapping[str, ShownExplanation], stores: Path | None, names: Pseudonyms
+) -> dict[str, Path]:
+    """The stores that were explained, from the folders where they were then or are now.
+
+    Of the path that an explanation holds only the folder is used, and in it only a store of the slide's name.
+    """
+    if stores is not None:
+        found = _stores(stores, names)
+    else:
+        folders = {Path(os.path.abspath(one.folder / one.store)).parent for one in explanations.values()}
+        known = [path for folder in sorted(folders) for path in folder.glob("*.zarr")]
+        found = {names.of(path.name.removesuffix(".zarr")): path for path in known}
+    missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
+    if missing:
+        more = f", nor are those of {len(missing) - 1} more" if len(missing) > 1 else ""
+        fix = "say where the stores are with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"
+        raise ConfigError(
+            f"the store of {missing[0]} is not where it was explained{more}",
+            where=stores or explanations[missing[0]].folder / DOCUMENT,
+            fix=fix,
+        )
+    return {name: found[name] for name in sorted(explanations)}

@@ -1,0 +1,106 @@
+"""Where a patient stands among the held-out patients of a run: Kaplan-Meier by predicted risk, or probabilities."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lifelines import KaplanMeierFitter
+
+from longvit.cohort.tables import read_strings
+from longvit.evaluation.predictions import JOINED, Predictions, read_predictions
+from longvit.evaluation.survival import high_risk
+from longvit.runs.privacy import Pseudonyms
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of a run for the patients that it did not train on.
+
+    Attributes:
+        predictions: All of them.
+        patient_of: Slide id -> patient id.
+    """
+
+    predictions: Predictions
+    patient_of: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> "HeldOut":
+        """Read a `predictions.csv`.
+
+        Raises:
+            CohortError: It cannot be evaluated.
+        """
+        predictions = read_predictions(path)
+        names = read_strings(path, missing=frozenset())[["patient_id", "slide_id"]].drop_duplicates()
+        pairs = zip(names["slide_id"], names["patient_id"], strict=True)
+        return cls(predictions, {slide: patient for joined, patient in pairs for slide in joined.split(JOINED)})
+
+    def under(self, names: Pseudonyms) -> "HeldOut":
+        """Return the same with pseudonyms for slides and patients."""
+        patients = self.predictions.patients
+        patients = patients.assign(patient_id=patients["patient_id"].map(names.of))
+        patient_of = {names.of(slide): names.of(patient) for slide, patient in self.patient_of.items()}
+        return replace(self, predictions=replace(self.predictions, patients=patients), patient_of=patient_of)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """A row per held-out patient and fold: those of test, or of val where the splits have no test."""
+        test = self.predictions.part("test")
+        rows = test if len(test) else self.predictions.part("val")
+        if self.predictions.task == "survival":
+            high = high_risk(rows["risk"], rows["fold"], rows["patient_id"])
+            rows = rows.assign(high=high, place=_places(rows["risk"], rows["fold"]))
+        return rows
+
+    def document(self) -> dict[str, Any]:
+        """What the page draws of the cohort: curves and risks, or the names of the classes."""
+        about: dict[str, Any] = {"task": self.predictions.task}
+        if self.predictions.task == "subtyping":
+            return about | {"classes": list(self.predictions.classes)}
+        once = self.rows.drop_duplicates("patient_id")
+        groups = (("low risk", once[~once["high"]]), ("high risk", once[once["high"]]))
+        return about | {
+            "time_unit": self.predictions.time_unit,
+            "curves": [_curve(label, rows) for label, rows in groups if len(rows)],
+            "places": [round(place, 4) for place in self.rows["place"]],
+        }
+
+    def patient(self, slide_id: str) -> dict[str, Any] | None:
+        """The patient of a slide among the held-out; none if no fold held the patient out."""
+        name = self.patient_of.get(slide_id)
+        mine = self.rows[self.rows["patient_id"] == name]
+        if mine.empty:
+            return None
+        about = {"patient_id": name, "folds": mine["fold"].tolist()}
+        if self.predictions.task == "subtyping":
+            probabilities = {one: float(mine[f"p_{one}"].mean()) for one in self.predictions.classes}
+            return about | {"label": mine["label"].iloc[0], "probabilities": probabilities}
+        first = mine.iloc[0]  # of several folds that held the patient out, the first: their risks have no common scale
+        return about | {
+            "time": float(first["time"]),
+            "event": int(first["event"]),
+            "risk": float(first["risk"]),
+            "high": bool(first["high"]),
+            "place": float(first["place"]),
+        }
+
+
+def _places(risk: pd.Series, fold: pd.Series) -> pd.Series:
+    """Share of the other patients of the fold whose risk is lower, ties counted half: 0 the lowest, 1 the highest."""
+    ranks, sizes = risk.groupby(fold).rank(), risk.groupby(fold).transform("size")
+    return ((ranks - 1) / (sizes - 1)).where(sizes > 1, 0.5)
+
+
+def _curve(label: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """Kaplan-Meier with its 95 % band (exponential Greenwood), as steps."""
+    fit = KaplanMeierFitter().fit(rows["time"], rows["event"])
+    survival, band = fit.survival_function_.iloc[:, 0], fit.confidence_interval_
+    censored = np.sort(rows.loc[rows["event"] == 0, "time"].to_numpy())
+    numbers = {"time": survival.index, "share": survival, "low": band.iloc[:, 0], "high": band.iloc[:, 1]}
+    return {"label": label, "n": len(rows), "censored": censored.tolist()} | {
+        name: [round(float(value), 4) for value in values] for name, values in numbers.items()
+    }

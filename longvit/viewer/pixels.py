@@ -1,0 +1,135 @@
+"""Where the page's pixels come from: the slide file where it is at hand, else the store, with its overview's glass.
+
+Each of the classes reads a rectangle of the slide, given in level-0 pixels, as a picture of a given width and height;
+`size` is the finest picture there is, and `origin` says on the page where the pixels come from.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from longvit.viewer.pyramid import Box
+from preprocessing.errors import SlideError
+from preprocessing.slides.slide import Slide, read_slide
+from preprocessing.store.store import PatchStore
+from preprocessing.tiling.manifest import SlideEntry
+
+RGB = npt.NDArray[np.uint8]
+"""A picture (h, w, 3)."""
+OVERVIEW_ENOUGH = 0.75
+"""Pixels of this many overview pixels and more come from the overview: nobody sees the difference, and it is there."""
+
+
+class OverviewPixels:
+    """The store's overview, stretched over the slide; what is coarse and what is glass comes from here."""
+
+    def __init__(self, store: PatchStore) -> None:
+        height, width = store.overview.shape[:2]
+        self.size = (width, height)
+        self._px_l0 = tuple(l0 / px for l0, px in zip(store.attributes["size_l0"], self.size, strict=True))
+        self._image = Image.fromarray(store.overview)
+
+    def fine_enough(self, box_l0: Box, size: tuple[int, int]) -> bool:
+        """Whether a picture of this size needs nothing finer."""
+        return box_l0[2] / size[0] >= OVERVIEW_ENOUGH * self._px_l0[0]
+
+    def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
+        """The rectangle `box_l0` as a picture of `size` (width, height)."""
+        (x, y, width, height), (px, py) = box_l0, self._px_l0
+        return _resampled(self._image, (x / px, y / py, (x + width) / px, (y + height) / py), size)
+
+
+class StorePixels:
+    """The tiles of a store, over its overview."""
+
+    def __init__(self, store: PatchStore) -> None:
+        attributes = store.attributes
+        self._store, self._overview = store, OverviewPixels(store)
+        self._st_per_l0 = tuple(store.tile_st / side for side in attributes["side_l0"])
+        width, height = (
+            max(1, round(side * scale)) for side, scale in zip(attributes["size_l0"], self._st_per_l0, strict=True)
+        )
+        self.size = (width, height)
+        self.origin = f"the store's tiles, {store.mpp:.3g} µm per pixel; glass from its overview"
+        self._present = np.zeros(store.grid_shape, bool)
+        self._present[tuple(store.rc.T)] = True
+
+    def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
+        """The rectangle `box_l0` as a picture of `size` (width, height)."""
+        if self._overview.fine_enough(box_l0, size):
+            return self._overview.read(box_l0, size)
+        sx, sy = self._st_per_l0
+        left, top = box_l0[0] * sx, box_l0[1] * sy
+        right, bottom = left + box_l0[2] * sx, top + box_l0[3] * sy
+        there = self._has_tile(left, right, top, bottom, size)
+        if not there.any():
+            return self._overview.read(box_l0, size)
+        x_st, y_st = int(left), int(top)
+        width_st, height_st = int(np.ceil(right)) - x_st, int(np.ceil(bottom)) - y_st
+        region = Image.fromarray(self._store.read_region((x_st, y_st), (width_st, height_st)))
+        edges = (left - x_st, top - y_st, min(right - x_st, width_st), min(bottom - y_st, height_st))
+        tiles = _resampled(region, edges, size)
+        return tiles if there.all() else np.where(there[..., None], tiles, self._overview.read(box_l0, size))
+
+    def _has_tile(self, left: float, right: float, top: float, bottom: float, size: tuple[int, int]) -> np.ndarray:
+        """Whether the store has a tile there, for every pixel (h, w) of a picture; edges in store pixels."""
+        rows, columns = (
+            np.clip((low + (np.arange(n) + 0.5) * (high - low) / n) // self._store.tile_st, 0, most - 1).astype(int)
+            for low, high, n, most in zip((top, left), (bottom, right), size[::-1], self._present.shape, strict=True)
+        )
+        return self._present[rows[:, None], columns]
+
+
+class SlidePixels:
+    """The slide file itself, at any resolution up to its own."""
+
+    def __init__(self, slide: Slide, store: PatchStore) -> None:
+        self._slide, self._overview = slide, OverviewPixels(store)
+        self.size = slide.size_l0
+        self.origin = f"the slide file, {slide.mpp_l0:.3g} µm per pixel"
+
+    def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
+        """The rectangle `box_l0` as a picture of `size` (width, height)."""
+        if self._overview.fine_enough(box_l0, size):
+            return self._overview.read(box_l0, size)
+        x_l0, y_l0, *size_l0 = box_l0
+        return self._slide.read_scaled((round(x_l0), round(y_l0)), (size_l0[0], size_l0[1]), size)
+
+
+Pixels = StorePixels | SlidePixels
+"""A slide to be looked at."""
+
+
+def open_pixels(store: PatchStore, slides: Mapping[str, SlideEntry]) -> Pixels:
+    """The slide file if it is the one that the store was made from, and can be read; else the store, saying why.
+
+    A file is the same if its name and size are: hashing gigabytes would keep the reader waiting.
+    """
+    pixels = StorePixels(store)
+    if store.slide_id not in slides:
+        return pixels
+    entry, source = slides[store.slide_id], store.attributes["source"]
+    if not _is_source(entry.path, source):
+        pixels.origin += " (the slide file is not the one that was tiled)"
+        return pixels
+    try:
+        return SlidePixels(read_slide(entry.path, store.attributes["mpp_level0"]), store)
+    except SlideError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        pixels.origin += " (the slide file cannot be read)"
+        return pixels
+
+
+def _is_source(path: Path, source: Mapping[str, object]) -> bool:
+    return path.is_file() and (path.name, path.stat().st_size) == (source["name"], source["size"])
+
+
+def _resampled(image: Image.Image, edges: tuple[float, float, float, float], size: tuple[int, int]) -> RGB:
+    """The part of an image between `edges` (left, top, right, bottom), which may reach past its end, as `size`."""
+    left, top = min(edges[0], image.width - 1), min(edges[1], image.height - 1)
+    right, bottom = min(max(edges[2], left + 1e-3), image.width), min(max(edges[3], top + 1e-3), image.height)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom)))

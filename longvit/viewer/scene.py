@@ -1,0 +1,141 @@
+"""One slide as the page gets it: its picture as a pyramid, its tissue mask, its tiles, its scores, its patient."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from longvit.viewer.explanation_reader import DOCUMENT, ShownExplanation
+from longvit.viewer.find import Found
+from longvit.viewer.mask import mask_picture
+from longvit.viewer.pixels import Pixels, open_pixels
+from longvit.viewer.pyramid import TILE_DZ, Box, Pyramid
+from longvit.viewer.resource import JPEG, PNG, Resource, script
+from preprocessing.store.store import PatchStore, open_store
+
+QUALITY = 85
+"""Of the JPEG tiles."""
+TILE = re.compile(r"tiles/([0-9]{1,2})/([0-9]{1,6})_([0-9]{1,6})\.jpg")
+LAYER = re.compile(r"layers/([0-9]{1,4})\.js")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One slide, opened. Threads share it, so its slide file stays open as long as the scene lives.
+
+    Attributes:
+        place: Where its files lie on the page, `data/0/`.
+        slide_id: Its name on the page.
+        store: The slide's store.
+        pixels: Where its picture comes from.
+        pyramid: How the picture is cut.
+        explanation: Its scores, if it was explained.
+        patient: Where its patient stands, if a run held the patient out.
+    """
+
+    place: str
+    slide_id: str
+    store: PatchStore
+    pixels: Pixels
+    pyramid: Pyramid
+    explanation: ShownExplanation | None
+    patient: dict[str, Any] | None
+
+    @classmethod
+    def open(cls, place: str, slide_id: str, found: Found, max_px: int | None) -> "Scene":
+        """Open a slide whose picture is to have no more than `max_px` on its longer side.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        store = open_store(found.stores[slide_id])
+        pixels = open_pixels(store, found.slides)
+        pyramid = Pyramid.of(tuple(store.attributes["size_l0"]), pixels.size, max_px)
+        patient = found.held_out.patient(slide_id) if found.held_out else None
+        return cls(place, slide_id, store, pixels, pyramid, found.explanations.get(slide_id), patient)
+
+    def names(self) -> Iterator[str]:
+        """Every file that `find` finds."""
+        yield from ("slide.js", "mask.png")
+        if self.explanation is not None:
+            yield "tokens.js"
+            yield from (f"layers/{i}.js" for i in range(len(self.explanation.layers)))
+        for level in range(self.pyramid.min_level, self.pyramid.max_level + 1):
+            columns, rows = self.pyramid.tiles(level)
+            yield from (f"tiles/{level}/{x}_{y}.jpg" for y in range(rows) for x in range(columns))
+
+    def find(self, name: str) -> Resource | None:
+        """The file of this name, if there is one."""
+        if match := TILE.fullmatch(name):
+            tile = self.pyramid.tile(*map(int, match.groups()))
+            return None if tile is None else Resource(JPEG, self._tag, partial(self._jpeg, *tile))
+        if name == "mask.png":
+            return Resource(PNG, self._tag, lambda: mask_picture(self.store.overview_mask))
+        if name == "slide.js":
+            return script(self._tag, self.place + name, self.document)
+        return self._find_scores(self.explanation, name) if self.explanation else None
+
+    def _find_scores(self, explanation: ShownExplanation, name: str) -> Resource | None:
+        if name == "tokens.js":
+            return script(self._tag, self.place + name, lambda: packed(explanation.rc, "<i4"))
+        match = LAYER.fullmatch(name)
+        if match is None or int(match[1]) >= len(explanation.layers):
+            return None
+        key = explanation.layers[int(match[1])].key
+        return script(self._tag, self.place + name, lambda: packed(explanation.scores(key), "<f4"))
+
+    def document(self) -> dict[str, Any]:
+        """What the page knows of the slide before it asks for more."""
+        attributes, explanation = self.store.attributes, self.explanation
+        return {
+            "slide_id": self.slide_id,
+            "size_l0": attributes["size_l0"],
+            "mpp_l0": attributes["mpp_level0"],
+            "pixels": self.pixels.origin,
+            "pyramid": {
+                "size": self.pyramid.size_dz,
+                "tile": TILE_DZ,
+                "min_level": self.pyramid.min_level,
+                "max_level": self.pyramid.max_level,
+                "reduced": self.pyramid.size_dz != self.pixels.size,
+            },
+            "tiles": {
+                "count": len(self.store),
+                "side_l0": attributes["side_l0"],
+                "rc": packed(self.store.rc, "<i4"),
+                "tissue": packed(self.store.tissue, "<f4"),
+            },
+            "explanation": explanation
+            and explanation.model_dump(mode="json", include={"model", "target", "prediction", "side_l0", "layers"}),
+            "patient": self.patient,
+            "warnings": attributes["warnings"],
+        }
+
+    @cached_property
+    def _tag(self) -> str:
+        """Changes when what is shown changes: the scene itself reads every file once."""
+        return tag_of(self.store.path, self.pixels.origin, self.explanation, self.patient, self.pyramid)
+
+    def _jpeg(self, box_l0: Box, size: tuple[int, int]) -> bytes:
+        image = np.ascontiguousarray(self.pixels.read(box_l0, size))
+        return simplejpeg.encode_jpeg(image, QUALITY, "RGB", "420")
+
+
+def tag_of(store: Path, *shown: object) -> str:
+    """A word that changes when a store, an explanation, or what else is shown of it changes."""
+    written = [(store / "zarr.json").stat().st_mtime_ns]
+    written += [(one.folder / DOCUMENT).stat().st_mtime_ns for one in shown if isinstance(one, ShownExplanation)]
+    return hashlib.sha256(repr((store, written, shown)).encode()).hexdigest()[:20]
+
+
+def packed(values: npt.NDArray[Any], dtype: str) -> str:
+    """Numbers as base64 of their bytes: a third larger than them, and read at once."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()

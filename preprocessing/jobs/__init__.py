@@ -1,0 +1,1 @@
+"""Processes, locks, signals and files that are written whole."""

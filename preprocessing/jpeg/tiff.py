@@ -1,0 +1,67 @@
+"""The JPEG tiles of a TIFF's levels, found by its tags.
+
+A TIFF keeps the tables that its tiles share once, and says in a tag whether their colours are RGB or YCbCr; a JPEG on
+its own carries both, so they are put in (TIFF Technical Note 2; ITU-T T.81, annex B).
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from tifffile import PHOTOMETRIC
+
+from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
+from preprocessing.jpeg.markers import END, START
+
+COLOURS = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}
+
+
+class JpegTiff:
+    """The levels of a slide that are JPEG tiles in a TIFF, by their number; none for a file that is not understood.
+
+    Tiles are read with pread, so threads may share it.
+    """
+
+    def __init__(self, path: Path, level_sizes: list[tuple[int, int]]) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self.levels = _read_levels(path, level_sizes, self._descriptor)
+        except Exception:  # tifffile raises anything on a damaged file; what opened it otherwise will say what is wrong
+            self.levels = {}
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def _read_levels(path: Path, level_sizes: list[tuple[int, int]], descriptor: int) -> dict[int, JpegLevel]:
+    levels: dict[int, JpegLevel] = {}
+    with tifffile.TiffFile(path) as file:
+        for page in (level.keyframe for series in file.series for level in series.levels):
+            size = (page.imagewidth, page.imagelength)
+            if size in level_sizes and _is_jpeg(page):
+                levels.setdefault(level_sizes.index(size), _level(page, descriptor))
+    return {number: level for number, level in levels.items() if level.says_its_colours()}
+
+
+def _is_jpeg(page: tifffile.TiffPage) -> bool:
+    return (
+        page.is_tiled
+        and page.compression == tifffile.COMPRESSION.JPEG
+        and page.photometric in COLOURS
+        and (page.samplesperpixel, page.bitspersample, page.planarconfig) == (3, 8, tifffile.PLANARCONFIG.CONTIG)
+        and page.tilewidth * page.tilelength <= MAX_TILE_PIXELS
+    )
+
+
+def _level(page: tifffile.TiffPage, descriptor: int) -> JpegLevel:
+    size, tile = (page.imagewidth, page.imagelength), (page.tilewidth, page.tilelength)
+    grid = (-(-size[1] // tile[1]), -(-size[0] // tile[0]))
+    tables = page.jpegtables or START + END
+    head = ADOBE + ADOBE_COLOURS[COLOURS[page.photometric]] + tables[len(START) : -len(END)]
+    offsets, lengths = (np.array(values, np.int64).reshape(grid) for values in (page.dataoffsets, page.databytecounts))
+    end = os.fstat(descriptor).st_size
+    lost = (offsets < 0) | (offsets > end) | (lengths < 0) | (lengths > np.minimum(end - offsets, MAX_TILE_BYTES))
+    offsets[lost], lengths[lost] = end, 1  # behind the end of the file: what is read there is cut short
+    return JpegLevel(size, tile, head, offsets, lengths, descriptor)

@@ -1,0 +1,76 @@
+"""Slides in the formats of scanners, and DICOM, through OpenSlide."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openslide
+import tifffile
+
+from preprocessing.errors import SlideError
+from preprocessing.slides.alpha import on_white
+from preprocessing.slides.resolution import as_number
+from preprocessing.slides.sanity import MAX_DECODED_BYTES
+
+
+class OpenSlideBackend:
+    """Whatever OpenSlide reads.
+
+    Raises:
+        SlideError: A tile or strip claims more bytes than the file has.
+        OpenSlideError: OpenSlide cannot read it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _refuse_lengths(path)
+        self._path, self._slide = path, openslide.OpenSlide(path)
+        self.vendor = self._slide.properties[openslide.PROPERTY_NAME_VENDOR]
+        self.level_sizes = list(self._slide.level_dimensions)
+        x, y = self._number(openslide.PROPERTY_NAME_MPP_X), self._number(openslide.PROPERTY_NAME_MPP_Y)
+        self.stated_mpp = None if x is None or y is None else (x, y)
+        self.objective_power = self._number(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        tiles = [
+            [self._number(f"openslide.level[{level}].tile-{side}") or 0 for side in ("width", "height")]
+            for level in range(len(self.level_sizes))
+        ]
+        self.decoded_pixels = max(int(width * height) for width, height in tiles)
+
+    def read(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """See `Backend.read`."""
+        try:
+            return _rgb(self._slide, xy_l0, level, size)
+        except openslide.OpenSlideError:
+            # After one error a handle gives nothing but that error, to other threads too, and for whole tiles.
+            fresh = openslide.OpenSlide(self._path)
+            pixels = _rgb(fresh, xy_l0, level, size)
+            self._slide = fresh
+            return pixels
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._slide.close()
+
+    def _number(self, name: str) -> float | None:
+        value = self._slide.properties.get(name)
+        return None if value is None else as_number(value)
+
+
+def _refuse_lengths(path: Path) -> None:
+    """OpenSlide takes the memory that a tile says it needs, and ends the process where there is not as much."""
+    longest, most = 0, min(path.stat().st_size, MAX_DECODED_BYTES)
+    with suppress(Exception), tifffile.TiffFile(path) as file:  # it is no TIFF, or OpenSlide will say what is wrong
+        for page in file.pages:
+            longest = max((longest, *page.databytecounts))
+    if longest > most:
+        raise SlideError(
+            f"a tile or strip claims {longest} bytes, more than the {most} that it can have",
+            where=path,
+            fix="the file is damaged or made up: copy it again from where it came, or leave it out",
+        )
+
+
+def _rgb(
+    slide: openslide.OpenSlide, xy_l0: tuple[int, int], level: int, size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    return on_white(np.asarray(slide.read_region(xy_l0, level, size)))

@@ -1,0 +1,301 @@
+"""A slide that can be read at any resolution, and where its resolution came from: stated, never guessed."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.errors import SlideError
+from preprocessing.jpeg.level import SCALES, WHITE, Decode, JpegLevel
+from preprocessing.jpeg.tiff import JpegTiff
+from preprocessing.slides.backends import Backend, open_backend
+from preprocessing.slides.dicom import slide_file
+from preprocessing.slides.resolution import resolve_mpp
+from preprocessing.slides.sanity import refuse_blank, refuse_sizes
+from preprocessing.slides.source import slide_files
+from preprocessing.store.schema import MAX_OVERVIEW_PX, MppSource
+
+if TYPE_CHECKING:
+    from preprocessing.jpeg.dicom import JpegDicom
+
+LEVEL_TOLERANCE = 1.02
+"""A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
+STRIP_PIXELS = 1 << 21
+"""Pixels read at once when a whole slide is made small."""
+PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff", "philips")
+"""Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
+DICOM = "dicom"
+MAX_DIFFERENCE = 2.0
+"""Mean over a tile of how far two ways to read it may lie apart. On five slides, two of them real, it was 0; one pixel
+beside it is 7 to 27, another tile 45 to 77, in other colours 49."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Where pixels of a wanted size come from: a level, decoded at one pixel of `scale`."""
+
+    level: int
+    scale: int
+    downsample: float
+    """Level-0 pixels to a decoded pixel."""
+    channels: int = 3
+    """3 for RGB; 1 for luma alone, which a JPEG gives in two thirds of the time."""
+
+
+class Slide:
+    """An open slide; use it as a context manager. Sizes are (width, height), places (x, y). Threads may share it.
+
+    Attributes:
+        path: The file that was opened.
+        files: It, and those that the slide has besides.
+        vendor: What OpenSlide calls the format, `dicom` and `generic-tiff` among them, or `ome-tiff`.
+        size_l0: Size of level 0, pixels.
+        level_sizes: Size of every level, pixels.
+        downsamples: How many level-0 pixels make a pixel, for every level.
+        mpp_l0: Micrometres per pixel of level 0.
+        mpp_source: Who said so: `manifest`, `metadata`, `objective` or `flag`.
+    """
+
+    def __init__(self, path: Path, backend: Backend, mpp_l0: float, mpp_source: MppSource) -> None:
+        self.path, self.files, self.mpp_l0 = path, slide_files(path), mpp_l0
+        self.mpp_source: MppSource = mpp_source
+        self._backend = backend
+        self.vendor, self.level_sizes, self.size_l0 = backend.vendor, backend.level_sizes, backend.level_sizes[0]
+        width_l0, height_l0 = self.size_l0
+        self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
+        self._jpeg = self._open_jpeg()
+        self.jpeg_levels = self._jpeg.levels if self._jpeg and self._agrees(self._jpeg.levels.get(0)) else {}
+        self._decoders: dict[int, Decode] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._backend.close()
+        if self._jpeg:
+            self._jpeg.close()
+
+    def _open_jpeg(self) -> "JpegTiff | JpegDicom | None":
+        if self.vendor in PLAIN_TIFF:
+            return JpegTiff(self.path, self.level_sizes)
+        if self.vendor != DICOM:
+            return None
+        from preprocessing.jpeg.dicom import JpegDicom  # here, since pydicom takes its time to load
+
+        return JpegDicom(self.files, self.level_sizes)
+
+    def _agrees(self, level_0: JpegLevel | None) -> bool:
+        """Whether the longest tile of level 0, which shows most, is what the library that opened the slide shows.
+
+        Of other levels OpenSlide may show what lies parts of a pixel beside, where their sizes were rounded.
+        """
+        if level_0 is None:
+            return True
+        row, column = divmod(int(level_0.lengths.argmax()), level_0.lengths.shape[1])
+        xy = column * level_0.tile[0], row * level_0.tile[1]
+        try:
+            theirs = self._backend.read(xy, 0, level_0.tile)
+            return float(cv2.absdiff(level_0.read(xy, level_0.tile), theirs).mean()) <= MAX_DIFFERENCE
+        except Exception:  # of what is damaged, which is named when it is read
+            return True
+
+    @contextmanager
+    def forgiving(self, most: int) -> Iterator[Collection[SlideError]]:
+        """Within it, up to `most` JPEG tiles of the slide that cannot be decoded are read as white.
+
+        Yields:
+            Why they cannot, and where each lies; it grows while they are met.
+        """
+        lost: dict[tuple[int, int, int], SlideError] = {}
+        self._decoders = {number: partial(self._decode_or_white, lost, most, number) for number in self.jpeg_levels}
+        try:
+            yield lost.values()
+        finally:
+            self._decoders = {}
+
+    def _decode_or_white(
+        self, lost: dict[tuple[int, int, int], SlideError], most: int, number: int, *tile: int
+    ) -> npt.NDArray[np.uint8]:
+        level, (row, column, scale, channels) = self.jpeg_levels[number], tile
+        (width, height), downsample = level.tile, self.downsamples[number]
+        try:
+            return level.decode(row, column, scale, channels)
+        except ValueError as error:
+            xy_l0 = round(column * width * downsample), round(row * height * downsample)
+            found = lost.setdefault((number, row, column), undecodable(self.path, number, xy_l0, error))
+            if len(lost) > most:
+                raise found from error
+            return np.full((height // scale, width // scale, channels), WHITE, np.uint8)
+
+    def read_region(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """RGB (h, w, 3) of `size` pixels of a level from the level-0 place `xy_l0`; white outside of the slide.
+
+        Raises:
+            SlideError: The file cannot be decoded there.
+        """
+        downsample = self.downsamples[level]
+        xy = round(xy_l0[0] / downsample), round(xy_l0[1] / downsample)
+        return self._read(Sampling(level, 1, downsample), xy, xy_l0, size)
+
+    def read_scaled(
+        self, xy_l0: tuple[int, int], size_l0: tuple[float, float], size: tuple[int, int]
+    ) -> npt.NDArray[np.uint8]:
+        """RGB (h, w, 3) of a rectangle given in level-0 pixels, made `size` pixels large by area averaging.
+
+        Reads the coarsest level that is still fine enough. The rectangle is rounded to whole decoded pixels.
+        """
+        sampling = self.sampling(size_l0[0] / size[0])
+        xy = round(xy_l0[0] / sampling.downsample), round(xy_l0[1] / sampling.downsample)
+        width, height = (max(1, round(side / sampling.downsample)) for side in size_l0)
+        pixels = self._read(sampling, xy, xy_l0, (width, height))
+        if (width, height) == size:
+            return pixels
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+    def read_sampled(
+        self,
+        sampling: Sampling,
+        xy: tuple[int, int],
+        size: tuple[int, int],
+        decode: Decode | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """A rectangle (h, w, channels) given in the pixels that a `sampling` decodes; white outside of the slide.
+
+        Args:
+            sampling: As `sampling` gives it.
+            xy: Top-left corner.
+            size: Width and height.
+            decode: What decodes the tiles of a level in `jpeg_levels`; default, that level's own.
+
+        Raises:
+            SlideError: The file cannot be decoded there.
+        """
+        xy_l0 = round(xy[0] * sampling.downsample), round(xy[1] * sampling.downsample)
+        return self._read(sampling, xy, xy_l0, size, decode)
+
+    def _read(
+        self,
+        sampling: Sampling,
+        xy: tuple[int, int],
+        xy_l0: tuple[int, int],
+        size: tuple[int, int],
+        decode: Decode | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        try:
+            if sampling.level in self.jpeg_levels:
+                decode = decode or self._decoders.get(sampling.level)
+                return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, decode, sampling.channels)
+            pixels = self._backend.read(xy_l0, sampling.level, size)
+            return pixels if sampling.channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+        except SlideError:  # it names the place
+            raise
+        except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base
+            raise undecodable(self.path, sampling.level, xy_l0, error) from error
+
+    def sampling(self, downsample: float) -> Sampling:
+        """How to read pixels of `downsample` level-0 pixels: nearly as fine, or finer and then to be averaged."""
+        level = self.level_for(downsample)
+        own, jpeg = self.downsamples[level], self.jpeg_levels.get(level)
+        scale = max(
+            (
+                scale
+                for scale in SCALES
+                if jpeg and jpeg.can_scale(scale) and own * scale <= downsample * LEVEL_TOLERANCE
+            ),
+            default=1,
+        )
+        return Sampling(level, scale, own * scale)
+
+    def level_for(self, downsample: float) -> int:
+        """The coarsest level that is no coarser than `downsample`, or as good as."""
+        fine_enough = [i for i, own in enumerate(self.downsamples) if own <= downsample * LEVEL_TOLERANCE]
+        return max(fine_enough, key=self.downsamples.__getitem__, default=0)
+
+    def overview(self, mask_um: float, apply: Callable = map) -> npt.NDArray[np.uint8]:
+        """The whole slide, RGB (h, w, 3), with pixels of `mask_um` micrometres, or larger ones if it is very large.
+
+        Args:
+            mask_um: Side of a pixel.
+            apply: `map`, or that of an executor whose threads share the work.
+
+        Raises:
+            SlideError: The file cannot be decoded, or decodes to nothing but black or white.
+        """
+        (width_l0, height_l0) = self.size_l0
+        px_l0 = max(mask_um / self.mpp_l0, max(self.size_l0) / MAX_OVERVIEW_PX)
+        width, height = (max(1, int(np.ceil(round(side / px_l0, 6)))) for side in self.size_l0)
+        out = np.empty((height, width, 3), np.uint8)
+
+        def fill(strip: tuple[int, int]) -> None:
+            top, bottom = strip
+            y_l0, end_l0 = round(top * height_l0 / height), round(bottom * height_l0 / height)
+            out[top:bottom] = self.read_scaled((0, y_l0), (width_l0, end_l0 - y_l0), (width, bottom - top))
+
+        for _ in apply(fill, self._strips(width, height)):
+            pass
+        refuse_blank(self.path, out)
+        return out
+
+    def _strips(self, width: int, height: int) -> list[tuple[int, int]]:
+        """Rows of the overview that are read at once, so that memory does not grow with the slide."""
+        per_pixel = (self.size_l0[0] / width / self.sampling(self.size_l0[0] / width).downsample) ** 2
+        rows = max(1, int(STRIP_PIXELS / (width * per_pixel)))
+        return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+
+def undecodable(path: Path, level: int, xy_l0: tuple[int, int], error: Exception) -> SlideError:
+    """What is said when the pixels at a level-0 place cannot be had."""
+    return SlideError(
+        f"cannot decode level {level} at x={xy_l0[0]}, y={xy_l0[1]} ({error})",
+        where=path,
+        fix="the file is damaged: copy it again from where it came, leave it out, "
+        "or leave out such tiles with --tolerate-bad-tiles",
+    )
+
+
+def read_slide(
+    path: Path | str,
+    mpp: float | None = None,
+    mpp_if_missing: float | None = None,
+    mpp_from_objective: bool = False,
+) -> Slide:
+    """Open a slide.
+
+    Args:
+        path: A file that OpenSlide or tifffile reads, or a folder with the DICOM files of one slide; of a slide of
+            several files, the one that OpenSlide wants.
+        mpp: Resolution of level 0 as the manifest states it, micrometres per pixel; goes before the slide's own.
+        mpp_if_missing: Resolution of level 0 for a slide that does not state one.
+        mpp_from_objective: For a slide that states its objective's power only, take `10 / power` for its resolution.
+
+    Raises:
+        SlideError: The file cannot be read, claims sizes that cannot be, or its resolution is missing, absurd or
+            differs between x and y.
+
+    >>> with read_slide("slides/slide-1.svs") as slide:  # doctest: +SKIP
+    ...     slide.mpp_l0, slide.mpp_source
+    (0.499, 'metadata')
+    """
+    path = slide_file(Path(path))
+    backend = open_backend(path)
+    try:
+        refuse_sizes(path, backend.level_sizes, backend.decoded_pixels)
+        mpp_l0, source = resolve_mpp(
+            path,
+            manifest=mpp,
+            stated=backend.stated_mpp,
+            objective_power=backend.objective_power,
+            from_objective=mpp_from_objective,
+            flag=mpp_if_missing,
+        )
+        return Slide(path, backend, mpp_l0, source)
+    except Exception:
+        backend.close()
+        raise

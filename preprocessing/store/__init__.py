@@ -1,0 +1,1 @@
+"""The patch store: schema, checks, reading and writing."""

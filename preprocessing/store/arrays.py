@@ -1,0 +1,245 @@
+"""Arrays of a store, read without zarr: Zarr v3 in the layouts that this package writes, and in no others.
+
+A metadata document decides which code a Zarr library runs (the codec `pickle` runs any) and how much memory it takes.
+Here a document is data: compared with a few known layouts and bounded before a byte of the array is read.
+"""
+
+import json
+import math
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.errors import StoreError
+from preprocessing.jpeg.codec import decode_into
+
+REDO = "remove this store, then run the same `longvit tile` again"
+"""Fix of a damaged store. With `--overwrite` all other stores would be tiled again, too."""
+MAX_DOCUMENT_BYTES = 1 << 20
+"""Size of a metadata document; ours have 2 kB, and more with many warnings."""
+MAX_RATIO, FREE_BYTES = 32, 1 << 26
+"""An array may be so many times larger than its chunks on disk; arrays up to 64 MiB may compress to anything."""
+CRC_BYTES = 4
+
+Lengths = tuple[int, ...]
+Names = tuple[str, ...]
+
+PLAIN = (("bytes",), ("bytes", "zstd"), ("bytes", "zstd", "crc32c"))
+"""Codecs of small arrays; stores of version 0.1 have no checksums."""
+IMAGE = (("imagecodecs_jpeg",), ("imagecodecs_jpeg", "crc32c"))
+"""Codecs of images."""
+SHARDED = ("sharding_indexed",)
+"""Codec of the tiles, whose shards hold chunks of the codecs in `IMAGE`."""
+INDEX = ("bytes", "crc32c")
+"""Codecs of a shard's index."""
+
+
+FIXED = {
+    "zarr_format": 3,
+    "node_type": "array",
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    "storage_transformers": [],
+}
+"""Keys of an array's document that have one value."""
+FREE = {"shape", "data_type", "chunk_grid", "codecs", "fill_value", "attributes", "dimension_names"}
+"""Its other keys. Missing chunks are an error, so that the fill value is never used."""
+OPTIONS = {
+    "bytes": {"endian"},
+    "zstd": {"level", "checksum"},
+    "crc32c": set(),
+    "imagecodecs_jpeg": {"level", "subsampling"},
+}
+"""Codecs and their options; a JPEG's tables, header or colour spaces outside of its chunk are refused."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array as its document describes it."""
+
+    folder: str
+    name: str
+    """Its name in the store."""
+    shape: tuple[int, ...]
+    dtype: str
+    chunk: tuple[int, ...]
+    """Shape of a chunk, of a shard if the array is sharded."""
+    codecs: tuple[str, ...]
+    inner: tuple[str, ...] = ()
+    """Codecs of the chunks in a shard."""
+    inner_chunk: tuple[int, ...] = ()
+    """Shape of a chunk in a shard."""
+
+
+def read_document(folder: Path | str) -> bytes:
+    """Return the bytes of the metadata document of a group or an array.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StoreError: It cannot be read, or is too large to be one.
+    """
+    path = f"{folder}/zarr.json"  # pathlib would take as long as all the rest
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            data = os.read(descriptor, min(os.fstat(descriptor).st_size, MAX_DOCUMENT_BYTES) + 1)
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except (OSError, ValueError) as error:  # a ValueError for NUL in the path
+        raise unreadable(path, error) from error
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise StoreError("the store's metadata is too large to be ours", where=path, fix=REDO)
+    return data
+
+
+def read_stored(store: Path, name: str) -> StoredArray:
+    """Return the array of a store that its document describes.
+
+    Raises:
+        StoreError: The array is missing, its document is damaged, or it has a layout that this package never writes.
+    """
+    folder = f"{store}/{name}"
+    try:
+        document = json.loads(read_document(folder))
+        return StoredArray(folder, name, *_layout(document))
+    except FileNotFoundError:
+        raise StoreError(f"array {name} is missing", where=store, fix=REDO) from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = f"array {name} has metadata that cannot be used ({type(error).__name__}: {str(error)[:200]})"
+        raise StoreError(what, where=folder, fix=REDO) from error
+
+
+def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Names, Lengths]:
+    """The fields of a `StoredArray` after its name; any error means that the document is not ours."""
+    odd = [key for key in document if key not in FREE and document[key] != FIXED.get(key)]
+    odd += [key for key in FIXED if key not in document and FIXED[key]]
+    shape, chunk = _lengths(document["shape"]), _chunk_shape(document["chunk_grid"], "regular")
+    if odd or len(chunk) != len(shape) or any(map(operator.gt, chunk, shape)):
+        raise ValueError(", ".join(odd) or f"shape {shape} has chunks {chunk}")
+    first, dtype = document["codecs"][0], document["data_type"]
+    if first["name"] not in SHARDED:
+        return shape, dtype, chunk, _names(document["codecs"]), (), ()
+    shards = first["configuration"]
+    if _names(shards["index_codecs"]) != INDEX or shards.get("index_location", "end") != "end":
+        raise ValueError("index of shards")
+    codecs = tuple(codec["name"] for codec in document["codecs"])
+    return shape, dtype, chunk, codecs, _names(shards["codecs"]), _lengths(shards["chunk_shape"])
+
+
+def _lengths(value: Any) -> Lengths:  # noqa: ANN401 - any JSON
+    if type(value) is not list or not value or not all(type(side) is int and side > 0 for side in value):
+        raise ValueError("a shape is not of positive numbers")
+    return tuple(value)
+
+
+def _chunk_shape(grid: dict[str, Any], kind: str) -> Lengths:
+    if grid["name"] != kind:
+        raise ValueError("grid of chunks")
+    return _lengths(grid["configuration"]["chunk_shape"])
+
+
+def _names(codecs: list[dict[str, Any]]) -> Names:
+    """Names of codecs that are ours and have no options but ours."""
+    for codec in codecs:
+        options = codec.get("configuration", {})
+        if codec["name"] not in OPTIONS or set(options) - OPTIONS[codec["name"]] or options.get("endian") == "big":
+            raise ValueError(f"codec {codec['name']}"[:60])
+    return tuple(codec["name"] for codec in codecs)
+
+
+def read_array(stored: StoredArray) -> npt.NDArray[Any]:
+    """Return an array that is not sharded.
+
+    Raises:
+        StoreError: A chunk is missing, damaged, or not of the size that the document gives.
+    """
+    size = math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
+    with reading(stored.folder, f"a chunk of array {stored.name}"):
+        on_disk = sum(path.stat().st_size for path, _ in _chunks(stored))
+        if size > max(FREE_BYTES, MAX_RATIO * on_disk):
+            raise ValueError(f"{on_disk:,} bytes cannot be an array of {size:,}")
+        array = np.empty(stored.shape, stored.dtype)
+        for path, place in _chunks(stored):
+            chunk = _decoded(path.read_bytes(), stored)
+            array[place] = chunk[tuple(slice(0, part.stop - part.start) for part in place)]
+    return array
+
+
+def _chunks(stored: StoredArray) -> Iterator[tuple[Path, tuple[slice, ...]]]:
+    """Yield the file of every chunk and the part of the array that it holds."""
+    counts = [range(-(-side // step)) for side, step in zip(stored.shape, stored.chunk, strict=True)]
+    for index in product(*counts):
+        place = zip(index, stored.chunk, stored.shape, strict=True)
+        path = Path(stored.folder, "c", *map(str, index))
+        yield path, tuple(slice(i * step, min((i + 1) * step, side)) for i, step, side in place)
+
+
+def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
+    """One chunk, whole, as an array of the chunk's shape."""
+    if "crc32c" in stored.codecs:
+        data = without_checksum(data)
+    if stored.codecs[0] == "imagecodecs_jpeg":
+        pixels = np.empty(stored.chunk, stored.dtype)
+        decode_into(data, pixels)
+        return pixels
+    size = math.prod(stored.chunk) * np.dtype(stored.dtype).itemsize
+    if "zstd" in stored.codecs:
+        data = imagecodecs.zstd_decode(data, out=size + 1)  # one more, so that more is noticed
+    if len(data) != size:
+        raise ValueError(f"a chunk holds {len(data):,} bytes, not {size:,}")
+    return np.frombuffer(data, np.dtype(stored.dtype).newbyteorder("<")).reshape(stored.chunk)
+
+
+@contextmanager
+def reading(where: Path | str, what: str) -> Iterator[None]:
+    """Raise a `StoreError` for all that can go wrong while a part of a store is read and decoded.
+
+    Args:
+        where: Its file or folder.
+        what: The part, to begin a sentence with.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise StoreError(f"{what} is missing", where=where, fix=REDO) from None
+    except OSError as error:
+        raise unreadable(where, error) from error
+    except (ValueError, RuntimeError) as error:  # the codecs' errors are of these two
+        raise StoreError(f"{what} is damaged ({error})", where=where, fix=REDO) from error
+
+
+def without_checksum(data: bytes) -> bytes:
+    """Return what precedes the crc32c at the end of the data.
+
+    Raises:
+        ValueError: It is the checksum of other data.
+    """
+    body = data[:-CRC_BYTES]
+    if checksum((body,)) != data[-CRC_BYTES:]:
+        raise ValueError("a checksum is wrong")
+    return body
+
+
+def checksum(pieces: Iterable[bytes | memoryview]) -> bytes:
+    """Return what Zarr's codec `crc32c` appends to the bytes of the pieces."""
+    value = 0
+    for piece in pieces:
+        value = google_crc32c.extend(value, bytes(piece))
+    return value.to_bytes(CRC_BYTES, "little")
+
+
+def unreadable(where: Path | str, error: OSError | ValueError) -> StoreError:
+    """Return the error for a file that the system does not let us read."""
+    reason = getattr(error, "strerror", None) or error
+    return StoreError(f"the store cannot be read: {reason}", where=where, fix="check the path, permissions and disk")

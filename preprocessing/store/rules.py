@@ -1,0 +1,296 @@
+"""The rules of a store: metadata with which it opens, and values that its arrays may have."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from preprocessing.errors import StoreError, VersionError
+from preprocessing.frames import grid_shape, l0_from_rc
+from preprocessing.jobs.files import is_plain_name
+from preprocessing.jpeg.codec import CODEC_NAME
+from preprocessing.store.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
+from preprocessing.store.schema import (
+    ARRAYS,
+    EMBEDDING,
+    MASK_CLASSES,
+    MAX_OVERVIEW_PX,
+    MAX_PIXELS,
+    MAX_TILES,
+    SCHEMA_VERSION,
+    ArraySpec,
+    StoreAttributes,
+    encoders,
+)
+from preprocessing.store.shards import shard_path
+
+Rc = npt.NDArray[np.int32]
+MPP_TOLERANCE = 1e-6
+"""Relative difference of a store's resolution from the one that follows from the size of its tiles."""
+SMALLEST_SIDE = 1e-5
+"""Side of a tile, level-0 pixels: a canvas enlarges small slides."""
+MAX_CHANNELS = 1 << 16
+"""Length of a tile's embedding."""
+
+
+class _Finished(StoreAttributes):
+    complete: Literal[True]
+
+
+class _Group(BaseModel):
+    """The `zarr.json` of a finished store; other keys, consolidated metadata among them, are not used."""
+
+    zarr_format: Literal[3]
+    node_type: Literal["group"]
+    attributes: _Finished
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A store as its documents describe it."""
+
+    attributes: StoreAttributes
+    arrays: dict[str, StoredArray]
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Return the metadata of a finished store.
+
+    Raises:
+        StoreError: There is no store, it is unfinished, of another version, or its metadata breaks a rule; the notes
+            are the other rules that it breaks.
+    """
+    metadata, faults = examine(path)
+    if metadata is None or faults:
+        raise _first(faults)
+    return metadata
+
+
+def read_attributes(path: Path) -> StoreAttributes:
+    """Return the attributes of a finished store; reads one document.
+
+    Raises:
+        StoreError: There is no store, it is unfinished, of another version, or its attributes break a rule.
+    """
+    attributes, faults = _examine_attributes(path)
+    if attributes is None or faults:
+        raise _first(faults)
+    return attributes
+
+
+def n_tiles(path: Path) -> int:
+    """Return the tiles of a store; reads one document.
+
+    Raises:
+        StoreError: It cannot be used.
+    """
+    return read_stored(path, "tiles").shape[0]
+
+
+def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
+    """Return shape, type and attributes of a store's embeddings; reads one document.
+
+    Raises:
+        StoreError: The store has no embeddings of this encoder, or their metadata cannot be used.
+    """
+    stored = read_embedding(path, encoder)
+    document = json.loads(read_document(stored.folder))
+    return {"shape": list(stored.shape), "data_type": stored.dtype, "attributes": document.get("attributes")}
+
+
+def read_embedding(path: Path, encoder: str, n: int | None = None) -> StoredArray:
+    """Return the array of embeddings that its document describes.
+
+    Args:
+        path: The store.
+        encoder: The tile encoder.
+        n: Tiles of the store, which the array must have.
+
+    Raises:
+        StoreError: There are none of this encoder, or their metadata breaks a rule.
+    """
+    fix = f"write them with preprocessing.add_embeddings(path, {encoder!r}, ...)"
+    known = encoders(path)
+    if encoder not in known:
+        what = f"the store has no embeddings named {encoder!r} (it has: {', '.join(known) or 'none'})"
+        raise StoreError(what, where=path, fix=fix)
+    try:
+        stored = read_stored(path, f"embeddings/{encoder}")
+    except StoreError as error:  # the slide need not be tiled again
+        raise StoreError(error.what, where=error.where, fix=fix) from error
+    if broken := "; ".join(_broken_embedding(stored, n)):
+        raise StoreError(broken, where=path, fix=fix)
+    return stored
+
+
+def examine(path: Path) -> tuple[Metadata | None, list[StoreError]]:
+    """Return a store's metadata, None if it cannot be used, and every rule that it breaks."""
+    try:
+        attributes, faults = _examine_attributes(path)
+    except StoreError as error:
+        return None, [error]
+    arrays = {}
+    for name, spec in ARRAYS.items():
+        try:
+            arrays[name] = read_stored(path, name)
+            faults += _faults(path, broken_array(arrays[name], spec))
+        except StoreError as error:
+            faults.append(error)
+    if attributes is None or faults:
+        return None, faults
+    metadata = Metadata(attributes, arrays)
+    broken = list(_broken_shapes(metadata)) or _broken_shards(arrays["tiles"])
+    return metadata, _faults(path, broken)
+
+
+def broken_array(array: StoredArray, spec: ArraySpec) -> Iterator[str]:
+    """Yield the rules that an array's type, axes and codecs break."""
+    if array.dtype not in spec.dtypes:
+        yield f"array {array.name} is {array.dtype}, not {' or '.join(spec.dtypes)}"
+    if len(array.shape) != len(spec.axes):
+        yield f"array {array.name} has {len(array.shape)} axes, not {len(spec.axes)} ({', '.join(spec.axes)})"
+    if array.codecs not in spec.codecs or (array.codecs == SHARDED and array.inner not in IMAGE):
+        expected = f"plain {CODEC_NAME} in shards" if spec.codecs == (SHARDED,) else ", ".join(spec.codecs[-1])
+        yield f"array {array.name} is encoded with {', '.join(array.codecs + array.inner)}, not with {expected}"
+
+
+def _broken_embedding(array: StoredArray, n: int | None) -> Iterator[str]:
+    """Yield the rules that an array of embeddings of a store of `n` tiles (None: any number) breaks."""
+    broken = list(broken_array(array, EMBEDDING))
+    yield from broken
+    if not broken and n is not None and array.shape[0] != n:
+        yield f"array {array.name} has shape {array.shape}, not ({n}, {array.shape[1]})"
+    if not broken and array.shape[1] > MAX_CHANNELS:
+        yield f"array {array.name} has {array.shape[1]} channels, more than {MAX_CHANNELS}"
+
+
+def broken_value(name: str, array: npt.NDArray[Any], attributes: StoreAttributes, rc: Callable[[], Rc]) -> str | None:
+    """Return the rule that the values of an array break, None if they break none.
+
+    Args:
+        name: The array's name in the store.
+        array: Its values.
+        attributes: The store's.
+        rc: Returns the store's `rc`, checked.
+    """
+    if name.startswith("embeddings/"):
+        return None if np.isfinite(array.min()) and np.isfinite(array.max()) else f"{name} is not finite"
+    return next((rule for rule, holds in _VALUES.get(name, ()) if not holds(array, attributes, rc)), None)
+
+
+def _in_grid(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
+    return bool(((rc >= 0) & (rc < attributes.grid_shape)).all())
+
+
+def _unique(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
+    place = rc[:, 0].astype(np.int64) * attributes.grid_shape[1] + rc[:, 1]
+    return bool((np.diff(place) > 0).all()) or len(np.unique(place)) == len(place)  # the first costs less
+
+
+_VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes, Callable[[], Rc]], bool]], ...]] = {
+    "rc": (("rc leaves the grid", _in_grid), ("rc names a tile twice", _unique)),
+    "xy_l0": (
+        ("xy_l0 is not rc times side_l0", lambda xy, store, rc: np.array_equal(xy, l0_from_rc(rc(), store.side_l0))),
+    ),
+    "tissue": (("tissue leaves 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
+    "overview_mask": (
+        ("overview_mask has values above 3", lambda mask, *_: int(mask.max()) <= max(MASK_CLASSES.values())),
+    ),
+}
+
+
+def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreError]]:
+    """Return the attributes, None if they are not of their model, and every rule that they break.
+
+    Raises:
+        StoreError: There is no store to look at, or one of another version.
+    """
+    try:
+        attributes = _Group.model_validate_json(read_document(path), strict=True).attributes
+    except FileNotFoundError:
+        raise StoreError("there is no store here", where=path, fix="tile the slide: longvit tile") from None
+    except ValidationError as error:
+        return None, _model_faults(path, error)
+    faults = _faults(path, _broken_attributes(attributes))
+    if os.path.basename(os.path.abspath(path)) == f"{attributes.slide_id}.zarr":
+        return attributes, faults
+    if not is_plain_name(attributes.slide_id):
+        return attributes, [StoreError("its slide id is not a plain name", where=path, fix=REDO), *faults]
+    what = f"the folder is not named after its slide, {attributes.slide_id}"
+    fix = f"rename it to {attributes.slide_id}.zarr, or tile the slide again under the other name"
+    return attributes, [StoreError(what, where=path, fix=fix), *faults]
+
+
+def _broken_attributes(attributes: StoreAttributes) -> Iterator[str]:
+    """Yield the rules that attributes break beyond those of their model."""
+    (width, height), (wide, high) = attributes.size_l0, attributes.side_l0
+    if width * height > MAX_PIXELS or min(wide, high) < SMALLEST_SIDE:
+        yield f"attribute size_l0: {width} x {height} pixels in tiles of {wide:g} x {high:g} are too many"
+        return
+    rows, columns = grid_shape(attributes.size_l0, attributes.side_l0)
+    if attributes.grid_shape != (rows, columns):
+        yield f"attribute grid_shape: {attributes.grid_shape} is not {(rows, columns)}"
+    if rows * columns > MAX_TILES:
+        yield f"attribute grid_shape: {rows} x {columns} tiles are too many"
+    mpp = attributes.mpp_level0 * math.sqrt(wide * high) / attributes.tile_st
+    if not math.isclose(attributes.mpp, mpp, rel_tol=MPP_TOLERANCE):
+        yield f"attribute mpp: {attributes.mpp:g} is not that of its tiles, {mpp:g}"
+
+
+def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
+    faults = []
+    for fault in error.errors(include_url=False, include_context=False):
+        place, sentence = ".".join(str(part) for part in fault["loc"][1:]), fault["msg"]
+        if place == "schema_version":
+            what = f"the store has schema version {str(fault['input'])[:20]}, this program reads {SCHEMA_VERSION}"
+            fix = "tile the slide again with --overwrite, or install the version that wrote it"
+            raise VersionError(what, where=path, fix=fix)
+        if place == "complete":
+            faults.append("the store is unfinished: `complete` is not true")
+        elif place:
+            faults.append(f"attribute {place}: {sentence}")
+        else:
+            faults.append(f"the store's metadata cannot be read ({sentence})")
+    return _faults(path, faults)
+
+
+def _broken_shapes(metadata: Metadata) -> Iterator[str]:
+    """Yield the rules that shapes break, of the attributes and of each other."""
+    arrays, tile_st = metadata.arrays, metadata.attributes.tile_st
+    n, mask = arrays["tiles"].shape[0], arrays["overview_mask"].shape
+    shapes = {"tiles": (n, tile_st, tile_st, 3), "xy_l0": (n, 2), "rc": (n, 2), "tissue": (n,), "overview": (*mask, 3)}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            yield f"array {name} has shape {arrays[name].shape}, not {shape}"
+    most = math.prod(metadata.attributes.grid_shape)
+    if n > most:
+        yield f"array tiles has {n} tiles, more than {most}"
+    if max(mask) > MAX_OVERVIEW_PX:
+        yield f"array overview has {mask[1]} x {mask[0]} pixels, more than {MAX_OVERVIEW_PX} a side"
+
+
+def _broken_shards(tiles: StoredArray) -> Iterator[str]:
+    """Yield the rules that the shards of the tiles break; all but the last shard are looked for when they are read."""
+    (n, *tile), (per_shard, *shard) = tiles.shape, tiles.chunk
+    if list(tiles.inner_chunk) != [1, *tile] or shard != tile:
+        yield f"array tiles has chunks {tiles.inner_chunk} in shards {tiles.chunk}, not whole tiles"
+    elif not shard_path(Path(tiles.folder), (n - 1) // per_shard).is_file():
+        yield f"a shard of tiles is missing: shard {(n - 1) // per_shard}"
+
+
+def _faults(path: Path, broken: Iterable[str]) -> list[StoreError]:
+    return [StoreError(rule, where=path, fix=REDO) for rule in broken]
+
+
+def _first(faults: list[StoreError]) -> StoreError:
+    """The first fault, with a few of the others as its notes."""
+    for other in faults[1:6]:
+        faults[0].add_note(other.what)
+    return faults[0]

@@ -1,0 +1,1 @@
+"""Drawn cohorts of slides with known labels, for the demo and the tests."""

@@ -1,0 +1,246 @@
+"""A cohort whose truth is known: pyramidal slides with planted subtype and hazard, and the tables of a TCGA study.
+
+Subtype is how tumour cells grow (rings or streams), hazard is the share of the tumour that is high-grade; colour tells
+neither (see `preprocessing.synthetic.histology`). Demo, tests and notebooks run on it; a method that reads morphology
+finds both, one that reads brightness finds nothing.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, zip_longest
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+
+from preprocessing.errors import CohortError
+from preprocessing.synthetic.histology import HIGH_GRADE, LOW_GRADE, MPP, Growth, draw_slide
+
+GROWTH: dict[str, Growth] = {"SYNA": "acinar", "SYNS": "spindle"}
+"""How the tumour of each subtype code grows."""
+LOG_HAZARD_SLOPE = 9.0
+"""Log hazard of a tumour all high-grade over one all low-grade; the true hazard then ranks with a c-index near 0.89."""
+TRUTH_GREY = {LOW_GRADE: 128, HIGH_GRADE: 255}
+"""Greys of the truth masks; all else is 0. One mask pixel is `LAYOUT_PX` level-0 pixels wide (8, thus 4 um)."""
+
+_WEIBULL_SHAPE, _MEDIAN_MONTHS = 3.0, 36.0
+_TWO_SLIDES = 0.2  # share of patients
+_FOLLOW_UP_MONTHS = (24.0, 120.0)
+_JPEG_QUALITY = 85
+_TILE = (240, 240)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Where the parts of a cohort lie."""
+
+    slides: Path
+    """Folder of `<slide_id>.svs`."""
+    dataset: Path
+    """Clinical table: case_id, slide_id (with .svs), oncotree_code, survival_months, censorship (1: no event seen)."""
+    splits: Path
+    """Folder of `splits_<k>.csv`: train, val, test, slide ids without .svs, no patient in two of them."""
+    truth: Path
+    """What was planted, never an input: case_id, high_grade, log_hazard."""
+    truth_masks: Path
+    """Folder of `<slide_id>.png`: `TRUTH_GREY` of each 8 x 8 level-0 pixels (4 x 4 um)."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One row of the plan."""
+
+    case_id: str
+    code: str
+    high_grade: float
+    log_hazard: float
+    months: float
+    event: bool
+    slide_ids: tuple[str, ...]
+
+
+def make_cohort(
+    out: Path | str,
+    *,
+    patients: int = 40,
+    folds: int = 5,
+    seed: int = 0,
+    side_l0: int = 2048,
+    workers: int = 2,
+    on_slide: Callable[[str], None] | None = None,
+) -> Cohort:
+    """Draw a cohort and write its slides and tables under `out`; `dataset.csv` comes last and marks it as complete.
+
+    The same arguments write the same bytes, however many workers draw. Half the patients are of each subtype, one in
+    five has two slides, about 30 % are censored.
+
+    Args:
+        out: Folder to write to; slides of an equal cohort in it are overwritten.
+        patients: At least two per fold.
+        folds: At least three: test, validation, training.
+        seed: Another number is another cohort.
+        side_l0: Side of a slide, level-0 pixels of 0.5 um; a multiple of 32.
+        workers: Threads; drawing and compression release the interpreter lock.
+        on_slide: Called with the id of each finished slide, in order.
+
+    Raises:
+        CohortError: Too few patients or folds, or `out` holds slides of another cohort.
+    """
+    check_size(patients, folds)
+    out = Path(out)
+    cohort = Cohort(out / "slides", out / "dataset.csv", out / "splits", out / "truth.csv", out / "truth")
+    of_tables, per_slide = np.random.SeedSequence(seed).spawn(2)
+    rng = np.random.default_rng(of_tables)
+    plan = plan_patients(rng, patients)
+    jobs = [(patient, slide_id) for patient in plan for slide_id in patient.slide_ids]
+    _refuse_strangers(cohort.slides, {slide_id for _, slide_id in jobs})
+    for folder in (cohort.slides, cohort.splits, cohort.truth_masks):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def draw(job: tuple[Patient, str], source: np.random.SeedSequence) -> str:
+        _draw(cohort, *job, np.random.default_rng(source), side_l0)
+        return job[1]
+
+    with ThreadPoolExecutor(workers) as pool:
+        for slide_id in pool.map(draw, jobs, per_slide.spawn(len(jobs))):
+            if on_slide is not None:
+                on_slide(slide_id)
+    _write_truth(cohort.truth, plan)
+    _write_splits(cohort.splits, plan, assign_folds(rng, [(p.code, p.event) for p in plan], folds), folds)
+    _write_dataset(cohort.dataset, plan)
+    return cohort
+
+
+def assign_folds(rng: np.random.Generator, strata: Sequence[tuple[str, bool]], folds: int) -> np.ndarray:
+    """Test fold of each patient, (n,) int64, from its (subtype, event).
+
+    Patients are shuffled, sorted by stratum and dealt like cards, so the folds' counts of patients, of each subtype
+    and of each (subtype, event) differ by at most one.
+    """
+    shuffled = rng.permutation(len(strata))
+    dealt = sorted(shuffled.tolist(), key=lambda patient: strata[patient])
+    fold = np.empty(len(strata), np.int64)
+    fold[dealt] = np.arange(len(strata)) % folds
+    return fold
+
+
+def save_svs(path: Path, image: np.ndarray, mpp: float = MPP) -> None:
+    """Write an Aperio-style pyramid, levels 1 and 1/4 and a thumbnail, that OpenSlide reads as vendor `aperio`.
+
+    Args:
+        path: File to write, `.svs`.
+        image: Level 0, (height, width, 3) uint8 RGB, each side at least 8 pixels.
+        mpp: Micrometres per pixel of level 0, stated in the description.
+    """
+    height, width = image.shape[:2]
+    thumbnail, low = (
+        cv2.resize(image, (width // step, height // step), interpolation=cv2.INTER_AREA) for step in (8, 4)
+    )
+    size = f"Aperio Image Library\n{width}x{height}"
+    about = f"Q={_JPEG_QUALITY}|AppMag = {round(10 / mpp)}|MPP = {mpp}"
+    jpeg = {
+        "photometric": "rgb",
+        "compression": "jpeg",
+        "compressionargs": {"level": _JPEG_QUALITY},
+        "metadata": None,
+        "maxworkers": 1,
+    }
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(image, tile=_TILE, description=f"{size} [0,0 {width}x{height}] (240x240) JPEG/RGB {about}", **jpeg)
+        tiff.write(thumbnail, rowsperstrip=16, description=f"{size} -> {width // 8}x{height // 8} - ", **jpeg)
+        reduced = f"{size} [0,0 {width}x{height}] (240x240) -> {width // 4}x{height // 4} JPEG/RGB {about}"
+        tiff.write(low, tile=_TILE, description=reduced, **jpeg)
+
+
+def check_size(patients: int, folds: int = 5) -> None:
+    """Check that a cohort has two patients of each fold, and enough folds.
+
+    Raises:
+        CohortError: Too few patients or folds.
+    """
+    if folds < 3:
+        raise CohortError(
+            f"{folds} folds leave none for training", where="folds", fix="ask for 3 or more: test, validation, training"
+        )
+    if patients < 2 * folds:
+        raise CohortError(
+            f"{patients} patients do not give {folds} folds one of each subtype",
+            where="patients",
+            fix=f"ask for {2 * folds} or more",
+        )
+
+
+def _refuse_strangers(slides: Path, expected: set[str]) -> None:
+    strangers = sorted(path.name for path in slides.glob("*.svs") if path.stem not in expected)
+    if strangers:
+        raise CohortError(
+            f"{len(strangers)} slides of another cohort are in the way, such as {strangers[0]}",
+            where=slides,
+            fix="choose another folder, or delete this one",
+        )
+
+
+def plan_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
+    """Draw what is planted in each patient and what follow-up saw: Weibull times, independent uniform censoring."""
+    codes = rng.permutation([code for code, _ in zip(cycle(GROWTH), range(patients))])
+    high_grade = np.empty(patients)
+    for code in GROWTH:  # spread evenly over 0 to 1 within each subtype, so that neither tells the other
+        n = (codes == code).sum()
+        high_grade[codes == code] = (rng.permutation(n) + rng.random(n)) / n
+    log_hazard = LOG_HAZARD_SLOPE * (high_grade - 0.5)
+    months = _MEDIAN_MONTHS * (rng.exponential(size=patients) / np.log(2) / np.exp(log_hazard)) ** (1 / _WEIBULL_SHAPE)
+    followed = rng.uniform(*_FOLLOW_UP_MONTHS, patients)
+    slides = 1 + (rng.permutation(patients) < round(_TWO_SLIDES * patients))
+    return [
+        Patient(
+            case_id=f"SYN-{i:04d}",
+            code=str(codes[i]),
+            high_grade=float(high_grade[i]),
+            log_hazard=float(log_hazard[i]),
+            months=float(min(months[i], followed[i])),
+            event=bool(months[i] <= followed[i]),
+            slide_ids=tuple(f"SYN-{i:04d}-01Z-00-DX{k + 1}" for k in range(slides[i])),
+        )
+        for i in range(patients)
+    ]
+
+
+def _draw(cohort: Cohort, patient: Patient, slide_id: str, rng: np.random.Generator, side_l0: int) -> None:
+    """One slide and its truth mask."""
+    drawing = draw_slide(rng, side_l0, GROWTH[patient.code], patient.high_grade)
+    save_svs(cohort.slides / f"{slide_id}.svs", drawing.image)
+    grey = np.array([TRUTH_GREY.get(kind, 0) for kind in range(HIGH_GRADE + 1)], np.uint8)
+    cv2.imwrite(str(cohort.truth_masks / f"{slide_id}.png"), grey[drawing.layout])
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def _write_truth(path: Path, plan: list[Patient]) -> None:
+    rows = [(p.case_id, round(p.high_grade, 4), round(p.log_hazard, 4)) for p in plan]
+    _write_csv(path, ("case_id", "high_grade", "log_hazard"), rows)
+
+
+def _write_dataset(path: Path, plan: list[Patient]) -> None:
+    header = ("case_id", "slide_id", "oncotree_code", "survival_months", "censorship")
+    rows = [
+        (p.case_id, f"{slide_id}.svs", p.code, round(p.months, 2), int(not p.event))
+        for p in plan
+        for slide_id in p.slide_ids
+    ]
+    _write_csv(path, header, rows)
+
+
+def _write_splits(folder: Path, plan: list[Patient], fold: np.ndarray, folds: int) -> None:
+    """Fold k tests on k, validates on k + 1 and trains on the others."""
+    for k in range(folds):
+        parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        for patient, at in zip(plan, (fold - k) % folds, strict=True):
+            parts["test" if at == 0 else "val" if at == 1 else "train"].extend(patient.slide_ids)
+        rows = enumerate(zip_longest(*parts.values(), fillvalue=""))
+        _write_csv(folder / f"splits_{k}.csv", ("", *parts), [(i, *row) for i, row in rows])

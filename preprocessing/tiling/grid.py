@@ -1,0 +1,67 @@
+"""Which tiles of a slide go into its store. Pure: slide size, tile side and tissue mask in; tiles out."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.frames import Side, grid_shape, l0_from_rc
+from preprocessing.store.schema import MASK_CLASSES
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The chosen tiles, in raster order, and the grid they are chosen from."""
+
+    rc: npt.NDArray[np.int32]
+    """Row and column (n, 2)."""
+    xy_l0: npt.NDArray[np.int64]
+    """Top-left corner x, y (n, 2), level-0 pixels."""
+    tissue: npt.NDArray[np.float32]
+    """Share of each tile that is tissue (n,)."""
+    shape: tuple[int, int]
+    """Rows and columns of the whole grid."""
+    side_l0: tuple[float, float]
+    """Width and height of a tile, level-0 pixels."""
+
+    def without(self, dropped: list[int]) -> "TileGrid":
+        """The grid without some of its chosen tiles."""
+        rest = np.delete(np.arange(len(self.rc)), dropped)
+        return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest])
+
+
+def tissue_share(
+    mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Share of each tile's area that the mask (h, w) calls tissue: (rows, columns), 0 to 1.
+
+    A tile is weighed against mask pixels by their exact overlap; what lies outside of the slide counts as glass.
+    """
+    # Summed from the corner, a mask is linear between its pixels' edges, so it can be looked up at the edges of tiles.
+    total = cv2.integral((mask == MASK_CLASSES["tissue"]).astype(np.uint8))
+    for axis, (tiles, side) in enumerate(zip(shape, np.broadcast_to(side_l0, 2)[::-1].tolist(), strict=True)):
+        pixels = mask.shape[axis]
+        edges = np.minimum(np.arange(tiles + 1) * side / size_l0[1 - axis], 1) * pixels
+        before = np.minimum(edges.astype(np.intp), pixels - 1)
+        weight = np.expand_dims(edges - before, 1 - axis)
+        total = total.take(before, axis) * (1 - weight) + total.take(before + 1, axis) * weight
+    area_l0 = np.diff(np.diff(total, axis=0), axis=1) * (size_l0[0] * size_l0[1] / mask.size)
+    share = area_l0 / np.prod(np.broadcast_to(side_l0, 2))
+    return share.astype(np.float32).round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
+
+
+def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, min_tissue: float) -> TileGrid:
+    """The tiles of which at least `min_tissue` (0 to 1) is tissue: all of them, glass too, if that is 0.
+
+    Args:
+        mask: (h, w), covers the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
+        size_l0: Width and height of the slide, level-0 pixels.
+        side_l0: Side of a tile, or its width and height, level-0 pixels.
+        min_tissue: Smallest share of tissue.
+    """
+    shape = grid_shape(size_l0, side_l0)
+    share = tissue_share(mask, size_l0, side_l0, shape)
+    side = tuple(np.broadcast_to(side_l0, 2).astype(float).tolist())
+    rc = np.argwhere(share >= min_tissue).astype(np.int32)
+    return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape, side)

@@ -1,0 +1,180 @@
+"""What tiling leaves for people: `tile_report.csv`, a row per slide, and `tile_report.html`, a page to look through."""
+
+import base64
+import csv
+from collections import Counter
+from dataclasses import asdict, dataclass
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.jobs.files import write_whole
+from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.schema import MASK_CLASSES
+
+THUMBNAIL_PX = 320
+"""Longer side of a slide's picture on the page."""
+OUTLINES = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
+"""Colour (RGB) of the outline of each class."""
+PICTURES = "tile_report"
+"""Folder, beside the page, of the slides' pictures."""
+PICTURES_IN_PAGE = 300
+"""The page holds the pictures of so many slides, and can be sent as it is; with more it would not open."""
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Tiling report</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }}
+ul {{ list-style: none; padding: 0; display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)) }}
+li {{ border: 1px solid #ccc; border-top: 4px solid #3a8f5c; padding: .8rem; overflow-wrap: anywhere }}
+li.failed {{ border-top-color: #c0392b }} li.warned {{ border-top-color: #d68910 }}
+img {{ max-width: 100%; display: block; margin: .5rem 0 }} p {{ margin: .2rem 0 }} .warning {{ color: #a04000 }}
+</style>
+<h1>Tiling report</h1>
+<p>{summary}</p>
+<p>Outlines: tissue <b style="color:#00963c">green</b>, pen <b style="color:#dc7800">orange</b>,
+out of focus <b style="color:#005aff">blue</b>.</p>
+<ul>
+{slides}
+</ul>
+</html>
+"""
+
+
+COLUMNS = ("slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds")
+"""Of `tile_report.csv`."""
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """Outcome of one slide. `mpp` is level 0's, from `mpp_source`; `warnings` end the table's reason."""
+
+    slide_id: str
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    fix: str = ""
+    n_tiles: int = 0
+    mpp: float | None = None
+    mpp_source: str = ""
+    seconds: float = 0.0
+    warnings: str = ""
+    replaced: bool = False
+    """The slide had a store already; `reason` is why it was tiled again."""
+    lost: tuple[str, ...] = ()
+    """Features of the store that was replaced."""
+
+
+@dataclass(frozen=True)
+class TileReport:
+    """What became of every slide of a run, in the order of the manifest."""
+
+    out: Path
+    rows: list[SlideRow]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every slide has a store, 1 if some have not."""
+        return int(any(row.status == "failed" for row in self.rows))
+
+    @property
+    def page_path(self) -> Path:
+        """Where `save` puts the page."""
+        return self.out / "tile_report.html"
+
+    @property
+    def summary(self) -> str:
+        """Counts of slides by what became of them; on a second line why stores were replaced, and their features."""
+        counts = {status: sum(row.status == status for row in self.rows) for status in ("failed", "done", "skipped")}
+        slides = "1 slide" if len(self.rows) == 1 else f"{len(self.rows)} slides"
+        text = f"{slides}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+        if warned := sum(bool(row.warnings) for row in self.rows):
+            text += f" ({warned} with warnings: see {self.page_path.name})"
+        causes = Counter(row.reason.partition(" (")[0] for row in self.rows if row.replaced)
+        if causes:
+            text += "\ntiled again: " + ", ".join(f"{count} ({cause})" for cause, count in causes.items())
+        if lost := sum(len(row.lost) for row in self.rows):
+            text += f"; {lost} set{'s' * (lost != 1)} of features went with the old stores"
+        return text
+
+    def save(self) -> None:
+        """Write `tile_report.csv` and `tile_report.html` beside the stores, whole, whoever else writes them too.
+
+        Raises:
+            OutputError: They cannot be written.
+        """
+        table = StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(
+            asdict(row) | {"reason": "; ".join(filter(None, (row.reason, row.warnings)))} for row in self.rows
+        )
+        write_whole(self.out / "tile_report.csv", table.getvalue())
+        write_whole(self.page_path, self._page())
+
+    def _page(self) -> str:
+        in_page = len(self.rows) <= PICTURES_IN_PAGE
+        items = sorted(_item(row, _picture(self.out, row.slide_id, in_page)) for row in self.rows)
+        return PAGE.format(
+            summary=escape(f"{self.summary}.").replace("\n", ".<br>"), slides="\n".join(html for _, html in items)
+        )
+
+
+def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The overview (h, w, 3), at most `THUMBNAIL_PX` a side, with the outline of each class of its mask (h, w)."""
+    scale = min(1.0, THUMBNAIL_PX / max(mask.shape))
+    size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
+    picture = cv2.resize(overview, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    for name, colour in OUTLINES.items():
+        region = (small == MASK_CLASSES[name]).astype(np.uint8)
+        contours, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(picture, contours, -1, colour, 1)
+    return picture
+
+
+def picture_path(out: Path, slide_id: str) -> Path:
+    """Where the page has the picture of a slide."""
+    return out / PICTURES / f"{slide_id}.jpg"
+
+
+def save_picture(out: Path, slide_id: str, overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> None:
+    """Write the picture of a slide: its overview (h, w, 3) with the outline of each class of its mask (h, w)."""
+    path = picture_path(out, slide_id)
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask)))
+
+
+def _picture(out: Path, slide_id: str, in_page: bool) -> str:
+    """Where the page finds the picture of a slide; a slide that could not be opened has none."""
+    path = picture_path(out, slide_id)
+    if not path.exists():
+        return ""
+    if not in_page:
+        return quote(path.relative_to(out).as_posix())
+    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
+    """One slide on the page, and where it comes: failures first, then what has warnings."""
+    lines = [f"<b>{escape(row.slide_id)}</b> {row.status}"]
+    if row.reason:
+        lines.append(escape(row.reason))
+    if row.lost:
+        lines.append(f"Features of the old store, now gone: {escape(', '.join(row.lost))}")
+    if row.fix:
+        lines.append(f"Fix: {escape(row.fix)}")
+    if row.warnings:
+        lines.append(f'<span class="warning">{escape(row.warnings)}</span>')
+    if row.n_tiles:
+        lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px ({escape(row.mpp_source)})")
+    image = f'<img alt="overview" loading="lazy" src="{picture}">' if picture else ""
+    rank, kind = (0, "failed") if row.status == "failed" else (1, "warned") if row.warnings else (2, "fine")
+    paragraphs = "".join(f"<p>{line}</p>" for line in lines)
+    return (rank, row.slide_id), f'<li class="{kind}">{image}{paragraphs}</li>'

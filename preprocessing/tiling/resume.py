@@ -1,0 +1,105 @@
+"""Decide if a finished store is up to date with its slide and settings (under 10 ms a store)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from preprocessing.config import TileConfig
+from preprocessing.errors import ConfigError, StoreError, VersionError
+from preprocessing.slides.source import has_changed
+from preprocessing.store.arrays import REDO
+from preprocessing.store.rules import read_attributes, read_metadata
+from preprocessing.store.schema import SCHEMA_VERSION, StoreAttributes, encoders
+from preprocessing.tiling.manifest import SlideEntry
+from preprocessing.tiling.tile_slide import store_config
+from preprocessing.tissue.masks import find_mask
+
+
+def refuse_other_settings(entries: Sequence[SlideEntry], config: TileConfig) -> str:
+    """Refuse to tile into a folder of stores made with other settings, before any slide is read.
+
+    Damaged stores, and stores whose slide has changed, are not looked for here: those are tiled again.
+
+    Returns:
+        The stores and features that `--overwrite` will replace, as a sentence; empty if there are none.
+
+    Raises:
+        ConfigError: Stores have other settings or another schema version, and `--overwrite` was not given.
+    """
+    changed: dict[str, tuple[Any, Any]] = {}
+    existing, other = [], []
+    for path in (config.out / f"{entry.slide_id}.zarr" for entry in entries):
+        try:
+            differing = changed_settings(read_attributes(path), config)
+        except VersionError:
+            differing = {"schema version": ("another", SCHEMA_VERSION)}
+        except StoreError:  # none, or damaged
+            continue
+        existing.append(path)
+        other += [path] if differing else []
+        changed |= differing
+    if config.overwrite:
+        return f"replacing {_counted(existing)}" if existing else ""
+    if not other:
+        return ""
+    settings = ", ".join(f"{key} ({was} there, {now} now)" for key, (was, now) in changed.items())
+    raise ConfigError(
+        f"{_counted(other)} in this folder were made with other settings: {settings}",
+        where=config.out,
+        fix="choose another --out, give the settings of those stores, or replace them with --overwrite",
+    )
+
+
+def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | None:
+    """Why a slide has to be tiled: empty if it has no store, a sentence if it has one of no use, None if it is done.
+
+    Raises:
+        StoreError: The store has another name than its slide, another version, or cannot be read, and is not replaced.
+        ConfigError: The store was made with other settings, and `--overwrite` was not given.
+    """
+    if not path.exists():
+        return ""
+    if config.overwrite:
+        return "it was asked for again"
+    try:
+        old = read_metadata(path).attributes
+    except StoreError as error:
+        if error.fix != REDO and (path / "zarr.json").exists():
+            raise
+        return f"its store was damaged ({error.what})"
+    refuse_other_settings([entry], config)  # written by another run since this one began
+    manifest_mpp = old.mpp_level0 if old.mpp_source == "manifest" else None
+    reasons = {
+        "the resolution in the manifest has changed": lambda: entry.mpp != manifest_mpp,
+        "the slide has changed": lambda: has_changed(entry.path, old.source, path / "zarr.json"),
+        "its mask has changed": lambda: old.mask and has_changed(_mask(entry, config), old.mask, path / "zarr.json"),
+    }
+    return next((reason for reason, holds in reasons.items() if holds()), None)
+
+
+def changed_settings(old: StoreAttributes, config: TileConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that a store was made with and those of the config, where they differ."""
+    ours, theirs = _flat(store_config(config)), _flat(old.config)
+    if old.mpp_source != "flag":  # the flag is for slides that do not state their resolution
+        ours.pop("mpp_if_missing")
+    if old.mpp_source in ("manifest", "metadata"):  # and the objective for those that state nothing better
+        ours.pop("mpp_from_objective")
+    ours["tissue.masks"], theirs["tissue.masks"] = config.tissue.masks is not None, old.mask is not None
+    return {key: (theirs.get(key), ours[key]) for key in sorted(ours) if ours[key] != theirs.get(key)}
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    tissue = config.get("tissue")
+    nested = {f"tissue.{key}": value for key, value in tissue.items()} if isinstance(tissue, dict) else {}
+    return {key: value for key, value in config.items() if key != "tissue"} | nested
+
+
+def _counted(stores: Sequence[Path]) -> str:
+    features = sum(len(encoders(path)) for path in stores)
+    sets = {0: "", 1: " with 1 set of features"}.get(features, f" with {features} sets of features")
+    return f"{len(stores)} store{'s' * (len(stores) != 1)}{sets}"
+
+
+def _mask(entry: SlideEntry, config: TileConfig) -> Path:
+    assert config.tissue.masks is not None, "a store with a mask and settings without one differ in their settings"
+    return find_mask(config.tissue.masks, entry.slide_id)

@@ -1,0 +1,37 @@
+"""The house: few modules at the top of a package, rooms of at most twenty, one door to the settings."""
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+AT_THE_TOP = {
+    "preprocessing": {"__init__", "config", "errors", "frames", "tile"},
+    "longvit": {"__init__", "__main__", "demo"},
+}
+ROOM = 20
+"""Modules of a room."""
+NO_CLASSES = {"messages", "required", "yaml_files", "yaml_reader"}
+"""Modules of `longvit.config` that hold no settings, and are imported by their own names."""
+
+
+def test_no_module_lies_loose(trees):
+    loose = {package: {Path(f).stem for f in trees if Path(f).parent == Path(package)} for package in AT_THE_TOP}
+    assert loose == AT_THE_TOP
+
+
+def test_no_room_is_outgrown(trees):
+    rooms = Counter(str(Path(file).parent) for file in trees if not file.endswith("__init__.py"))
+    assert len(rooms) > 15
+    assert {room: count for room, count in rooms.items() if count > ROOM} == {}
+
+
+def test_settings_are_imported_through_one_door(trees):
+    found = [
+        f"{file}: {node.module}"
+        for file, tree in trees.items()
+        if not file.startswith("longvit/config/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("longvit.config.")
+        if node.module.rpartition(".")[2] not in NO_CLASSES
+    ]
+    assert found == []

@@ -1,0 +1,54 @@
+"""What a run folder keeps; `tests/pipeline/test_runs.py` says who may go on in one."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+import longvit.runs.folder
+from longvit.config import EncodeConfig
+from longvit.config.yaml_files import to_yaml
+from longvit.runs.folder import open_run, provenance
+from longvit.runs.inputs import Inputs, read_inputs
+
+
+def test_provenance_says_what_ran_with_what_and_where(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["longvit", "pretrain", "--seed", "1"])
+    said = json.loads(json.dumps(provenance("pretrain")))
+    assert (said["verb"], said["command"]) == ("pretrain", ["longvit", "pretrain", "--seed", "1"])
+    assert {"torch", "numpy", "zarr"} <= set(said["libraries"])
+    assert all(said["libraries"].values())
+    assert said["started"].endswith("+00:00")
+
+
+def test_the_commit_is_known_in_a_checkout_and_not_said_elsewhere(tmp_path, monkeypatch):
+    shutil.copy(__file__, tmp_path)
+    monkeypatch.setattr("longvit.runs.folder.__file__", str(tmp_path / "runs.py"))
+    assert provenance("tile")["commit"] is None
+
+    def no_git(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert provenance("tile")["commit"] is None
+
+
+@pytest.mark.parametrize("file", ["inputs.json", "config.yaml", "run.json"])
+def test_a_run_that_ends_while_it_begins_can_be_begun_again(tmp_path, monkeypatch, file):
+    """A folder with a run.json but without its inputs was refused for ever."""
+    config = EncodeConfig(stores=tmp_path, out=tmp_path / "out", preset="longvit_tiny")
+    monkeypatch.setattr(longvit.runs.folder, "to_yaml", ended if file == "config.yaml" else to_yaml)
+    monkeypatch.setattr(longvit.runs.folder, "provenance", ended if file == "run.json" else provenance)
+    monkeypatch.setattr(Inputs, "save", ended if file == "inputs.json" else Inputs.save)
+    begin = lambda: open_run(config, "encode", read_inputs({}, {}), config.out / "a.csv", adds_slides=True)
+    with pytest.raises(KeyboardInterrupt), begin() as run:
+        run.begin()
+    monkeypatch.undo()
+    with begin() as run:
+        run.begin()
+        assert not run.finished
+
+
+def ended(*_):
+    raise KeyboardInterrupt
