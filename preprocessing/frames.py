@@ -11,6 +11,8 @@ no whole number, because the store's resolution is seldom a multiple of the slid
 slide was squeezed to a square.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -63,5 +65,6 @@ def l0_from_st(xy_st: Ints | Floats, mpp_l0: float, mpp_st: float) -> npt.NDArra
 def grid_shape(size_l0: tuple[int, int], side_l0: Side) -> tuple[int, int]:
     """Rows and columns of the tiles that cover a slide (width, height); the last ones may reach beyond it."""
     # A tile whose rounded corner is not a pixel of the slide would hold nothing of it.
-    columns, rows = np.maximum(1, np.ceil((np.array(size_l0) - 0.5) / side_l0)).astype(int).tolist()
+    sides = side_l0 if isinstance(side_l0, tuple) else (side_l0, side_l0)
+    columns, rows = (max(1, math.ceil((length - 0.5) / side)) for length, side in zip(size_l0, sides, strict=True))
     return rows, columns

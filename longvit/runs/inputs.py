@@ -15,6 +15,8 @@ from preprocessing.jobs.files import write_whole
 from preprocessing.store.rules import embedding_attributes, n_tiles, read_attributes
 
 _PARTS = ("source", "settings", "schema", "tiles", "features")
+_SOURCES, _SETTINGS = {"source", "mask"}, {"config", "mpp", "tile_st", "grid_shape", "side_l0"}
+_as_json = json.JSONEncoder(sort_keys=True).encode
 _MAX_BYTES = 1 << 28
 """A larger file of inputs is not ours: 100,000 slides take 20 MB."""
 
@@ -104,14 +106,14 @@ def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
     Raises:
         StoreError: The store's metadata cannot be read, or it has no such features.
     """
-    attributes = read_attributes(path).model_dump(mode="json")
-    sources = {name: attributes.get(name) for name in ("source", "mask")}
-    settings = {name: attributes.get(name) for name in ("config", "mpp", "tile_st", "grid_shape", "side_l0")}
+    attributes = read_attributes(path)
+    sources = attributes.model_dump(mode="json", include=_SOURCES)
+    settings = attributes.model_dump(mode="json", include=_SETTINGS)
     features = embedding_attributes(path, encoder) if encoder else None
     return (
         _short(sources),
         _short(settings),
-        str(attributes.get("schema_version")),
+        str(attributes.schema_version),
         str(n_tiles(path)),
         _short(features) if encoder else "",
     )
@@ -141,4 +143,4 @@ def _counted(names: list[str]) -> str:
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any JSON
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(_as_json(value).encode()).hexdigest()[:16]

@@ -79,6 +79,11 @@ class StoredArray:
     inner_chunk: tuple[int, ...] = ()
     """Shape of a chunk in a shard."""
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether its chunks end with their crc32c; those of version 0.1.0 do not."""
+        return "crc32c" in (self.inner or self.codecs)
+
 
 def read_document(folder: Path | str) -> bytes:
     """Return the bytes of the metadata document of a group or an array.
@@ -187,7 +192,7 @@ def _chunks(stored: StoredArray) -> Iterator[tuple[Path, tuple[slice, ...]]]:
 
 def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
     """One chunk, whole, as an array of the chunk's shape."""
-    if "crc32c" in stored.codecs:
+    if stored.has_checksums:
         data = without_checksum(data)
     if stored.codecs[0] == "imagecodecs_jpeg":
         pixels = np.empty(stored.chunk, stored.dtype)

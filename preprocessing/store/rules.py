@@ -272,6 +272,9 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
     most = math.prod(metadata.attributes.grid_shape)
     if n > most:
         yield f"array tiles has {n} tiles, more than {most}"
+    bare = [name for name, array in arrays.items() if not array.has_checksums]
+    if 0 < len(bare) < len(arrays):  # they are written together: all have checksums, or none has
+        yield f"array {bare[0]} has lost its checksums"
     if max(mask) > MAX_OVERVIEW_PX:
         yield f"array overview has {mask[1]} x {mask[0]} pixels, more than {MAX_OVERVIEW_PX} a side"
 

@@ -99,7 +99,7 @@ class PatchStore:
         self.slide_id, self.mpp, self.tile_st = attributes.slide_id, attributes.mpp, attributes.tile_st
         self.grid_shape: tuple[int, int] = attributes.grid_shape
         self._metadata = metadata
-        self._checked = "crc32c" in metadata.arrays["tiles"].inner
+        self._checked = metadata.arrays["tiles"].has_checksums
         self._kept: dict[str, npt.NDArray[Any]] = {}
 
     def __repr__(self) -> str:

@@ -338,6 +338,16 @@ def test_a_damaged_chunk_is_named(path, name, damage):
     assert name in refused(path, name).what
 
 
+@pytest.mark.parametrize("name", ["overview", "rc", "tissue"])
+def test_an_array_that_alone_lacks_its_checksums_is_refused(path, name):
+    """Else damage to its document would turn them off, and damage to its values go unseen."""
+    file = path / name / "zarr.json"
+    document = json.loads(file.read_text())
+    assert document["codecs"].pop() == {"name": "crc32c"}
+    file.write_text(json.dumps(document))
+    assert f"array {name} has lost its checksums" in str(refused(path))
+
+
 def test_a_chunk_that_is_missing_or_a_folder_is_named(path):
     chunk = path / "rc" / "c" / "0" / "0"
     chunk.unlink()

@@ -24,7 +24,8 @@ def spoil_attribute(path, **changes):
 
 
 def spoil_array(path, name, value):
-    zarr.open_group(path, mode="a").create_array(name, data=value, overwrite=True)
+    compressors = [zarr.codecs.ZstdCodec(level=0), zarr.codecs.Crc32cCodec()]
+    zarr.open_group(path, mode="a").create_array(name, data=value, overwrite=True, compressors=compressors)
 
 
 def test_a_store_just_written_has_no_problems(path):
