@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OLDEST = ("zarr", "numcodecs")
 REST = ("google-crc32c", "imagecodecs", "numpy", "opencv-python-headless", "pydantic", "simplejpeg", "tifffile")
-TESTS = ("test_hostile_stores.py", "test_schema.py")
+TESTS = ("store/test_hostile_stores.py", "store/test_schema.py")
 
 
 def requirements() -> list[str]:
