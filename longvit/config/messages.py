@@ -48,9 +48,8 @@ def refused(
         written, where = place(names)
         places |= dict.fromkeys(where)
         sentences[_sentence(problem, names, short(written), kind, holders)] = None
-    return ConfigError(
-        few(list(sentences), separator="; ", longest=MAX_SENTENCE), where=few(list(places), separator=" and "), fix=fix
-    )
+    what = few(list(sentences), separator="; ", longest=MAX_SENTENCE)
+    return ConfigError(what, where=" and ".join(places), fix=fix)
 
 
 def names_of(kind: type[BaseModel], problem: Mapping[str, Any]) -> Names:

@@ -11,7 +11,6 @@ import tifffile
 from preprocessing.errors import SlideError
 from preprocessing.slides.alpha import on_white
 from preprocessing.slides.resolution import as_number
-from preprocessing.slides.sanity import MAX_DECODED_BYTES
 
 
 class OpenSlideBackend:
@@ -57,14 +56,17 @@ class OpenSlideBackend:
 
 
 def _refuse_lengths(path: Path) -> None:
-    """OpenSlide takes the memory that a tile says it needs, and ends the process where there is not as much."""
-    longest, most = 0, min(path.stat().st_size, MAX_DECODED_BYTES)
+    """Refuse a tile or strip of more bytes than the file: OpenSlide allocates them, and GLib aborts if it cannot.
+
+    A strip may be long: a level of a Hamamatsu slide is one, of gigabytes, which OpenSlide reads in parts.
+    """
+    longest, most = 0, path.stat().st_size
     with suppress(Exception), tifffile.TiffFile(path) as file:  # it is no TIFF, or OpenSlide will say what is wrong
         for page in file.pages:
             longest = max((longest, *page.databytecounts))
     if longest > most:
         raise SlideError(
-            f"a tile or strip claims {longest} bytes, more than the {most} that it can have",
+            f"a tile or strip claims {longest} bytes, more than the {most} of its file",
             where=path,
             fix="the file is damaged or made up: copy it again from where it came, or leave it out",
         )

@@ -81,7 +81,7 @@ class StoredArray:
 
     @property
     def has_checksums(self) -> bool:
-        """Whether its chunks end with their crc32c; those of version 0.1.0 do not."""
+        """Return whether its chunks end with their crc32c; those of the first stores of version 0.1.0 do not."""
         return "crc32c" in (self.inner or self.codecs)
 
 

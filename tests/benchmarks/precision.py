@@ -30,7 +30,7 @@ of turns in one process with one block, where the time is spent, the ratio that 
 each: what the slide adds to it, and its peak. From 131,072 tokens on three of the twelve blocks.
 
 Before pixels were centred in float32 and vectors pooled in it, all of it in bfloat16 was 25.8 and 23.0 % off at 4,096
-tokens (two seeds, 2026-11-30).
+tokens (two seeds, 2026-11-30, by a script that was not kept).
 """
 
 

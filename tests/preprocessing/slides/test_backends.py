@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tifffile
@@ -60,6 +62,17 @@ def test_a_tile_that_claims_more_bytes_than_the_file_has_is_refused(svs, tmp_pat
         counts.overwrite((*counts.value[:-1], claim))
     with pytest.raises(SlideError, match=f"a tile or strip claims {claim} bytes"):
         open_backend(forged)
+
+
+def test_a_strip_of_gigabytes_within_its_file_is_no_reason_to_refuse(svs, tmp_path):
+    """A level of a Hamamatsu slide is one strip, longer than the memory that a tile may take."""
+    long = tmp_path / "long.svs"
+    long.write_bytes(svs.read_bytes())
+    with tifffile.TiffFile(long, mode="r+") as tiff:
+        counts = tiff.pages[1].tags["StripByteCounts"]
+        counts.overwrite((*counts.value[:-1], 3 << 29))
+    os.truncate(long, 1 << 31)  # sparse: it takes no room
+    open_backend(long).close()
 
 
 def test_a_file_of_no_format_is_refused_by_name(tmp_path):
