@@ -6,4 +6,4 @@
 Importing this package loads nothing heavy: the command line must answer `--help` without torch.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

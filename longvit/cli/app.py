@@ -193,7 +193,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of `longvit`; the README's table lists the exit codes."""
+    """Entry point of `longvit`; `longvit/README.md` lists the exit codes."""
     try:
         with stopped_by_signals():
             code = run_command(sys.argv[1:])

@@ -116,6 +116,8 @@ def test_an_installation_has_every_file_of_the_packages_and_every_config(install
     homes = {"longvit": packages, "preprocessing": packages, "configs": installed.parents[1] / "share" / "longvit"}
     for folder, home in homes.items():
         files = [path for path in (root / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        files = [path for path in files if path.parent != root / folder or path.suffix != ".md"]  # read in a checkout
+        files = [path for path in files if path.parent.name != "decisions"]
         assert len(files) > 20
         assert [path for path in files if not (home / path.relative_to(root)).is_file()] == []
 

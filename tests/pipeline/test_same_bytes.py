@@ -22,7 +22,7 @@ DIFFER = {
     "tensorboard/*": "the time of every value, and in the files' names",
     "output.txt": "a progress bar with its time; of parallel folds",
 }
-"""Files that may differ between equal runs, and why: the README has the same list."""
+"""Files that may differ between equal runs, and why: `longvit/README.md` has the same list."""
 PRIVATE = {"config.yaml": "paths as the user wrote them, so that the run can be repeated"}
 """Files that hold paths of the machine."""
 ENCODER = "--encoder.width 32 --encoder.depth 2 --encoder.heads 4 --encoder.segment-lengths 64 256"
@@ -151,6 +151,6 @@ def test_every_verb_writes_the_same_bytes_again_and_no_name_of_the_machine(run_t
 
 
 def test_the_readme_lists_what_differs_and_what_is_private():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "longvit" / "README.md").read_text(encoding="utf-8")
     for name in (*DIFFER, *PRIVATE):
         assert re.search(rf"`{re.escape(name.removesuffix('*'))}`", text), name
