@@ -69,9 +69,12 @@ def end_with(parent: Connection) -> None:
 def _until_one_dies(
     function: Callable[[Item], Result], waiting: list[Item], workers: int
 ) -> Generator[tuple[Item, Future[Result]], None, list[Item]]:
-    """Run the items of `waiting` from its end on, and return the items that were running when a process died.
+    """Run the items of `waiting`, from its end on, and yield each with its finished future.
 
-    The items that were started are removed from `waiting`. The list returned is empty if no process died.
+    Started items are removed from `waiting`.
+
+    Returns:
+        Items that were running when a process died; empty if none died.
     """
     running: dict[Future[Result], Item] = {}
     with _pool(workers) as pool:
