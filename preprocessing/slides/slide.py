@@ -204,9 +204,9 @@ class Slide:
             raise undecodable(self.path, sampling.level, xy_l0, error) from error
 
     def sampling(self, downsample: float) -> Sampling:
-        """Return the coarsest level and its largest scale with at most `downsample` level-0 pixels per pixel, or 2 % more.
+        """Return the coarsest level and its largest scale with at most `downsample` level-0 pixels per pixel.
 
-        Pixels finer than wanted are averaged after reading.
+        A pixel may be 2 % larger. Pixels finer than wanted are averaged after reading.
         """
         level = self.level_for(downsample)
         own, jpeg = self.downsamples[level], self.jpeg_levels.get(level)

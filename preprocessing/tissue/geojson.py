@@ -17,7 +17,7 @@ Ring = npt.NDArray[np.float64]
 """Corners (x, y) of a closed line, (n, 2)."""
 
 CLASS_OF = {"ignore": "glass", "glass": "glass", "background": "glass", "pen": "pen", "blur": "blurred"}
-"""Beginnings of class names (in lower case; QuPath has `Ignore*`) and their classes here; all other names are tissue."""
+"""Class by the beginning of a name in lower case (`Ignore*` is QuPath's); all other names are tissue."""
 PAINTED = ("tissue", "glass", "pen", "blurred")
 """Order in which classes are painted, so that areas to be ignored are cut out of the tissue."""
 COLOURS = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}

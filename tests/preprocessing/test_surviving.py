@@ -285,7 +285,7 @@ def test_a_damaged_tile_that_the_overview_is_made_of_is_named_by_its_own_place_a
     assert (row.status, row.reason[: len(place)]) == ("failed", place)
     row = tile_one(slide, tmp_path / "out", workers=2, tolerate_bad_tiles=1)
     assert row.status == "done"
-    assert f"1 damaged tiles of the slide taken for glass: {place}" in row.warnings
+    assert f"1 damaged tiles of the slide treated as glass: {place}" in row.warnings
     whole, left = (
         open_store_of(flat, tmp_path / "whole").rc.tolist(),
         open_store(tmp_path / "out/slide.zarr").rc.tolist(),
