@@ -77,7 +77,7 @@ class TissueConfig(StageConfig):
 
 
 class TileConfig(StageConfig):
-    """Settings of `tile`: slides -> patch stores."""
+    """Slides -> patch stores."""
 
     slides: Path
     """A slide, a folder of slides, or a manifest CSV with columns `slide_id`, `path` and optionally `mpp`."""
