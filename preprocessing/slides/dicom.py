@@ -61,5 +61,5 @@ def slide_file(path: Path) -> Path:
         raise SlideError(what, where=path, fix="check the path and permissions") from error
     if len(series) == 1:
         return files[0]
-    what = f"the folder contains DICOM files of {len(series)} series" if files else "it is a folder without DICOM files"
+    what = f"the folder contains DICOM files of {len(series)} series" if files else "the folder contains no DICOM files"
     raise SlideError(what, where=path, fix="give the file of a slide, or a folder with the .dcm files of one slide")

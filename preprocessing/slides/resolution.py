@@ -20,7 +20,7 @@ MAX_ANISOTROPY = 0.02
 """Relative difference of a pixel's sides above which it is not square."""
 UM_TIMES_POWER = 10.0
 """Micrometres per pixel times objective power: nominally 0.25 at 40x and 0.5 at 20x; scanners differ by a tenth."""
-MPP_FIX = "give its level-0 resolution in the column `mpp` of a manifest CSV"
+MPP_FIX = "give the slide's level-0 resolution in the column `mpp` of a manifest CSV"
 
 
 def resolve_mpp(
@@ -90,7 +90,7 @@ def _checked(path: Path, mpp: tuple[float, float], who: str) -> float:
         )
     if abs(x - y) > MAX_ANISOTROPY * min(x, y):
         raise SlideError(
-            f"{who} {x:.6g} x {y:.6g} micrometres per pixel: its pixels are not square",
+            f"{who} {x:.6g} x {y:.6g} micrometres per pixel: the pixels are not square",
             where=path,
             fix=f"resample the slide to square pixels, or, if one of the two values is wrong, {MPP_FIX}",
         )

@@ -42,7 +42,7 @@ def refuse_sizes(path: Path, level_sizes: list[tuple[int, int]], decoded_pixels:
     width, height = level_sizes[0]
     if width * height > MAX_PIXELS:
         raise SlideError(
-            f"it claims {width} x {height} pixels, more than the {MAX_PIXELS:.2g} of a whole glass slide at 0.1 um",
+            f"the slide claims {width} x {height} pixels, more than {MAX_PIXELS:.2g}, a whole glass slide at 0.1 um",
             where=path,
             fix="the file is damaged or forged: copy it again from its source, or leave it out",
         )
@@ -56,7 +56,7 @@ def refuse_sizes(path: Path, level_sizes: list[tuple[int, int]], decoded_pixels:
         off = abs(level_width * height - level_height * width)  # 0 if the aspect ratios are equal
         if off > width + height + LEVEL_SLACK * level_width * height:  # each side may be rounded by a pixel
             raise SlideError(
-                f"its levels are not of one image: level 0 has {width} x {height} pixels, "
+                f"the slide's levels are not of one image: level 0 has {width} x {height} pixels, "
                 f"level {number} {level_width} x {level_height}",
                 where=path,
                 fix="the file is damaged or its format is not supported: convert it to a pyramidal TIFF",

@@ -178,7 +178,7 @@ def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
     if row.warnings:
         lines.append(f'<span class="warning">{escape(row.warnings)}</span>')
     if row.n_tiles:
-        lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px ({escape(row.mpp_source)})")
+        lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px (source: {escape(row.mpp_source)})")
     image = f'<img alt="overview" loading="lazy" src="{picture}">' if picture else ""
     rank, kind = (0, "failed") if row.status == "failed" else (1, "warned") if row.warnings else (2, "fine")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)

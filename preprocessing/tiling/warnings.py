@@ -45,8 +45,8 @@ def review(
         > 0.1 * stained,
         f"pen marks cover {shares['pen']:.1%} of the slide": shares["pen"] > 0.001,
         f"{black:.1%} of the slide is pure black: check that the file is complete": black > 0.01,
-        "its resolution is from --mpp-if-missing, not from the slide file": mpp_source == "flag",
-        "its resolution is nominal, computed from the objective's power": mpp_source == "objective",
+        "the resolution is from --mpp-if-missing, not from the slide file": mpp_source == "flag",
+        "the resolution is nominal, computed from the objective's power": mpp_source == "objective",
         f"{len(bad_tiles)} damaged tiles left out: {_each(bad_tiles)}": len(bad_tiles) > 0,
         f"{len(unseen)} damaged tiles of the slide treated as glass: {_each(unseen)}": len(unseen) > 0,
     }

@@ -51,7 +51,7 @@ def test_a_large_pyramid_in_tiles_is_fine():
     ("options", "sentence"),
     [
         ({"tile": (256, 256)}, "the file has 15264649 tiles or strips, but lists 1"),
-        ({"rowsperstrip": 256}, "it claims 1000000 x 1000000 pixels"),
+        ({"rowsperstrip": 256}, "the slide claims 1000000 x 1000000 pixels"),
     ],
 )
 def test_a_small_file_that_claims_a_million_pixels_a_side_is_refused_unread(tmp_path, options, sentence):
