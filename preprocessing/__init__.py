@@ -1,7 +1,7 @@
-"""Slide -> store: whole-slide images to patch stores of tiles with tissue. Numpy, zarr and OpenSlide; never torch.
+"""Slide -> store: conversion of whole-slide images to patch stores of tissue tiles. Never imports torch or longvit.
 
-The names below are the public ones; each is imported when it is first used, so that a command line that only needs a
-config does not wait for zarr and OpenCV.
+The names below are public. Each is imported at its first use, so that a command line that needs only a config does not
+wait for zarr and OpenCV.
 
 >>> from preprocessing import TileConfig, open_store, tile_slides
 >>> report = tile_slides(TileConfig(slides="slides", out="stores"))  # doctest: +SKIP

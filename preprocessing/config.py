@@ -1,6 +1,6 @@
 """Settings of the tiling stage. The sentence under a field is its help text, its YAML comment and its documentation.
 
-Every number that decides how much memory or time a run takes has an upper bound.
+Every number that determines the memory or time of a run has an upper bound.
 """
 
 from contextlib import suppress
@@ -10,28 +10,31 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
 MAX_TILE_PX = 4096
-"""Side of a tile; 50 MB of pixels."""
+"""Maximum side of a tile, pixels; such a tile has 50 MB of pixels."""
 MAX_CANVAS_PX = 1 << 18
-"""Side of a canvas."""
+"""Maximum side of a canvas, pixels."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Area = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class StageConfig(BaseModel):
-    """Base of every config: frozen, numbers are finite, and a key that does not exist is an error."""
+    """Base class of every config. Instances are frozen, numbers are finite, and unknown keys are errors."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
-        coerce_numbers_to_str=True,  # a label that is a number in YAML is its text
+        coerce_numbers_to_str=True,  # labels that YAML reads as numbers become texts again
     )
 
     @model_validator(mode="before")
     @classmethod
     def _no_empty_path(cls, values: object) -> object:
-        """Refuse an empty text as a path (a shell variable that is not set): it would be the working directory."""
+        """Refuse an empty text as a path, which would mean the working directory.
+
+        It usually comes from a shell variable that is not set.
+        """
         for name, value in values.items() if isinstance(values, dict) else ():
             if value == "" and name in cls.model_fields:
                 annotation = cls.model_fields[name].annotation
@@ -42,7 +45,7 @@ class StageConfig(BaseModel):
     @field_validator("*")
     @classmethod
     def _as_shells_do(cls, value: object) -> object:
-        """Expand `~` in paths; refuse those that no system could have."""
+        """Expand `~` in paths, and refuse paths that no file system can have."""
         if isinstance(value, dict):
             return {name: _expanded(v) if isinstance(v, Path) else v for name, v in value.items()}
         return _expanded(value) if isinstance(value, Path) else value
@@ -50,27 +53,27 @@ class StageConfig(BaseModel):
 
 def _expanded(path: Path) -> Path:
     if "\0" in str(path) or any("\ud800" <= c <= "\udfff" for c in str(path)):
-        raise ValueError("a path cannot have NUL or characters that are not UTF-8")
-    with suppress(RuntimeError):  # no such user: a folder may have that name
+        raise ValueError("a path cannot contain NUL or characters that are not UTF-8")
+    with suppress(RuntimeError):  # there is no such user, but a folder may have that name
         return path.expanduser()
     return path
 
 
 class TissueConfig(StageConfig):
-    """How tissue is told from glass, pen and blur on the overview image."""
+    """Settings of tissue detection: how tissue is separated from glass, pen and blur on the overview image."""
 
     mask_um: float = Field(default=8.0, gt=0, le=100)
     """Side of a mask pixel, micrometres."""
     min_area_um2: Area = 20_000.0
-    """Smaller specks are taken for dust, square micrometres."""
+    """Smaller pieces of tissue are discarded as dust, square micrometres."""
     reject_pen: bool = True
-    """Leave out pixels of pen marks (blue, green, black, red)."""
+    """Exclude pixels of pen marks (blue, green, black, red)."""
     reject_blur: bool = True
-    """Leave out tissue that is out of focus."""
+    """Exclude tissue that is out of focus."""
     fill_holes_um2: Area = 0.0
-    """Count holes in tissue smaller than this as tissue, square micrometres; 0 keeps every hole."""
+    """Smaller holes in tissue count as tissue, square micrometres; 0 keeps every hole."""
     masks: Path | None = None
-    """Folder with your own masks, one `<slide_id>.geojson` (QuPath) or `<slide_id>.png` for each slide."""
+    """Folder of your own masks, used instead of detection: one `<slide_id>.geojson` (QuPath) or `.png` per slide."""
 
 
 class TileConfig(StageConfig):
@@ -79,39 +82,39 @@ class TileConfig(StageConfig):
     slides: Path
     """A slide, a folder of slides, or a manifest CSV with columns `slide_id`, `path` and optionally `mpp`."""
     out: Path
-    """Folder that receives one `<slide_id>.zarr` per slide, and `tile_report.csv`."""
+    """Output folder: one `<slide_id>.zarr` per slide, `tile_report.csv` and `tile_report.html`."""
     mpp: float = Field(default=0.5, ge=0.01, le=100)
     """Resolution of the store, micrometres per pixel (0.5 is about 20x)."""
     mpp_tolerance: Share = 0.02
-    """Take a level of the slide as it is if its resolution is as near as this share; the store says which it has."""
+    """Use a level of the slide unresampled if its mpp differs by at most this share; the store records its mpp."""
     canvas: int | None = Field(default=None, ge=1, le=MAX_CANVAS_PX)
-    """Squeeze the whole slide to a square of so many pixels, as the paper does, whatever its mpp; 32768, for one."""
+    """Resize the whole slide to a square of this side, pixels, as the paper does (32768); `mpp` is then ignored."""
     tile_px: int = Field(default=256, ge=32, le=MAX_TILE_PX, multiple_of=32)
     """Side of a tile in store pixels; a multiple of 32."""
     mpp_if_missing: PositiveFloat | None = None
-    """Resolution of level 0 for slides that do not state theirs; without it such slides fail, none is guessed."""
+    """Resolution of level 0 for slides that do not state theirs, micrometres per pixel; without it such slides fail."""
     mpp_from_objective: bool = False
-    """Take 10 / objective power (20x: 0.5) for slides that state only that; scanners differ from it by a tenth."""
+    """Use 10 / objective power (20x: 0.5) for slides that state only that; real scanners differ by about a tenth."""
     min_tissue: Share = 0.1
-    """Keep a tile if at least this share of it is tissue; 0 keeps the glass too."""
+    """Keep a tile if at least this share of it is tissue; 0 also keeps glass."""
     tissue: TissueConfig = TissueConfig()
-    """How tissue is found."""
+    """Settings of tissue detection."""
     passthrough: bool = True
-    """Keep the slide's own JPEG data where its mpp is the store's and its blocks fit the tiles: lossless and fast."""
+    """Copy the slide's JPEG data without loss if it has the store's mpp and its blocks fit the tiles; also faster."""
     jpeg_quality: int = Field(default=90, ge=1, le=100)
-    """JPEG quality of the tiles that are encoded."""
+    """JPEG quality of tiles encoded again, 1 to 100."""
     jpeg_subsampling: Literal["444", "422", "420"] | None = None
-    """Chroma subsampling of encoded tiles; by default the slide's own where pixels keep their size, else 444."""
+    """Chroma subsampling of tiles encoded again; by default the slide's own if pixels are not resized, else 444."""
     tolerate_bad_tiles: NonNegativeInt = 0
-    """Leave out up to so many tiles that cannot be decoded, and say so, before the slide fails."""
+    """Maximum number of undecodable tiles per slide, which are left out and reported; a slide with more fails."""
     shard_tiles: int = Field(default=1024, ge=1, le=1 << 20)
-    """Tiles in one shard (one file) of the store."""
+    """Tiles per shard (one file) of the store."""
     workers: int = Field(default=2, ge=1, le=1024)
-    """Threads that work at the same time: all on a single slide, two to a slide of several, one to a slide of many."""
+    """Number of threads: all work on a single slide, two on each of several slides, one on each of many."""
     export_masks: Literal["geojson", "png"] | None = None
-    """Also write each slide's mask to `masks/` beside the stores: to mend in QuPath and give back as `tissue.masks`."""
+    """Also write each slide's mask to `masks/` in `out`, to correct in QuPath and pass back as `tissue.masks`."""
     overwrite: bool = False
-    """Replace stores that are complete, or were made with other settings; their features are lost."""
+    """Replace complete stores and stores made with other settings; the features in them are lost."""
 
     @model_validator(mode="after")
     def _whole_tiles(self) -> "TileConfig":

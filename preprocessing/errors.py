@@ -1,19 +1,19 @@
-"""The errors that a user causes and can mend: what happened, where, and how to fix it."""
+"""Errors that a user can cause and fix. Each states what happened, where, and how to fix it."""
 
 from collections.abc import Sequence
 from functools import partial
 
 MAX_NAME = 200
-"""Characters of a name that a message cites."""
+"""Maximum length of a name quoted in a message, characters."""
 
 
 def short(text: str, longest: int = MAX_NAME) -> str:
-    """Return the beginning of a text, with dots where it goes on."""
+    """Return a text, cut to `longest` characters and followed by three dots if it is longer."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def few(texts: Sequence[str], most: int = 5, separator: str = ", ", longest: int = MAX_NAME) -> str:
-    """Name the first of some texts, each as `short` has it, and say how many more there are.
+    """Join the first `most` texts, each cut by `short`, and append the number of texts left out.
 
     >>> few(["a", "b", "c", "d"], 2), few(["a is empty", "b is empty", "c is empty"], 2, "; ")
     ('a, b and 2 more', 'a is empty; b is empty; and 1 more')
@@ -23,17 +23,20 @@ def few(texts: Sequence[str], most: int = 5, separator: str = ", ", longest: int
 
 
 def printable(text: str) -> str:
-    """Text with its control characters as escapes: a library may cite a damaged file, and no terminal may obey it."""
+    """Return a text with its control characters escaped, except newlines.
+
+    A library may quote the bytes of a damaged file, and a terminal must not execute them.
+    """
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class PipelineError(Exception):
-    """Something the user can fix; the command line prints it without a traceback and exits with 2.
+    """Error that the user can fix. The command line prints it without a traceback and exits with code 2.
 
     Args:
-        what: What happened, one sentence.
-        where: File, slide, key or line.
-        fix: What the user does about it.
+        what: Description of the problem, one sentence.
+        where: File, slide, key or line of the problem.
+        fix: Action by which the user solves it.
     """
 
     def __init__(self, what: str, *, where: object, fix: str) -> None:
@@ -41,7 +44,7 @@ class PipelineError(Exception):
         self.what, self.where, self.fix = printable(what), where, fix
 
     def __reduce__(self) -> tuple:
-        """How it comes out of another process: with its words and notes."""
+        """Return how to rebuild the error in another process, with its message and notes."""
         return partial(type(self), where=self.where, fix=self.fix), (self.what,), vars(self)
 
     def __str__(self) -> str:
@@ -50,32 +53,32 @@ class PipelineError(Exception):
 
 
 class SlideError(PipelineError):
-    """A slide that cannot be read, or does not say what is needed (its resolution, above all)."""
+    """Slide that cannot be read or lacks required metadata, most often its resolution."""
 
 
 class StoreError(PipelineError):
-    """A patch store that is missing, unfinished, or breaks the schema."""
+    """Patch store that is missing, unfinished, or violates the schema."""
 
 
 class BusyError(StoreError):
-    """A store or a folder that another process is writing at this moment."""
+    """Store or folder that another process is writing now."""
 
 
 class VersionError(StoreError):
-    """A patch store of a schema version that this program does not read."""
+    """Patch store with a schema version that this program does not read."""
 
 
 class CohortError(PipelineError):
-    """A table of slides, a clinical table or a split that cannot be used as it is."""
+    """Table of slides, clinical table or split that cannot be used in its present form."""
 
 
 class ConfigError(PipelineError):
-    """A setting that does not exist or has a value that cannot be used."""
+    """Setting that does not exist or whose value cannot be used."""
 
 
 class OutputError(PipelineError):
-    """A result that the system cannot write: no room, no permission, a read-only file system, a name too long."""
+    """Result that the system cannot write: full disk, missing permission, read-only file system, name too long."""
 
 
 class CheckpointError(PipelineError):
-    """A file of weights that is missing, damaged, or of another shape."""
+    """File of weights that is missing, damaged, or does not fit the model."""

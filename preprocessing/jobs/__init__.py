@@ -1,1 +1,1 @@
-"""Processes, locks, signals and files that are written whole."""
+"""Processes, locks, signals and files that are written atomically."""

@@ -1,4 +1,4 @@
-"""Building a folder so that it is whole or absent, whatever dies in between, and by one process at a time."""
+"""Folders built atomically and by one process at a time: after a crash a folder is complete or absent."""
 
 import fcntl
 import os
@@ -13,21 +13,22 @@ from preprocessing.jobs.files import CANNOT_WRITE, cannot_write
 
 @contextmanager
 def claimed(target: Path, mark: str) -> Iterator[Path]:
-    """Yield an empty folder next to `target`, and put it in the target's place if the block ends well.
+    """Yield an empty folder next to `target`, and move it to `target` if the block succeeds.
 
-    Only the owner of a lock on the file `.<name>.lock` builds. The system releases it when its owner dies: what a dead
-    run left half done is then undone, while what a living run builds, on any machine that shares the file system's
-    locks, is left alone. If the block raises, the folder is removed and the target stays as it was; it stays, too, if
-    the block writes nothing.
+    Only the process that holds the lock on `.<name>.lock` builds. The system releases the lock when that process dies.
+    The next run then undoes the half-finished build. A build still in progress is left alone, also on other machines
+    that share the file system's locks. If the block raises or writes nothing, the folder is removed and the target
+    keeps its old contents.
 
     Args:
         target: The folder to build.
-        mark: A file or folder that every such folder has. A target without it is not ours and is not replaced.
+        mark: Name of a file or folder that every such folder contains. A target without it was not made by this command
+            and is not replaced.
 
     Raises:
         BusyError: Another process is building the same target.
         StoreError: The file system cannot lock files.
-        OutputError: Something else has the target's name, or the disk is full or read-only.
+        OutputError: Another file or folder has the target's name, or the disk is full or read-only.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(target, "partial")
@@ -48,17 +49,17 @@ def claimed(target: Path, mark: str) -> Iterator[Path]:
 
 
 def is_claimed(target: Path) -> bool:
-    """Return whether a process builds `target`, or died while it did and left things to clear away."""
+    """Return whether a process is building `target`, or died during the build and left files to clean up."""
     return _beside(target, "lock").exists()
 
 
 @contextmanager
 def locked(path: Path, work: Path) -> Iterator[None]:
-    """Hold the lock on the file `path`, which is made and removed, while the block runs.
+    """Hold the lock on the file `path` while the block runs; the file is created before it and removed after it.
 
     Args:
-        path: The file.
-        work: The file or folder that one process at a time may write, for the error.
+        path: The lock file.
+        work: The file or folder that the lock protects, named in the error.
 
     Raises:
         BusyError: Another process holds the lock.
@@ -69,29 +70,32 @@ def locked(path: Path, work: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # the file system has become read-only
-            path.unlink(missing_ok=True)  # while it is held: `_acquire` notices that what it waited for is gone
+            path.unlink(missing_ok=True)  # while the lock is held: `_acquire` in another process detects it
         os.close(lock)
 
 
 def _acquire(path: Path, work: Path) -> int:
-    """Descriptor of the lock file, locked. A file of its own, because network file systems lock no folders."""
+    """Create the lock file, lock it, and return its descriptor.
+
+    A separate file is used because network file systems cannot lock folders.
+    """
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between our open and our lock its owner may have removed it: then we hold what nobody else will see.
+            # Its owner may have removed the file between our open and our lock; then other processes cannot see it.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), path.stat()):
                     return lock
         except BlockingIOError:
             os.close(lock)
-            fix = "wait for it and run again, or choose another --out"
+            fix = "wait until it has finished and run again, or choose another --out"
             raise BusyError("another process is writing here", where=work, fix=fix) from None
         except OSError as error:
             os.close(lock)
-            path.unlink(missing_ok=True)  # nobody can hold it here
+            path.unlink(missing_ok=True)  # no process can hold a lock here
             raise StoreError(
-                f"the file system cannot lock files ({error.strerror}), so that two processes could write there",
+                f"the file system cannot lock files ({error.strerror}), so two processes could write at the same time",
                 where=work.parent,
                 fix="write to a local disk and copy the result there, or mount it with locks (Lustre: -o flock)",
             ) from error
@@ -102,14 +106,17 @@ def _refuse_foreign(target: Path, mark: str) -> None:
     if not os.path.lexists(target) or (target / mark).exists() or (target.is_dir() and not any(target.iterdir())):
         return
     raise OutputError(
-        f"something else has this name: it has no {mark}, so it was not made by this command",
+        f"another file or folder has this name: it has no {mark}, so it was not made by this command",
         where=target,
-        fix="move it away, or choose another --out",
+        fix="move it elsewhere, or choose another --out",
     )
 
 
 def _replace(partial: Path, target: Path) -> None:
-    """Rename over an existing folder, which the system allows for empty ones only: so the old one steps aside first."""
+    """Rename `partial` to `target`, and remove the old target.
+
+    The system renames onto empty folders only, so the old target is renamed first.
+    """
     aside = _beside(target, "old")
     with suppress(FileNotFoundError):
         target.rename(aside)
@@ -118,7 +125,7 @@ def _replace(partial: Path, target: Path) -> None:
 
 
 def _undo_half_done(target: Path) -> None:
-    """Bring back the old target if a run died between stepping aside and replacing; clear away what it built."""
+    """Restore the old target if a run died between the two renames of `_replace`, and remove its unfinished build."""
     aside = _beside(target, "old")
     if os.path.lexists(aside) and not os.path.lexists(target):
         aside.rename(target)
@@ -127,7 +134,7 @@ def _undo_half_done(target: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder with all in it, or a link, but never what a link points to."""
+    """Remove a folder with its contents, a file, or a link; the target of a link is kept."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under another name, then renamed; and names that may become files."""
+"""Files that are complete or absent, being written under a temporary name and renamed; and checks of file names."""
 
 import errno
 import os
@@ -11,27 +11,27 @@ from secrets import token_hex
 from preprocessing.errors import OutputError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
-"""Temporary names, which no other program gives; at most 25 bytes, so that they fit wherever the target's name does."""
+"""Temporary names, used by no other program. They have 25 bytes, short enough for every file system."""
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""The system's error number in the text of Rust libraries (safetensors)."""
+"""System error number in the messages of Rust libraries (safetensors)."""
 FIXES = {
     errno.ENOSPC: "make room on that disk, then run the same command again; finished results are kept",
     errno.EDQUOT: "make room in your quota, then run the same command again; finished results are kept",
-    errno.EROFS: "choose another --out: this file system cannot be written to",
+    errno.EROFS: "choose another --out: this file system is read-only",
     errno.ENAMETOOLONG: "choose a shorter --out, or shorter slide ids",
     errno.EIO: "check the disk (or the network share), then run the same command again",
 }
-"""Fix for each error number of the system; all others are permissions, or files where folders should be."""
+"""Fix by system error number; all other errors are missing permissions, or files in place of folders."""
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Error numbers that only writing has."""
+"""System error numbers that only writing causes."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`, and rename it to `path` if the block ends well; make its folder.
+    """Yield a temporary path next to `path`, and rename it to `path` if the block succeeds; create its folder.
 
-    Readers see the old file or the new one, never half of it. Each writer has a temporary name of its own, so that two
-    writers do not disturb each other. If the block raises, the temporary file is removed and `path` stays as it was.
+    Readers see the old or the new file, never a partial file. Each writer has its own temporary name, so that two
+    writers do not disturb each other. If the block raises, the temporary file is removed and `path` is unchanged.
 
     Raises:
         OutputError: The system cannot write there: the disk is full, the file system read-only, the name too long.
@@ -42,7 +42,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors makes files that their owner alone can read
+        temporary.chmod(mode)  # safetensors makes files readable by their owner only
         temporary.replace(path)
     except Exception as error:
         number = _error_number(error)
@@ -54,47 +54,50 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file of UTF-8 text or of bytes by `written_whole`."""
+    """Write UTF-8 text or bytes to a file atomically (`written_whole`)."""
     with written_whole(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove temporary files that killed writers left below a folder; the caller must be its only writer."""
+    """Remove temporary files of killed writers from a folder and its subfolders; the caller must be its only writer."""
     for parent, _, names in os.walk(folder):
         for name in filter(_TEMPORARY.fullmatch, names):
             remove_quietly(Path(parent, name))
 
 
 def remove_quietly(path: Path) -> None:
-    """Remove a file if it is there and can be removed."""
-    with suppress(OSError):  # a read-only file system, on which nothing was written
+    """Remove a file if it exists; ignore errors of the system."""
+    with suppress(OSError):  # on a read-only file system the file was never written
         path.unlink(missing_ok=True)
 
 
 def cannot_write(error: OSError, path: Path | str | None = None) -> OutputError:
-    """Return the error that a user sees where the system refused to write.
+    """Return the `OutputError` that the user sees for a failed write.
 
     Args:
-        error: The system's.
-        path: The target; by default the file that the system names.
+        error: Error of the system.
+        path: The target; by default the file named in `error`.
     """
     fix = FIXES.get(error.errno or 0, "choose another --out, or change the permissions there")
     return OutputError(f"cannot write: {error.strerror or error}", where=path or error.filename or "output", fix=fix)
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether a name can be a file's anywhere, and an id in a table.
+    """Return whether a name is safe as a file name on every system and as an id in a table.
 
-    It has no separators and no leading dot, nor a leading = + - or @ (spreadsheets take those for formulas, command
-    lines - for a flag); all of it is printable, and it takes at most 200 bytes.
+    A safe name has no path separators, no leading dot, and no leading = + - or @: spreadsheets read these four as
+    formulas, command lines read - as a flag. All its characters are printable, and it has at most 200 bytes.
     """
     plain = bool(name) and name[0] not in ".=+-@" and name == name.strip() and not set(name) & set('/\\:*?"<>|')
     return plain and name.isprintable() and len(name.encode()) <= 200
 
 
 def _error_number(error: BaseException | None) -> int | None:
-    """The system's error number, of an OSError, of one that another error wraps, or in a Rust library's text."""
+    """Return the system error number of an error, or of an error that caused it; None if there is none.
+
+    It is taken from an OSError or from the message of a Rust library.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             return error.errno

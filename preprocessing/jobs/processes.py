@@ -1,4 +1,4 @@
-"""Work over processes: one that dies takes down one item, none outlives the run, and all stop when they are told to."""
+"""Parallel work in processes: a process that dies fails one item only, and all processes end with the run."""
 
 import multiprocessing
 import os
@@ -17,17 +17,17 @@ import cv2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _own: list[Connection] = []
-"""Reading and writing end of this process's lifeline, once there is one."""
+"""Reading and writing end of this process's lifeline, after it has been created."""
 
 
 def completed(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Run `function` on every item in `workers` processes; yields items with their finished futures, as they get ready.
+    """Run `function` on every item in `workers` processes, and yield each item with its future when it is finished.
 
-    A process that dies breaks its pool, and nobody can say which of the items then in work it was. So those are tried
-    again, each in a process alone: the one that kills that too has a future with `BrokenProcessPool`, the rest go on.
-    If the caller stops or is interrupted, the processes end at once; they also end when this process is killed.
+    A process that dies breaks its pool, and the item that killed it cannot be identified. So each item that was running
+    is tried again in a process of its own. The item that kills this process too gets a future with `BrokenProcessPool`.
+    The other items continue. The processes end at once if the caller stops, is interrupted or is killed.
     """
     waiting = list(reversed(items))
     while waiting:
@@ -40,23 +40,23 @@ def completed(
 
 
 def lifeline() -> Connection:
-    """Return the reading end of a pipe that closes when this process ends, however it ends; one for each process."""
+    """Return the reading end of a pipe that closes when this process ends for any reason; one pipe per process."""
     if not _own:
         _own.extend(multiprocessing.Pipe(duplex=False))
     return _own[0]
 
 
 def end_with(parent: Connection) -> None:
-    """End this process at once when its parent closes a pipe or dies, and leave Ctrl-C to the parent.
+    """End this process at once when its parent closes a pipe or dies, and ignore Ctrl-C, which the parent handles.
 
-    A terminal sends Ctrl-C to all of its processes. Nothing is ever sent through the pipe.
+    A terminal sends Ctrl-C to all its processes. The pipe never carries data.
 
     Args:
         parent: Reading end of the pipe.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a forked process has from its parent
-    for writing_end in _own[1:]:  # of a forked process, which would keep its parent's pipe open
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked process inherits its parent's handler
+    for writing_end in _own[1:]:  # inherited by a forked process, which would keep its parent's pipe open
         writing_end.close()
 
     def watch() -> None:
@@ -69,12 +69,18 @@ def end_with(parent: Connection) -> None:
 def _until_one_dies(
     function: Callable[[Item], Result], waiting: list[Item], workers: int
 ) -> Generator[tuple[Item, Future[Result]], None, list[Item]]:
-    """Take items off the end of `waiting`; returns those in work when a process died, none if all is done."""
+    """Run the items of `waiting`, from its end on, and yield each with its finished future.
+
+    Started items are removed from `waiting`.
+
+    Returns:
+        Items that were running when a process died; empty if none died.
+    """
     running: dict[Future[Result], Item] = {}
     with _pool(workers) as pool:
         while waiting or running:
-            with suppress(BrokenProcessPool):  # if it is broken, so are the futures below
-                while waiting and len(running) < workers:  # no more, so that only items in work fall under suspicion
+            with suppress(BrokenProcessPool):  # the futures below are then broken, too
+                while waiting and len(running) < workers:  # no more: all submitted items would have to be tried again
                     running[pool.submit(function, waiting[-1])] = waiting[-1]
                     waiting.pop()
             ready = wait(running, return_when=FIRST_COMPLETED).done
@@ -88,11 +94,12 @@ def _until_one_dies(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with the block, and at once if it raises.
+    """Yield a pool whose processes end with the block, and at once if the block raises.
 
-    Each watches a pipe whose other end is open here only: it closes when we say so, and when we are killed.
+    Each process watches a pipe whose other end is open in this process only. The pipe closes if the block raises or
+    this process is killed.
     """
-    # Spawned, not forked: the libraries below run threads.
+    # Spawned, not forked, because the libraries used here run threads.
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(theirs,))
@@ -108,10 +115,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _main_hidden() -> Iterator[None]:
-    """Keep new processes from running the user's script again, which they need not.
+    """Prevent new processes from running the user's script again.
 
-    A script without a guard (`if __name__ == "__main__"`) would begin anew in each of them, and one from standard input
-    cannot be found.
+    A script without a guard (`if __name__ == "__main__"`) would run again in each new process. A script from standard
+    input cannot be found at all.
     """
     main = sys.modules["__main__"]
     hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
@@ -124,5 +131,5 @@ def _main_hidden() -> Iterator[None]:
 
 
 def _start(parent: Connection) -> None:
-    cv2.setNumThreads(1)  # the processes are the parallelism
+    cv2.setNumThreads(1)  # parallelism comes from the processes
     end_with(parent)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as one exception, so that every verb cleans up and ends with the signal's exit code."""
+"""SIGINT and SIGTERM as one exception, so that every verb cleans up and exits with the signal's exit code."""
 
 import os
 import signal
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C; and kill, scancel, docker stop."""
+"""Signals that end a run: SIGINT (Ctrl-C) and SIGTERM (kill, scancel, docker stop)."""
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end.
+    """Request to end this process, received as a signal.
 
-    Not a KeyboardInterrupt: Lightning turns that into exit code 1, and its own handling of SIGTERM into exit code 0.
+    It is not a KeyboardInterrupt, which Lightning turns into exit code 1; Lightning turns SIGTERM into exit code 0.
 
     Args:
-        number: The signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -26,18 +26,18 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """The code by which shells report the signal: 130 or 143."""
+        """Exit code by which shells report the signal: 130 or 143."""
         return 128 + self.number
 
     def __str__(self) -> str:
-        return f"interrupted ({self.number.name}); what is done is kept, and the same command goes on from there"
+        return f"interrupted ({self.number.name}); finished work is kept, and the same command resumes from there"
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` where SIGINT or SIGTERM arrives in this block; a second signal ends the process at once.
+    """Raise `Stopped` when SIGINT or SIGTERM arrives during the block; a second signal ends the process at once.
 
-    Outside of the main thread, which alone may handle signals, nothing changes.
+    In other threads than the main thread the block runs unchanged, because only the main thread may handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

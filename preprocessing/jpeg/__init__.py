@@ -1,1 +1,1 @@
-"""JPEG: the codec of stores, and levels of slides whose JPEG tiles are used without decoding them."""
+"""JPEG: the codec of stores, and slide levels whose JPEG tiles are copied without decoding."""

@@ -1,7 +1,7 @@
-"""The Zarr v3 JPEG codec `imagecodecs_jpeg`, and how one tile becomes JPEG bytes.
+"""The Zarr v3 codec `imagecodecs_jpeg`, and the decoding of single tiles.
 
-imagecodecs-zarr registers a codec of this name and configuration, for Python 3.12 and later only; ours reads and writes
-the same metadata and bytes on 3.11 too, so a store is readable with either one installed.
+imagecodecs-zarr registers a codec of the same name and configuration, but only for Python 3.12 and later. The codec
+here reads and writes the same metadata and bytes on 3.11 too, so a store is readable with either codec.
 """
 
 import asyncio
@@ -24,17 +24,21 @@ from zarr.registry import register_codec
 
 CODEC_NAME = "imagecodecs_jpeg"
 Pieces = Sequence[bytes | memoryview]
-"""The bytes of a chunk, in pieces that follow each other."""
+"""The bytes of a chunk, in consecutive pieces."""
 VECTOR_BYTES, UNEVEN = 32, 8
-"""What libjpeg-turbo writes at once, and where images begin: then no row of 16, 32, ... pixels begins at a multiple."""
+"""Bytes that libjpeg-turbo writes at once, and offset of an image from a multiple of them.
+
+With this offset no row of an image 16, 32, ... pixels wide begins at a multiple.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jpeg(ArrayBytesCodec):
-    """One chunk, one JPEG. Keys as in imagecodecs-zarr; those left None are left out of the metadata.
+    """Zarr codec that stores each chunk as one JPEG. Keys are as in imagecodecs-zarr; keys that are None are omitted.
 
-    Chunks are (..., height, width, 3) or (..., height, width) uint8 with all leading axes of length 1. `tables` and
-    `header` (base64) serve chunks that lack their own, as in a TIFF; our stores never need them, every chunk is whole.
+    Chunks are (..., height, width, 3) or (..., height, width) uint8; all leading axes have length 1. `tables` and
+    `header` (base64) complete chunks without tables of their own, as in a TIFF. Our stores contain whole JPEGs and need
+    neither.
     """
 
     is_fixed_size = False
@@ -53,17 +57,17 @@ class Jpeg(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, JSON]) -> Self:
-        """The codec from its metadata document."""
+        """Return the codec that a metadata document describes."""
         _, configuration = parse_named_configuration(data, CODEC_NAME, require_configuration=False)
         return cls(**cast("dict[str, Any]", configuration or {}))
 
     def to_dict(self) -> dict[str, JSON]:
-        """The codec's metadata document."""
+        """Return the codec's metadata document."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"name": CODEC_NAME, "configuration": {key: value for key, value in values.items() if value is not None}}
 
     def encode_image(self, image: npt.NDArray[np.uint8]) -> bytes:
-        """JPEG bytes of one image (height, width, 3) or (height, width)."""
+        """Encode one image, (height, width, 3) or (height, width), as JPEG bytes."""
         encoded = jpeg8_encode(
             image,
             level=self.level,
@@ -78,7 +82,7 @@ class Jpeg(ArrayBytesCodec):
         return bytes(encoded)
 
     def decode_image(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """One image (height, width, 3) or (height, width) from JPEG bytes."""
+        """Decode JPEG bytes to one image, (height, width, 3) or (height, width)."""
         if self.header is not None:
             data = base64.b64decode(self.header) + data + b"\xff\xd9"
         return jpeg8_decode(
@@ -105,15 +109,15 @@ class Jpeg(ArrayBytesCodec):
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known before encoding."""
+        """Raise NotImplementedError, because the size is unknown before encoding."""
         raise NotImplementedError
 
 
 def empty_pixels(*shape: int) -> npt.NDArray[np.uint8]:
-    """An array to decode into, images (..., height, width, channels), that does not begin at a multiple of 32 bytes.
+    """Return an uninitialised array (..., height, width, channels) that does not begin at a multiple of 32 bytes.
 
-    Where it does, as NumPy's arrays may, libjpeg-turbo writes colours past the processor's caches (`vmovntdq` in its
-    jdcolext-avx2.asm), and a tile of 256 pixels takes 20 to 40 microseconds longer, of 250.
+    At such multiples, which NumPy's arrays may have, libjpeg-turbo writes colours past the processor's caches
+    (`vmovntdq` in jdcolext-avx2.asm). A tile of 256 pixels then takes 20 to 40 of 250 microseconds longer.
     """
     size = math.prod(shape)
     memory = np.empty(size + VECTOR_BYTES, np.uint8)
@@ -122,19 +126,20 @@ def empty_pixels(*shape: int) -> npt.NDArray[np.uint8]:
 
 
 def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1, *, plain: bool = False) -> None:
-    """Decode JPEG bytes into `out`, without a copy: RGB, same pixels as `Jpeg().decode_image`, or luma alone.
+    """Decode JPEG bytes into `out` without a copy: RGB with the same pixels as `Jpeg().decode_image`, or luma only.
 
-    The size is asked for first, at 1 of 250 microseconds for a tile: simplejpeg's own check that the buffer is large
-    enough lets an image of 32,767 x 32,767 pixels pass.
+    The image size is checked first, which takes 1 of 250 microseconds per tile: simplejpeg's own check of the buffer
+    accepts an image of 32,767 x 32,767 pixels.
 
     Args:
         data: A colour JPEG, `scale` times as high and wide as `out`.
-        out: (height, width, 3), or (height, width, 1) for luma, at two thirds of the time; see `empty_pixels`.
-        scale: 1, 2, 4 or 8: decode one pixel of so many.
+        out: (height, width, 3) for RGB, or (height, width, 1) for luma, which takes two thirds of the time; see
+            `empty_pixels`.
+        scale: 1, 2, 4 or 8: number of image pixels per decoded pixel, along each side.
         plain: Repeat subsampled chroma instead of interpolating it.
 
     Raises:
-        ValueError: The bytes are no JPEG, are damaged, or hold an image of another size.
+        ValueError: The bytes are not a JPEG, are damaged, or contain an image of another size.
     """
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     wanted = out.shape[0] * scale, out.shape[1] * scale
@@ -146,5 +151,5 @@ def decode_into(data: bytes, out: npt.NDArray[np.uint8], scale: int = 1, *, plai
 
 
 register_codec(CODEC_NAME, Jpeg)
-# With imagecodecs-zarr beside us the name has two implementations; saying which one spares the user zarr's warning.
+# With imagecodecs-zarr installed, the name has two implementations; choosing one here avoids a warning of zarr.
 zarr.config.set({f"codecs.{CODEC_NAME}": f"{Jpeg.__module__}.{Jpeg.__qualname__}"})

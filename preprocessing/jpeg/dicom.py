@@ -1,8 +1,8 @@
-"""The JPEG frames of a DICOM slide's levels, found in its files: one level is one file, one tile is one frame.
+"""JPEG tiles of the levels of a DICOM slide, located in its files: each level is one file, each tile is one frame.
 
-A frame lies in one fragment of the pixel data (DICOM PS3.5, A.4). Tables of their places may be missing, as in the
-slides of the Imaging Data Commons, so the fragments are walked from one to the next. They are the tiles row by row
-where the file says TILED_FULL (PS3.3, C.7.6.17.3); what says otherwise is left to OpenSlide.
+A frame is stored in one fragment of the pixel data (DICOM PS3.5, A.4). The table of fragment offsets may be missing, as
+in slides of the Imaging Data Commons, so the fragments are walked from the first to the last. In files with the
+organisation TILED_FULL they are the tiles, row by row (PS3.3, C.7.6.17.3). Other files are read by OpenSlide.
 """
 
 import os
@@ -22,22 +22,22 @@ from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
 
 COLOURS = {"RGB": "RGB", "YBR_FULL": "YCbCr", "YBR_FULL_422": "YCbCr"}
-"""What DICOM calls the colours of a JPEG."""
+"""Colour space of a JPEG by its DICOM photometric interpretation."""
 PER_FRAME = 0x5200_9230
-"""Sequence of facts on every frame, which may be a hundred thousand: what lies before it says enough."""
+"""Tag of the Per-Frame Functional Groups Sequence. It has an item for each of up to 100,000 frames, and is not read."""
 PIXELS = b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff"
-"""Element (7FE0,0010) of unknown length, as pixel data in fragments has it."""
+"""Pixel data element (7FE0,0010) of undefined length, which marks pixel data in fragments."""
 SEARCHED = (1 << 12, 1 << 22, 1 << 27)
-"""Bytes in which it is looked for; what lies before it may have a few hundred for each frame."""
+"""Numbers of bytes in which `PIXELS` is searched; a few hundred bytes per frame may precede it."""
 FRAGMENT, NO_MORE = 0xE000_FFFE, 0xE0DD_FFFE
 ITEM = Struct("<II")
-"""Tag, and length of what follows."""
+"""Tag of an item and length of its value."""
 
 
 class JpegDicom:
-    """The levels of a slide that are JPEG frames of DICOM files, by their number; without those not understood.
+    """Levels of a slide that consist of JPEG frames in DICOM files, by level number; other levels are omitted.
 
-    Frames are read with pread, so threads may share it.
+    Frames are read with pread, so threads may share an instance.
     """
 
     def __init__(self, files: Iterable[Path], level_sizes: list[tuple[int, int]]) -> None:
@@ -48,7 +48,7 @@ class JpegDicom:
                 opened.callback(os.close, descriptor)
                 try:
                     found.append(_read_level(file, descriptor))
-                except Exception:  # pydicom raises anything on a damaged file; OpenSlide will say what is wrong
+                except Exception:  # pydicom raises any exception on a damaged file; OpenSlide reports the damage
                     continue
             of_size = Counter(level.size for level in found)
             self.levels = {
@@ -64,12 +64,12 @@ class JpegDicom:
 
 
 def _read_level(path: Path, descriptor: int) -> JpegLevel:
-    """The level that a file holds.
+    """Read the level that a file contains.
 
     Raises:
-        ValueError: It holds no whole level in JPEG tiles, row by row.
+        ValueError: The file does not contain a whole level in JPEG tiles, row by row.
     """
-    with path.open("rb") as file, disable_value_validation():  # which warns of what does not matter here
+    with path.open("rb") as file, disable_value_validation():  # its warnings are irrelevant here
         said = read_partial(file, stop_when=lambda tag, vr, length: tag >= PER_FRAME)
         after = file.tell()
         if not _is_level(said):
@@ -82,7 +82,7 @@ def _read_level(path: Path, descriptor: int) -> JpegLevel:
         raise ValueError("no pixel data in fragments")
     places = _fragments(descriptor, after + begin + len(PIXELS))
     if not len(places) == n == grid[0] * grid[1]:
-        raise ValueError("its fragments are not its tiles")
+        raise ValueError("the number of fragments is not the number of tiles")
     offsets, lengths = (column.reshape(grid) for column in places.T)
     return JpegLevel(size, tile, ADOBE + ADOBE_COLOURS[colours], offsets, lengths, descriptor)
 
@@ -93,7 +93,7 @@ def _is_level(said: Dataset) -> bool:
         and said.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
         and said.DimensionOrganizationType == "TILED_FULL"
         and said.ImageType[2] == "VOLUME"
-        and "ConcatenationUID" not in said  # else it is a part of a level
+        and "ConcatenationUID" not in said  # a concatenation is a part of a level
         and said.get("TotalPixelMatrixFocalPlanes", 1) == said.get("NumberOfOpticalPaths", 1) == 1
         and (said.SamplesPerPixel, said.BitsAllocated) == (3, 8)
         and said.PhotometricInterpretation in COLOURS
@@ -102,10 +102,10 @@ def _is_level(said: Dataset) -> bool:
 
 
 def _fragments(descriptor: int, at: int) -> npt.NDArray[np.int64]:
-    """Offset and length in the file of each fragment of the pixel data whose items begin `at`, (n, 2).
+    """Return offset and length in the file of each fragment of the pixel data, (n, 2), whose items begin at `at`.
 
     Raises:
-        ValueError: The items do not follow one another to the last.
+        ValueError: The items do not follow one another up to the last, or a fragment has an impossible length.
     """
     places, tag = [], FRAGMENT
     while tag == FRAGMENT:
@@ -113,8 +113,8 @@ def _fragments(descriptor: int, at: int) -> npt.NDArray[np.int64]:
         places.append((at + ITEM.size, length))
         at += ITEM.size + length
     if tag != NO_MORE:
-        raise ValueError("what follows a fragment is none")
-    places = np.array(places[1:-1], np.int64).reshape(-1, 2)  # the first item is the table of places, the last the end
+        raise ValueError("a fragment is followed by neither a fragment nor the end of the pixel data")
+    places = np.array(places[1:-1], np.int64).reshape(-1, 2)  # without the offset table (first) and the end (last)
     if places[:, 1].min(initial=1) < 1 or places[:, 1].max(initial=1) > MAX_TILE_BYTES:
         raise ValueError("a fragment is empty, or longer than a tile can be")
     return places

@@ -1,11 +1,11 @@
-"""Baseline JPEG scans taken apart and put together anew as bits, without decoding a coefficient; compiled by Numba.
+"""Splitting and joining of baseline JPEG scans at the level of bits, without decoding coefficients; compiled by Numba.
 
-In a scan only the first DC coefficient of a component depends on what stands before it: it is written as the difference
-to the one before (ITU-T T.81, F.1.1.5.1). All else of a unit of blocks (MCU) may be copied wherever it is wanted. So
-`walk` finds where units and their DC codes lie, and `join` writes runs of units one after another, their bits as they
-are but for the three differences at the beginning of each run.
+In a unit of blocks (MCU) only the first DC coefficient of each component depends on preceding units: a scan contains
+its difference to the preceding DC coefficient (ITU-T T.81, F.1.1.5.1). All other bits of a unit can be copied to any
+place. `walk` finds the bits at which units and their DC codes begin and end. `join` writes runs of units one after
+another. It copies their bits and rewrites only the three DC differences at the beginning of each run.
 
-Nothing here checks an index: callers give arrays as large as the docstrings say. Python's lock is not held meanwhile.
+Indices are not checked here: callers pass arrays of the sizes given in the docstrings. Python's lock is released.
 """
 
 from collections.abc import Callable
@@ -17,36 +17,39 @@ from numba import njit
 from preprocessing.jpeg.huffman import ADVANCE_SHIFT, BITS_MASK, LAST_BLOCK, MAX_ADVANCE, PEEK, Scan
 
 SPARE = 64
-"""32-bit words that a walk may read behind a scan before it sees that it has ended."""
+"""Number of 32-bit words that a walk may read after the end of a scan before it detects the end."""
 COLOURS = 3
 LAST = 63
 DC_BYTES = 24
-"""The most that the three DC codes at the beginning of a run of units can take, zeros behind 0xFF included."""
+"""Maximum size of the three DC codes at the beginning of a run of units, bytes, with the zeros after 0xFF."""
 FF, ONES, HIGHS = np.uint32(0xFF), np.uint32(0x01010101), np.uint32(0x80808080)
 U1, U2, U3, U4, U8, U32, U48 = (np.uint64(n) for n in (1, 2, 3, 4, 8, 32, 48))
 LOW_WORD, PEEKED = np.uint64(0xFFFFFFFF), np.uint64(64 - PEEK)
 
 Reader = tuple[int, np.uint64, int]
-"""The next word, the bits that were taken out and not used yet, at the top of 64, and how many they are."""
+"""Index of the next word; bits that were read but not used yet, at the top of 64; and their number."""
 Writer = tuple[int, np.uint64, int]
-"""Where the next byte goes, the bits that do not fill a word yet, at the bottom of 64, and how many they are."""
+"""Index of the next byte to write; bits that do not fill a word yet, at the bottom of 64; and their number."""
 
 
 class Walked(NamedTuple):
-    """Scans that were walked: k of `units` units each."""
+    """Result of `walk`: places of the units and DC codes of k scans with `units` units each."""
 
     words: np.ndarray
-    """Their bits without the zeros behind 0xFF, uint32: a quarter of their bytes, 1 + `SPARE` more a scan."""
+    """Bits of the scans without the zeros after 0xFF, uint32: a word per four bytes, 1 + `SPARE` more per scan."""
     units: np.ndarray
-    """The bit at which each unit begins, and the last ends, (k, units + 1), int64."""
+    """Bit at which each unit begins, and at which the last unit ends, (k, units + 1), int64."""
     dc_places: np.ndarray
-    """The bits at which each component's first DC code begins and ends, (k, units, 3, 2), int64."""
+    """Bits at which the first DC code of each component begins and ends, (k, units, 3, 2), int64."""
     dc_values: np.ndarray
-    """Each component's first and last DC coefficient, (k, units, 3, 2), int32."""
+    """First and last DC coefficient of each component in each unit, (k, units, 3, 2), int32."""
 
 
 def compiled(function: Callable) -> Callable:
-    """A function compiled when it is first called; kept on disk, or, where nothing may be written, for this process."""
+    """Return a function that Numba compiles at its first call.
+
+    The compiled code is cached on disk, or, if the cache folder cannot be written to, kept for this process only.
+    """
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:
@@ -55,7 +58,7 @@ def compiled(function: Callable) -> Callable:
 
 @compiled
 def _unstuff(data: np.ndarray, begin: int, end: int, words: np.ndarray, at: int) -> int:
-    """Bytes of a scan without the zeros that follow 0xFF, as big-endian words from `at` on; returns how many bytes."""
+    """Write a scan's bytes, without the zeros after 0xFF, as big-endian words from `at` on; return their number."""
     i, last, out = np.uint64(begin), np.uint64(end), np.uint64(at)
     held, pending = np.uint64(0), np.uint64(0)
     while i < last:
@@ -82,7 +85,7 @@ def _unstuff(data: np.ndarray, begin: int, end: int, words: np.ndarray, at: int)
 
 @compiled
 def _refilled(words: np.ndarray, place: int, window: np.uint64, have: int) -> Reader:
-    """At least 33 bits; without a branch, which nobody could predict."""
+    """Refill the window to at least 33 bits; without a branch, which the processor could not predict."""
     need = np.int64(have <= 32)
     window |= np.uint64(words[np.uint64(place)]) << np.uint64((32 - have) & 63) & np.uint64(-need)
     return place + need, window, have + (need << 5)
@@ -90,14 +93,14 @@ def _refilled(words: np.ndarray, place: int, window: np.uint64, have: int) -> Re
 
 @compiled
 def _skip_ac(words: np.ndarray, bits: Reader, many: np.ndarray, ac: np.ndarray, c: int) -> Reader:
-    """What follows a block's AC coefficients; a place of -1 where they are none."""
+    """Skip the AC coefficients of a block, and return the reader after them; its index is -1 if a code is invalid."""
     place, window, have = bits
     coefficient = 1
     while coefficient <= LAST:
         place, window, have = _refilled(words, place, window, have)
         step = np.int64(many[c, np.int64(window >> PEEKED)])
         after = coefficient + (step >> ADVANCE_SHIFT & MAX_ADVANCE)
-        if step == 0 or after > LAST:  # a longer code; or the block may end before they all do
+        if step == 0 or after > LAST:  # a longer code, or the block may end within these steps
             step = np.int64(ac[c, np.int64(window >> U48)])
             after = coefficient + (step >> ADVANCE_SHIFT & MAX_ADVANCE)
             if step == 0 or after > LAST + 1:
@@ -112,7 +115,7 @@ def _skip_ac(words: np.ndarray, bits: Reader, many: np.ndarray, ac: np.ndarray, 
 
 @compiled
 def _walk_one(k: int, at: int, behind: int, scan: Scan, walked: Walked) -> int:
-    """Walk the scan whose words lie from `at` up to `behind`; returns the bit where it ends, -1 if it goes wrong."""
+    """Walk the scan in the words from `at` up to `behind`; return the bit at which it ends, or -1 if it is invalid."""
     words, units, dc_places, dc_values = walked
     _, blocks, dc, ac, many, _ = scan
     before = np.zeros(COLOURS, np.int64)
@@ -144,17 +147,17 @@ def _walk_one(k: int, at: int, behind: int, scan: Scan, walked: Walked) -> int:
 
 @compiled
 def walk(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, scan: Scan, walked: Walked) -> np.ndarray:
-    """Find the units of some scans, and the DC coefficient that each component has first and last in every unit.
+    """Find the units of k scans, and the first and last DC coefficient of each component in every unit.
 
     Args:
-        data: Bytes that the scans lie in, uint8.
-        begins: Where each begins (k,).
-        ends: Where the marker that ends it stands (k,).
-        scan: How all are coded.
-        walked: Room, which is filled.
+        data: Bytes that contain the scans, uint8.
+        begins: Index at which each scan begins, (k,).
+        ends: Index of the marker that ends each scan, (k,).
+        scan: Coding of all scans.
+        walked: Arrays that are filled with the result.
 
     Returns:
-        Whether each scan is what it ought to be (k,): that many units and less than a byte more.
+        True for each valid scan, (k,): it has the expected number of units and less than one byte more.
     """
     good, at = np.zeros(len(begins), np.bool_), 0
     for k in range(len(begins)):
@@ -169,7 +172,7 @@ def walk(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, scan: Scan, wal
 
 @compiled
 def _put(data: np.ndarray, written: Writer, value: np.uint64, length: int) -> Writer:
-    """Append `length` bits, 32 at most; whole words are written as bytes, a zero behind each 0xFF."""
+    """Append `length` bits, at most 32; whole words are written as bytes, with a zero after each 0xFF."""
     at, held, have = written
     held, have = held << np.uint64(length) | value, have + length
     if have >= 32:
@@ -188,7 +191,7 @@ def _put(data: np.ndarray, written: Writer, value: np.uint64, length: int) -> Wr
 
 @compiled
 def _copy(words: np.ndarray, begin: int, end: int, data: np.ndarray, written: Writer) -> Writer:
-    """Append the bits from `begin` to `end`."""
+    """Append the bits of `words` from `begin` to `end`."""
     while begin < end:
         i, length = begin >> 5, min(32, end - begin)
         value = (np.uint64(words[i]) << U32 | np.uint64(words[i + 1])) << np.uint64(begin & 31) >> U32
@@ -201,7 +204,7 @@ def _copy(words: np.ndarray, begin: int, end: int, data: np.ndarray, written: Wr
 def _append(
     run: tuple[int, int, int], before: np.ndarray, walked: Walked, scan: Scan, data: np.ndarray, written: Writer
 ) -> Writer:
-    """Append a run: scan, first unit, unit behind its last; it ends at -1 if it needs a DC code that there is not."""
+    """Append a run (scan, first unit, unit after the last); the writer's index is -1 if the table lacks a DC code."""
     k, unit, behind = run
     for c in range(COLOURS):
         value = walked.dc_values[k, unit, c, 0] - before[c]
@@ -223,7 +226,7 @@ def _append(
 
 @compiled
 def _finish(data: np.ndarray, written: Writer) -> int:
-    """Write the bits that fill no word, the last byte filled up with ones; returns where the bytes end."""
+    """Write the remaining bits, padded with ones to whole bytes; return the index at which the bytes end."""
     missing = -written[2] % 8
     at, held, have = _put(data, written, np.uint64((1 << missing) - 1), missing)
     for shift in range(have - 8, -1, -8):
@@ -237,7 +240,7 @@ def _finish(data: np.ndarray, written: Writer) -> int:
 
 @compiled
 def _most(units: np.ndarray, unit: int, behind: int) -> int:
-    """Bytes that a run of units can take and what ends its scan, were every byte 0xFF."""
+    """Return the maximum bytes of a run of units and the end of its scan, as if every byte were 0xFF."""
     return (units[behind] - units[unit]) // 4 + 2 * DC_BYTES
 
 
@@ -245,21 +248,22 @@ def _most(units: np.ndarray, unit: int, behind: int) -> int:
 def join(
     corners: np.ndarray, side: np.ndarray, tile: np.ndarray, numbers: np.ndarray, walked: Walked, scan: Scan
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write the scans of new tiles, which do not overlap, from the units of those that were walked.
+    """Write the scans of new tiles, which must not overlap, from the units of walked scans.
 
     Args:
-        corners: Row and column of the first unit of each new tile (n, 2), from where `numbers` begins.
-        side: Its rows and columns (2,), units.
-        tile: Those of the tiles that were walked (2,).
-        numbers: Which scan the tile of each row and column is; -1 for none.
-        walked: The scans.
-        scan: How they are coded, and the new ones will be.
+        corners: Row and column of the first unit of each new tile, (n, 2), relative to the first tile of `numbers`.
+        side: Rows and columns of a new tile, (2,), units.
+        tile: Rows and columns of a walked tile, (2,), units.
+        numbers: Index of the scan of the walked tile in each row and column; -1 if there is none.
+        walked: The walked scans.
+        scan: Coding of the walked scans and of the new scans.
 
     Returns:
-        The bytes of all, and where each begins and the last ends (n + 1,): one that cannot be made has none.
+        The bytes of all new scans, and the index at which each begins and the last ends, (n + 1,). A scan that cannot
+        be written has no bytes.
     """
     runs = len(corners) * side[0] * (side[1] // tile[1] + 2)
-    data = np.empty(walked.words.size * 9 // 2 + runs * DC_BYTES, np.uint8)  # an eighth more of 0xFF than there were
+    data = np.empty(walked.words.size * 9 // 2 + runs * DC_BYTES, np.uint8)  # an eighth more: zeros after 0xFF
     ends = np.zeros(len(corners) + 1, np.int64)
     for n in range(len(corners)):
         before, written = np.zeros(COLOURS, np.int64), (ends[n], np.uint64(0), 0)

@@ -1,7 +1,7 @@
-"""One level of a slide in JPEG tiles as the scanner wrote them: fetched whole without decoding, or decoded at a scale.
+"""A slide level in the scanner's own JPEG tiles, which are fetched without decoding or decoded at a scale.
 
-OpenSlide reads the same tiles, but gives them decoded, at one size only and at a third of the speed. Where they lie is
-said by a TIFF's tags (`preprocessing.jpeg.tiff`) or found in a DICOM file (`preprocessing.jpeg.dicom`).
+OpenSlide reads the same tiles, but only decoded, at one size, and at a third of the speed. The offsets of the tiles
+come from the tags of a TIFF (`preprocessing.jpeg.tiff`) or from a DICOM file (`preprocessing.jpeg.dicom`).
 """
 
 import os
@@ -17,52 +17,52 @@ from preprocessing.jpeg.codec import decode_into, empty_pixels
 from preprocessing.jpeg.markers import START, find_markers, is_whole, scan_start, segments
 
 SCALES = (1, 2, 4, 8)
-"""A tile can be decoded at one pixel of so many, for less than decoding it whole."""
+"""Factors by which a tile can be reduced while it is decoded, which is faster than decoding it at full size."""
 MAX_TILE_PIXELS = 1 << 24
-"""The largest tile that is decoded here, 4096 x 4096 pixels; those of scanners have 240 to 1024 a side."""
+"""Pixels of the largest tile that is decoded here, 4096 x 4096; tiles of scanners have 240 to 1024 pixels a side."""
 MAX_TILE_BYTES = 1 << 27
-"""The longest tile that is read: more than the largest has pixels, in bytes."""
+"""Bytes of the longest tile that is read; more than the largest tile takes decoded."""
 ADOBE = START + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""A JPEG's start and APP14 up to its last byte, which says what the colours are (Adobe's Technical Note 5116)."""
+"""Start of a JPEG with its APP14 segment up to the last byte, the colour space (Adobe Technical Note 5116)."""
 ADOBE_COLOURS = {"RGB": b"\x00", "YCbCr": b"\x01"}
 JFIF, APP14 = 0xE0, 0xEE
-"""Segments that say what colours are."""
+"""Segments that determine the colour space."""
 MAX_HEADERS = 4
 LOOKED_AT = 16
-"""Tiles that are looked at until one says how all are coded."""
+"""Maximum number of tiles tried until one is readable and gives the chroma subsampling of all."""
 MAX_GAP = 1 << 14
-"""Bytes between two tiles in the file that are read and thrown away rather than begin another read."""
+"""Bytes between two tiles in the file up to which both are read at once; the bytes between them are discarded."""
 WHITE = 255
 
 Fetched = tuple[bytes, memoryview] | ValueError | None
-"""The pieces of a tile's JPEG, or what is wrong with it; None where the scanner left the tile out."""
+"""Pieces of a tile's JPEG, or the reason why it is unusable; None if the scanner omitted the tile."""
 Decode = Callable[[int, int, int, int], npt.NDArray[np.uint8]]
-"""Row, column, scale, channels -> the pixels of a tile, as `JpegLevel.decode`."""
+"""Function (row, column, scale, channels) -> pixels of a tile, like `JpegLevel.decode`."""
 
 
 @dataclass(frozen=True)
 class JpegLevel:
-    """One level of a slide. Sizes are (width, height), places (x, y), pixels of this level."""
+    """Slide level in JPEG tiles. Sizes are (width, height) and positions (x, y), in pixels of this level."""
 
     size: tuple[int, int]
     tile: tuple[int, int]
     head: bytes = field(repr=False)
-    """What every tile lacks in front of it: start of image, colours, shared tables."""
+    """Bytes to put before every tile: start of image, colour space, shared tables."""
     offsets: npt.NDArray[np.int64] = field(repr=False)
-    """Where in the file each tile begins, (rows, columns)."""
+    """Offset of each tile in the file, bytes, (rows, columns)."""
     lengths: npt.NDArray[np.int64] = field(repr=False)
-    """Bytes of each tile, (rows, columns); 0 where the scanner left one out."""
+    """Length of each tile, bytes, (rows, columns); 0 if the scanner omitted it."""
     descriptor: int = field(repr=False)
     headers: list[bytes] = field(default_factory=list, repr=False)
-    """Beginnings of tiles that were found right; a scanner gives nearly all tiles of a level the same."""
+    """Headers of tiles that were checked; nearly all tiles of a level have the same."""
     plain: bool = False
-    """Repeat subsampled chroma instead of interpolating it: what subsamples it again then gets back what was there."""
+    """Repeat subsampled chroma instead of interpolating it, so that subsampling it again restores the original."""
 
     def fetch(self, rc: npt.NDArray[np.integer]) -> list[Fetched]:
-        """The tiles `rc` (n, 2) as whole JPEGs, their form checked but not decoded.
+        """Return the tiles at rows and columns `rc`, (n, 2), as whole JPEGs, checked in form but not decoded.
 
-        Neighbours in the file are read and checked at once: else threads would wait for each other's turn with Python
-        more than for the disk.
+        Neighbours in the file are read and checked at once; otherwise threads would wait more for Python's lock than
+        for the disk.
         """
         starts, lengths = self.offsets[rc[:, 0], rc[:, 1]], self.lengths[rc[:, 0], rc[:, 1]]
         order = np.argsort(starts, kind="stable")
@@ -77,11 +77,11 @@ class JpegLevel:
         return tiles
 
     def _whole(self, data: bytes, start: int, end: int, markers: list[int]) -> Fetched:
-        """A whole JPEG from what the file has of a tile, which lies from `start` to `end` in the data."""
+        """Complete a tile, stored in the data from `start` to `end`, to a whole JPEG."""
         if start == end:
             return None
         if end > len(data):
-            return ValueError("the tile's bytes are not there")
+            return ValueError("the tile's bytes are missing")
         header = next((header for header in self.headers if data.startswith(header, start)), None)
         if header is None:
             try:
@@ -95,16 +95,16 @@ class JpegLevel:
         return self.head, memoryview(data)[start + len(START) : end]
 
     def decode(self, row: int, column: int, scale: int = 1, channels: int = 3) -> npt.NDArray[np.uint8]:
-        """One tile (height / scale, width / scale, channels); what it holds beyond the level's edge is white.
+        """Decode one tile, (height / scale, width / scale, channels); pixels beyond the level's edge are white.
 
         Args:
-            row: Its row.
-            column: Its column.
-            scale: Decode one pixel of so many; one of `SCALES`.
-            channels: 3 for RGB, 1 for luma alone.
+            row: Row of the tile.
+            column: Column of the tile.
+            scale: Factor by which the tile is reduced, one of `SCALES`.
+            channels: 3 for RGB, 1 for luma only.
 
         Raises:
-            ValueError: It is cut short, damaged, no JPEG of this level's tile size, or its data cannot be decoded.
+            ValueError: The tile is cut short, damaged, not a JPEG of this level's tile size, or cannot be decoded.
         """
         width, height = self.tile[0] // scale, self.tile[1] // scale
         length = int(self.lengths[row, column])
@@ -121,9 +121,10 @@ class JpegLevel:
         return pixels
 
     def says_its_colours(self) -> bool:
-        """Whether the APP14 put in front of its first tile decides its colours.
+        """Return whether the APP14 segment in `head` determines the colours of the level's first tile.
 
-        It does not where the tile's own APP14, which comes later, says otherwise, or a JFIF header, which means YCbCr.
+        It does not if the tile has an APP14 segment with other colours, since the later one applies. Nor does it if the
+        tile has a JFIF header, which means YCbCr, and `head` has other colours.
         """
         head_says = self.head[len(ADOBE) : len(ADOBE) + 1]
         for row, column in np.argwhere(self.lengths > 0)[:1].tolist():
@@ -136,15 +137,15 @@ class JpegLevel:
         return True
 
     def subsampling(self) -> str:
-        """Chroma subsampling of its tiles, as that of the first that can be read: 444, 422, 420 ..."""
+        """Return the chroma subsampling of the first readable tile: 444, 422, 420 ...; 444 without a readable tile."""
         for place in np.argwhere(self.lengths > 0)[:LOOKED_AT]:
             (tile,) = self.fetch(place[None])
-            with suppress(ValueError, TypeError):  # of what is damaged, missing, or sampled as it knows no name for
+            with suppress(ValueError, TypeError):  # the tile is damaged or missing, or its subsampling has no name
                 return simplejpeg.decode_jpeg_header(b"".join(tile))[3]
         return "444"
 
     def can_scale(self, scale: int) -> bool:
-        """Whether decoding at one pixel of `scale` gives tiles of whole pixels."""
+        """Return whether tiles reduced by `scale` have whole pixels."""
         return scale in SCALES and self.tile[0] % scale == 0 and self.tile[1] % scale == 0
 
     def read(
@@ -155,14 +156,14 @@ class JpegLevel:
         decode: Decode | None = None,
         channels: int = 3,
     ) -> npt.NDArray[np.uint8]:
-        """A rectangle (h, w, channels) given in pixels of the level decoded at `scale`; white outside of the level.
+        """Read a rectangle, (h, w, channels), in pixels of the level reduced by `scale`; white outside of the level.
 
         Args:
             xy: Top-left corner.
             size: Width and height.
-            scale: Decode one pixel of so many; one of `SCALES`.
-            decode: `self.decode`, or one that remembers what it gave: its arrays are not written to.
-            channels: 3 for RGB, 1 for luma alone.
+            scale: Factor by which tiles are reduced, one of `SCALES`.
+            decode: `self.decode` or a caching version of it; the arrays that it returns are not modified.
+            channels: 3 for RGB, 1 for luma only.
 
         Raises:
             ValueError: A tile that the rectangle touches is damaged.
@@ -176,7 +177,7 @@ class JpegLevel:
         region = np.full((size[1], size[0], channels), WHITE, np.uint8)
         for row in range(max(0, y // height), min(rows, -(-(y + size[1]) // height))):
             for column in range(max(0, x // width), min(columns, -(-(x + size[0]) // width))):
-                left, top = column * width - x, row * height - y  # of the tile, in the region
+                left, top = column * width - x, row * height - y  # position of the tile in the region
                 into = region[max(0, top) : top + height, max(0, left) : left + width]
                 pixels = decode(row, column, scale, channels)[max(0, -top) :, max(0, -left) :]
                 into[:] = pixels[: into.shape[0], : into.shape[1]]

@@ -1,7 +1,7 @@
-"""The form of a JPEG, told without decoding it: its header, and markers where none may be (ITU-T T.81, annex B). Pure.
+"""Checks of a JPEG's form without decoding: its header, and markers in forbidden places (ITU-T T.81, annex B). Pure.
 
-Decoders read much damage without complaint, as gray or as noise. Its form shows bytes that were zeroed, cut off or
-overwritten with anything that has markers, but not a bit turned.
+Decoders read many kinds of damage without an error, as gray or noise. The form reveals bytes that were zeroed, cut off
+or overwritten by data with markers, but not a single flipped bit.
 """
 
 import re
@@ -16,13 +16,13 @@ SCAN = 0xDA
 RESTARTS = (0xD0, 0xD7)
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 FEW_BYTES = 1 << 16
-"""From here on NumPy, which lets other threads run meanwhile, is faster than the regular expression."""
+"""Bytes from which on NumPy, which releases Python's lock, is faster than the regular expression."""
 FRAMES = (0xC0, 0xC1)
-"""Kinds of frame with one scan that libjpeg decodes: baseline and extended. No scanner writes progressive ones."""
+"""Markers of frames with one scan that libjpeg decodes: baseline and extended. No scanner writes progressive frames."""
 
 
 def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Kind of each segment of the header of a JPEG that begins `at` in the data, and where its body begins and ends."""
+    """Yield marker, begin and end of the body of each segment in the header of the JPEG that begins at `at`."""
     at += len(START)
     while data.startswith(START[:1], at) and at + 4 <= len(data):
         kind, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -33,16 +33,16 @@ def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int, int]]:
 
 
 def scan_start(data: bytes, at: int, size: tuple[int, int]) -> int:
-    """Where the scan begins of a colour JPEG of `size` (width, height) that begins `at` in the data.
+    """Return the index of the scan of a colour JPEG of `size` (width, height) that begins at `at` in the data.
 
-    All its colours must be in that scan: a decoder then reads no other. An image of many scans, a few bytes each, could
-    hold it for hours.
+    All colours must be in that scan, so that a decoder reads no other scan. An image of many scans, a few bytes each,
+    could occupy a decoder for hours.
 
     Raises:
-        ValueError: It is no such JPEG.
+        ValueError: The data is not such a JPEG.
     """
     if not data.startswith(START, at):
-        raise ValueError("the tile is no JPEG")
+        raise ValueError("the tile is not a JPEG")
     frame, in_scan = None, 3
     for kind, start, end in segments(data, at):
         if kind == SCAN and start < len(data):
@@ -64,7 +64,7 @@ def scan_start(data: bytes, at: int, size: tuple[int, int]) -> int:
 
 
 def find_markers(data: bytes) -> list[int]:
-    """Where markers stand that are no restarts; the zero that follows 0xFF in a scan, or fills, makes it none."""
+    """Return the indices of all markers other than restarts; 0xFF followed by 0 or 0xFF is not a marker."""
     if len(data) < FEW_BYTES:
         return [marker.start() for marker in MARKER.finditer(data)]
     values = np.frombuffer(data, np.uint8)
@@ -74,13 +74,13 @@ def find_markers(data: bytes) -> list[int]:
 
 
 def is_whole(data: bytes, scan: int, end: int, markers: Sequence[int]) -> bool:
-    """Whether the first marker of a baseline scan, which begins at `scan` and lies before `end`, ends the image.
+    """Return whether a baseline scan is complete: its first marker is the end of the image and precedes `end`.
 
     Args:
-        data: What the scan lies in.
-        scan: Where it begins.
-        end: Where the bytes that belong to it end.
-        markers: `find_markers` of the data.
+        data: Bytes that contain the scan.
+        scan: Index at which the scan begins.
+        end: Index at which the scan's bytes end.
+        markers: Result of `find_markers` for the data.
     """
     first = bisect_left(markers, scan)
     return first < len(markers) and markers[first] + len(END) <= end and data.startswith(END, markers[first])

@@ -1,8 +1,9 @@
-"""A level's JPEG tiles cut anew on another grid, without loss: the coefficients stay as the scanner wrote them.
+"""Lossless re-tiling of a level's JPEG tiles to another grid: the coefficients stay as the scanner wrote them.
 
-Where the sides of the slide's tiles and of the wanted ones are whole numbers of the JPEG's units (8 or 16 pixels),
-every unit of a new tile is one of the slide: Aperio's tiles of 240 pixels give tiles of 256. This is what `jpegtran
--crop` and `-drop` do for an image, for all tiles of a region at once, in about a quarter of decoding and encoding.
+It requires that the sides of the slide's tiles and of the new tiles are multiples of the JPEG's units (8 or 16 pixels).
+Then every unit of a new tile is a unit of the slide: Aperio's tiles of 240 pixels give tiles of 256. `jpegtran -crop`
+and `-drop` do the same for one image. Here all tiles of a region are made at once, in about a quarter of the time of
+decoding and encoding.
 """
 
 import struct
@@ -19,25 +20,25 @@ from preprocessing.jpeg.level import Fetched, JpegLevel
 from preprocessing.jpeg.markers import END, FRAMES, START, segments
 
 HEADER_BYTES, MOST_BYTES = 1 << 16, 4
-"""Of a tile's header, and for each of its pixels: longer ones are no JPEGs, but let a region take any memory."""
+"""Maximum bytes of a tile: of its header, and per pixel. JPEGs are shorter; longer tiles would exhaust memory."""
 SAMPLES = 16
-"""Tiles of a level that are looked at, all over it, to see whether one header serves for all."""
+"""Number of tiles, spread over the level, whose headers are compared."""
 
 
 @dataclass(frozen=True)
 class Recut:
-    """Cuts a level's tiles anew; threads may share it."""
+    """Lossless re-tiling of one level; threads may share an instance."""
 
     level: JpegLevel
     side: int
     """Side of the new tiles, pixels."""
     header: bytes = field(repr=False)
-    """What the slide's tiles have before their scan, less the start of image."""
+    """Header of the slide's tiles before their scan, without the start of image."""
     scan: Scan = field(repr=False)
 
     @classmethod
     def of(cls, level: JpegLevel, side: int) -> Self | None:
-        """Tiles of `side` pixels from those of a level; None where its blocks do not fit, or its headers differ."""
+        """Return the re-tiling of a level to tiles of `side` pixels; None if blocks do not fit or headers differ."""
         present = np.argwhere(level.lengths > 0)
         level.fetch(present[:: -(-len(present) // SAMPLES) or 1])
         most = HEADER_BYTES + MOST_BYTES * level.tile[0] * level.tile[1]
@@ -54,11 +55,11 @@ class Recut:
         return cls(level, side, header, scan) if fits else None
 
     def tiles(self, rc: npt.NDArray[np.integer]) -> list[Pieces | None]:
-        """The new tiles of those rows and columns (n, 2), near each other and within the level.
+        """Return the new tiles at rows and columns `rc`, (n, 2), near each other and within the level.
 
-        None stands for one that needs a tile of the slide that is missing, damaged or coded unlike the others.
+        A new tile is None if it needs a tile of the slide that is missing, damaged or coded differently.
         """
-        from preprocessing.jpeg.entropy import (  # here, since Numba takes its time to load
+        from preprocessing.jpeg.entropy import (  # here, since Numba loads slowly
             COLOURS,
             SPARE,
             Walked,
@@ -86,7 +87,7 @@ class Recut:
             dc_places=np.empty((k, n, COLOURS, 2), np.int64),
             dc_values=np.empty((k, n, COLOURS, 2), np.int32),
         )
-        del scans  # what was read, which `source` has as well
+        del scans  # frees the memory; `source` contains the same bytes
         good = walk(source, ends - lengths, ends - len(END), self.scan, walked)
         numbers = np.full(touched.shape, -1)
         numbers[touched] = np.where(good, np.arange(k), -1)
@@ -97,13 +98,13 @@ class Recut:
 
     @cached_property
     def _head(self) -> bytes:
-        """What the new tiles have before their scan: that of the slide's, but for the size."""
+        """Bytes of the new tiles before their scan: the header of the slide's tiles with the new size."""
         head = self.level.head + self.header
         [(_, frame, _)] = (segment for segment in segments(head) if segment[0] in FRAMES)
         return head[: frame + 1] + struct.pack(">HH", self.side, self.side) + head[frame + 5 :]
 
     def _scan_of(self, fetched: Fetched) -> bytes | memoryview:
-        """The scan of a tile up to the marker that ends it; nothing where there is none like the others."""
+        """Return the scan of a tile with its end marker, or only the marker if the tile is missing or unusable."""
         if fetched is None or isinstance(fetched, ValueError) or fetched[1][: len(self.header)] != self.header:
             return END
         scan = fetched[1][len(self.header) :]

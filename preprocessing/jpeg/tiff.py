@@ -1,7 +1,7 @@
-"""The JPEG tiles of a TIFF's levels, found by its tags.
+"""JPEG tiles of the levels of a TIFF, located by its tags.
 
-A TIFF keeps the tables that its tiles share once, and says in a tag whether their colours are RGB or YCbCr; a JPEG on
-its own carries both, so they are put in (TIFF Technical Note 2; ITU-T T.81, annex B).
+A TIFF stores the tables shared by its tiles once, and the colour space, RGB or YCbCr, in a tag. A separate JPEG needs
+both, so they are inserted (TIFF Technical Note 2; ITU-T T.81, annex B).
 """
 
 import os
@@ -18,16 +18,16 @@ COLOURS = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}
 
 
 class JpegTiff:
-    """The levels of a slide that are JPEG tiles in a TIFF, by their number; none for a file that is not understood.
+    """Levels of a slide that consist of JPEG tiles in a TIFF, by level number; empty for unsupported files.
 
-    Tiles are read with pread, so threads may share it.
+    Tiles are read with pread, so threads may share an instance.
     """
 
     def __init__(self, path: Path, level_sizes: list[tuple[int, int]]) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             self.levels = _read_levels(path, level_sizes, self._descriptor)
-        except Exception:  # tifffile raises anything on a damaged file; what opened it otherwise will say what is wrong
+        except Exception:  # tifffile raises any exception on a damaged file; the slide's backend reports it
             self.levels = {}
 
     def close(self) -> None:
@@ -63,5 +63,5 @@ def _level(page: tifffile.TiffPage, descriptor: int) -> JpegLevel:
     offsets, lengths = (np.array(values, np.int64).reshape(grid) for values in (page.dataoffsets, page.databytecounts))
     end = os.fstat(descriptor).st_size
     lost = (offsets < 0) | (offsets > end) | (lengths < 0) | (lengths > np.minimum(end - offsets, MAX_TILE_BYTES))
-    offsets[lost], lengths[lost] = end, 1  # behind the end of the file: what is read there is cut short
+    offsets[lost], lengths[lost] = end, 1  # at the end of the file, where no byte can be read
     return JpegLevel(size, tile, head, offsets, lengths, descriptor)

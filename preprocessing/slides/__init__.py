@@ -1,1 +1,1 @@
-"""Slides read as RGB pixels, and checks of what slide files claim: formats, sizes, resolution, source."""
+"""Slides read as RGB pixels, and checks of slide files: format, sizes, resolution, source."""

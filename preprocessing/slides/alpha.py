@@ -1,15 +1,15 @@
-"""Pixels with an opacity, laid on white: what a scanner did not see looks like glass."""
+"""Blending of transparent pixels with white, so that areas without a scan appear as glass."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 def on_white(rgba: npt.NDArray[np.uint8], premultiplied: bool = False) -> npt.NDArray[np.uint8]:
-    """Lay RGBA (h, w, 4) on white: RGB (h, w, 3).
+    """Blend RGBA, (h, w, 4), with a white background, and return RGB, (h, w, 3).
 
     Args:
         rgba: Colours and opacity, 0 to 255.
-        premultiplied: Whether the colours have been multiplied by the opacity already (TIFF's associated alpha).
+        premultiplied: True if the colours are already multiplied by the opacity (associated alpha of TIFF).
     """
     rgb, alpha = rgba[..., :3], rgba[..., 3:]
     if alpha.min(initial=255) == 255:

@@ -1,4 +1,4 @@
-"""Ways into a slide file behind one small protocol, and which of them a file takes."""
+"""Protocol of the backends that read slide files, and the choice of a backend for a file."""
 
 from pathlib import Path
 from typing import Protocol
@@ -12,26 +12,29 @@ from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.tiff import TiffBackend
 
 GENERIC_TIFF = "generic-tiff"
-"""What OpenSlide calls a TIFF of no scanner; those are read with tifffile (why, `preprocessing.slides.tiff` says)."""
+"""OpenSlide's vendor name for a TIFF without a scanner's format.
+
+Such files are read with tifffile, for the reasons given in `preprocessing.slides.tiff`.
+"""
 
 
 class Backend(Protocol):
-    """An open slide file. Level 0 is the finest; sizes are (width, height). Threads may read at the same time."""
+    """Open slide file. Level 0 is the finest level, sizes are (width, height), and threads may read concurrently."""
 
     vendor: str
     level_sizes: list[tuple[int, int]]
     stated_mpp: tuple[float, float] | None
-    """What the file says of its resolution, x and y, micrometres per pixel of level 0; NaN where that is no number."""
+    """Resolution in the file's metadata, x and y, micrometres per pixel of level 0; NaN if it is not a number."""
     objective_power: float | None
-    """What the file says of its magnification, which is not a resolution."""
+    """Magnification of the objective in the file's metadata; a resolution cannot be derived from it exactly."""
     decoded_pixels: int
-    """Pixels of the largest tile or strip, which is decoded whole; 0 if the format does not say."""
+    """Pixels of the largest tile or strip, which can only be decoded as a whole; 0 if the format has no such size."""
 
     def read(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """RGB (h, w, 3) of `size` pixels of a level, on white: what is transparent, left out or outside is white.
+        """Read `size` pixels of a level as RGB, (h, w, 3); transparent, omitted and outside pixels are white.
 
         Raises:
-            Exception: Whatever the library raises for data that it cannot decode.
+            Exception: Any error of the library for data that it cannot decode.
         """
         ...
 
@@ -41,15 +44,15 @@ class Backend(Protocol):
 
 
 def open_backend(path: Path) -> Backend:
-    """Open a slide of a scanner's format or DICOM with OpenSlide, and any other TIFF with tifffile.
+    """Open a slide in a scanner's format or in DICOM with OpenSlide, and any other TIFF with tifffile.
 
     Raises:
-        SlideError: The file is missing or empty, or neither library can read it; with the reasons of both.
+        SlideError: The file is missing or empty, or neither library can read it; the reasons of both are included.
     """
     if not path.is_file():
-        raise SlideError("there is no such file", where=path, fix="check the path, or the manifest that names it")
+        raise SlideError("there is no such file", where=path, fix="check the path, or the manifest that contains it")
     if path.stat().st_size == 0:
-        raise SlideError("the file is empty", where=path, fix="copy the slide again from where it came")
+        raise SlideError("the file is empty", where=path, fix="copy the slide again from its source")
     refusal = ""
     if openslide.OpenSlide.detect_format(path) not in (None, GENERIC_TIFF):
         try:
@@ -62,9 +65,9 @@ def open_backend(path: Path) -> Backend:
         if refusal:
             error.add_note(refusal)
         raise
-    except Exception as error:  # tifffile and the codecs behind it raise anything on damaged files
+    except Exception as error:  # tifffile and its codecs raise any exception on damaged files
         raise SlideError(
-            f"no library can read this slide ({refusal or 'OpenSlide: no format it knows'}; "
+            f"no library can read this slide ({refusal or 'OpenSlide: not a supported format'}; "
             f"tifffile: {type(error).__name__}: {error})",
             where=path,
             fix="copy it again if it is damaged, else convert it to an 8-bit RGB pyramidal TIFF (`vips tiffsave`)",

@@ -1,4 +1,4 @@
-"""Which files of a folder are one DICOM slide: those of one series, each a level or a label."""
+"""Files of one DICOM slide in a folder: the files of one series, each of which is a level or a label image."""
 
 import re
 from contextlib import suppress
@@ -8,15 +8,15 @@ from pathlib import Path
 from preprocessing.errors import SlideError
 
 SERIES_UID = re.compile(rb"\x20\x00\x0e\x00UI(..)", re.DOTALL)
-"""DICOM element (0020,000E), SeriesInstanceUID, as explicit little-endian VR writes it; its length follows."""
+"""DICOM element (0020,000E), SeriesInstanceUID, in explicit VR little-endian, up to the length of its value."""
 HEAD_BYTES = 1 << 16
-"""The series is named before the pixels, within this."""
+"""Bytes at the beginning of a file in which the series is searched; it precedes the pixels."""
 REMEMBERED = 1 << 16
-"""Files whose series is remembered: where all slides lie in one folder, each asks for that of every file."""
+"""Number of files whose series is cached; with all slides in one folder, each slide needs the series of every file."""
 
 
 def series_uid(file: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM file; None if its head names none."""
+    """Return the SeriesInstanceUID of a DICOM file, or None if its first `HEAD_BYTES` contain none."""
     return _read_series_uid(file, file.stat().st_mtime_ns)
 
 
@@ -32,24 +32,24 @@ def _read_series_uid(file: Path, _written_at: int) -> str | None:
 
 
 def series_files(file: Path) -> list[Path]:
-    """The DICOM files beside a file, itself among them, that are of its series; only itself if it names none."""
+    """Return a DICOM file and the files of its series in the same folder; only the file if it has no series."""
     series, found = series_uid(file), [file]
     for other in dicom_files(file.parent) if series else ():
-        with suppress(OSError):  # what cannot be read is somebody else's
+        with suppress(OSError):  # an unreadable file may belong to another user
             found += [other] if other != file and series_uid(other) == series else []
     return found
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """What looks like a DICOM file in a folder, sorted."""
+    """Return the files of a folder that are named `*.dcm` and not hidden, sorted."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".dcm" and file.name[0] != ".")
 
 
 def slide_file(path: Path) -> Path:
-    """The file to open for a slide: `path` itself or, of a folder with the DICOM files of one slide, the first.
+    """Return the file to open for a slide: `path`, or the first DICOM file if `path` is the folder of a DICOM slide.
 
     Raises:
-        SlideError: The folder holds no DICOM file, or those of several series, or it cannot be read.
+        SlideError: The folder contains no DICOM file or files of several series, or it cannot be read.
     """
     try:
         if not path.is_dir():
@@ -61,5 +61,5 @@ def slide_file(path: Path) -> Path:
         raise SlideError(what, where=path, fix="check the path and permissions") from error
     if len(series) == 1:
         return files[0]
-    what = f"the folder holds DICOM files of {len(series)} series" if files else "it is a folder without DICOM files"
-    raise SlideError(what, where=path, fix="name a slide's file, or a folder that holds the .dcm files of one slide")
+    what = f"the folder contains DICOM files of {len(series)} series" if files else "the folder contains no DICOM files"
+    raise SlideError(what, where=path, fix="give the file of a slide, or a folder with the .dcm files of one slide")

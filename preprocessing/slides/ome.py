@@ -1,4 +1,4 @@
-"""What OME-XML, the description of an OME-TIFF, says of an image's resolution.
+"""Resolution and magnification of an image from OME-XML, the description inside an OME-TIFF.
 
 https://docs.openmicroscopy.org/ome-model/6.3.1/ome-tiff/specification.html
 """
@@ -13,7 +13,7 @@ UM_PER_UNIT = {
     "pm": 1e-6,
     "Å": 1e-4,
     "nm": 1e-3,
-    "μm": 1.0,  # U+03BC; the micro sign, U+00B5, is turned into it
+    "μm": 1.0,  # U+03BC; the micro sign U+00B5 is normalised to it
     "um": 1.0,
     "mm": 1e3,
     "cm": 1e4,
@@ -23,15 +23,15 @@ UM_PER_UNIT = {
     "in": 25_400.0,
     "inch": 25_400.0,
 }
-"""Micrometres in those units of OME's UnitsLength that a pixel may have, and in two that are only used (um, inch)."""
+"""Micrometres per unit: units of OME's UnitsLength plausible for a pixel, and two non-standard spellings (um, inch)."""
 NO_LENGTH = {"pixel", "reference frame"}
-"""Units of OME that say nothing of a size."""
+"""Units of OME that are not a physical length."""
 
 
 def ome_mpp(xml: str, size: tuple[int, int]) -> tuple[float, float] | None:
-    """Micrometres per pixel, x and y, of the image of `size` (width, height); None where it states none.
+    """Return micrometres per pixel, x and y, of the image of `size` (width, height), or None if it states none.
 
-    NaN for a size that is no number or in a unit that is none.
+    A value is NaN if the physical size is not a number or its unit is unknown.
     """
     for pixels in _elements(xml, "Pixels"):
         if (pixels.get("SizeX"), pixels.get("SizeY")) == tuple(map(str, size)):
@@ -41,7 +41,7 @@ def ome_mpp(xml: str, size: tuple[int, int]) -> tuple[float, float] | None:
 
 
 def ome_objective_power(xml: str) -> float | None:
-    """Nominal magnification of the objective; None if the file lists none or several."""
+    """Return the nominal magnification of the objective, or None if the file lists no or several magnifications."""
     powers = {objective.get("NominalMagnification") for objective in _elements(xml, "Objective")} - {None}
     return as_number(str(powers.pop())) if len(powers) == 1 else None
 
@@ -52,7 +52,7 @@ def _elements(xml: str, name: str) -> list[ElementTree.Element]:
 
 def _length(pixels: ElementTree.Element, name: str) -> float | None:
     value = pixels.get(name)
-    unit = unicodedata.normalize("NFKC", pixels.get(f"{name}Unit", "um"))  # micrometres where none is given
+    unit = unicodedata.normalize("NFKC", pixels.get(f"{name}Unit", "um"))  # the default unit is micrometres
     if value is None or unit in NO_LENGTH:
         return None
     return as_number(value) * UM_PER_UNIT.get(unit, math.nan)

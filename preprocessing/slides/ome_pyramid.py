@@ -1,4 +1,4 @@
-"""Write a map of numbers over a slide as a pyramidal OME-TIFF, which QuPath, Fiji and napari open in micrometres."""
+"""Maps of numbers over a slide as pyramidal OME-TIFFs, which QuPath, Fiji and napari open in micrometres."""
 
 import hashlib
 from pathlib import Path
@@ -9,19 +9,19 @@ import numpy.typing as npt
 import tifffile
 
 _TILE = 256
-"""Side of a TIFF tile; the smallest level of the pyramid fits into one."""
+"""Side of a TIFF tile, pixels; the smallest level of the pyramid fits into a single tile."""
 _UM_PER_CM = 1e4
 
 
 def write_ome_pyramid(path: Path, values: npt.NDArray[np.float32], pixel_um: tuple[float, float], name: str) -> None:
-    """Write one channel of numbers, whose first pixel begins at the slide's top-left corner.
+    """Write one channel of numbers; its first pixel begins at the slide's top-left corner.
 
-    Numbers and not colours, so that a viewer shows values under the cursor and people choose colours and limits. Each
-    level halves the one before, as the mean of the pixels that hold a number.
+    Numbers are written instead of colours, so that a viewer shows the value under the cursor and lets users choose
+    colours and limits. Each level halves the previous level by averaging the pixels that have a value.
 
     Args:
         path: File to write, `.ome.tif`.
-        values: (height, width); NaN where there is nothing.
+        values: (height, width); NaN for pixels without a value.
         pixel_um: Width and height of a pixel, micrometres.
         name: Name of the channel.
     """
@@ -31,7 +31,7 @@ def write_ome_pyramid(path: Path, values: npt.NDArray[np.float32], pixel_um: tup
     digest = hashlib.sha256(f"{name} {pixel_um} {values.shape}".encode() + levels[0].tobytes()).hexdigest()
     about = {
         "axes": "YX",
-        "UUID": str(uuid5(NAMESPACE_OID, digest)),  # the format wants one; equal maps have equal files
+        "UUID": str(uuid5(NAMESPACE_OID, digest)),  # required; equal maps give equal files
         "Name": name,
         "Channel": {"Name": [name]},
         "PhysicalSizeX": pixel_um[0],
@@ -54,7 +54,7 @@ def write_ome_pyramid(path: Path, values: npt.NDArray[np.float32], pixel_um: tup
 
 
 def halved(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mean of the numbers in each 2 x 2 pixels (rounded up at the far edges); NaN where all four are."""
+    """Average each 2 x 2 pixels of a map, (h, w), without NaN; NaN if all four are. Odd sizes are rounded up."""
     height, width = values.shape
     even = np.pad(values, ((0, height % 2), (0, width % 2)), constant_values=np.nan)
     four = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)

@@ -1,4 +1,4 @@
-"""Slides in the formats of scanners, and DICOM, through OpenSlide."""
+"""Backend for slides in scanners' formats and DICOM, which reads with OpenSlide."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +14,11 @@ from preprocessing.slides.resolution import as_number
 
 
 class OpenSlideBackend:
-    """Whatever OpenSlide reads.
+    """Slide file that OpenSlide reads.
 
     Raises:
         SlideError: A tile or strip claims more bytes than the file has.
-        OpenSlideError: OpenSlide cannot read it.
+        OpenSlideError: OpenSlide cannot read the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class OpenSlideBackend:
         try:
             return _rgb(self._slide, xy_l0, level, size)
         except openslide.OpenSlideError:
-            # After one error a handle gives nothing but that error, to other threads too, and for whole tiles.
+            # After an error a handle returns that error for every read, also of intact tiles and in other threads.
             fresh = openslide.OpenSlide(self._path)
             pixels = _rgb(fresh, xy_l0, level, size)
             self._slide = fresh
@@ -56,19 +56,20 @@ class OpenSlideBackend:
 
 
 def _refuse_lengths(path: Path) -> None:
-    """Refuse a tile or strip of more bytes than the file: OpenSlide allocates them, and GLib aborts if it cannot.
+    """Refuse a tile or strip with more bytes than the file: OpenSlide allocates them, and GLib aborts if that fails.
 
-    A strip may be long: a level of a Hamamatsu slide is one, of gigabytes, which OpenSlide reads in parts.
+    A long strip alone is allowed: a level of a Hamamatsu slide is one strip of gigabytes, which OpenSlide reads in
+    parts.
     """
     longest, most = 0, path.stat().st_size
-    with suppress(Exception), tifffile.TiffFile(path) as file:  # it is no TIFF, or OpenSlide will say what is wrong
+    with suppress(Exception), tifffile.TiffFile(path) as file:  # not a TIFF, or damage that OpenSlide reports
         for page in file.pages:
             longest = max((longest, *page.databytecounts))
     if longest > most:
         raise SlideError(
             f"a tile or strip claims {longest} bytes, more than the {most} of its file",
             where=path,
-            fix="the file is damaged or made up: copy it again from where it came, or leave it out",
+            fix="the file is damaged or forged: copy it again from its source, or leave it out",
         )
 
 

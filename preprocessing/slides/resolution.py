@@ -1,8 +1,11 @@
-"""How large a pixel of a slide is, and who said so: stated, in a declared order, never guessed.
+"""Resolution of a slide and its source, chosen in a fixed order and never guessed.
 
-The manifest goes before the slide's own word (`metadata`: openslide.mpp, OME's PhysicalSize, DICOM's PixelSpacing, TIFF
-resolution per inch or centimetre). A slide that states only its objective's power has that of it if the user said so
-(`objective`), else what a flag gives for all slides that state none (`flag`). A wrong word is refused, not passed over.
+1. `manifest`: the manifest's row.
+2. `metadata`: the slide file (openslide.mpp, OME's PhysicalSize, DICOM's PixelSpacing, TIFF resolution per inch or cm).
+3. `objective`: 10 / objective power, only if the user allows it.
+4. `flag`: the user's value for all slides without a resolution.
+
+An implausible value is refused; the next source is not tried.
 """
 
 import math
@@ -12,12 +15,12 @@ from preprocessing.errors import SlideError
 from preprocessing.store.schema import MppSource
 
 MPP_LIMITS = (0.05, 20.0)
-"""No scanner is finer or coarser, micrometres per pixel; what says so has other units, or a printer's 72 dpi."""
+"""Finest and coarsest resolution of scanners, micrometres per pixel; others have wrong units, or a printer's 72 dpi."""
 MAX_ANISOTROPY = 0.02
-"""Pixels whose sides differ by more are not square."""
+"""Relative difference of a pixel's sides above which it is not square."""
 UM_TIMES_POWER = 10.0
-"""Micrometres per pixel times objective power: 40x is 0.25 and 20x 0.5, nominally; scanners differ by a tenth."""
-MPP_FIX = "give its level-0 resolution in the column `mpp` of a manifest CSV"
+"""Micrometres per pixel times objective power: nominally 0.25 at 40x and 0.5 at 20x; scanners differ by a tenth."""
+MPP_FIX = "give the slide's level-0 resolution in the column `mpp` of a manifest CSV"
 
 
 def resolve_mpp(
@@ -29,18 +32,18 @@ def resolve_mpp(
     from_objective: bool = False,
     flag: float | None = None,
 ) -> tuple[float, MppSource]:
-    """Micrometres per pixel of level 0 and who said so, in the order that the module declares.
+    """Return micrometres per pixel of level 0 and their source, in the order given in the module's docstring.
 
     Args:
-        path: The slide, for the error.
+        path: The slide, named in the error.
         manifest: Micrometres per pixel in the manifest's row.
-        stated: Micrometres per pixel in x and y that the file states.
-        objective_power: Magnification that the file states.
-        from_objective: Whether the user takes `10 / objective_power` for the resolution of slides that state no other.
-        flag: Micrometres per pixel for slides that state none.
+        stated: Micrometres per pixel in x and y in the file.
+        objective_power: Magnification of the objective in the file.
+        from_objective: Use `10 / objective_power` for slides without a resolution.
+        flag: Micrometres per pixel for slides without a resolution.
 
     Raises:
-        SlideError: Nobody said, or what was said cannot be.
+        SlideError: No source has a resolution, or the first that has one has an implausible value.
 
     >>> resolve_mpp(Path("a.svs"), objective_power=20, from_objective=True)
     (0.5, 'objective')
@@ -58,7 +61,7 @@ def resolve_mpp(
 
 
 def as_number(text: str) -> float:
-    """The number that a slide's metadata spells; NaN for what is none, which no check lets through."""
+    """Convert text in a slide's metadata to a number; NaN if it is not one, which every check refuses."""
     try:
         return float(text)
     except ValueError:
@@ -67,12 +70,12 @@ def as_number(text: str) -> float:
 
 def _missing(path: Path, objective_power: float | None) -> SlideError:
     what = "the slide does not state its resolution (no openslide.mpp-x and -y, no TIFF resolution)"
-    fix = f"{MPP_FIX}, or pass --mpp-if-missing for all slides that lack theirs"
+    fix = f"{MPP_FIX}, or pass --mpp-if-missing for all slides without a resolution"
     if objective_power is not None and objective_power > 0:
         what += (
             f", only an objective of {objective_power:g}x, nominally {UM_TIMES_POWER / objective_power:.3g} micrometres"
         )
-        fix += ", or --mpp-from-objective to take such nominal values"
+        fix += ", or --mpp-from-objective to use such nominal values"
     return SlideError(what, where=path, fix=fix)
 
 
@@ -87,8 +90,8 @@ def _checked(path: Path, mpp: tuple[float, float], who: str) -> float:
         )
     if abs(x - y) > MAX_ANISOTROPY * min(x, y):
         raise SlideError(
-            f"{who} {x:.6g} x {y:.6g} micrometres per pixel: its pixels are not square",
+            f"{who} {x:.6g} x {y:.6g} micrometres per pixel: the pixels are not square",
             where=path,
-            fix=f"resample the slide to square pixels, or, if one of the two is wrong, {MPP_FIX}",
+            fix=f"resample the slide to square pixels, or, if one of the two values is wrong, {MPP_FIX}",
         )
     return (x + y) / 2

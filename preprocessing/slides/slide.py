@@ -1,4 +1,4 @@
-"""A slide that can be read at any resolution, and where its resolution came from: stated, never guessed."""
+"""Slides that can be read at any resolution, with the source of their own resolution, which is never guessed."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -26,41 +26,45 @@ if TYPE_CHECKING:
     from preprocessing.jpeg.dicom import JpegDicom
 
 LEVEL_TOLERANCE = 1.02
-"""A level may be this much coarser than wanted: pyramids halve odd sizes, so their ratios are 4.0008 and the like."""
+"""Factor by which a level may be coarser than wanted: pyramids halve odd sizes, so ratios such as 4.0008 occur."""
 STRIP_PIXELS = 1 << 21
-"""Pixels read at once when a whole slide is made small."""
+"""Pixels read at once for the overview."""
 PLAIN_TIFF = ("aperio", "generic-tiff", "ome-tiff", "philips")
-"""Vendors whose levels are the TIFF's own pages, tile beside tile; others overlap tiles or leave gaps."""
+"""Vendors whose levels are TIFF pages of adjacent tiles; in other formats tiles overlap or leave gaps."""
 DICOM = "dicom"
 MAX_DIFFERENCE = 2.0
-"""Mean over a tile of how far two ways to read it may lie apart. On five slides, two of them real, it was 0; one pixel
-beside it is 7 to 27, another tile 45 to 77, in other colours 49."""
+"""Maximum mean absolute difference between a tile read directly and through the backend's library, grey levels.
+
+On five slides, two of them real, it was 0. It is 7 to 27 for a shift by one pixel, 45 to 77 for another tile, and 49
+for other colours.
+"""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where pixels of a wanted size come from: a level, decoded at one pixel of `scale`."""
+    """Source of pixels of a wanted size: a level, and the factor `scale` by which it is reduced during decoding."""
 
     level: int
     scale: int
     downsample: float
-    """Level-0 pixels to a decoded pixel."""
+    """Level-0 pixels per decoded pixel, along each side."""
     channels: int = 3
-    """3 for RGB; 1 for luma alone, which a JPEG gives in two thirds of the time."""
+    """3 for RGB; 1 for luma only, which a JPEG decoder gives in two thirds of the time."""
 
 
 class Slide:
-    """An open slide; use it as a context manager. Sizes are (width, height), places (x, y). Threads may share it.
+    """Open slide, a context manager. Sizes are (width, height), positions (x, y). Threads may share an instance.
 
     Attributes:
-        path: The file that was opened.
-        files: It, and those that the slide has besides.
-        vendor: What OpenSlide calls the format, `dicom` and `generic-tiff` among them, or `ome-tiff`.
+        path: The opened file.
+        files: All files of the slide, the opened file first.
+        vendor: OpenSlide's name of the format, such as `aperio`, `dicom` or `generic-tiff`; or `ome-tiff`.
         size_l0: Size of level 0, pixels.
         level_sizes: Size of every level, pixels.
-        downsamples: How many level-0 pixels make a pixel, for every level.
+        downsamples: Level-0 pixels per pixel of each level, along each side.
         mpp_l0: Micrometres per pixel of level 0.
-        mpp_source: Who said so: `manifest`, `metadata`, `objective` or `flag`.
+        mpp_source: Source of `mpp_l0`: `manifest`, `metadata`, `objective` or `flag`.
+        jpeg_levels: Levels whose JPEG tiles are read directly, by number.
     """
 
     def __init__(self, path: Path, backend: Backend, mpp_l0: float, mpp_source: MppSource) -> None:
@@ -87,14 +91,14 @@ class Slide:
             return JpegTiff(self.path, self.level_sizes)
         if self.vendor != DICOM:
             return None
-        from preprocessing.jpeg.dicom import JpegDicom  # here, since pydicom takes its time to load
+        from preprocessing.jpeg.dicom import JpegDicom  # here, since pydicom loads slowly
 
         return JpegDicom(self.files, self.level_sizes)
 
     def _agrees(self, level_0: JpegLevel | None) -> bool:
-        """Whether the longest tile of level 0, which shows most, is what the library that opened the slide shows.
+        """Return whether the longest tile of level 0, which has the most detail, equals the backend's reading of it.
 
-        Of other levels OpenSlide may show what lies parts of a pixel beside, where their sizes were rounded.
+        Other levels are not compared: if their sizes were rounded, OpenSlide may shift them by parts of a pixel.
         """
         if level_0 is None:
             return True
@@ -103,15 +107,15 @@ class Slide:
         try:
             theirs = self._backend.read(xy, 0, level_0.tile)
             return float(cv2.absdiff(level_0.read(xy, level_0.tile), theirs).mean()) <= MAX_DIFFERENCE
-        except Exception:  # of what is damaged, which is named when it is read
+        except Exception:  # the tile is damaged, which is reported when it is read
             return True
 
     @contextmanager
     def forgiving(self, most: int) -> Iterator[Collection[SlideError]]:
-        """Within it, up to `most` JPEG tiles of the slide that cannot be decoded are read as white.
+        """Read up to `most` undecodable JPEG tiles of the slide as white while the block runs.
 
         Yields:
-            Why they cannot, and where each lies; it grows while they are met.
+            An error with reason and position for each such tile, in a collection that grows as tiles are read.
         """
         lost: dict[tuple[int, int, int], SlideError] = {}
         self._decoders = {number: partial(self._decode_or_white, lost, most, number) for number in self.jpeg_levels}
@@ -135,7 +139,7 @@ class Slide:
             return np.full((height // scale, width // scale, channels), WHITE, np.uint8)
 
     def read_region(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """RGB (h, w, 3) of `size` pixels of a level from the level-0 place `xy_l0`; white outside of the slide.
+        """Read `size` pixels of a level at the level-0 position `xy_l0` as RGB, (h, w, 3); white outside the slide.
 
         Raises:
             SlideError: The file cannot be decoded there.
@@ -147,9 +151,9 @@ class Slide:
     def read_scaled(
         self, xy_l0: tuple[int, int], size_l0: tuple[float, float], size: tuple[int, int]
     ) -> npt.NDArray[np.uint8]:
-        """RGB (h, w, 3) of a rectangle given in level-0 pixels, made `size` pixels large by area averaging.
+        """Read a rectangle in level-0 pixels, resized to `size` pixels by area averaging, as RGB, (h, w, 3).
 
-        Reads the coarsest level that is still fine enough. The rectangle is rounded to whole decoded pixels.
+        The coarsest level that is fine enough is read. The rectangle is rounded to whole decoded pixels.
         """
         sampling = self.sampling(size_l0[0] / size[0])
         xy = round(xy_l0[0] / sampling.downsample), round(xy_l0[1] / sampling.downsample)
@@ -166,13 +170,13 @@ class Slide:
         size: tuple[int, int],
         decode: Decode | None = None,
     ) -> npt.NDArray[np.uint8]:
-        """A rectangle (h, w, channels) given in the pixels that a `sampling` decodes; white outside of the slide.
+        """Read a rectangle in the decoded pixels of a sampling, (h, w, channels); white outside of the slide.
 
         Args:
-            sampling: As `sampling` gives it.
+            sampling: Result of `Slide.sampling`, possibly with other channels.
             xy: Top-left corner.
             size: Width and height.
-            decode: What decodes the tiles of a level in `jpeg_levels`; default, that level's own.
+            decode: Decoder of tiles for a level in `jpeg_levels`; default, the level's own.
 
         Raises:
             SlideError: The file cannot be decoded there.
@@ -194,13 +198,16 @@ class Slide:
                 return self.jpeg_levels[sampling.level].read(xy, size, sampling.scale, decode, sampling.channels)
             pixels = self._backend.read(xy_l0, sampling.level, size)
             return pixels if sampling.channels == 3 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
-        except SlideError:  # it names the place
+        except SlideError:  # already names the position
             raise
-        except Exception as error:  # OpenSlide, tifffile and the codecs behind it share no other base
+        except Exception as error:  # OpenSlide, tifffile and its codecs share no other base class
             raise undecodable(self.path, sampling.level, xy_l0, error) from error
 
     def sampling(self, downsample: float) -> Sampling:
-        """How to read pixels of `downsample` level-0 pixels: nearly as fine, or finer and then to be averaged."""
+        """Return the coarsest level and its largest scale with at most `downsample` level-0 pixels per pixel.
+
+        A pixel may be 2 % larger. Pixels finer than wanted are averaged after reading.
+        """
         level = self.level_for(downsample)
         own, jpeg = self.downsamples[level], self.jpeg_levels.get(level)
         scale = max(
@@ -214,19 +221,21 @@ class Slide:
         return Sampling(level, scale, own * scale)
 
     def level_for(self, downsample: float) -> int:
-        """The coarsest level that is no coarser than `downsample`, or as good as."""
+        """Return the coarsest level with at most `downsample` level-0 pixels per pixel, or 2 % more; else level 0."""
         fine_enough = [i for i, own in enumerate(self.downsamples) if own <= downsample * LEVEL_TOLERANCE]
         return max(fine_enough, key=self.downsamples.__getitem__, default=0)
 
     def overview(self, mask_um: float, apply: Callable = map) -> npt.NDArray[np.uint8]:
-        """The whole slide, RGB (h, w, 3), with pixels of `mask_um` micrometres, or larger ones if it is very large.
+        """Read the whole slide as RGB, (h, w, 3), with pixels of `mask_um` micrometres.
+
+        Pixels are larger if the longer side would have more than `MAX_OVERVIEW_PX` pixels.
 
         Args:
-            mask_um: Side of a pixel.
-            apply: `map`, or that of an executor whose threads share the work.
+            mask_um: Side of a pixel, micrometres.
+            apply: `map`, or the `map` of an executor whose threads share the work.
 
         Raises:
-            SlideError: The file cannot be decoded, or decodes to nothing but black or white.
+            SlideError: The file cannot be decoded, or decodes to black or white only.
         """
         (width_l0, height_l0) = self.size_l0
         px_l0 = max(mask_um / self.mpp_l0, max(self.size_l0) / MAX_OVERVIEW_PX)
@@ -244,18 +253,18 @@ class Slide:
         return out
 
     def _strips(self, width: int, height: int) -> list[tuple[int, int]]:
-        """Rows of the overview that are read at once, so that memory does not grow with the slide."""
+        """Return first row and end of each strip of the overview; strips limit the memory for large slides."""
         per_pixel = (self.size_l0[0] / width / self.sampling(self.size_l0[0] / width).downsample) ** 2
         rows = max(1, int(STRIP_PIXELS / (width * per_pixel)))
         return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def undecodable(path: Path, level: int, xy_l0: tuple[int, int], error: Exception) -> SlideError:
-    """What is said when the pixels at a level-0 place cannot be had."""
+    """Return the error for pixels that cannot be decoded, at a level-0 position."""
     return SlideError(
         f"cannot decode level {level} at x={xy_l0[0]}, y={xy_l0[1]} ({error})",
         where=path,
-        fix="the file is damaged: copy it again from where it came, leave it out, "
+        fix="the file is damaged: copy it again from its source, leave it out, "
         "or leave out such tiles with --tolerate-bad-tiles",
     )
 
@@ -269,15 +278,15 @@ def read_slide(
     """Open a slide.
 
     Args:
-        path: A file that OpenSlide or tifffile reads, or a folder with the DICOM files of one slide; of a slide of
-            several files, the one that OpenSlide wants.
-        mpp: Resolution of level 0 as the manifest states it, micrometres per pixel; goes before the slide's own.
-        mpp_if_missing: Resolution of level 0 for a slide that does not state one.
-        mpp_from_objective: For a slide that states its objective's power only, take `10 / power` for its resolution.
+        path: A file that OpenSlide or tifffile reads, or a folder with the DICOM files of one slide. For slides of
+            several files, the file that OpenSlide opens.
+        mpp: Resolution of level 0 in the manifest, micrometres per pixel; overrides the slide's own.
+        mpp_if_missing: Resolution of level 0 for a slide that does not state its own, micrometres per pixel.
+        mpp_from_objective: Use `10 / power` as the resolution of a slide that states only its objective's power.
 
     Raises:
-        SlideError: The file cannot be read, claims sizes that cannot be, or its resolution is missing, absurd or
-            differs between x and y.
+        SlideError: The file cannot be read or claims impossible sizes, or its resolution is missing, implausible, or
+            different in x and y.
 
     >>> with read_slide("slides/slide-1.svs") as slide:  # doctest: +SKIP
     ...     slide.mpp_l0, slide.mpp_source

@@ -1,4 +1,4 @@
-"""The files that a store is made from: which they are, what is written down of them, and whether they are the same."""
+"""Source files of a store: their list, their record in the store, and the detection of changes."""
 
 import hashlib
 import os
@@ -13,15 +13,15 @@ from preprocessing.store.schema import Source
 HASHED_BYTES = 1 << 20
 """Bytes of a file that are hashed at once."""
 LIST_BYTES = 1 << 20
-"""Of a list of files; a longer one is none."""
+"""Bytes of a list of files that are read; real lists are shorter."""
 LISTED = re.compile(rb"=[ \t]*([^/\\\r\n]{1,255})\r?$", re.MULTILINE)
-"""What Hamamatsu's .vms and .vmu give as values of keys; names of files beside them are among it."""
+"""Values of keys in Hamamatsu's .vms and .vmu files; some are names of files in the same folder."""
 
 
 def slide_files(path: Path) -> list[Path]:
-    """The files of a slide, the one that is opened first: that of most formats, more of DICOM, MIRAX, VMS and VMU."""
+    """Return the files of a slide, the opened file first; only DICOM, MIRAX, VMS and VMU slides have several."""
     suffix, more = path.suffix.lower(), []
-    if not path.is_file():  # which will be said when it is opened
+    if not path.is_file():  # reported when the slide is opened
         return [path]
     if suffix == ".dcm":
         more = series_files(path)
@@ -33,7 +33,7 @@ def slide_files(path: Path) -> list[Path]:
 
 
 def describe(files: Sequence[Path]) -> Source:
-    """What is written down of the files of a slide, or of a mask."""
+    """Return the record of the files of a slide or a mask: their names, total size and hash."""
     first, *more = files
     names = tuple(file.relative_to(first.parent).as_posix() for file in more)
     size = sum(file.stat().st_size for file in files)
@@ -41,21 +41,22 @@ def describe(files: Sequence[Path]) -> Source:
 
 
 def identity(files: Sequence[Path]) -> list[tuple[int, int, int] | None]:
-    """What is another for each file that was replaced or written to; None for one that is not there."""
+    """Return (inode, size, mtime in ns) of each file, or None if it is missing; used to detect changes."""
     stats = [file.stat() if file.exists() else None for file in files]
     return [now and (now.st_ino, now.st_size, now.st_mtime_ns) for now in stats]
 
 
 def has_changed(path: Path, source: Source, document: Path) -> bool:
-    """Whether the slide or mask at `path` is not the one that a store was made from.
+    """Return whether the slide or mask at `path` differs from the source of a store.
 
-    Names and size tell without reading it. Only a file that was written after the store is compared by its hash; if it
-    turns out to be the same, the store's document gets the file's time, and the next run need not read it again.
+    Names and size are compared without reading the files. Their hash is compared only if a file was written after the
+    store. If the hash is equal, the store's document gets the time of the latest file, so that the next run need not
+    read the files again.
 
     Args:
         path: The file that is opened.
-        source: What was written down of it.
-        document: The store's, written when the store was.
+        source: Record of the files in the store.
+        document: Metadata document of the store; its mtime is the time at which the store was written.
     """
     files = [path, *(path.parent / name for name in source.more)]
     if path.name != source.name or not all(file.is_file() for file in files):
@@ -68,7 +69,7 @@ def has_changed(path: Path, source: Source, document: Path) -> bool:
         return False
     same = sha256(files) == source.sha256
     if same:
-        with suppress(OSError):  # where the store cannot be written the slide is read at every run
+        with suppress(OSError):  # on a read-only file system the slide is read again at every run
             os.utime(document, ns=(latest, latest))
     return not same
 
@@ -79,7 +80,10 @@ def _head(path: Path) -> bytes:
 
 
 def sha256(files: Sequence[Path]) -> str:
-    """Hash of files one after another, hexadecimal; in large pieces, since each waits for its turn with Python."""
+    """Return the SHA-256 of the concatenated files, hexadecimal.
+
+    Files are read in large pieces, because after each piece a thread waits for Python's lock.
+    """
     digest, piece = hashlib.sha256(), memoryview(bytearray(HASHED_BYTES))
     for path in files:
         with path.open("rb", buffering=0) as file:

@@ -1,6 +1,7 @@
-"""TIFFs of no scanner's own format, through tifffile: generic, BigTIFF and OME-TIFF, pyramids or single pictures.
+"""Backend for TIFFs without a scanner's format: generic TIFF, BigTIFF and OME-TIFF, pyramids or single images.
 
-OpenSlide reads some of them too, but takes 16 bits for 8 and sees neither the levels nor the resolution of an OME-TIFF.
+It reads with tifffile. OpenSlide reads some of these files too, but takes 16 bits for 8 and ignores levels and
+resolution of an OME-TIFF.
 """
 
 from contextlib import ExitStack
@@ -16,13 +17,13 @@ from preprocessing.slides.ome import ome_mpp, ome_objective_power
 from preprocessing.slides.tiff_level import WHITE, TiffLevel
 
 UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
-"""Micrometres in a TIFF ResolutionUnit: 2 is the inch, 3 the centimetre; 1 has no length."""
+"""Micrometres per TIFF ResolutionUnit: 2 is the inch, 3 the centimetre; 1 is not a length."""
 COLOURS_TURNED_TO_RGB = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
-"""Compressions whose decoder turns YCbCr into RGB; others would give YCbCr for RGB."""
+"""Compressions whose decoder converts YCbCr to RGB; other decoders return YCbCr unchanged."""
 
 
 class TiffBackend:
-    """An 8-bit RGB or RGBA TIFF in tiles or strips, whose levels follow it or hang below it as SubIFDs."""
+    """8-bit RGB or RGBA TIFF in tiles or strips, whose levels are further pages or SubIFDs of the first page."""
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as undo:
@@ -32,7 +33,7 @@ class TiffBackend:
                 raise SlideError(
                     "the file ends before the list of its images: it was not copied whole",
                     where=path,
-                    fix="copy the slide again from where it came, and compare the sizes",
+                    fix="copy the slide again from its source, and compare the sizes",
                 )
             pages = [level.keyframe for level in series.levels]
             for page in pages:
@@ -42,7 +43,7 @@ class TiffBackend:
             self._levels = [TiffLevel(path, page) for page in pages]
             self.level_sizes = [level.size for level in self._levels]
             self.decoded_pixels = max(level.piece[0] * level.piece[1] for level in self._levels)
-            undo.pop_all()  # all went well: the file stays open
+            undo.pop_all()  # no error: the file stays open
 
     def read(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """See `Backend.read`."""
@@ -61,7 +62,7 @@ class TiffBackend:
         self._file.close()
 
     def _stated(self, page: tifffile.TiffPage) -> tuple[tuple[float, float] | None, float | None]:
-        """Micrometres per pixel and objective power; OME's description goes before the tags, often left at defaults."""
+        """Return micrometres per pixel and objective power; OME-XML is preferred to tags, which often have defaults."""
         if not self._file.is_ome:
             return mpp_of_tags(page), None
         xml = self._file.ome_metadata
@@ -69,7 +70,10 @@ class TiffBackend:
 
 
 def mpp_of_tags(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Micrometres per pixel from XResolution, YResolution and ResolutionUnit (TIFF 6.0, section 8), if stated."""
+    """Return micrometres per pixel, x and y, from XResolution, YResolution and ResolutionUnit, or None without them.
+
+    The tags are defined in TIFF 6.0, section 8.
+    """
     tags = [page.tags.valueof(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
     if None in tags or tags[2] not in UM_PER_UNIT or 0 in (*tags[0], *tags[1]):
         return None
@@ -78,17 +82,17 @@ def mpp_of_tags(page: tifffile.TiffPage) -> tuple[float, float] | None:
 
 
 def _is_listed_to_its_end(file: tifffile.TiffFile) -> bool:
-    """Whether the list of a file's images ends with a zero, as it must (TIFF 6.0, section 2).
+    """Return whether the list of a file's images ends with a zero, as required (TIFF 6.0, section 2).
 
-    Scanners write each image's entry behind it, so of a file that was cut off the first ones are there, and the next is
-    said to lie beyond the end.
+    Scanners write the entry of each image after its data. So a file that was cut off still has the entries of the first
+    images, and the offset of the next entry is beyond the end of the file.
     """
     file.filehandle.seek(file.pages.next_page_offset)
     return file.filehandle.read(file.tiff.offsetsize) == bytes(file.tiff.offsetsize)
 
 
 def _refuse_pixels(path: Path, axes: str, page: tifffile.TiffPage) -> None:
-    # Aperio's JPEG 2000 in YCbCr does not say so inside; OpenSlide knows, and reads it in slides that are Aperio's.
+    # Aperio's JPEG 2000 in YCbCr lacks its colour space; OpenSlide handles it in slides of Aperio's own format.
     if page.compression not in tifffile.TIFF.DECOMPRESSORS or page.compression == COMPRESSION.APERIO_JP2000_YCBC:
         raise SlideError(
             f"TIFF compression {page.compression} has no decoder", where=path, fix="convert it to JPEG compression"

@@ -1,4 +1,4 @@
-"""One level of a TIFF that tifffile decodes, read by region: only the tiles or strips that the region touches."""
+"""TIFF levels decoded by tifffile and read by region, which decodes only the tiles or strips in the region."""
 
 import os
 from functools import lru_cache
@@ -12,21 +12,21 @@ from preprocessing.errors import SlideError
 from preprocessing.slides.alpha import on_white
 
 CACHE_BYTES = 1 << 26
-"""Decoded tiles and strips that a level keeps (always one at least): a region's neighbours need them again."""
+"""Bytes of decoded tiles and strips that a level caches, at least one; neighbouring regions need them again."""
 WHITE = 255
 
 
 class TiffLevel:
-    """A level in tiles or strips, of 8-bit RGB with or without opacity, interleaved or in planes.
+    """TIFF level in tiles or strips of 8-bit RGB, with or without opacity, interleaved or in planes.
 
-    Reads with pread and decodes outside of Python's lock, so threads may share it.
+    Tiles are read with pread and decoded without Python's lock, so threads may share an instance.
 
     Attributes:
         size: (width, height), pixels.
         piece: (width, height) of its tiles or strips, pixels.
 
     Raises:
-        SlideError: Its table of pieces has gaps, or points beyond the end of the file.
+        SlideError: The table of tiles or strips has gaps, or offsets beyond the end of the file.
     """
 
     def __init__(self, path: Path, page: tifffile.TiffPage) -> None:
@@ -36,42 +36,42 @@ class TiffLevel:
         self._page, self._tables = page, page.jpegtables
         self._planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
         self._alpha = page.extrasamples[0] if page.extrasamples else tifffile.EXTRASAMPLE.UNSPECIFIED
-        self._decode_segment = page.decode  # made here, since threads must not make it at the same time
+        self._decode_segment = page.decode  # created here, because threads must not create it concurrently
         self._descriptor = page.parent.filehandle.fileno()
         _refuse_table(path, page, self._planes * self._grid[0] * self._grid[1])
         kept = max(1, CACHE_BYTES // (self.piece[0] * self.piece[1] * 3))
         self._decoded = lru_cache(kept)(self._decode)
 
     def read(self, left: int, top: int, right: int, bottom: int) -> npt.NDArray[np.uint8]:
-        """RGB (bottom - top, right - left, 3) of a rectangle within the level; white where pieces were left out."""
+        """Read a rectangle within the level as RGB, (bottom - top, right - left, 3); omitted tiles are white."""
         region = np.empty((bottom - top, right - left, 3), np.uint8)
         width, height = self.piece
         for row in range(top // height, -(-bottom // height)):
             for column in range(left // width, -(-right // width)):
-                x, y = column * width - left, row * height - top  # of the piece, in the region
+                x, y = column * width - left, row * height - top  # position of the piece in the region
                 into = region[max(0, y) : y + height, max(0, x) : x + width]
                 pixels = self._decoded(row, column)[max(0, -y) :, max(0, -x) :]
                 into[:] = pixels[: into.shape[0], : into.shape[1]]
         return region
 
     def close(self) -> None:
-        """Let go of what was decoded; the file is its opener's."""
+        """Clear the cache of decoded tiles; the file is closed by its owner."""
         self._decoded.cache_clear()
 
     def _decode(self, row: int, column: int) -> npt.NDArray[np.uint8]:
-        """One piece, RGB (h, w, 3) on white."""
+        """Decode one tile or strip to RGB, (h, w, 3), on white."""
         in_plane = row * self._grid[1] + column
         segments = [self._segment(in_plane + plane * self._grid[0] * self._grid[1]) for plane in range(self._planes)]
         present = [segment for segment in segments if segment is not None]
         if len(present) < len(segments):
             return np.full((self.piece[1], self.piece[0], 3), WHITE, np.uint8)
         pixels = np.concatenate(present, axis=-1) if self._planes > 1 else present[0]
-        if self._alpha == tifffile.EXTRASAMPLE.UNSPECIFIED:  # no opacity, whatever it is
+        if self._alpha == tifffile.EXTRASAMPLE.UNSPECIFIED:  # a fourth channel, but not an opacity
             return pixels[..., :3]
         return on_white(pixels, premultiplied=self._alpha == tifffile.EXTRASAMPLE.ASSOCALPHA)
 
     def _segment(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """One segment as the file has it, (h, w, samples); None where it was left out."""
+        """Decode one segment of the file, (h, w, samples); return None if the writer omitted it."""
         offset, length = self._page.dataoffsets[index], self._page.databytecounts[index]
         if not offset or not length:
             return None
@@ -83,9 +83,9 @@ class TiffLevel:
 def _refuse_table(path: Path, page: tifffile.TiffPage, pieces: int) -> None:
     offsets, lengths = (np.array(values, np.uint64) for values in (page.dataoffsets, page.databytecounts))
     if not len(offsets) == len(lengths) == pieces:
-        what = f"it has {pieces} tiles or strips, but lists {len(offsets)}"
+        what = f"the file has {pieces} tiles or strips, but lists {len(offsets)}"
     elif (offsets + lengths).max(initial=0) > page.parent.filehandle.size:
-        what = f"it lists tiles or strips beyond its end, at {page.parent.filehandle.size} bytes: it was cut off"
+        what = f"the file lists tiles or strips beyond its end, at {page.parent.filehandle.size} bytes: it was cut off"
     else:
         return
-    raise SlideError(what, where=path, fix="the file is damaged: copy it again from where it came")
+    raise SlideError(what, where=path, fix="the file is damaged: copy it again from its source")

@@ -1,1 +1,1 @@
-"""Drawn cohorts of slides with known labels, for the demo and the tests."""
+"""Synthetic cohorts of slides with known labels, for the demo and the tests."""

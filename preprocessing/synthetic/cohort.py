@@ -1,8 +1,8 @@
-"""A cohort whose truth is known: pyramidal slides with planted subtype and hazard, and the tables of a TCGA study.
+"""Synthetic cohort with known truth: pyramidal slides with planted subtype and hazard, and the tables of a TCGA study.
 
-Subtype is how tumour cells grow (rings or streams), hazard is the share of the tumour that is high-grade; colour tells
-neither (see `preprocessing.synthetic.histology`). Demo, tests and notebooks run on it; a method that reads morphology
-finds both, one that reads brightness finds nothing.
+The subtype is the growth pattern of tumour cells (rings or streams), the hazard is the share of the tumour that is
+high-grade. Colour is independent of both (see `preprocessing.synthetic.histology`). So a model that uses morphology can
+predict both, and a model that uses brightness only predicts neither. Demo, tests and notebooks use this cohort.
 """
 
 import csv
@@ -20,11 +20,11 @@ from preprocessing.errors import CohortError
 from preprocessing.synthetic.histology import HIGH_GRADE, LOW_GRADE, MPP, Growth, draw_slide
 
 GROWTH: dict[str, Growth] = {"SYNA": "acinar", "SYNS": "spindle"}
-"""How the tumour of each subtype code grows."""
+"""Growth pattern of the tumour by subtype code."""
 LOG_HAZARD_SLOPE = 9.0
-"""Log hazard of a tumour all high-grade over one all low-grade; the true hazard then ranks with a c-index near 0.89."""
+"""Log hazard ratio of an all high-grade to an all low-grade tumour; the true hazard then has a c-index near 0.89."""
 TRUTH_GREY = {LOW_GRADE: 128, HIGH_GRADE: 255}
-"""Greys of the truth masks; all else is 0. One mask pixel is `LAYOUT_PX` level-0 pixels wide (8, thus 4 um)."""
+"""Greys of the truth masks; other pixels are 0. A mask pixel is `LAYOUT_PX` (8) level-0 pixels wide, which is 4 um."""
 
 _WEIBULL_SHAPE, _MEDIAN_MONTHS = 3.0, 36.0
 _TWO_SLIDES = 0.2  # share of patients
@@ -35,23 +35,23 @@ _TILE = (240, 240)
 
 @dataclass(frozen=True)
 class Cohort:
-    """Where the parts of a cohort lie."""
+    """Paths of the parts of a cohort."""
 
     slides: Path
     """Folder of `<slide_id>.svs`."""
     dataset: Path
-    """Clinical table: case_id, slide_id (with .svs), oncotree_code, survival_months, censorship (1: no event seen)."""
+    """Clinical table: case_id, slide_id (with .svs), oncotree_code, survival_months, censorship (1: event not seen)."""
     splits: Path
-    """Folder of `splits_<k>.csv`: train, val, test, slide ids without .svs, no patient in two of them."""
+    """Folder of `splits_<k>.csv`: columns train, val, test of slide ids without .svs; each patient is in one column."""
     truth: Path
-    """What was planted, never an input: case_id, high_grade, log_hazard."""
+    """Table of the planted values, never an input of models: case_id, high_grade, log_hazard."""
     truth_masks: Path
-    """Folder of `<slide_id>.png`: `TRUTH_GREY` of each 8 x 8 level-0 pixels (4 x 4 um)."""
+    """Folder of `<slide_id>.png`: `TRUTH_GREY` of each block of 8 x 8 level-0 pixels (4 x 4 um)."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One row of the plan."""
+    """Patient of the cohort: planted values, follow-up and slides."""
 
     case_id: str
     code: str
@@ -72,22 +72,22 @@ def make_cohort(
     workers: int = 2,
     on_slide: Callable[[str], None] | None = None,
 ) -> Cohort:
-    """Draw a cohort and write its slides and tables under `out`; `dataset.csv` comes last and marks it as complete.
+    """Draw a cohort and write its slides and tables to `out`; `dataset.csv` is written last and marks it as complete.
 
-    The same arguments write the same bytes, however many workers draw. Half the patients are of each subtype, one in
-    five has two slides, about 30 % are censored.
+    Equal arguments give equal bytes for any number of workers. Half of the patients have each subtype, one in five has
+    two slides, and about 30 % are censored.
 
     Args:
-        out: Folder to write to; slides of an equal cohort in it are overwritten.
-        patients: At least two per fold.
-        folds: At least three: test, validation, training.
-        seed: Another number is another cohort.
+        out: Output folder; slides of an equal cohort in it are overwritten.
+        patients: Number of patients, at least two per fold.
+        folds: Number of folds, at least three: test, validation, training.
+        seed: Random seed; each seed gives another cohort.
         side_l0: Side of a slide, level-0 pixels of 0.5 um; a multiple of 32.
-        workers: Threads; drawing and compression release the interpreter lock.
-        on_slide: Called with the id of each finished slide, in order.
+        workers: Number of threads; drawing and compression release Python's lock.
+        on_slide: Function called with the id of each finished slide, in order.
 
     Raises:
-        CohortError: Too few patients or folds, or `out` holds slides of another cohort.
+        CohortError: There are too few patients or folds, or `out` contains slides of another cohort.
     """
     check_size(patients, folds)
     out = Path(out)
@@ -115,10 +115,10 @@ def make_cohort(
 
 
 def assign_folds(rng: np.random.Generator, strata: Sequence[tuple[str, bool]], folds: int) -> np.ndarray:
-    """Test fold of each patient, (n,) int64, from its (subtype, event).
+    """Return the test fold of each patient, (n,) int64, stratified by (subtype, event).
 
-    Patients are shuffled, sorted by stratum and dealt like cards, so the folds' counts of patients, of each subtype
-    and of each (subtype, event) differ by at most one.
+    Patients are shuffled, sorted by stratum and assigned to the folds in turn. So the numbers of patients, of each
+    subtype and of each (subtype, event) differ by at most one between folds.
     """
     shuffled = rng.permutation(len(strata))
     dealt = sorted(shuffled.tolist(), key=lambda patient: strata[patient])
@@ -128,12 +128,12 @@ def assign_folds(rng: np.random.Generator, strata: Sequence[tuple[str, bool]], f
 
 
 def save_svs(path: Path, image: np.ndarray, mpp: float = MPP) -> None:
-    """Write an Aperio-style pyramid, levels 1 and 1/4 and a thumbnail, that OpenSlide reads as vendor `aperio`.
+    """Write an Aperio-style pyramid (levels 1 and 1/4, and a thumbnail), which OpenSlide reads as vendor `aperio`.
 
     Args:
         path: File to write, `.svs`.
         image: Level 0, (height, width, 3) uint8 RGB, each side at least 8 pixels.
-        mpp: Micrometres per pixel of level 0, stated in the description.
+        mpp: Micrometres per pixel of level 0, written to the image description.
     """
     height, width = image.shape[:2]
     thumbnail, low = (
@@ -156,20 +156,20 @@ def save_svs(path: Path, image: np.ndarray, mpp: float = MPP) -> None:
 
 
 def check_size(patients: int, folds: int = 5) -> None:
-    """Check that a cohort has two patients of each fold, and enough folds.
+    """Check that a cohort has at least three folds, and two patients per fold.
 
     Raises:
-        CohortError: Too few patients or folds.
+        CohortError: There are too few patients or folds.
     """
     if folds < 3:
         raise CohortError(
-            f"{folds} folds leave none for training", where="folds", fix="ask for 3 or more: test, validation, training"
+            f"{folds} folds leave no fold for training", where="folds", fix="use 3 or more: test, validation, training"
         )
     if patients < 2 * folds:
         raise CohortError(
-            f"{patients} patients do not give {folds} folds one of each subtype",
+            f"{patients} patients are too few for {folds} folds with a patient of each subtype",
             where="patients",
-            fix=f"ask for {2 * folds} or more",
+            fix=f"use {2 * folds} or more",
         )
 
 
@@ -177,17 +177,17 @@ def _refuse_strangers(slides: Path, expected: set[str]) -> None:
     strangers = sorted(path.name for path in slides.glob("*.svs") if path.stem not in expected)
     if strangers:
         raise CohortError(
-            f"{len(strangers)} slides of another cohort are in the way, such as {strangers[0]}",
+            f"the folder already contains {len(strangers)} slides of another cohort, such as {strangers[0]}",
             where=slides,
             fix="choose another folder, or delete this one",
         )
 
 
 def plan_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
-    """Draw what is planted in each patient and what follow-up saw: Weibull times, independent uniform censoring."""
+    """Draw the planted values and the follow-up of each patient: Weibull times with independent uniform censoring."""
     codes = rng.permutation([code for code, _ in zip(cycle(GROWTH), range(patients))])
     high_grade = np.empty(patients)
-    for code in GROWTH:  # spread evenly over 0 to 1 within each subtype, so that neither tells the other
+    for code in GROWTH:  # evenly from 0 to 1 within each subtype, so that both are independent
         n = (codes == code).sum()
         high_grade[codes == code] = (rng.permutation(n) + rng.random(n)) / n
     log_hazard = LOG_HAZARD_SLOPE * (high_grade - 0.5)
@@ -209,7 +209,7 @@ def plan_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
 
 
 def _draw(cohort: Cohort, patient: Patient, slide_id: str, rng: np.random.Generator, side_l0: int) -> None:
-    """One slide and its truth mask."""
+    """Draw one slide, and write it and its truth mask."""
     drawing = draw_slide(rng, side_l0, GROWTH[patient.code], patient.high_grade)
     save_svs(cohort.slides / f"{slide_id}.svs", drawing.image)
     grey = np.array([TRUTH_GREY.get(kind, 0) for kind in range(HIGH_GRADE + 1)], np.uint8)
@@ -237,7 +237,7 @@ def _write_dataset(path: Path, plan: list[Patient]) -> None:
 
 
 def _write_splits(folder: Path, plan: list[Patient], fold: np.ndarray, folds: int) -> None:
-    """Fold k tests on k, validates on k + 1 and trains on the others."""
+    """Write the split of each fold: fold k is test, fold k + 1 validation, and all other folds are training."""
     for k in range(folds):
         parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
         for patient, at in zip(plan, (fold - k) % folds, strict=True):

@@ -1,9 +1,9 @@
-"""Stylised H&E whose tumour differs in morphology alone: nuclei in rings or in streams, small or large, one colour.
+"""Stylised H&E slides whose tumours differ in morphology only: nuclei in rings or streams, small or large.
 
-A slide is drawn as two maps of stain density (haematoxylin, eosin) and photographed by Beer-Lambert's law. Both growth
-patterns and both grades fill the tumour with the same share of nuclei and of pale gaps, and the tissue's mean and
-spread of each colour are set by the batch of stain and the lamp alone, so that neither brightness nor colour tells what
-was planted. Lengths are level-0 pixels of 0.5 um.
+A slide is drawn as two maps of stain density (haematoxylin, eosin), which Beer-Lambert's law converts to colours. Both
+growth patterns and both grades fill the tumour with the same share of nuclei and of pale gaps. Mean and standard
+deviation of each colour in tissue depend on the batch of stain and the lamp only. So neither brightness nor colour
+reveals the planted values. Lengths are in level-0 pixels of 0.5 um.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ LAYOUT_PX = 8
 GLASS, STROMA, LOW_GRADE, HIGH_GRADE = range(4)
 """Values of the layout."""
 SCALE = {LOW_GRADE: 1.0, HIGH_GRADE: 1.6}
-"""Size of nuclei and of their spacing by grade: everything scales together, so shares of area do not change."""
+"""Relative size of nuclei and of their spacing by grade; both scale together, so shares of area do not change."""
 
 _NUCLEUS_L0 = 12.0  # diameter of a low-grade nucleus
-_VERTICES = 16  # of an outline
+_VERTICES = 16  # vertices of an outline
 _ANGLES = 8  # directions of fascicles
 _STAINS = ((0.62, 0.72, 0.31), (0.10, 0.86, 0.38))  # optical density per unit of haematoxylin, eosin, in R, G, B
-_DENSITY = np.array([1.0, 0.68], np.float32)  # of haematoxylin in a nucleus, eosin in a fibre
-_TYPICAL_MEAN, _TYPICAL_CONTRAST = (0.42, 0.42), 0.33  # of tissue; the contrast is that of nuclei, so haematoxylin's
+_DENSITY = np.array([1.0, 0.68], np.float32)  # density of haematoxylin in a nucleus, of eosin in a fibre
+_TYPICAL_MEAN, _TYPICAL_CONTRAST = (0.42, 0.42), 0.33  # stain densities of tissue; contrast of haematoxylin (nuclei)
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Blobs:
     """Outlines to be filled: nuclei, or the pale gaps between them."""
 
     xy_l0: np.ndarray
-    """Centres, (n, 2)."""
+    """Centres, (n, 2), level-0 pixels."""
     radii_l0: np.ndarray
-    """Half axes, (n, 2): along, across."""
+    """Half axes (along, across), (n, 2), level-0 pixels."""
     angle: np.ndarray
-    """Direction of the first axis, radians, (n,)."""
+    """Direction of the first axis, (n,), radians."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawn slide and what was planted in it."""
+    """Drawn slide with its layout, the planted truth."""
 
     image: np.ndarray
     """Level 0, (side, side, 3) uint8 RGB."""
@@ -57,10 +57,10 @@ def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grad
     """Draw one slide.
 
     Args:
-        rng: Source of everything random; equal states draw equal slides.
+        rng: Source of all random numbers; equal states give equal slides.
         side_l0: Side of the slide, level-0 pixels, a multiple of `LAYOUT_PX`.
-        growth: How tumour cells are arranged: rings around lumens, or streams of spindles.
-        high_grade: Share of the tumour whose nuclei are large and uneven, 0 to 1.
+        growth: Arrangement of tumour cells: rings around lumens, or streams of spindles.
+        high_grade: Share of the tumour with large and uneven nuclei, 0 to 1.
     """
     place, cells, stain, sensor = rng.spawn(4)
     layout = _layout(place, side_l0 // LAYOUT_PX, high_grade)
@@ -72,13 +72,16 @@ def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grad
 
 
 def _smooth(rng: np.random.Generator, side: int, cells: float) -> np.ndarray:
-    """Gaussian noise, smooth at the scale of `side / cells`, (side, side)."""
+    """Draw Gaussian noise that is smooth at the scale of `side / cells`, (side, side)."""
     n = max(2, round(cells))
     return cv2.resize(rng.standard_normal((n, n), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def _layout(rng: np.random.Generator, side: int, high_grade: float) -> np.ndarray:
-    """Ragged tissue on glass, tumour nests in its stroma, and the high-grade part of the nests, (side, side) uint8."""
+    """Draw the layout, (side, side) uint8: ragged tissue on glass, tumour nests in it, and their high-grade parts.
+
+    Its values are `GLASS`, `STROMA`, `LOW_GRADE` and `HIGH_GRADE`.
+    """
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
     ragged = 0.03 * _smooth(rng, side, 5) + 0.012 * _smooth(rng, side, 24)
     tissue = ((x * rng.uniform(0.97, 1.1)) ** 4 + (y * rng.uniform(0.97, 1.1)) ** 4) ** 0.25 + ragged < 0.42
@@ -90,7 +93,7 @@ def _layout(rng: np.random.Generator, side: int, high_grade: float) -> np.ndarra
 
 
 def _at(layout: np.ndarray, xy_l0: np.ndarray) -> np.ndarray:
-    """Value of a map of layout pixels under each point, (n,); 0 outside."""
+    """Return the value of a map of layout pixels at each point, (n,); 0 outside of the map."""
     x, y = np.floor(xy_l0 / LAYOUT_PX).astype(np.int64).T
     side = len(layout)
     inside = (x >= 0) & (y >= 0) & (x < side) & (y < side)
@@ -98,7 +101,7 @@ def _at(layout: np.ndarray, xy_l0: np.ndarray) -> np.ndarray:
 
 
 def _lattice(rng: np.random.Generator, side_l0: int, step_l0: tuple[float, float], jitter: float) -> np.ndarray:
-    """Points of a jittered brick lattice around the slide's centre that covers it at any rotation, (n, 2) u, v."""
+    """Draw points (u, v) of a jittered brick lattice, (n, 2), which covers the slide when rotated about its centre."""
     u, v = (np.arange(-0.72 * side_l0, 0.72 * side_l0, step) for step in step_l0)
     uv = np.stack(np.meshgrid(u, v), -1)
     uv[1::2, :, 0] += step_l0[0] / 2
@@ -106,25 +109,25 @@ def _lattice(rng: np.random.Generator, side_l0: int, step_l0: tuple[float, float
 
 
 def _turned(uv: np.ndarray, angle: float, side_l0: int) -> np.ndarray:
-    """Lattice coordinates, turned and moved to the slide's, (n, 2)."""
+    """Rotate lattice coordinates and shift them to slide coordinates, (n, 2)."""
     return _rotated(uv, np.array(angle)) + side_l0 / 2
 
 
 def _rotated(uv: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Vectors (..., 2), each turned by its angle (...)."""
+    """Rotate each vector, (..., 2), by its angle, (...), radians."""
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([uv[..., 0] * c - uv[..., 1] * s, uv[..., 0] * s + uv[..., 1] * c], -1)
 
 
 def _tumour(rng: np.random.Generator, layout: np.ndarray, growth: Growth) -> tuple[list[Blobs], list[Blobs]]:
-    """Nuclei and pale gaps of the tumour, one `Blobs` each per grade."""
+    """Draw nuclei and pale gaps of the tumour, one `Blobs` of each per grade."""
     grow = _acini if growth == "acinar" else _fascicles
     parts = [grow(rng, layout, grade) for grade in SCALE]
     return [nuclei for nuclei, _ in parts], [gaps for _, gaps in parts]
 
 
 def _acini(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Blobs, Blobs]:
-    """Round nuclei in rings, each ring around a lumen."""
+    """Draw round nuclei in rings, and the lumen in each ring."""
     scale, side_l0, per_ring = SCALE[grade], len(layout) * LAYOUT_PX, 9
     step = 60.0 * scale
     centre = _turned(_lattice(rng, side_l0, (step, step * 0.87), 0.04), rng.uniform(0, np.pi), side_l0)
@@ -142,7 +145,7 @@ def _acini(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Bl
 
 
 def _fascicles(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tuple[Blobs, Blobs]:
-    """Spindle nuclei in wavy streams, bundled into fascicles of different directions, with clefts between them."""
+    """Draw spindle nuclei in wavy streams, bundled into fascicles of different directions, and the clefts in them."""
     scale, side_l0 = SCALE[grade], len(layout) * LAYOUT_PX
     seeds = rng.uniform(0, len(layout), (max(_ANGLES, (side_l0 // 220) ** 2), 2))
     y, x = np.mgrid[0 : len(layout), 0 : len(layout)]
@@ -164,9 +167,9 @@ def _fascicles(rng: np.random.Generator, layout: np.ndarray, grade: int) -> tupl
 
 
 def _nuclei(rng: np.random.Generator, xy_l0: np.ndarray, angle: np.ndarray, grade: int, elongation: float) -> Blobs:
-    """Nuclei of one grade, of the same area whatever their elongation; those of high grade are uneven in size.
+    """Draw nuclei of one grade, whose area does not depend on their elongation; high-grade nuclei are uneven in size.
 
-    Uneven nuclei of the same mean radius have more area, and lose as much of it again where they overlap.
+    Uneven nuclei of the same mean radius have a larger area, but lose the same amount where they overlap.
     """
     spread = 0.08 if grade == LOW_GRADE else 0.18
     size = np.exp(rng.normal(-(spread**2) / 2, spread, len(xy_l0))) * _NUCLEUS_L0 / 2 * SCALE[grade]
@@ -175,7 +178,7 @@ def _nuclei(rng: np.random.Generator, xy_l0: np.ndarray, angle: np.ndarray, grad
 
 
 def _stroma_nuclei(rng: np.random.Generator, layout: np.ndarray) -> Blobs:
-    """Thin nuclei of fibroblasts and round ones of lymphocytes, alike in every slide."""
+    """Draw thin nuclei of fibroblasts and round nuclei of lymphocytes, distributed alike in every slide."""
     side_l0 = len(layout) * LAYOUT_PX
     xy = _turned(_lattice(rng, side_l0, (34.0, 22.0), 0.2), rng.uniform(0, np.pi), side_l0)
     xy = xy[_at(layout, xy) == STROMA]
@@ -184,14 +187,14 @@ def _stroma_nuclei(rng: np.random.Generator, layout: np.ndarray) -> Blobs:
 
 
 def _fill(rng: np.random.Generator, groups: list[Blobs], side_l0: int) -> np.ndarray:
-    """Fill slightly irregular outlines with slightly different greys of mean 0.8, (side, side) in [0, 1]."""
+    """Fill slightly irregular outlines with slightly different greys of mean 0.8; return (side, side) in [0, 1]."""
     canvas = np.zeros((side_l0, side_l0), np.uint8)
     turn = np.arange(_VERTICES) * 2 * np.pi / _VERTICES
     for blobs in groups:
         n = len(blobs.xy_l0)
         wobble = 1 + rng.normal(0, 0.05, (n, 1)) * np.cos(2 * turn + rng.uniform(0, 6.3, (n, 1)))
         wobble += rng.normal(0, 0.04, (n, 1)) * np.cos(3 * turn + rng.uniform(0, 6.3, (n, 1)))
-        radii = blobs.radii_l0 - 0.5  # a filled outline covers the pixels it passes through
+        radii = blobs.radii_l0 - 0.5  # a filled outline also covers the pixels on it
         u, v = (wobble * wave * radii[:, [axis]] for axis, wave in enumerate((np.cos(turn), np.sin(turn))))
         outline = _rotated(np.stack([u, v], -1), blobs.angle[:, None]) + blobs.xy_l0[:, None]
         grey = rng.normal(204, 16, n).clip(140, 255)
@@ -203,7 +206,7 @@ def _fill(rng: np.random.Generator, groups: list[Blobs], side_l0: int) -> np.nda
 def _stain_density(
     rng: np.random.Generator, layout: np.ndarray, nuclei: np.ndarray, pale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Density of haematoxylin and of eosin, (side, side, 2), 0 on glass; and the tissue, (side, side) in [0, 1]."""
+    """Return density of haematoxylin and eosin, (side, side, 2), 0 on glass, and tissue, (side, side) in [0, 1]."""
     side_l0 = len(nuclei)
     tissue, tumour = (_enlarged(layout >= kind, side_l0) for kind in (STROMA, LOW_GRADE))
     grain = cv2.GaussianBlur(rng.standard_normal((side_l0, side_l0), dtype=np.float32), (0, 0), 1.0) / 0.28
@@ -218,13 +221,13 @@ def _stain_density(
 
 
 def _enlarged(mask: np.ndarray, side_l0: int) -> np.ndarray:
-    """A map of layout pixels at level 0, with a soft edge, (side, side) in [0, 1]."""
+    """Enlarge a map of layout pixels to level 0, with soft edges, (side, side) in [0, 1]."""
     soft = cv2.resize(mask.astype(np.float32), (side_l0, side_l0), interpolation=cv2.INTER_LINEAR)
     return (3 * soft - 1).clip(0, 1)
 
 
 def _fibres(rng: np.random.Generator, grain: np.ndarray) -> np.ndarray:
-    """Wavy fibres: noise drawn out along a line and bent, (side, side) of mean 0 and spread 1."""
+    """Draw wavy fibres, noise stretched along lines and bent, (side, side) of mean 0 and standard deviation 1."""
     side_l0 = len(grain)
     along = np.arange(side_l0, dtype=np.float32)
     x, y = (axis + 24 * _smooth(rng, side_l0, side_l0 / 128) for axis in (along, along[:, None]))
@@ -234,10 +237,11 @@ def _fibres(rng: np.random.Generator, grain: np.ndarray) -> np.ndarray:
 
 
 def _photograph(rng: np.random.Generator, density: np.ndarray, tissue: np.ndarray) -> np.ndarray:
-    """Beer-Lambert's law with a batch of stain and a lamp of their own, optics and sensor noise, (side, side, 3) uint8.
+    """Convert stain density to colours, (side, side, 3) uint8.
 
-    Before the sensor, the tissue's mean and spread of each colour are set to what the batch of stain gives a typical
-    tissue. What remains of morphology in them (a blurred small nucleus is paler than a large one) ends here.
+    Beer-Lambert's law is applied with a random batch of stain and lamp, then optics and sensor noise. Before the noise,
+    mean and standard deviation of each colour in tissue are set to the values of a typical tissue with this batch.
+    This removes their last dependence on morphology: a blurred small nucleus is paler than a large nucleus.
     """
     stains = np.array(_STAINS) * rng.normal(1, 0.06, (2, 3)) * rng.lognormal(0, 0.12, (2, 1))
     lamp = rng.uniform(232, 248) * rng.normal(1, 0.008, 3)

@@ -1,4 +1,4 @@
-"""What tiling leaves for people: `tile_report.csv`, a row per slide, and `tile_report.html`, a page to look through."""
+"""Reports of tiling: `tile_report.csv` with a row per slide, and the page `tile_report.html` with their pictures."""
 
 import base64
 import csv
@@ -19,13 +19,13 @@ from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.schema import MASK_CLASSES
 
 THUMBNAIL_PX = 320
-"""Longer side of a slide's picture on the page."""
+"""Longer side of a slide's picture on the page, pixels."""
 OUTLINES = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
-"""Colour (RGB) of the outline of each class."""
+"""Colour of the outline of each class, RGB."""
 PICTURES = "tile_report"
-"""Folder, beside the page, of the slides' pictures."""
+"""Folder of the slides' pictures, next to the page."""
 PICTURES_IN_PAGE = 300
-"""The page holds the pictures of so many slides, and can be sent as it is; with more it would not open."""
+"""Number of slides up to which the page contains the pictures and is a single file; larger pages would not open."""
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Tiling report</title>
@@ -39,8 +39,8 @@ img {{ max-width: 100%; display: block; margin: .5rem 0 }} p {{ margin: .2rem 0 
 </style>
 <h1>Tiling report</h1>
 <p>{summary}</p>
-<p>Outlines: tissue <b style="color:#00963c">green</b>, pen <b style="color:#dc7800">orange</b>,
-out of focus <b style="color:#005aff">blue</b>.</p>
+<p>Outlines: <b style="color:#00963c">green</b> tissue, <b style="color:#dc7800">orange</b> pen marks,
+<b style="color:#005aff">blue</b> tissue out of focus.</p>
 <ul>
 {slides}
 </ul>
@@ -49,12 +49,12 @@ out of focus <b style="color:#005aff">blue</b>.</p>
 
 
 COLUMNS = ("slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds")
-"""Of `tile_report.csv`."""
+"""Columns of `tile_report.csv`."""
 
 
 @dataclass(frozen=True)
 class SlideRow:
-    """Outcome of one slide. `mpp` is level 0's, from `mpp_source`; `warnings` end the table's reason."""
+    """Outcome of one slide. In the table `warnings` are appended to `reason`."""
 
     slide_id: str
     status: Literal["done", "skipped", "failed"]
@@ -62,35 +62,37 @@ class SlideRow:
     fix: str = ""
     n_tiles: int = 0
     mpp: float | None = None
+    """Resolution of level 0, micrometres per pixel."""
     mpp_source: str = ""
+    """Source of `mpp`: `manifest`, `metadata`, `objective` or `flag`."""
     seconds: float = 0.0
     warnings: str = ""
     replaced: bool = False
-    """The slide had a store already; `reason` is why it was tiled again."""
+    """True if an existing store was replaced; `reason` is why the slide was tiled again."""
     lost: tuple[str, ...] = ()
-    """Features of the store that was replaced."""
+    """Names of the features in the replaced store."""
 
 
 @dataclass(frozen=True)
 class TileReport:
-    """What became of every slide of a run, in the order of the manifest."""
+    """Outcomes of all slides of a run, in the order of the manifest."""
 
     out: Path
     rows: list[SlideRow]
 
     @property
     def exit_code(self) -> int:
-        """0 if every slide has a store, 1 if some have not."""
+        """0 if every slide has a store, else 1."""
         return int(any(row.status == "failed" for row in self.rows))
 
     @property
     def page_path(self) -> Path:
-        """Where `save` puts the page."""
+        """Path of the page."""
         return self.out / "tile_report.html"
 
     @property
     def summary(self) -> str:
-        """Counts of slides by what became of them; on a second line why stores were replaced, and their features."""
+        """Counts of slides by outcome; on a second line the reasons why stores were replaced, and lost features."""
         counts = {status: sum(row.status == status for row in self.rows) for status in ("failed", "done", "skipped")}
         slides = "1 slide" if len(self.rows) == 1 else f"{len(self.rows)} slides"
         text = f"{slides}: " + ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -100,14 +102,14 @@ class TileReport:
         if causes:
             text += "\ntiled again: " + ", ".join(f"{count} ({cause})" for cause, count in causes.items())
         if lost := sum(len(row.lost) for row in self.rows):
-            text += f"; {lost} set{'s' * (lost != 1)} of features went with the old stores"
+            text += f"; {lost} set{'s' * (lost != 1)} of features lost with the old stores"
         return text
 
     def save(self) -> None:
-        """Write `tile_report.csv` and `tile_report.html` beside the stores, whole, whoever else writes them too.
+        """Write `tile_report.csv` and `tile_report.html` next to the stores, atomically even with concurrent writers.
 
         Raises:
-            OutputError: They cannot be written.
+            OutputError: The files cannot be written.
         """
         table = StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
@@ -127,7 +129,10 @@ class TileReport:
 
 
 def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The overview (h, w, 3), at most `THUMBNAIL_PX` a side, with the outline of each class of its mask (h, w)."""
+    """Return the overview, (h, w, 3), reduced to at most `THUMBNAIL_PX` a side, with outlines of its mask's classes.
+
+    The mask, (h, w), has the classes of `schema.MASK_CLASSES`.
+    """
     scale = min(1.0, THUMBNAIL_PX / max(mask.shape))
     size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
     picture = cv2.resize(overview, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
@@ -140,19 +145,19 @@ def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> np
 
 
 def picture_path(out: Path, slide_id: str) -> Path:
-    """Where the page has the picture of a slide."""
+    """Return the path of a slide's picture."""
     return out / PICTURES / f"{slide_id}.jpg"
 
 
 def save_picture(out: Path, slide_id: str, overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> None:
-    """Write the picture of a slide: its overview (h, w, 3) with the outline of each class of its mask (h, w)."""
+    """Write the picture of a slide: its overview, (h, w, 3), with the outlines of the classes of its mask, (h, w)."""
     path = picture_path(out, slide_id)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask)))
 
 
 def _picture(out: Path, slide_id: str, in_page: bool) -> str:
-    """Where the page finds the picture of a slide; a slide that could not be opened has none."""
+    """Return the address of a slide's picture on the page: data or a relative path; empty without a picture."""
     path = picture_path(out, slide_id)
     if not path.exists():
         return ""
@@ -162,18 +167,18 @@ def _picture(out: Path, slide_id: str, in_page: bool) -> str:
 
 
 def _item(row: SlideRow, picture: str) -> tuple[tuple[int, str], str]:
-    """One slide on the page, and where it comes: failures first, then what has warnings."""
+    """Return the sort key of a slide on the page (failures first, then warnings) and its HTML."""
     lines = [f"<b>{escape(row.slide_id)}</b> {row.status}"]
     if row.reason:
         lines.append(escape(row.reason))
     if row.lost:
-        lines.append(f"Features of the old store, now gone: {escape(', '.join(row.lost))}")
+        lines.append(f"Lost features of the old store: {escape(', '.join(row.lost))}")
     if row.fix:
         lines.append(f"Fix: {escape(row.fix)}")
     if row.warnings:
         lines.append(f'<span class="warning">{escape(row.warnings)}</span>')
     if row.n_tiles:
-        lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px ({escape(row.mpp_source)})")
+        lines.append(f"{row.n_tiles} tiles; level 0 has {row.mpp:.4g} um/px (source: {escape(row.mpp_source)})")
     image = f'<img alt="overview" loading="lazy" src="{picture}">' if picture else ""
     rank, kind = (0, "failed") if row.status == "failed" else (1, "warned") if row.warnings else (2, "fine")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)

@@ -1,4 +1,4 @@
-"""What a person should look at in a slide that was tiled without an error; said in its report and kept in its store."""
+"""Warnings on slides that were tiled without an error but need a person's check; in the report and in the store."""
 
 from collections.abc import Collection
 
@@ -11,9 +11,9 @@ from preprocessing.slides.sanity import black_share
 from preprocessing.store.schema import MASK_CLASSES
 
 FEW_TILES = 10
-"""Fewer tiles than this are worth a look."""
+"""Number of tiles below which a slide gets a warning."""
 MOST_NAMED = 100
-"""Damaged tiles that are named; the others are counted."""
+"""Number of damaged tiles that are listed; further tiles are counted only."""
 
 
 def review(
@@ -24,15 +24,15 @@ def review(
     bad_tiles: Collection[SlideError] = (),
     unseen: Collection[SlideError] = (),
 ) -> list[str]:
-    """Sentences about a slide; none if all is well.
+    """Return the warnings on a slide, one sentence each; empty if there is no problem.
 
     Args:
-        overview: The whole slide, small (h, w, 3).
-        mask: Its classes (h, w), see `preprocessing.store.schema.MASK_CLASSES`.
-        n_tiles: Tiles in the store.
-        mpp_source: Who stated the resolution.
-        bad_tiles: Why tiles were left out that could not be decoded.
-        unseen: Why tiles of the slide could not be decoded when tissue was looked for, and were taken for glass.
+        overview: Overview of the slide, (h, w, 3).
+        mask: Mask of the overview, (h, w), with the classes of `preprocessing.store.schema.MASK_CLASSES`.
+        n_tiles: Number of tiles in the store.
+        mpp_source: Source of the resolution: `manifest`, `metadata`, `objective` or `flag`.
+        bad_tiles: Errors of tiles that could not be decoded and were left out.
+        unseen: Errors of slide tiles that could not be decoded during tissue detection and were treated as glass.
     """
     counts = {name: cv2.countNonZero(cv2.inRange(mask, value, value)) for name, value in MASK_CLASSES.items()}
     shares = {name: count / mask.size for name, count in counts.items()}
@@ -40,15 +40,15 @@ def review(
     black = black_share(overview)
     found = {
         f"only {n_tiles} tiles": n_tiles < FEW_TILES,
-        "no glass found: is the mask right?": shares["glass"] < 0.02,
+        "no glass was found: check the mask": shares["glass"] < 0.02,
         f"{shares['blurred'] / max(stained, 1e-9):.0%} of the tissue is out of focus": shares["blurred"]
         > 0.1 * stained,
         f"pen marks cover {shares['pen']:.1%} of the slide": shares["pen"] > 0.001,
-        f"{black:.1%} of the slide is pure black: is the file whole?": black > 0.01,
-        "its resolution is not the slide's own word": mpp_source == "flag",
-        "its resolution is nominal, that of its objective": mpp_source == "objective",
+        f"{black:.1%} of the slide is pure black: check that the file is complete": black > 0.01,
+        "the resolution is from --mpp-if-missing, not from the slide file": mpp_source == "flag",
+        "the resolution is nominal, computed from the objective's power": mpp_source == "objective",
         f"{len(bad_tiles)} damaged tiles left out: {_each(bad_tiles)}": len(bad_tiles) > 0,
-        f"{len(unseen)} damaged tiles of the slide taken for glass: {_each(unseen)}": len(unseen) > 0,
+        f"{len(unseen)} damaged tiles of the slide treated as glass: {_each(unseen)}": len(unseen) > 0,
     }
     return [sentence for sentence, holds in found.items() if holds]
 

@@ -1,1 +1,1 @@
-"""Tissue detection on the overview: classes of pixels, pen, focus, regions, and masks of users."""
+"""Tissue detection on the overview: classification of pixels, pen, focus, regions, and users' masks."""

@@ -1,9 +1,11 @@
-"""Glass, tissue and pen from a small image of a slide. Pure: arrays in, arrays out; classes as `schema.MASK_CLASSES`.
+"""Classification of a slide's overview into glass, tissue and pen (`schema.MASK_CLASSES`). Pure: arrays in, arrays out.
 
-Tissue is what has more colour than glass: Otsu's threshold on saturation (Otsu 1979; CLAM, Lu et al. 2021,
-arXiv:2004.09666), with three departures. Colours are divided by that of the slide's own glass, so that a bluish lamp is
-no tissue. Saturation is the distance between the largest and the smallest channel, not its ratio to the largest, which
-is noise where a slide is dark. And the threshold is kept where glass ends, so that pale tissue beside dark stays.
+Pixels with more colour than glass are tissue: Otsu's threshold on saturation (Otsu 1979; CLAM, Lu et al. 2021,
+arXiv:2004.09666), with three changes:
+
+- Colours are divided by the colour of the slide's own glass, so that a bluish lamp does not give tissue.
+- Saturation is the difference of the largest and the smallest channel. Its ratio to the largest is noise in dark areas.
+- The threshold is limited to values just above the saturation of glass, so that pale tissue near dark tissue is kept.
 """
 
 import cv2
@@ -19,22 +21,25 @@ Mask = npt.NDArray[np.uint8]
 Image = npt.NDArray[np.uint8]
 
 SATURATION_LIMITS = (8, 11)
-"""Otsu's threshold is kept between these (of 255). Averaged over 3 x 3 pixels, glass lies below 7 in 99.9 % of an
-Aperio slide and of a noisy made one, very pale eosin (RGB 240, 226, 236) at 14."""
+"""Limits of Otsu's threshold, of 255.
+
+Averaged over 3 x 3 pixels, 99.9 % of the glass is below 7 in an Aperio slide and in a noisy synthetic slide. Very pale
+eosin (RGB 240, 226, 236) has 14.
+"""
 SMOOTHING_PX = 3
-"""Side of the box that takes noise out; a wider one would lose the walls of fat cells."""
+"""Side of the box filter against noise, pixels; a wider filter would erase the walls of fat cells."""
 PADDING = 254
-"""All channels this bright: what scanners write where they did not look."""
+"""Minimum of all channels in areas that were not scanned, which scanners fill with white."""
 GLASS_SAMPLE = 256
-"""Pixels of the longer side that the colour of glass is taken from."""
+"""Longer side of the reduced image from which the colour of glass is estimated, pixels."""
 STRIP_ROWS = 256
 """Rows whose saturation is computed at once."""
 
 
 def classify(overview: Image, um_per_px: float, config: TissueConfig) -> Mask:
-    """Glass, tissue and pen of an overview (h, w, 3) whose pixels are `um_per_px` micrometres: mask (h, w).
+    """Classify an overview, (h, w, 3), with pixels of `um_per_px` micrometres into glass, tissue and pen, (h, w).
 
-    Areas are counted on pixels twice as large, so pieces that a pixel's gap parts are one piece.
+    Areas are measured on pixels twice as large, so pieces separated by a gap of one pixel count as one piece.
     """
     half = cv2.pyrDown(overview)
     glass = glass_colour(half)
@@ -53,9 +58,9 @@ def classify(overview: Image, um_per_px: float, config: TissueConfig) -> Mask:
 
 
 def glass_colour(image: Image) -> npt.NDArray[np.float64]:
-    """RGB (3,) of a slide's glass: the median of what is bright and nearly gray, or tinted as only a lamp tints.
+    """Return the colour of a slide's glass, RGB, (3,): the median of bright pixels that are nearly grey or lamp-tinted.
 
-    Bright violet to pink may be pale tissue, so it does not count; without any glass, white.
+    Bright violet to pink pixels are excluded, because they may be pale tissue. Without glass the result is white.
     """
     step = max(1, round(max(image.shape) / GLASS_SAMPLE))
     rgb = np.ascontiguousarray(image[::step, ::step])
@@ -67,10 +72,10 @@ def glass_colour(image: Image) -> npt.NDArray[np.float64]:
 
 
 def saturation(overview: Image, glass: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Largest less smallest channel (h, w) of an image whose colours are divided by the glass's; 0 for padding."""
+    """Return the largest minus the smallest channel, (h, w), after division by the glass's colour; 0 for padding."""
     out = np.empty(overview.shape[:2], np.uint8)
     for top in range(0, len(overview), STRIP_ROWS):
-        rows = overview[max(0, top - 1) : top + STRIP_ROWS + 1]  # one more on either side, for the box
+        rows = overview[max(0, top - 1) : top + STRIP_ROWS + 1]  # one more row on either side for the box filter
         smooth = cv2.blur(rows, (SMOOTHING_PX, SMOOTHING_PX))
         channels = [
             cv2.convertScaleAbs(channel, alpha=255 / own) for channel, own in zip(cv2.split(smooth), glass, strict=True)
@@ -83,14 +88,14 @@ def saturation(overview: Image, glass: npt.NDArray[np.float64]) -> npt.NDArray[n
 
 
 def _pieces(tissue: Region, pen: Region, min_area_px: float, max_hole_px: float) -> tuple[Region, Region]:
-    """At half of the mask's size: the pieces of tissue that are large enough, and the holes that are small enough."""
+    """Return, at half of the mask's size, the pieces of tissue that are large enough and the holes to fill."""
     half = cv2.dilate(tissue, np.ones((2, 2), np.uint8), anchor=(0, 0))[::2, ::2]
     keep = without_specks(np.ascontiguousarray(half), min_area_px)
     if max_hole_px == 0:
         return keep, np.zeros_like(keep)
     holes = (keep == 0).astype(np.uint8)
     small = holes & (1 - without_specks(holes, max_hole_px)) & (1 - pen)
-    return keep, cv2.dilate(small, np.ones((3, 3), np.uint8))  # over the full pixel between the hole and its tissue
+    return keep, cv2.dilate(small, np.ones((3, 3), np.uint8))  # also the pixels between a hole and its tissue
 
 
 def _enlarged(half: Region, full: Region) -> Region:

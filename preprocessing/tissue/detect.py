@@ -1,4 +1,4 @@
-"""An open slide's overview and its mask: found on the overview, focus judged on finer pixels, or a mask of yours."""
+"""Overview and mask of an open slide: the mask is detected, with focus judged on finer pixels, or given by the user."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,20 +17,24 @@ from preprocessing.tissue.masks import find_mask, read_mask
 from preprocessing.tissue.regions import without_specks
 
 BLOCK_PX = 256
-"""Side of the block of fine pixels that is judged at once, about: whole tiles of the slide, where it has some."""
+"""Approximate side of a block that is measured at once, fine pixels; whole tiles of the slide if it has JPEG tiles."""
 ALL_BLOCKS = 256
-"""Of more blocks than this the white fields of a chessboard are read, then the black ones that look blurred by them: a
-cell is judged by those around it anyway, but the border of what is blurred would be a guess."""
+"""Number of blocks with tissue up to which all are read.
+
+Of more blocks the white fields of a chessboard are read first. A black field is read only if its white neighbours make
+some of it appear blurred. A cell is judged by the cells around it, but the border of blurred areas would be inexact
+without these black fields.
+"""
 COARSEST_UM = 3.0
-"""On coarser pixels a blur of 2 um leaves no trace."""
+"""Largest pixels on which focus is judged, micrometres; on coarser pixels a blur of 2 um is invisible."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The grid of cells that focus is judged in; the last ones may reach beyond the slide."""
+    """Grid of cells in which focus is judged; the cells at the far edges may extend beyond the slide."""
 
     sampling: Sampling
-    """Where their luma comes from."""
+    """Source of their luma."""
     per_fine: int
     """Side of a fine pixel in decoded pixels."""
     side_l0: float
@@ -40,13 +44,13 @@ class Cells:
 
 
 def find_tissue(slide: Slide, config: TissueConfig, slide_id: str, apply: Callable = map) -> tuple[Image, Mask]:
-    """Overview (h, w, 3) of a slide and its mask (h, w), classes as `schema.MASK_CLASSES`.
+    """Return the overview of a slide, (h, w, 3), and its mask, (h, w), with the classes of `schema.MASK_CLASSES`.
 
     Args:
         slide: The open slide.
-        config: How tissue is found, or where its mask lies.
-        slide_id: Under which name a mask is looked for.
-        apply: `map`, or that of an executor whose threads share the work.
+        config: Settings of the detection, or the folder of the user's masks.
+        slide_id: Name of the user's mask without its suffix.
+        apply: `map`, or the `map` of an executor whose threads share the work.
 
     Raises:
         SlideError: The file cannot be decoded, or its mask is missing or cannot be used.
@@ -61,14 +65,14 @@ def find_tissue(slide: Slide, config: TissueConfig, slide_id: str, apply: Callab
 
 
 def mark_blurred(slide: Slide, overview: Image, mask: Mask, min_area_um2: float, apply: Callable = map) -> None:
-    """Mark, in the mask (h, w), what tissue is out of focus; reads finer pixels only where tissue is.
+    """Mark tissue that is out of focus in a mask; finer pixels are read only in areas with tissue.
 
     Args:
         slide: The open slide.
-        overview: Its overview, (h, w, 3).
-        mask: The overview's mask; changed in place.
-        min_area_um2: Smaller pieces stay tissue, square micrometres.
-        apply: `map`, or that of an executor whose threads share the work.
+        overview: Overview of the slide, (h, w, 3).
+        mask: Mask of the overview, (h, w); changed in place.
+        min_area_um2: Smaller blurred pieces stay tissue, square micrometres.
+        apply: `map`, or the `map` of an executor whose threads share the work.
 
     Raises:
         SlideError: The file cannot be decoded.
@@ -107,9 +111,9 @@ def _cells(slide: Slide) -> Cells:
 def _measure(
     slide: Slide, cells: Cells, tissue: npt.NDArray[np.bool_], glass: float, apply: Callable
 ) -> npt.NDArray[np.float32]:
-    """`detail` of the cells, (3, rows, columns), in blocks that hold some tissue (rows, columns); elsewhere 0.
+    """Measure `detail` of the cells, (3, rows, columns), in blocks with tissue, (rows, columns); elsewhere it is 0.
 
-    Of very many blocks not all are read, see `ALL_BLOCKS`.
+    If there are many blocks, some are skipped (`ALL_BLOCKS`).
     """
     measured = np.zeros((3, *cells.shape), np.float32)
     side, scale = _block_cells(slide, cells), CELL_PX * cells.per_fine
@@ -136,7 +140,10 @@ def _measure(
 
 
 def _block_cells(slide: Slide, cells: Cells) -> int:
-    """Cells along a block: whole JPEG tiles of the level where cells fit into them, so that none is decoded twice."""
+    """Return the number of cells along a block.
+
+    A block is a whole number of the level's JPEG tiles if cells fit into them, so that each tile is decoded once.
+    """
     jpeg, cell = slide.jpeg_levels.get(cells.sampling.level), CELL_PX * cells.per_fine
     tile = jpeg.tile[0] // cells.sampling.scale if jpeg else 0
     if tile and tile % cell == 0:

@@ -1,4 +1,4 @@
-"""Masks as GeoJSON, as QuPath writes and reads it: polygons in level-0 pixels, x before y, classes by their names."""
+"""Masks as GeoJSON in QuPath's form: polygons in level-0 pixels, x before y, with named classes."""
 
 import json
 from pathlib import Path
@@ -14,36 +14,40 @@ from preprocessing.store.schema import MASK_CLASSES
 
 Mask = npt.NDArray[np.uint8]
 Ring = npt.NDArray[np.float64]
-"""Corners x, y of a closed line, (n, 2)."""
+"""Corners (x, y) of a closed line, (n, 2)."""
 
 CLASS_OF = {"ignore": "glass", "glass": "glass", "background": "glass", "pen": "pen", "blur": "blurred"}
-"""How the name of a class begins, in lower case, that is not tissue (`Ignore*` is QuPath's); all others are."""
+"""Class by the beginning of a name in lower case (`Ignore*` is QuPath's); all other names are tissue."""
 PAINTED = ("tissue", "glass", "pen", "blurred")
-"""The order in which classes are painted: what is to be ignored is cut out of the tissue."""
+"""Order in which classes are painted, so that areas to be ignored are cut out of the tissue."""
 COLOURS = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
-"""RGB that QuPath shows."""
+"""Colours of the classes in QuPath, RGB."""
 MAX_BYTES = 1 << 26
-"""Size of a file; parsed, it takes forty times as much memory."""
+"""Maximum size of a file, bytes; parsed, it takes forty times as much memory."""
 MAX_COORDINATE = 1e12
-"""Distance of a corner from the slide's own, in level-0 pixels."""
+"""Maximum distance of a polygon's corner from the slide's top-left corner, level-0 pixels."""
 MAX_POLYGONS, MAX_CROSSINGS, MAX_BOXES = 100_000, 1 << 25, 1 << 32
-"""Cost of painting a file, seconds: polygons, rows crossed by edges, and mask pixels in the boxes around polygons."""
+"""Limits on the cost of painting a file, each a few seconds.
+
+They count polygons, mask rows crossed by edges, and mask pixels in the bounding boxes of polygons.
+"""
 AT_ONCE = 1 << 20
-"""Crossings of rows and edges that are in memory at once."""
+"""Number of crossings of rows and edges that are in memory at once."""
 FIX = "export it again from QuPath (File, Export objects as GeoJSON, without compression)"
 
 
 def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -> Mask:
-    """Paint the polygons of a file on a mask (h, w) of a slide: a pixel belongs to what its centre lies in.
+    """Read the polygons of a file as a mask, (h, w), of a slide: a pixel has the class of the polygon at its centre.
 
     Args:
-        path: A FeatureCollection, a list of features or one feature; points and lines have no area and are left out.
+        path: File with a FeatureCollection, a list of features or one feature. Points and lines have no area and are
+            ignored.
         size_l0: Width and height of the slide, level-0 pixels.
         shape: Height and width of the mask.
 
     Raises:
-        SlideError: The file is not GeoJSON, has no polygon of tissue, none that lies on the slide, or more and longer
-            edges than can be painted.
+        SlideError: The file is not GeoJSON, has no polygon of tissue or none on the slide, or has more and longer edges
+            than can be painted.
     """
     try:
         painted = [polygon for feature in _features(_parsed(path)) for polygon in _polygons(feature)]
@@ -63,7 +67,7 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
             fill_polygon(mask, rings, MASK_CLASSES[name])
         if name == "tissue" and not mask.any():
             raise SlideError(
-                f"every polygon lies outside of the slide, which has {size_l0[0]} x {size_l0[1]} pixels",
+                f"all polygons of tissue are outside of the slide, which has {size_l0[0]} x {size_l0[1]} pixels",
                 where=path,
                 fix="give coordinates in level-0 pixels of this slide, not in micrometres or pixels of a smaller level",
             )
@@ -71,7 +75,7 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
 
 
 def write_geojson(path: Path, mask: Mask, size_l0: tuple[int, int]) -> None:
-    """Write the classes of a mask (h, w) as a MultiPolygon each, in level-0 pixels; read back, it is the same."""
+    """Write each class of a mask, (h, w), as a MultiPolygon in level-0 pixels; `read_geojson` restores the mask."""
     scale = np.array(size_l0) / mask.shape[::-1]
     features = []
     for name, colour in COLOURS.items():
@@ -86,16 +90,16 @@ def write_geojson(path: Path, mask: Mask, size_l0: tuple[int, int]) -> None:
 
 
 def fill_polygon(mask: Mask, rings: list[Ring], value: int) -> None:
-    """Give a value to the pixels of a mask (h, w) whose centres lie inside an odd number of rings.
+    """Set the pixels of a mask, (h, w), whose centres are inside an odd number of rings to a value.
 
-    Corners x, y are in pixels: pixel (0, 0) reaches from 0 to 1. Rings may reach beyond the mask.
+    Corners (x, y) are in mask pixels: pixel (0, 0) extends from 0 to 1. Rings may extend beyond the mask.
     """
     start, end, first, last = _edges(rings, mask.shape[0])
     left, top, right, bottom = _box(start, first, last, mask.shape[1])
     if top >= bottom or left >= right:
         return
     turns = np.zeros((bottom - top, right - left), np.uint8)
-    # Edges in groups, so that memory does not grow with corners times rows.
+    # Edges are processed in groups, so that memory does not grow with corners times rows.
     total = np.cumsum(last - first)
     for group in np.split(np.arange(len(start)), np.searchsorted(total, np.arange(AT_ONCE, total[-1], AT_ONCE))):
         count = last[group] - first[group]
@@ -105,17 +109,17 @@ def fill_polygon(mask: Mask, rings: list[Ring], value: int) -> None:
         x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
         column = (
             np.ceil(x - 0.5).clip(left, right - 1).astype(int)
-        )  # the first pixel with its centre not left of the edge
+        )  # the first pixel whose centre is not left of the edge
         np.bitwise_xor.at(turns, (row - top, column - left), 1)
     inside = np.bitwise_xor.accumulate(turns, axis=1, out=turns)[:, : mask.shape[1] - left].astype(bool)
     mask[top:bottom, left : left + inside.shape[1]][inside] = value
 
 
 def _edges(rings: list[Ring], height: int) -> tuple[Ring, Ring, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Start and end (n, 2) of every edge, and the first row that it crosses and the one after the last."""
+    """Return start and end of every edge, (n, 2), the first row that it crosses and the row after the last, (n,)."""
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
-    # Row r is crossed by an edge if its centre, r + 0.5, lies between the edge's ends, the lower one included.
+    # An edge crosses row r if the row's centre, r + 0.5, is between the edge's ends, the lower end included.
     first, last = (
         np.ceil(side(start[:, 1], end[:, 1]) - 0.5).clip(0, height).astype(int) for side in (np.minimum, np.maximum)
     )
@@ -123,9 +127,9 @@ def _edges(rings: list[Ring], height: int) -> tuple[Ring, Ring, npt.NDArray[np.i
 
 
 def _box(corners: Ring, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], width: int) -> tuple[int, ...]:
-    """Left, top, right and bottom of the pixels that a polygon with these corners and rows can touch.
+    """Return left, top, right and bottom of the pixels that a polygon with these corners and rows can touch.
 
-    The column right of the mask is among them, for edges beyond it.
+    They include one column right of the mask, for edges beyond it.
     """
     crossing = last > first
     if not crossing.any():
@@ -152,12 +156,12 @@ def _refuse_cost(path: Path, polygons: list[list[Ring]], shape: tuple[int, int])
 
 
 def outlines(region: npt.NDArray[np.bool_]) -> list[list[Ring]]:
-    """Polygons, each an outer ring and those of its holes, that hold exactly the pixel centres of a region (h, w)."""
+    """Return polygons that contain exactly the pixel centres of a region, (h, w): each an outer ring and its holes."""
     z = np.pad(region, 1).astype(np.float32)
     lines = contourpy.contour_generator(z=z, fill_type=contourpy.FillType.OuterOffset).filled(0.5, 2.0)
     polygons = []
     for points, offsets in zip(*lines, strict=True):
-        rings = np.split(points - 0.5, offsets[1:-1].astype(int))  # centres of pixels lie at 0.5, and one was padded
+        rings = np.split(points - 0.5, offsets[1:-1].astype(int))  # pixel centres are at 0.5, one pixel was padded
         polygons.append(rings)
     return polygons
 
@@ -175,7 +179,7 @@ def _features(document: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
 
 
 def _polygons(feature: dict[str, Any]) -> list[tuple[str, list[Ring]]]:
-    """The polygons of a feature with the class that they are painted as."""
+    """Return the polygons of a feature, each with its class; empty for points and lines."""
     geometry = feature["geometry"]
     if geometry["type"] not in ("Polygon", "MultiPolygon"):
         return []
@@ -189,7 +193,7 @@ def _polygons(feature: dict[str, Any]) -> list[tuple[str, list[Ring]]]:
 def _ring(corners: list[list[float]]) -> Ring:
     ring = np.asarray([corner[:2] for corner in corners], np.float64)
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
-        raise ValueError("a ring has fewer than three corners, or one that is no pair of numbers")
+        raise ValueError("a ring has fewer than three corners, or a corner is not a pair of numbers")
     if not (np.abs(ring) <= MAX_COORDINATE).all():
         raise ValueError(f"a corner is not a pair of numbers up to {MAX_COORDINATE:g}")
     return ring

@@ -1,4 +1,4 @@
-"""Masks that users bring and take away: `<slide_id>.geojson` (QuPath) and `<slide_id>.png`, one for each slide."""
+"""Import and export of users' masks: `<slide_id>.geojson` (QuPath) or `<slide_id>.png`, one file per slide."""
 
 import struct
 from pathlib import Path
@@ -16,23 +16,23 @@ from preprocessing.tissue.geojson import read_geojson, write_geojson
 Mask = npt.NDArray[np.uint8]
 
 SUFFIXES = (".geojson", ".png")
-"""What a mask may be, in the order in which it is looked for."""
+"""Suffixes of mask files, in the order in which they are searched."""
 ASPECT_TOLERANCE = 0.01
-"""A PNG's height may differ by this share from what the slide's sides make of its width, and in any case by a pixel."""
+"""Relative difference in aspect ratio allowed between a PNG and its slide; one pixel is always allowed."""
 MAX_PNG_BYTES = 1 << 28
-"""A PNG that decodes to more is refused; a mask at 8 um of the largest slides takes 2 ** 26."""
+"""Maximum size of a PNG, in the file and decoded, bytes; a mask of the largest slides at 8 um takes 2 ** 26."""
 FIRST_CHUNK, CHUNK_FRAME = 8, 12
-"""Where the first chunk of a PNG begins, and bytes of a chunk besides its data."""
+"""Offset of the first chunk of a PNG, and bytes of a chunk in addition to its data."""
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
-"""Channels of a PNG's colour types; a palette is decoded to colours."""
+"""Number of channels by PNG colour type; a palette is decoded to RGB."""
 
 
 def find_mask(folder: Path, slide_id: str) -> Path:
-    """The mask of a slide in a folder of masks.
+    """Return the path of a slide's mask in a folder of masks.
 
     Raises:
-        SlideError: There is none.
+        SlideError: The folder contains no mask for the slide.
     """
     for suffix in SUFFIXES:
         if (path := folder / f"{slide_id}{suffix}").is_file():
@@ -40,21 +40,21 @@ def find_mask(folder: Path, slide_id: str) -> Path:
     raise SlideError(
         f"the slide has no mask: neither {slide_id}.geojson nor {slide_id}.png",
         where=folder,
-        fix="put it there, leave the slide out, or leave --tissue.masks away to let tissue be found",
+        fix="add the mask, leave the slide out, or omit --tissue.masks so that tissue is detected",
     )
 
 
 def read_mask(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -> Mask:
-    """A mask (h, w), classes as `schema.MASK_CLASSES`, from a `.geojson` or `.png` file.
+    """Read a mask, (h, w), with the classes of `schema.MASK_CLASSES` from a `.geojson` or `.png` file.
 
     Args:
-        path: The file. A PNG of any size covers the whole slide; values 0 to 3 are the classes of `MASK_CLASSES`, and
-            if it has others, every value above 0 is tissue.
+        path: The file. A PNG has any size and covers the whole slide. Its values 0 to 3 are the classes of
+            `MASK_CLASSES`; if it has other values, every value above 0 is tissue.
         size_l0: Width and height of the slide, level-0 pixels.
         shape: Height and width of the mask.
 
     Raises:
-        SlideError: The file cannot be read, shows another slide, or has no tissue.
+        SlideError: The file cannot be read, has another aspect ratio than the slide, or has no tissue.
     """
     if path.suffix.lower() == ".geojson":
         return read_geojson(path, size_l0, shape)
@@ -70,12 +70,12 @@ def read_mask(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -> M
 
 
 def export_mask(store: PatchStore, path: Path) -> None:
-    """Write a store's mask to a `.geojson` or `.png` file that `read_mask` reads back; replaces a file of that name.
+    """Write a store's mask to a `.geojson` or `.png` file, which `read_mask` can read; an existing file is replaced.
 
-    A PNG has the overview's size and the values of `MASK_CLASSES`; GeoJSON has level-0 pixels, for QuPath.
+    A PNG has the overview's size and the values of `MASK_CLASSES`. GeoJSON is in level-0 pixels, for QuPath.
 
     Raises:
-        ValueError: The file's name ends otherwise.
+        ValueError: The file's name has another suffix.
     """
     if path.suffix.lower() == ".geojson":
         write_geojson(path, store.overview_mask, tuple(store.attributes["size_l0"]))
@@ -86,33 +86,33 @@ def export_mask(store: PatchStore, path: Path) -> None:
 
 
 def _decode_png(path: Path, size_l0: tuple[int, int]) -> npt.NDArray[np.uint16 | np.uint8]:
-    """The largest of a PNG's colours (h, w), 0 where it is transparent; its size is checked before it is decoded."""
+    """Decode a PNG to its largest colour channel, (h, w), 0 for transparent pixels; its size is checked before."""
     if path.stat().st_size > MAX_PNG_BYTES:
         raise SlideError("the mask is too large to be read", where=path, fix="save it as PNG, with fewer pixels")
     data = path.read_bytes()
     if not data.startswith(PNG_START) or len(data) < len(PNG_START) + 10:
-        raise SlideError("the mask is no PNG", where=path, fix="save it as PNG, or as .geojson")
+        raise SlideError("the mask is not a PNG", where=path, fix="save it as PNG, or as .geojson")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, len(PNG_START))
     expected = width * size_l0[1] / size_l0[0]
     if abs(height - expected) > max(1.0, ASPECT_TOLERANCE * expected):
         raise SlideError(
-            f"the mask has {width} x {height} pixels, the slide {size_l0[0]} x {size_l0[1]}: another shape",
+            f"the mask has {width} x {height} pixels, the slide {size_l0[0]} x {size_l0[1]}: another aspect ratio",
             where=path,
-            fix="give a mask of the whole slide, of any size, neither cropped nor turned",
+            fix="give a mask of the whole slide, of any size, neither cropped nor rotated",
         )
     if width * height * CHANNELS.get(colour, 4) * max(1, bits // 8) > MAX_PNG_BYTES:
         raise SlideError(
             f"the mask has {width} x {height} pixels, too many to be decoded",
             where=path,
-            fix="save it smaller: pixels of 8 micrometres are fine enough",
+            fix="save it with fewer pixels: pixels of 8 micrometres are fine enough",
         )
     _refuse_chunks(data, path)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # of sizes that cannot be
+    except cv2.error:  # impossible sizes
         pixels = None
     if pixels is None:
-        raise SlideError("the mask cannot be decoded", where=path, fix="save it again, it is damaged")
+        raise SlideError("the mask cannot be decoded", where=path, fix="the file is damaged: save it again")
     if pixels.ndim == 2:
         return pixels
     opaque = pixels[..., 3] > 0 if pixels.shape[2] == 4 else True
@@ -120,11 +120,11 @@ def _decode_png(path: Path, size_l0: tuple[int, int]) -> npt.NDArray[np.uint16 |
 
 
 def _refuse_chunks(data: bytes, path: Path) -> None:
-    """OpenCV takes and fills the memory that a chunk says it has, up to 4 GB."""
+    """Refuse a chunk longer than the file: OpenCV allocates and fills the length that it claims, up to 4 GB."""
     at, kind = FIRST_CHUNK, b""
     while at < len(data) and kind != b"IEND":
         kind = data[at + 4 : at + 8]
         at += CHUNK_FRAME + int.from_bytes(data[at : at + 4], "big")
         if at > len(data):
-            fix = "save it again, it is damaged"
+            fix = "the file is damaged: save it again"
             raise SlideError("the mask cannot be decoded: it ends within a chunk", where=path, fix=fix)

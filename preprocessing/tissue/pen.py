@@ -1,4 +1,4 @@
-"""Pen marks on an overview, by colours that no stain has. Pure."""
+"""Detection of pen marks on an overview by colours that stains do not have. Pure."""
 
 import cv2
 import numpy as np
@@ -7,31 +7,31 @@ import numpy.typing as npt
 from preprocessing.tissue.regions import Region, without_specks
 
 MIN_AREA_UM2 = 20_000.0
-"""No stroke is smaller; clumps of carbon, iron or blood in tissue are."""
+"""Minimum area of a stroke, square micrometres; clumps of carbon, iron or blood in tissue are smaller."""
 RIM_UM = 32.0
-"""A stroke's pixels reach so far, whatever their colour."""
+"""Width of a stroke's rim, micrometres; all its pixels are pen, in any colour."""
 COLOURED = (
     ((35, 30, 30), (94, 255, 255)),  # green
-    ((95, 120, 30), (119, 255, 255)),  # blue; paler is a bluish lamp
+    ((95, 120, 30), (119, 255, 255)),  # blue; paler blue comes from a bluish lamp
     ((95, 80, 30), (119, 255, 110)),  # green or blue over violet tissue
     ((119, 160, 30), (122, 255, 255)),  # blue over pink
-    ((0, 150, 60), (4, 255, 255)),  # red, whose hues lie on both sides of 0
+    ((0, 150, 60), (4, 255, 255)),  # red, whose hues are on both sides of 0
     ((177, 150, 60), (179, 255, 255)),
     ((176, 200, 60), (176, 255, 255)),  # red over violet
 )
 """Lowest and highest hue, saturation and value of coloured pens."""
 BLACK = (6, 89)
-"""Values of black pen. Where a scanner did not look, its pixels are blacker than any ink."""
+"""Lowest and highest value of black pen. Areas that were not scanned are blacker than any ink."""
 FADE_UM = 112.0
-"""A stroke fades into glass within this distance, in its own hue."""
+"""Distance within which a stroke fades into glass, in its own hue, micrometres."""
 
 
 def find_pen(image: npt.NDArray[np.uint8], glass: npt.NDArray[np.float64], um_per_px: float) -> Region:
-    """Strokes of green, blue, black or red pen, and their fading rims: 1 or 0, (h, w).
+    """Find strokes of green, blue, black or red pen with their fading rims; return 1 or 0, (h, w).
 
     Args:
-        image: RGB (h, w, 3), at pixels smaller than half of a stroke's width.
-        glass: Colour of the glass, (3,).
+        image: RGB, (h, w, 3), in pixels smaller than half of a stroke's width.
+        glass: Colour of the glass, RGB, (3,).
         um_per_px: Side of a pixel, micrometres.
     """
     balanced = cv2.merge(
@@ -49,9 +49,10 @@ def find_pen(image: npt.NDArray[np.uint8], glass: npt.NDArray[np.float64], um_pe
 
 
 def strong_ink(hsv: npt.NDArray[np.uint8]) -> Region:
-    """Pixels of an HSV image (h, w, 3), OpenCV's ranges (hue 0 to 179), that are surely pen: 1 or 0, (h, w).
+    """Return 1 for pixels that are certainly pen, else 0, (h, w), from HSV, (h, w, 3).
 
-    Haematoxylin and eosin lie between hues 120 (blue-violet) and 176 (pink); folds are dark, but not gray.
+    HSV has OpenCV's ranges (hue 0 to 179). Haematoxylin and eosin have hues from 120 (blue-violet) to 176 (pink). Folds
+    are dark, but not grey.
     """
     _, saturation, value = cv2.split(hsv)
     chroma = cv2.multiply(saturation, value, scale=1 / 255)
@@ -62,6 +63,9 @@ def strong_ink(hsv: npt.NDArray[np.uint8]) -> Region:
 
 
 def faint_ink(hsv: npt.NDArray[np.uint8]) -> Region:
-    """Pixels that are pen if they lie beside it: its hues at any strength, and grays darker than glass."""
+    """Return 1 for pixels that are pen if they are next to pen, else 0, (h, w), from HSV, (h, w, 3).
+
+    They have hues of pens at any strength, or are grey and darker than glass.
+    """
     hue, saturation, value = cv2.split(hsv)
     return (((hue >= 20) & (hue < 120) & (saturation >= 6)) | ((saturation < 40) & (value < 200))).astype(np.uint8)

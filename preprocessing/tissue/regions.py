@@ -1,21 +1,21 @@
-"""Connected pieces of a region of an image. Pure."""
+"""Connected components of a region of an image. Pure."""
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 Region = npt.NDArray[np.uint8]
-"""Yes (1) or no (0) for every pixel (h, w)."""
+"""1 for pixels inside of the region, 0 for others, (h, w)."""
 
 
 def without_specks(region: Region, min_area_px: float) -> Region:
-    """The connected pieces (8 neighbours) of a region (h, w) that have at least `min_area_px` pixels."""
+    """Return a region, (h, w), without its connected components (8 neighbours) of less than `min_area_px` pixels."""
     left, top, width, height = cv2.boundingRect(region)
-    inner = np.s_[top : top + height, left : left + width]  # labels take four bytes a pixel: no more than needed
+    inner = np.s_[top : top + height, left : left + width]  # labels take 4 bytes per pixel
     kept = np.zeros_like(region)
     if width:
         _, labels, statistics, _ = cv2.connectedComponentsWithStats(region[inner], connectivity=8)
         large = (statistics[:, cv2.CC_STAT_AREA] >= min_area_px).astype(np.uint8)
-        large[0] = 0  # label 0 is what lies outside of the region
+        large[0] = 0  # label 0 is the outside of the region
         kept[inner] = large[labels]
     return kept

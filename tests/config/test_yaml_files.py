@@ -130,7 +130,7 @@ def test_paths_are_those_of_the_user(tmp_path, monkeypatch):
     assert config.predictions == tmp_path / "p.csv"
     assert config.baseline == {"a": tmp_path / "b.csv"}
     assert config.out == Path("~nobody-has-this-name/x")
-    for path, sentence in (("", "is an empty path"), ("a\0b", "cannot have NUL"), ("\ud800", "not UTF-8")):
+    for path, sentence in (("", "is an empty path"), ("a\0b", "cannot contain NUL"), ("\ud800", "not UTF-8")):
         with pytest.raises(ValueError, match=sentence):
             EvaluateConfig(predictions=path)
 

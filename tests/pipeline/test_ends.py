@@ -172,7 +172,7 @@ def test_a_signal_ends_a_verb_with_its_code_and_the_same_command_goes_on(verb, n
     assert len(children) == (2 if loads else 0)
     os.kill(command.process.pid, number)
     assert command.end() == code
-    assert f"interrupted ({number.name}); what is done is kept" in command.said()
+    assert f"interrupted ({number.name}); finished work is kept" in command.said()
     assert "Traceback" not in command.said()
     assert gone(children)
     assert temporary_files(ready.root) == []

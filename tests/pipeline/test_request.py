@@ -176,4 +176,4 @@ def test_interrupting_says_that_the_work_is_kept(number, code, monkeypatch, caps
     with pytest.raises(SystemExit) as exit_:
         longvit.cli.app.main()
     assert exit_.value.code == code
-    assert "what is done is kept, and the same command goes on from there" in capsys.readouterr().err
+    assert "finished work is kept, and the same command resumes from there" in capsys.readouterr().err

@@ -200,7 +200,7 @@ def test_an_interrupted_run_stops_at_once_tidily_and_says_how_to_go_on(
     code, _, err = finish(process)
     assert time.monotonic() - begun < 5
     assert code == 128 + number, err
-    assert "the same command goes on from there" in err
+    assert "the same command resumes from there" in err
     assert visible_problems(out) == {}
     assert run(TileConfig(slides=cohort, out=out, workers=1)).exit_code == 0
     assert stores(out) == undisturbed
@@ -285,7 +285,7 @@ def test_a_damaged_tile_that_the_overview_is_made_of_is_named_by_its_own_place_a
     assert (row.status, row.reason[: len(place)]) == ("failed", place)
     row = tile_one(slide, tmp_path / "out", workers=2, tolerate_bad_tiles=1)
     assert row.status == "done"
-    assert f"1 damaged tiles of the slide taken for glass: {place}" in row.warnings
+    assert f"1 damaged tiles of the slide treated as glass: {place}" in row.warnings
     whole, left = (
         open_store_of(flat, tmp_path / "whole").rc.tolist(),
         open_store(tmp_path / "out/slide.zarr").rc.tolist(),
@@ -303,7 +303,7 @@ def test_what_other_programs_named_like_a_store_is_never_replaced(tmp_path, svs)
     theirs.mkdir()
     (theirs / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"ome": {}}}')
     row = tile_one(svs, tmp_path, overwrite=True)
-    assert (row.status, row.reason.split(":")[0]) == ("failed", "something else has this name")
+    assert (row.status, row.reason.split(":")[0]) == ("failed", "another file or folder has this name")
     assert [path.name for path in theirs.iterdir()] == ["zarr.json"]
     shutil.rmtree(theirs)
     theirs.write_text("a file")

@@ -105,9 +105,9 @@ def test_stores_of_other_settings_are_replaced_only_when_asked_and_the_features_
     assert capsys.readouterr().err == "replacing 1 store with 2 sets of features\n"
     assert (rows(report)["good"].status, rows(report)["good"].lost) == ("done", ("resnet", "uni"))
     assert report.summary.splitlines()[1:] == [
-        "tiled again: 1 (it was asked for again); 2 sets of features went with the old stores"
+        "tiled again: 1 (it was asked for again); 2 sets of features lost with the old stores"
     ]
-    assert "now gone: resnet, uni" in report.page_path.read_text()
+    assert "Lost features of the old store: resnet, uni" in report.page_path.read_text()
     assert "tiled again" not in tile(cohort, **settings).summary
 
 
@@ -144,7 +144,7 @@ def test_a_slide_that_changed_is_tiled_again(cohort):
     add_embeddings(cohort.parent / "out" / "good.zarr", "uni", np.zeros((6, 2), np.float32), {})
     report = tile(cohort)
     assert rows(report)["good"].reason == "the slide has changed"
-    assert report.summary.endswith("tiled again: 1 (the slide has changed); 1 set of features went with the old stores")
+    assert report.summary.endswith("tiled again: 1 (the slide has changed); 1 set of features lost with the old stores")
 
 
 def test_a_store_that_is_damaged_or_unfinished_is_tiled_again(cohort):

@@ -55,8 +55,8 @@ def test_the_end_of_the_next_image_does_not_end_this_one(jpeg):
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (b"", "no JPEG"),
-        (b"II*\0" * 10, "no JPEG"),
+        (b"", "not a JPEG"),
+        (b"II*\0" * 10, "not a JPEG"),
         (b"\xff\xd8" + bytes(300), "no JPEG header"),
         (b"\xff\xd8\xff\xc0\x00\x11\x08", "no JPEG header"),
         (simplejpeg.encode_jpeg(np.zeros((64, 64, 3), np.uint8)), "64 x 64"),

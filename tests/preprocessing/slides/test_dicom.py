@@ -49,7 +49,7 @@ def test_a_folder_of_several_series_or_of_none_is_refused(folder, tmp_path):
     with pytest.raises(SlideError, match="DICOM files of 2 series"):
         slide_file(folder("boxes_0.dcm", OTHER_SERIES))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SlideError, match="a folder without DICOM files"):
+    with pytest.raises(SlideError, match="the folder contains no DICOM files"):
         read_slide(tmp_path / "empty")
 
 

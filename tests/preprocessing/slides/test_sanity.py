@@ -38,7 +38,7 @@ def test_levels_that_halve_the_slide_are_of_one_picture_however_they_round(width
 @given(width=st.integers(1000, 100_000), height=st.integers(1000, 100_000), by=st.floats(1.1, 5))
 def test_a_level_of_another_shape_is_refused_with_its_number(width, height, by):
     sizes = [(width, height), (width // 2, height // 2), (width // 4, int(height / 4 / by))]
-    with pytest.raises(SlideError, match=f"not of one picture: level 0 has {width} x {height} pixels, level 2"):
+    with pytest.raises(SlideError, match=f"not of one image: level 0 has {width} x {height} pixels, level 2"):
         refuse_sizes(anywhere, sizes, 256 * 256)
 
 
@@ -50,8 +50,8 @@ def test_a_large_pyramid_in_tiles_is_fine():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"tile": (256, 256)}, "it has 15264649 tiles or strips, but lists 1"),
-        ({"rowsperstrip": 256}, "it claims 1000000 x 1000000 pixels"),
+        ({"tile": (256, 256)}, "the file has 15264649 tiles or strips, but lists 1"),
+        ({"rowsperstrip": 256}, "the slide claims 1000000 x 1000000 pixels"),
     ],
 )
 def test_a_small_file_that_claims_a_million_pixels_a_side_is_refused_unread(tmp_path, options, sentence):

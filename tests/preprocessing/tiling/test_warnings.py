@@ -28,9 +28,9 @@ def test_what_looks_odd_is_said():
     assert "no glass" in said(mask(tissue=20))
     assert said(mask(glass=10, tissue=5, blurred=5)) == "50% of the tissue is out of focus"
     assert said(mask(glass=10, tissue=8, pen=2)) == "pen marks cover 10.0% of the slide"
-    assert "not the slide's own word" in said(fine, source="flag")
+    assert "not from the slide file" in said(fine, source="flag")
     assert "nominal" in said(fine, source="objective")
     assert said(fine, overview=black).startswith("25.0% of the slide is pure black")
     bad = [SlideError("cannot decode x=3", where="s", fix="f")]
     assert said(fine, bad_tiles=bad) == "1 damaged tiles left out: cannot decode x=3"
-    assert said(fine, unseen=bad) == "1 damaged tiles of the slide taken for glass: cannot decode x=3"
+    assert said(fine, unseen=bad) == "1 damaged tiles of the slide treated as glass: cannot decode x=3"

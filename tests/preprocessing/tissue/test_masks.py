@@ -69,7 +69,7 @@ def test_values_0_to_3_are_the_classes_at_any_size(png):
 
 
 def test_a_mask_of_another_shape_is_refused(png):
-    with pytest.raises(SlideError, match=r"64 x 64 pixels, the slide 256 x 192: another shape"):
+    with pytest.raises(SlideError, match=r"64 x 64 pixels, the slide 256 x 192: another aspect ratio"):
         read_mask(png(np.ones((64, 64), np.uint8)), SIZE, (24, 32))
     assert read_mask(png(np.ones((48, 65), np.uint8)), SIZE, (24, 32)).all(), "sides are rounded"
 
@@ -85,9 +85,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
 def test_damaged_empty_and_foreign_files_are_refused(png, tmp_path):
     whole = png(np.ones((48, 64), np.uint8)).read_bytes()
     for data, sentence in (
-        (b"", "no PNG"),
-        (b"GIF89a", "no PNG"),
-        (whole[:20], "no PNG"),
+        (b"", "not a PNG"),
+        (b"GIF89a", "not a PNG"),
+        (whole[:20], "not a PNG"),
         (whole[:40], "cannot be decoded"),
     ):
         (tmp_path / "bad.png").write_bytes(data)
