@@ -1,4 +1,4 @@
-"""Stores, encoders and runs of version 0.1.0 open in every later version, and give the same numbers."""
+"""Law: stores, encoders and runs of version 0.1.0 open in every later version, and give the same numbers."""
 
 import shutil
 from pathlib import Path

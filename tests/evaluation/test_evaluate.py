@@ -2,6 +2,7 @@ import datetime
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,11 +35,12 @@ def test_the_default_folder_is_that_of_the_predictions(survival_csv):
 
 
 def test_the_same_predictions_give_the_same_bytes(survival_csv, tmp_path):
-    for name in ("first", "second"):
-        run(EvaluateConfig(predictions=survival_csv, out=tmp_path / name), date=DAY)
-    for first in (path for path in (tmp_path / "first").rglob("*") if path.is_file()):
-        second = tmp_path / "second" / first.relative_to(tmp_path / "first")
-        assert first.read_bytes() == second.read_bytes()
+    first, second = tmp_path / "first", tmp_path / "second"
+    for out in (first, second):
+        run(EvaluateConfig(predictions=survival_csv, out=out), date=DAY)
+    written = {path.relative_to(first): path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    assert written == {path.relative_to(second): path.read_bytes() for path in second.rglob("*") if path.is_file()}
+    assert {Path("report.html"), Path("metrics.json")} <= set(written)
 
 
 def test_bad_predictions_leave_an_earlier_report_alone(survival_csv, edited, tmp_path):

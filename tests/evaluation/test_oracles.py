@@ -1,4 +1,4 @@
-"""Numbers of tied times and of repeated hold-outs, held to those of R (`oracles/README.md`)."""
+"""Law: numbers of tied times and of repeated hold-outs are those of R (`oracles/README.md`)."""
 
 import shutil
 import subprocess

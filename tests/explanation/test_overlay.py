@@ -58,5 +58,8 @@ def test_what_speaks_for_is_red_what_speaks_against_is_blue_and_no_token_is_clea
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_scores_that_are_all_alike_can_be_drawn(value):
-    figure, _, _ = pictures(np.full((2, 2), value, np.float32), (10.0, 10.0))
+    figure, _, covered = pictures(np.full((2, 2), value, np.float32), (10.0, 10.0))
     figure.canvas.draw()
+    heat = covered.images[1]
+    assert heat.norm.vmin < heat.norm.vmax
+    assert np.ptp(heat.to_rgba(heat.get_array()).reshape(-1, 4), axis=0).max() == 0

@@ -1,4 +1,4 @@
-"""Causal dilated attention against a masked dense oracle, and the decoder built on it."""
+"""Law: causal dilated attention is that of a masked dense oracle, and so is the decoder built on it."""
 
 import pytest
 import torch

@@ -91,6 +91,7 @@ def test_a_moved_table_with_the_same_content_is_the_same(config, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "table.csv").rename(tmp_path / "elsewhere" / "table.csv")
     start(config, table=tmp_path / "elsewhere" / "table.csv")
+    assert len(starts(config)) == 2
 
 
 def test_overwriting_keeps_nothing_of_the_old_result_and_everything_of_others(config, tmp_path):

@@ -1,4 +1,4 @@
-"""Stores under the oldest versions of zarr and numcodecs that the project admits, in an environment of their own."""
+"""Law: stores are the same under the oldest versions of zarr and numcodecs that the project admits."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The package's surface: what it is, and that having a look at it costs nothing."""
+"""Law: the package exports what its page names, and importing it costs nothing."""
 
 import subprocess
 import sys

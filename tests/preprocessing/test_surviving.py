@@ -1,4 +1,4 @@
-"""Real faults: processes that are killed, disks that are full, files that change, vanish, lie or belong to others."""
+"""Law: no fault leaves half a store: killed processes, full disks, files that change, vanish or belong to others."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""What surviving costs and withstands at length: a thousand finished slides, many deaths, many runs at once."""
+"""Law: a thousand finished slides, many deaths and many runs at once end in the stores of an undisturbed run."""
 
 import os
 import random

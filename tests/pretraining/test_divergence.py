@@ -1,3 +1,5 @@
+"""Law: training that diverges ends in a sentence, and no file holds numbers that are not finite."""
+
 import pandas as pd
 import pytest
 import torch

@@ -130,9 +130,18 @@ def test_a_folder_with_a_run_of_other_settings_is_refused(config):
         run(changed(config, seed=1, batch_size=4))
 
 
-def test_a_run_goes_on_with_another_number_of_workers(config):
-    run(config)
-    run(changed(config, loader_workers=1))
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])
+def test_a_run_goes_on_with_another_number_of_workers(config, tmp_path, monkeypatch, before, after):
+    expected = load_file(run(changed(config, out=tmp_path / "undisturbed")))
+    with monkeypatch.context() as patch:
+        cut_power(patch, 1)
+        with pytest.raises(PowerCut):
+            run(changed(config, loader_workers=before))
+    with monkeypatch.context() as patch:
+        epochs = cut_power(patch, 99)
+        resumed = load_file(run(changed(config, loader_workers=after)))
+    assert sorted(set(epochs)) == [1, 2]
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
 def test_a_batch_larger_than_an_epoch_is_refused(config):

@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if nothing had happened, whatever moment it was killed in."""
+"""Law: a run that is killed goes on as if nothing had happened, whatever moment it was killed in."""
 
 import os
 import signal

@@ -24,6 +24,7 @@ def test_the_curves_are_kaplan_meiers_of_the_two_risk_groups(held_out):
 
 
 def test_places_run_from_the_lowest_risk_of_a_fold_to_the_highest(held_out):
+    assert held_out.rows["fold"].nunique() == 2
     for _, fold in held_out.rows.groupby("fold"):
         ordered = fold.sort_values("risk")["place"]
         np.testing.assert_allclose(ordered, np.linspace(0, 1, len(fold)))

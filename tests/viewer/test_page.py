@@ -1,4 +1,4 @@
-"""The page in a real browser: served, opened from disk, and inside of a notebook's frame."""
+"""Law: the page works in a real browser: served, opened from disk, and inside of a notebook's frame."""
 
 import io
 import shutil

@@ -95,7 +95,9 @@ def test_a_page_names_neither_folders_nor_the_machine(planted, tmp_path, monkeyp
     monkeypatch.setenv("USER", "alice-the-user")
     run(planted.config.model_copy(update={"static": tmp_path / "out", "max_px": 256}))
     secrets = [str(planted.run), str(planted.store.path.parent), "host-of-alice", "alice-the-user"]
-    for name, content in texts(tmp_path / "out").items():
+    written = texts(tmp_path / "out")
+    assert {"index.html", "data/index.js"} <= set(written)
+    for name, content in written.items():
         assert [one for one in secrets if one.encode() in content] == [], name
 
 

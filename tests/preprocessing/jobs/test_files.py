@@ -1,12 +1,16 @@
 """Files are whole or absent, temporary names never collide, and a system that refuses is quoted in one sentence."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from longvit.training.callbacks import SafeCheckpoints
 from preprocessing.errors import OutputError
-from preprocessing.jobs.files import remove_temporaries, write_whole, written_whole
+from preprocessing.jobs.files import is_plain_name, remove_temporaries, write_whole, written_whole
 
 
 def test_a_file_is_replaced_whole_and_nothing_is_left_next_to_it(tmp_path):
@@ -125,3 +129,19 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
         path.touch()
     remove_temporaries(tmp_path)
     assert sorted(left.parent.iterdir()) == sorted(kept)
+
+
+@given(name=st.text(max_size=20).filter(is_plain_name))
+def test_a_plain_name_is_one_part_of_a_path(name):
+    assert Path("folder", name).parts == ("folder", name)
+    assert name not in (".", "..")
+
+
+@given(name=st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.()+=@-]{0,40}", fullmatch=True) | st.sampled_from(["a b", "病例"]))
+def test_names_that_people_give_slides_are_plain(name):
+    assert is_plain_name(name)
+
+
+@given(first=st.sampled_from(["", ".", "=", "+", "-", "@", " ", "a/", "a\\", "a:", "\0", "a\n", "a\u202e", "é" * 100]))
+def test_what_is_no_name_of_a_file_or_would_be_obeyed_is_not_plain(first):
+    assert not is_plain_name(first + "b" if first else "")

@@ -32,7 +32,7 @@ def bomb(path, claims, **options):
 def test_levels_that_halve_the_slide_are_of_one_picture_however_they_round(width, height, level, rounding):
     sizes = [(width, height)]
     sizes += [(max(1, int(rounding(width / 2**i))), max(1, int(rounding(height / 2**i)))) for i in range(1, level)]
-    refuse_sizes(anywhere, sizes, 256 * 256)
+    assert refuse_sizes(anywhere, sizes, 256 * 256) is None
 
 
 @given(width=st.integers(1000, 100_000), height=st.integers(1000, 100_000), by=st.floats(1.1, 5))
@@ -43,8 +43,8 @@ def test_a_level_of_another_shape_is_refused_with_its_number(width, height, by):
 
 
 def test_a_large_pyramid_in_tiles_is_fine():
-    refuse_sizes(anywhere, [(100_000, 100_000), (25_000, 25_000), (6_250, 6_250)], 1024 * 1024)
-    refuse_sizes(anywhere, [(500_000, 500_000)], 256 * 256)
+    assert refuse_sizes(anywhere, [(100_000, 100_000), (25_000, 25_000), (6_250, 6_250)], 1024 * 1024) is None
+    assert refuse_sizes(anywhere, [(500_000, 500_000)], 256 * 256) is None
 
 
 @pytest.mark.parametrize(

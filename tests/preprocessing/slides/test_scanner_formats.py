@@ -1,4 +1,4 @@
-"""Slides in scanners' formats, through OpenSlide: made by tifffile where that can, else real ones if they are there."""
+"""Law: slides in scanners' formats show the picture that they were made from, and real ones what two libraries show."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Slides laid out as scanners lay them out, in all that OpenSlide looks at: Philips, Leica, Ventana and Hamamatsu.
+"""Law: slides laid out as Philips, Leica, Ventana and Hamamatsu lay them out are read as OpenSlide reads them.
 
 The files are made here, so that is what they cannot show: what real scanners get wrong.
 """

@@ -1,4 +1,4 @@
-"""TIFFs that tifffile writes, read back through `read_slide` and compared with the picture they were made from."""
+"""Law: TIFFs that tifffile writes are read as the picture they were made from, or refused."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Stores made to do harm, or damaged: each is refused by name, before code runs and before memory is taken.
+"""Law: stores made to do harm, or damaged, are refused by name, before code runs and before memory is taken.
 
 `test_oldest_versions_slow.py` runs this file under the oldest versions of zarr and numcodecs that the project admits.
 """

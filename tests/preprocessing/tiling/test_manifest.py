@@ -1,12 +1,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from preprocessing.config import TileConfig
 from preprocessing.errors import CohortError, SlideError
-from preprocessing.jobs.files import is_plain_name
 from preprocessing.slides.slide import read_slide
 from preprocessing.tile import tile_or_skip
 from preprocessing.tiling.manifest import SlideEntry, read_manifest
@@ -98,13 +95,6 @@ def test_an_empty_folder_and_a_missing_path_are_refused(tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(CohortError, match="no such slide"):
         read_manifest(tmp_path / "none")
-
-
-@given(name=st.text(max_size=20))
-def test_a_plain_name_is_one_part_of_a_path(name):
-    if is_plain_name(name):
-        assert Path("folder", name).parts == ("folder", name)
-        assert name not in (".", "..")
 
 
 def test_dicom_files_of_one_series_are_one_slide(tmp_path):
