@@ -41,7 +41,7 @@ class Cohort:
 
     @property
     def strata(self) -> pd.Series:
-        """Return the strata that parts are balanced by: the class of each patient, or whether the event was observed."""
+        """Return the strata that parts are balanced by: each patient's class, or whether the event was observed."""
         return self.targets["label" if self.classes else "event"]
 
     def without(self, slides: Collection[str]) -> "Cohort":

@@ -97,8 +97,7 @@ def hash_file(path: Path) -> str:
 
 
 def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
-    """Return hashes of a store's origin and settings, as `_PARTS`; takes a tenth of a millisecond, from attributes
-    alone.
+    """Return hashes of a store's origin and settings, as `_PARTS`, from attributes alone (0.1 ms).
 
     Args:
         path: The store.

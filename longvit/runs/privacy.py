@@ -24,8 +24,7 @@ _PSEUDONYM = re.compile("P-[0-9a-f]{12}")
 
 
 def shareable_path(path: Path | str, folder: Path | str) -> str:
-    """Return a path as a file in `folder` may contain it: relative to the folder if both are in the project, else a
-    name.
+    """Return a path as a file in `folder` may contain it: relative if both are in the project, else the last name.
 
     The reader of the file joins the path to the file's folder, and searches only there.
 
@@ -85,7 +84,7 @@ class Pseudonyms:
         return cls(key)
 
     def of(self, name: str) -> str:
-        """Return `P-` and 12 hex digits of HMAC-SHA256 of the name; without a key, or for a pseudonym, the name itself."""
+        """Return `P-` and 12 hex digits of HMAC-SHA256 of the name; without a key, or for a pseudonym, the name."""
         if self.key is None or _PSEUDONYM.fullmatch(name):
             return name
         return f"P-{hmac.new(self.key, name.encode(), 'sha256').hexdigest()[:12]}"

@@ -8,7 +8,7 @@ from preprocessing.jobs.files import written_whole
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
-    """Write rows as CSV, through a temporary file name; the columns are those of all rows."""
+    """Write rows as CSV, through a temporary file name; the columns are the union of all rows' columns."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
