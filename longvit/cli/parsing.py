@@ -111,7 +111,7 @@ class Request:
         return VERBS[self.arguments[0]]
 
     def refusal(self, error: CycloptsError) -> ConfigError:
-        """Return one error for a fault of cyclopts or pydantic, with the setting and the place where it was given."""
+        """Return an objection of cyclopts or pydantic as one error, with the setting and the place of its value."""
         strangers = _strangers(error)
         if strangers:
             known = [as_flag(names) for names in all_settings(self.kind)]

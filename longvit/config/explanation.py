@@ -16,7 +16,7 @@ class ExplainConfig(StageConfig):
     """Model + store -> map of the parts of the slide that the prediction draws on."""
 
     model: Annotated[Path, required.MODEL]
-    """A fold's `model.safetensors`."""
+    """Model of a fold, `model.safetensors`."""
     store: Annotated[Path, required.ANY_STORES]
     """Store of the slide, or a folder of stores."""
     out: Path
@@ -28,7 +28,7 @@ class ExplainConfig(StageConfig):
     `contribution` if the slide's vector is a class token. `contribution`: exact share of each token of the encoder's
     output in the prediction. `integrated_gradients`: gradients from the output back to the embedded tokens, on the path
     from a slide of average tokens to this slide. `gradient`: the same gradient at this slide alone; faster by a factor
-    of `gradient_steps`, less faithful. `occlusion`: loss of the output without a square of tokens (slow). `received`:
+    of `gradient_steps`, less faithful. `occlusion`: drop of the output without a square of tokens (slow). `received`:
     attention received, in each layer and in all. `rollout`: attention rollout through all layers. `pooling`: weights of
     attention pooling. The last three show the model's attention, whatever the target."""
     rank: bool = False

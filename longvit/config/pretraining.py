@@ -149,7 +149,7 @@ class PretrainConfig(RunConfig):
     batch_size: PositiveInt = 64
     """Regions in a batch."""
     regions_per_slide: PositiveInt = 100
-    """Regions drawn in an epoch, times the number of slides; the total is shared evenly among patients."""
+    """Mean number of regions drawn per slide in an epoch; the total is shared evenly among patients."""
     patients: Annotated[Path | None, required.TABLE] = None
     """CSV with the patient of each slide (`case_id`, `slide_id`). Without it, slides named by TCGA barcodes belong to
     the patient named by the first 12 characters. Any other slide is a patient of its own."""

@@ -24,7 +24,7 @@ def shared_audit(audit: Audit, names: Pseudonyms) -> Audit:
     return audit.model_copy(update={"findings": findings, "accepted": tuple(_entry(e, names) for e in audit.accepted)})
 
 
-def shared_settings(settings: Any, names: Pseudonyms) -> str:  # noqa: ANN401 - what YAML holds
+def shared_settings(settings: Any, names: Pseudonyms) -> str:  # noqa: ANN401 - any YAML
     """Return settings as YAML, without folders of this machine and without ids among the accepted audit findings."""
     values = shareable_values(settings)
     if isinstance(values, dict) and isinstance(values.get("accept"), list):

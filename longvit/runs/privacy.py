@@ -44,7 +44,7 @@ def shareable_command(arguments: Sequence[str]) -> list[str]:
     return [_short_flag(word) for word in arguments]
 
 
-def shareable_values(values: Any) -> Any:  # noqa: ANN401 - whatever YAML or JSON holds
+def shareable_values(values: Any) -> Any:  # noqa: ANN401 - any YAML or JSON
     """Return settings or a document in which strings with paths outside the project are shortened to the last name."""
     if isinstance(values, dict):
         return {key: shareable_values(value) for key, value in values.items()}
