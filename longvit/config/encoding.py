@@ -19,7 +19,7 @@ class EncodeConfig(RunConfig):
     preset: str | None = None
     """Published encoder to use instead, by name, for example longvit_small_32768 or gigapath_slide_enc12l768d."""
     official: Annotated[Path | None, required.WEIGHTS] = None
-    """Published weights of the preset, a .pth file. Without them the weights are random: good for timing, not for use."""
+    """Published weights of the preset, a .pth file. Without them, weights are random: good for timing, not for use."""
     precision: Literal["32", "bf16"] = "32"
     """Arithmetic: float32, or bfloat16 in all layers with weights; between these layers tokens stay in float32."""
     loader_workers: PositiveInt = 2
