@@ -65,7 +65,7 @@ class Judge:
     def __init__(self, accept: Sequence[str]) -> None:
         strangers = [entry[:60] for entry in accept if entry.split(":")[0] not in CATEGORIES]
         if strangers:
-            what = f"accept names {', '.join(strangers)}, which is not a category of the audit"
+            what = f"accept has entries of no category of the audit: {', '.join(strangers)}"
             raise ConfigError(what, where="accept", fix=f"the categories are {', '.join(CATEGORIES)}")
         self.accept = tuple(accept)
         self.findings: list[Finding] = []

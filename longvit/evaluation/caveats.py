@@ -43,7 +43,7 @@ def caveats(result: Mapping[str, Any], predictions: Predictions) -> list[str]:
     said += _of_the_headline(result)
     ibs, of_kaplan_meier = (result["pooled"].get(one, {"value": None})["value"] for one in ("ibs", "ibs_km"))
     if None not in (ibs, of_kaplan_meier) and ibs >= of_kaplan_meier:
-        said.append("Survival curves made from the risks are no better than one Kaplan-Meier curve for all patients.")
+        said.append("Survival curves made from the risks are no better than Kaplan-Meier, one curve for all patients.")
     return said
 
 

@@ -193,7 +193,7 @@ def _cell(name: str, number: Mapping[str, float | None] | None) -> str:
 
 def _how_control(metrics: Mapping[str, Any]) -> str:
     n = metrics["n_shuffles"]
-    return f" Grey: the same metric for models trained on shuffled labels, mean over {n} shuffles." if n else ""
+    return f" Grey: the same metric for models trained on shuffled labels, averaged, {n} per fold." if n else ""
 
 
 def _text_table(table: TextTable) -> str:
