@@ -30,7 +30,7 @@ class ExplainConfig(StageConfig):
     from a slide of average tokens to this slide. `gradient`: the same gradient at this slide alone; faster by a factor
     of `gradient_steps`, less faithful. `occlusion`: drop of the output without a square of tokens (slow). `received`:
     attention received, in each layer and in all. `rollout`: attention rollout through all layers. `pooling`: weights of
-    attention pooling. The last three show the model's attention, whatever the target."""
+    attention pooling. The last three show the model's attention, for any target."""
     rank: bool = False
     """Write ranks in place of scores, so that each colour covers the same area."""
     overlay_mpp: PositiveFloat | None = None
