@@ -1,4 +1,4 @@
-"""`python -m longvit`, the same as `longvit`."""
+"""Entry point of `python -m longvit`, the same as `longvit`."""
 
 from longvit.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Verb `demo`: the whole line on a cohort that it makes itself, through the same functions a user calls."""
+"""Verb `demo`: the whole pipeline on a synthetic cohort, through the same functions that a user calls."""
 
 import json
 import shutil
@@ -29,10 +29,12 @@ TASKS = ("subtype", "survival")
 
 
 def run(config: DemoConfig) -> Path:
-    """Slides, stores, encoder, models, report, heatmap; a second start goes on where the first one stopped.
+    """Run all stages: slides, stores, encoder, models, report, heatmap.
+
+    A second start continues where the first one stopped.
 
     Returns:
-        `report.html`, with subtyping and survival on held-out patients beside shuffled labels.
+        Path of `report.html`: subtyping and survival on held-out patients, next to controls with shuffled labels.
     """
     out, settings = config.out, settings_folder(config)
     if config.cohort is None:
@@ -73,10 +75,10 @@ def _run(config: DemoConfig, console: Console, out: Path, settings: Path) -> Pat
 
 
 def settings_folder(config: DemoConfig) -> Path:
-    """The folder of settings to use.
+    """Return the folder of settings to use.
 
     Raises:
-        ConfigError: It lacks a file that the demo reads.
+        ConfigError: The folder lacks a file that the demo reads.
     """
     folder = config.configs or shipped_settings()
     names = ["tile.yaml", "pretrain.yaml", *(f"finetune_{task}.yaml" for task in TASKS)]
@@ -88,7 +90,7 @@ def settings_folder(config: DemoConfig) -> Path:
 
 
 def shipped_settings() -> Path:
-    """`configs/tiny` of the checkout, or where an installation has put it."""
+    """Return `configs/tiny` of the checkout, or the folder in which an installation has put it."""
     checkout = Path(__file__).parents[1] / "configs" / "tiny"
     if checkout.is_dir():
         return checkout
@@ -98,7 +100,7 @@ def shipped_settings() -> Path:
 
 @contextmanager
 def stage(console: Console, name: str) -> Iterator[None]:
-    """Announce a stage, and say how long it took."""
+    """Print the name of a stage, and after the stage its duration."""
     console.rule(f"[bold]{name}", align="left", style="dim")
     start = time.monotonic()
     yield
@@ -106,10 +108,10 @@ def stage(console: Console, name: str) -> Iterator[None]:
 
 
 def _make_cohort(config: DemoConfig, console: Console) -> Path:
-    """Draw the cohort, unless an equal one is there already.
+    """Draw the cohort, unless the folder already contains one with the same settings.
 
     Raises:
-        ConfigError: Another cohort is there.
+        ConfigError: The folder contains another cohort.
     """
     folder, drawn = config.out / "cohort", {"patients": config.patients, "seed": config.seed}
     mark = folder / "drawn.json"
@@ -117,11 +119,11 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
         return folder
     if mark.exists() and not config.overwrite:
         raise ConfigError(
-            "this folder holds a demo with another cohort",
+            "this folder contains a demo with another cohort",
             where=config.out,
             fix="choose another --out, or start again with --overwrite",
         )
-    if mark.exists():  # so the stores are a demo's
+    if mark.exists():  # the cohort came from a demo, so its stores may be removed
         shutil.rmtree(config.out / "stores", ignore_errors=True)
     with claimed(folder, mark.name) as partial, Progress(console=console) as progress:
         task = progress.add_task("slides", total=None)
@@ -131,7 +133,7 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
 
 
 def _explain(out: Path, *, overwrite: bool) -> Path:
-    """Explain the held-out slide that the subtype model is surest of, by the fold that did not train on it."""
+    """Explain the held-out slide of the subtype model's highest probability, by the fold that did not train on it."""
     table = pd.read_csv(out / "subtype" / "predictions.csv", float_precision="round_trip")
     held_out = table[(table["split"] == "test") & table["shuffled"].isna()]
     surest = held_out.loc[held_out.filter(like="p_").max(axis=1).idxmax()]

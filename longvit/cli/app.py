@@ -1,4 +1,7 @@
-"""The verbs. One typed config each; the work is imported only when its verb runs, so that `--help` loads no torch."""
+"""Verbs of the command line, with one typed config each.
+
+The code of a verb is imported only when that verb runs, so that `--help` loads no torch.
+"""
 
 import os
 import signal
@@ -35,17 +38,17 @@ app = App(
     version=__version__,
     help="Gigapixel whole-slide images -> slide representations -> subtypes and survival.",
     help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
-    "Relative paths start at the working directory, those in a manifest at the manifest's folder. "
-    "Exit code: 0 done, 1 some slides failed, 2 the request was wrong, 130 and 143 interrupted.",
+    "Relative paths start at the working directory; relative paths in a manifest start at the manifest's folder. "
+    "Exit codes: 0 done, 1 some slides failed, 2 invalid request, 130 and 143 interrupted.",
     result_action="return_value",
-    suppress_keyboard_interrupt=False,  # cyclopts would call sys.exit in whatever program calls `run_command`
+    suppress_keyboard_interrupt=False,  # else cyclopts calls sys.exit in any program that calls `run_command`
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
 )
 
 
 @app.command
 def tile(*, config: Annotated[TileConfig, Parameter(name="*")]) -> int:
-    """Slides -> patch stores."""
+    """Tile slides into patch stores."""
     from preprocessing.tile import run
 
     report = run(config)
@@ -58,7 +61,7 @@ def tile(*, config: Annotated[TileConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def pretrain(*, config: Annotated[PretrainConfig, Parameter(name="*")]) -> int:
-    """Stores -> encoder, without labels."""
+    """Pretrain an encoder on stores, without labels."""
     from longvit.pretraining.pretrain import run
 
     print(run(config))
@@ -67,7 +70,7 @@ def pretrain(*, config: Annotated[PretrainConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def split(*, config: Annotated[SplitConfig, Parameter(name="*")]) -> int:
-    """Table -> splits by patient, stratified."""
+    """Split the patients of a table into stratified folds."""
     from longvit.cohort.split import run
 
     print(run(config))
@@ -76,7 +79,7 @@ def split(*, config: Annotated[SplitConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
-    """Are these splits sound? Exit code 1 if not."""
+    """Check whether the splits of a cohort are sound; exit code 1 if not."""
     from longvit.cohort.audit import run
 
     return int(any(finding.level == "error" for finding in run(config).findings))
@@ -84,7 +87,7 @@ def audit(*, config: Annotated[AuditConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def finetune(*, config: Annotated[FinetuneConfig, Parameter(name="*")]) -> int:
-    """Encoder + table + splits -> one model per fold, predictions.csv."""
+    """Finetune an encoder on a table and its splits: one model per fold, and predictions.csv."""
     from longvit.finetuning.finetune import run
 
     print(run(config))
@@ -93,7 +96,7 @@ def finetune(*, config: Annotated[FinetuneConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def predict(*, config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
-    """Models of a run + new stores -> predictions.csv."""
+    """Predict new stores with the models of a run: predictions.csv."""
     from longvit.prediction.predict import run
 
     predicted = run(config)
@@ -103,7 +106,7 @@ def predict(*, config: Annotated[PredictConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def encode(*, config: Annotated[EncodeConfig, Parameter(name="*")]) -> int:
-    """Stores -> one vector per slide."""
+    """Encode each slide's store as one vector."""
     from longvit.encoding.encode import run
 
     encoded = run(config)
@@ -113,7 +116,7 @@ def encode(*, config: Annotated[EncodeConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
-    """predictions.csv -> metrics.json, report.html."""
+    """Evaluate predictions.csv: metrics.json and report.html."""
     from rich import print as show
 
     from longvit.evaluation.evaluate import run
@@ -127,7 +130,7 @@ def evaluate(config: Annotated[EvaluateConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")]) -> int:
-    """Model + store -> which parts of the slide the prediction draws on."""
+    """Explain a prediction: map the parts of the slide that it draws on."""
     from longvit.explanation.explain import run
 
     explained = run(config)
@@ -138,7 +141,7 @@ def explain(*, config: Annotated[ExplainConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def view(config: Annotated[ViewConfig, Parameter(name="*")]) -> int:
-    """A run, stores or explanations -> a page to look at the slides with."""
+    """Show the slides of a run, of stores or of explanations in the browser."""
     from longvit.viewer.view import run
 
     run(config)
@@ -147,7 +150,7 @@ def view(config: Annotated[ViewConfig, Parameter(name="*")]) -> int:
 
 @app.command
 def demo(*, config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig()) -> int:  # noqa: B008
-    """The whole line, on a cohort that it makes itself."""
+    """Run the whole pipeline on a synthetic cohort."""
     from longvit.demo import run
 
     run(config)
@@ -155,14 +158,14 @@ def demo(*, config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig()) -
 
 
 def _failures(failed: Mapping[str, PipelineError]) -> int:
-    """Print what failed; return the exit code."""
+    """Print the failures and return the exit code."""
     for name, error in failed.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     return int(bool(failed))
 
 
 for place, verb in enumerate(VERBS):
-    app[verb].sort_key = place  # `--help` lists them in the order of the line, not of the alphabet
+    app[verb].sort_key = place  # `--help` lists the verbs in pipeline order, not alphabetically
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -172,7 +175,7 @@ def run_command(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 some slides failed.
 
     Raises:
-        PipelineError: The request was wrong.
+        PipelineError: The request is invalid.
     """
     request = Request.read(arguments)
     app.config = [Dict(request.for_flags, source=str(request.file), use_commands_as_keys=False)] if request.file else []
@@ -188,12 +191,12 @@ def run_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         raise cannot_write(error) from error
     except MemoryError as error:
-        fix = "run the same command where there is more memory; what is done is kept"
+        fix = "run the same command on a machine with more memory; finished results are kept"
         raise OutputError("there was not enough memory", where=request.arguments[0], fix=fix) from error
 
 
 def main() -> None:
-    """Entry point of `longvit`; `longvit/README.md` lists the exit codes."""
+    """Run the command line of this process; `longvit/README.md` lists the exit codes."""
     try:
         with stopped_by_signals():
             code = run_command(sys.argv[1:])
@@ -204,7 +207,7 @@ def main() -> None:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         code = stop.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+    except BrokenPipeError:  # the process that reads our output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     sys.exit(code)

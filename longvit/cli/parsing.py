@@ -1,4 +1,4 @@
-"""What the user asks for: a command line and the settings file that it names, and what is wrong with either."""
+"""The user's request: a command line and the settings file that it names, and the errors in either."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -38,7 +38,7 @@ _HERE = "command line"
 
 @dataclass(frozen=True)
 class Request:
-    """A command line without its `--config FILE`, and what that file holds."""
+    """A command line without its `--config FILE`, and the content of that file."""
 
     arguments: list[str]
     file: Path | None
@@ -49,7 +49,7 @@ class Request:
         """Take `--config FILE` off a command line and read the file.
 
         Raises:
-            ConfigError: There is no such verb or file, or the file has a key that is no setting of the verb.
+            ConfigError: The verb or the file does not exist, or the file has a key that is not a setting of the verb.
         """
         for argument in arguments:
             if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
@@ -73,9 +73,10 @@ class Request:
 
     @property
     def for_flags(self) -> dict[str, Any]:
-        """The values of the file that flags may add to: not those that they replace, nor names of the user's own.
+        """Return the values of the file that flags may add to.
 
-        No flag can spell some of the latter (a label with a dot).
+        Excluded are values that flags replace, and groups whose names the user chooses: some of these names (a label
+        with a dot) cannot be spelled as a flag.
         """
         values = deepcopy(self.values)
         replaced = [names for names in all_settings(self.kind) if as_flag(names) in _flags(self.arguments)]
@@ -86,10 +87,10 @@ class Request:
         return values
 
     def completed(self, config: StageConfig) -> StageConfig:
-        """Return the config that flags and `for_flags` made, with the rest of the file; check that its inputs exist.
+        """Return the config of flags and `for_flags`, with the rest of the file; check that its inputs exist.
 
         Raises:
-            ConfigError: Together the values do not fit, or a file or folder is missing.
+            ConfigError: The combined values do not fit, or a file or folder is missing.
         """
         values = config.model_dump(exclude_unset=True)
         for *groups, name in own_names(self.kind):
@@ -106,11 +107,11 @@ class Request:
 
     @property
     def kind(self) -> type[StageConfig]:
-        """The config class of the verb."""
+        """Return the config class of the verb."""
         return VERBS[self.arguments[0]]
 
     def refusal(self, error: CycloptsError) -> ConfigError:
-        """What cyclopts or pydantic objects to, as one error that says which setting and where it was given."""
+        """Return an objection of cyclopts or pydantic as one error, with the setting and the place of its value."""
         strangers = _strangers(error)
         if strangers:
             known = [as_flag(names) for names in all_settings(self.kind)]
@@ -131,7 +132,7 @@ class Request:
                 return f"{short(flag)} has no value"
             case UnusedCliTokensError(unused_tokens=[*words]) | MissingArgumentError(unused_tokens=[_, *_] as words):
                 return f"{short(' '.join(words))} belongs to no setting; settings are given as --name value"
-            case MissingArgumentError():  # nothing was given at all
+            case MissingArgumentError():  # no argument was given
                 required = [name for name, field in self.kind.model_fields.items() if field.is_required()]
                 return f"{', '.join(as_flag((name,)) for name in required)} must be given"
             case RepeatArgumentError(token=token):
@@ -142,7 +143,7 @@ class Request:
                 return short(str(error), 500)
 
     def _place(self, names: Names) -> tuple[str, list[str]]:
-        """How the user wrote a setting or a group of them, and where: the flag if there is one, since it wins."""
+        """Return how and where the user wrote a setting or a group; a flag first, since it takes precedence."""
         flag, here, there = as_flag(names), [_HERE], [str(self.file)] if self.file else []
         if not names:
             return "", here + there
@@ -159,16 +160,16 @@ class Request:
 
 
 def _flags(arguments: Sequence[str]) -> set[str]:
-    """Flags of a command line, as `as_flag` writes them."""
+    """Return the flags of a command line, as `as_flag` writes them."""
     return {argument.split("=")[0].replace("_", "-") for argument in arguments}
 
 
 def _strangers(error: CycloptsError) -> list[str]:
-    """Flags that no setting has."""
+    """Return the flags that no setting has."""
     if isinstance(error, UnknownOptionError):
         return [error.token.keyword or error.token.value]
     if isinstance(error, RepeatArgumentError | CoercionError) or getattr(error, "keyword", None):
-        return []  # raised while flags were still being read: all of them are still unused
+        return []  # raised while flags were still being read, so that all flags count as unused
     return [token.split("=")[0] for token in error.unused_tokens or () if token.startswith("--")]
 
 

@@ -1,1 +1,1 @@
-"""Tables, patients, splits and their audit. Free of torch."""
+"""Tables, patients, splits and the audit of splits. Free of torch."""

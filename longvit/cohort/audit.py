@@ -1,4 +1,4 @@
-"""Verb `audit`: what is wrong with a cohort and its splits, before anything is trained."""
+"""Verb `audit`: faults of a cohort and its splits, found before anything is trained."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ _STYLES = {"error": "bold red", "accepted": "yellow", "note": "dim"}
 
 
 def run(config: AuditConfig) -> Audit:
-    """Audit a cohort, show what was found, and write `audit.json` and the mended splits if there is a folder for them.
+    """Audit a cohort and print its findings; write `audit.json` and the corrected splits if `out` is given.
 
     Raises:
-        CohortError: A table or a split cannot be read, or `out` holds splits already.
-        ConfigError: `accept` names a category that is none.
-        StoreError: There are no stores where they should be, or one cannot be read.
+        CohortError: A table or a split cannot be read, or `out` already contains other splits.
+        ConfigError: `accept` names a category that does not exist.
+        StoreError: The folder of stores contains no store, or a store cannot be read.
     """
     result = audit(config)
     if config.out is not None:
@@ -35,7 +35,7 @@ def run(config: AuditConfig) -> Audit:
 
 
 def show(result: Audit, console: Console) -> None:
-    """Print the counts of every part, then the findings by category, each category with what it is and its fix."""
+    """Print the counts of every part, then the findings by category, each category with its meaning and its fixes."""
     rows = result.counts
     table = Table(*map(escape, rows[0]), box=None, header_style="bold")
     for row in rows:

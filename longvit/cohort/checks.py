@@ -1,7 +1,7 @@
-"""Cohort + splits + stores -> what is wrong with them, and the folds that may be trained on.
+"""Cohort + splits + stores -> findings, and the folds that may be trained on.
 
-The published splits need it: all 30 of HIPT's subtyping folds have patients in two parts, and name slides that the
-tables beside them do not have.
+The published splits need the checks: all 30 of HIPT's subtyping folds have patients in two parts, and name slides that
+their tables do not contain.
 """
 
 import json
@@ -22,12 +22,12 @@ from preprocessing.store.store import find_stores, open_store
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit leaves.
+    """Result of an audit.
 
     Args:
-        cohort: Without the slides that have no store, where that was accepted.
-        folds: After the moves asked for. A patient accepted as a leak stands in both parts, with all slides.
-        findings: In the order of the checks.
+        cohort: The cohort, without the slides that have no store if this was accepted.
+        folds: Folds after the requested moves. A patient accepted as a leak is in both parts, with all slides.
+        findings: Findings in the order of the checks.
         accepted: Entries of `accept` that were needed.
         where: The folder of splits.
     """
@@ -39,35 +39,35 @@ class Audit:
     where: Path
 
     def refuse(self) -> None:
-        """Stop here unless every finding that stops a run was accepted.
+        """Stop unless every finding that stops a run was accepted.
 
         Raises:
-            CohortError: With the list of findings and what to do about each.
+            CohortError: The list of findings, and the fix of each.
         """
         refuse(self.findings, self.where)
 
     @property
     def counts(self) -> list[dict]:
-        """A row for each part of each fold: patients, slides, and patients of each class or with an event."""
+        """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
         return [_count(self.cohort, fold, part) for fold in self.folds for part in PARTS if fold.parts[part]]
 
     def as_json(self) -> str:
-        """The text of `audit.json`: findings, what was accepted, counts."""
+        """Return the text of `audit.json`: findings, accepted entries, counts."""
         findings = [finding.as_json() for finding in self.findings]
         document = {"findings": findings, "accepted": self.accepted, "counts": self.counts}
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def audit(config: SplitsConfig) -> Audit:
-    """Read the tables and splits that a config names, and look for everything that would make a result untrue.
+    """Read the tables and splits of a config, and find everything that would make a result untrue.
 
     Args:
-        config: Tables, splits, stores (without them slides are not compared with any), and what is accepted.
+        config: Tables, splits, stores and accepted findings. Without stores, slides are not compared with stores.
 
     Raises:
-        CohortError: A table or a split cannot be read; what it says is for `Audit.refuse`.
-        ConfigError: `accept` names a category that is none.
-        StoreError: There are no stores, or one is unfinished or cannot be read.
+        CohortError: A table or a split cannot be read. Findings raise only in `Audit.refuse`.
+        ConfigError: `accept` names a category that does not exist.
+        StoreError: There are no stores, or a store is unfinished or cannot be read.
     """
     judge = Judge(config.accept)
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
@@ -89,7 +89,7 @@ def audit(config: SplitsConfig) -> Audit:
 
 
 def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
-    """Find times that no follow-up in the stated unit has."""
+    """Find times that are implausible in the stated unit."""
     if isinstance(config.task, SurvivalTask):
         found = implausible(cohort.targets["time"], config.task.time_unit)
         if found:
@@ -100,14 +100,14 @@ def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
 
 
 def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge) -> Fold:
-    """The fold, with leaks moved or found."""
+    """Return the fold of a split, with its leaks moved or found."""
     fold = to_fold(split, cohort)
     times = Counter(case for cases in fold.parts.values() for case in cases)
     leaks = sorted(case for case, parts in times.items() if parts > 1)
     leaking = set(leaks)
     home = config.move_leaks_to
     if leaks and home:
-        what = f"{{n}} patients stood in two parts and were put into {home}: {{names}}"
+        what = f"{{n}} patients were in two parts and were moved to {home}: {{names}}"
         judge.note("moved", leaks, what, where=split.path, fix="none needed")
         parts = {
             part: tuple(c for c in cases if c not in leaking or part == home) for part, cases in fold.parts.items()
@@ -120,7 +120,7 @@ def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge
             sorted(set(fold.parts[a]) & set(fold.parts[b])),
             f"{{n}} patients are in both {a} and {b}: {{names}}",
             where=split.path,
-            fix="leave all slides of a patient in one part, as --move-leaks-to train does",
+            fix="put all slides of a patient into one part, as --move-leaks-to train does",
         )
     return fold
 
@@ -130,7 +130,7 @@ def _find_strangers(split: Split, cohort: Cohort, judge: Judge) -> None:
     judge.find(
         "missing-slides",
         [name for names in split.parts.values() for name in names if name not in known],
-        "the split names {n} slides or cases that the table does not have: {names}",
+        "the split names {n} slides or cases that the table does not contain: {names}",
         where=split.path,
         fix="use the table these splits were made from, or remove the names",
     )
@@ -139,7 +139,7 @@ def _find_strangers(split: Split, cohort: Cohort, judge: Judge) -> None:
 def _with_stores(
     cohort: Cohort, folds: Sequence[Fold], stores: Mapping[str, Path], folder: Path, judge: Judge
 ) -> Cohort:
-    """The cohort without the slides that have no store, as far as that is accepted."""
+    """Return the cohort without the slides that have no store, as far as this was accepted."""
     cases = sorted({case for fold in folds for part in fold.parts.values() for case in part})
     slides = [slide for case in cases for slide in cohort.slides[case]]
     missing = sorted(set(slides) - set(stores))
@@ -178,14 +178,14 @@ def _note_unlabelled(cohort: Cohort, stores: Mapping[str, Path], folder: Path, j
     judge.note(
         "unlabelled-stores",
         sorted(set(stores) - set(cohort.patient_of) - cohort.left_out),
-        "{n} stores are of slides that the table does not have, and are not used: {names}",
+        "{n} stores belong to slides that the table does not contain, and are not used: {names}",
         where=folder,
         fix="add their rows to the table, if they belong to the cohort",
     )
 
 
 def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
-    """What is worth knowing of a fold that can be trained on: sites, classes, who is in no part."""
+    """Note facts about a usable fold: shared sites, missing classes, patients in no part."""
     held_out = fold.parts[fold.held_out]
     seen = {cohort.sites[case] for case in fold.train if case in cohort.sites}
     shared = [case for case in held_out if cohort.sites.get(case) in seen]
@@ -194,7 +194,7 @@ def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
         sorted({cohort.sites[case] for case in shared}),
         f"{len(shared)} of {len(held_out)} {fold.held_out} patients come from {{n}} sites seen in training: {{names}}",
         where=split.path,
-        fix="`longvit split --keep-sites-together` makes splits that ask for more than recognising a hospital",
+        fix="`longvit split --keep-sites-together` makes splits in which recognising a hospital does not help",
     )
     for part in ("val", "test"):
         of_part = cohort.strata.loc[list(fold.parts[part])]
@@ -208,7 +208,7 @@ def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
         sorted(set(cohort.slides) - {case for cases in fold.parts.values() for case in cases}),
         "{n} patients of the table are in no part: {names}",
         where=split.path,
-        fix="none needed, if they were left out on purpose",
+        fix="none needed, if the patients were left out on purpose",
     )
 
 
@@ -219,7 +219,7 @@ def _note_held_out_again(folds: Sequence[Fold], where: Path, judge: Judge) -> No
         sorted(case for case, folds_of in times.items() if folds_of > 1),
         f"{{n}} of {len(times)} held-out patients are held out in several folds: {{names}}",
         where=where,
-        fix="none needed; but folds that share patients vary less than as many cohorts would",
+        fix="none needed; but folds that share patients vary less than independent cohorts would",
     )
 
 

@@ -19,7 +19,7 @@ STAGE = ("stage", "ajcc_pathologic_stage", "ajcc_pathologic_tumor_stage", "patho
 STAGES = {"I": 1.0, "II": 2.0, "III": 3.0, "IV": 4.0}
 FEMALE = {"female": 1.0, "f": 1.0, "1": 1.0, "1.0": 1.0, "male": 0.0, "m": 0.0, "0": 0.0, "0.0": 0.0}
 MAX_YEARS = 130
-"""A greater age is one in days, as GDC's `age_at_diagnosis` is."""
+"""Largest age in years; a greater number is an age in days, as GDC's `age_at_diagnosis` is."""
 AGE_NAME, SEX_NAME, STAGE_NAME = "Age, per 10 years", "Female", "Stage, per step I to IV"
 
 
@@ -28,8 +28,8 @@ class Clinical:
     """Covariates of patients.
 
     Attributes:
-        table: Index `patient_id`; a column per covariate that was found, NaN where a patient has no value.
-        notes: What was left out, in sentences.
+        table: Index `patient_id`; one column per covariate that was found, NaN if a patient has no value.
+        notes: Sentences about covariates that were left out.
     """
 
     table: pd.DataFrame
@@ -37,19 +37,20 @@ class Clinical:
 
 
 def read_clinical(path: Path) -> Clinical:
-    """Read age, sex and stage from a table as TCGA's are (CSV, zipped or not, Excel); other columns are not read.
+    """Read age, sex and stage from a table like TCGA's (CSV, zipped or not, or Excel); other columns are not read.
 
-    Age is in years (GDC's days are recognised), sex is female or male, F or M or `is_female` 1 or 0, and the stage is
-    a Roman number with or without `Stage` and a letter (`Stage IIIA`). Several rows of one patient are one.
+    Age is in years (GDC's days are recognised). Sex is female or male, F or M, or `is_female` 1 or 0. The stage is a
+    Roman number with or without `Stage` and a letter (`Stage IIIA`). Several rows of one patient count as one row.
 
     Raises:
-        CohortError: No table, no column that names patients, none of the covariates, or rows of a patient that differ.
+        CohortError: The table, a column of patients or every covariate is missing, or rows of a patient differ.
     """
     table = read_strings(path, CLINICAL)
     patient = _first(table, PATIENT)
     if patient is None:
         where = f"{path}, line 1: {few(list(table.columns), 12)}"
-        raise CohortError("no column names the patients", where=where, fix=f"name one of {', '.join(PATIENT)}")
+        fix = f"name the column of patients {' or '.join(PATIENT)}"
+        raise CohortError("no column contains the patients", where=where, fix=fix)
     found, notes = {}, []
     for name, columns, read in ((AGE_NAME, AGE, _age), (SEX_NAME, SEX, _female), (STAGE_NAME, STAGE, _stage)):
         column = _first(table, columns)
@@ -59,7 +60,7 @@ def read_clinical(path: Path) -> Clinical:
             found[name] = read(table[column].str.strip())
     if not found:
         raise CohortError(
-            "there is no age, sex or stage", where=path, fix=f"name columns {AGE[0]}, {SEX[1]}, {STAGE[0]}"
+            "there is no column of age, sex or stage", where=path, fix=f"name columns {AGE[0]}, {SEX[1]}, {STAGE[0]}"
         )
     values = pd.DataFrame(found).groupby(table[patient].str.strip())
     differing = values.nunique().gt(1).any(axis=1)

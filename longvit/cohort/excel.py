@@ -1,4 +1,4 @@
-"""Excel files (Office Open XML) -> the cells of their first sheet as strings, read as a stream within bounds."""
+"""Excel files (Office Open XML) -> cells of the first sheet as strings, read as a stream within bounds."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ WORKBOOK = "xl/workbook.xml"
 _RELATIONS = "xl/_rels/workbook.xml.rels"
 _STRINGS = "xl/sharedStrings.xml"
 MAX_BYTES, MAX_ELEMENTS, MAX_DEPTH, MAX_TOKEN, MAX_TEXT = 2**27, 2**21, 64, 2**20, 2**17
-"""Bounds of one part of the file: XML unpacked, elements, their nesting, bytes of one tag, characters of one cell."""
+"""Bounds of one part of the file: bytes of unpacked XML, elements, their nesting, bytes of one tag, characters of one
+cell."""
 _REFERENCE = re.compile(r"([A-Z]{1,3})[0-9]{1,7}")
 _CHUNK = 2**16
 _FIX = "save the sheet as CSV (UTF-8)"
@@ -26,7 +27,7 @@ def excel_rows(archive: ZipFile, path: Path) -> Iterator[tuple[int, list[str]]]:
 
     Raises:
         CohortError: The file is damaged, or larger than the bounds.
-        ExpatError: A part of it is not XML.
+        ExpatError: A part of the file is not XML.
     """
     strings = _Strings(path)
     if _STRINGS in archive.namelist():
@@ -39,7 +40,7 @@ def excel_rows(archive: ZipFile, path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Part:
-    """Handlers of the elements of a part, by local name."""
+    """Handlers of the XML elements of a part, by local name."""
 
     def start(self, name: str, attributes: Attributes) -> None: ...
 
@@ -90,7 +91,7 @@ class _Text(_Part):
 
 @dataclass
 class _Strings(_Text):
-    """Texts that cells refer to by their number."""
+    """Shared texts, to which cells refer by number."""
 
     texts: list[str] = field(default_factory=list)
 
@@ -131,7 +132,7 @@ class _Sheet(_Text):
             self.rows.append((self.number, self.cells))
 
     def take(self) -> list[tuple[int, list[str]]]:
-        """Return the rows that are complete, once."""
+        """Return the completed rows and forget them."""
         rows, self.rows = self.rows, []
         return rows
 
@@ -166,7 +167,7 @@ class _Sheet(_Text):
 
 
 def _first_sheet(archive: ZipFile, path: Path) -> str:
-    """Return the name of the part that holds the first sheet."""
+    """Return the name of the part that contains the first sheet."""
     sheets, relations = _Elements("sheet"), _Elements("Relationship")
     for part, name in ((sheets, WORKBOOK), (relations, _RELATIONS)):
         for _ in _parsed(archive, name, part, path):
@@ -180,7 +181,7 @@ def _first_sheet(archive: ZipFile, path: Path) -> str:
 
 
 def _parsed(archive: ZipFile, name: str, part: _Part, path: Path) -> Iterator[None]:
-    """Feed a part of the file to its handlers, and yield after every piece."""
+    """Feed a part of the file to its handlers, and yield after every chunk."""
     parser, depth, elements = expat.ParserCreate(namespace_separator=" "), 0, 0
     parser.buffer_text = True
 
@@ -210,7 +211,7 @@ def _parsed(archive: ZipFile, name: str, part: _Part, path: Path) -> Iterator[No
         while chunk := stream.read(_CHUNK):
             fed += len(chunk)
             parser.Parse(chunk)
-            if fed - parser.CurrentByteIndex > MAX_TOKEN:  # expat before 2.6 reads a long one again with every piece
+            if fed - parser.CurrentByteIndex > MAX_TOKEN:  # expat before 2.6 scans a long token again with every chunk
                 raise _too_large(path)
             yield
     parser.Parse(b"", True)

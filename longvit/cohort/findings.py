@@ -1,4 +1,4 @@
-"""What an audit finds: sentences with names, refused unless the user accepts them."""
+"""Findings of an audit: sentences with names, which stop a run unless the user accepts them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,35 +9,35 @@ from preprocessing.errors import CohortError, ConfigError, few
 
 CATEGORIES = {
     "leak": "patients in two parts of a fold",
-    "missing-slides": "names in the splits that the table does not have",
+    "missing-slides": "names in the splits that the table does not contain",
     "no-store": "slides of the cohort without a store",
-    "duplicate": "slides whose files are equal to the byte",
-    "time-unit": "times that no follow-up in the stated unit has",
+    "duplicate": "slides whose files are identical",
+    "time-unit": "times that are implausible in the stated unit",
 }
-"""Category of a finding that stops a run -> what it holds. The first word of `accept`."""
+"""Category of a finding that stops a run -> its meaning. Entries of `accept` start with a category."""
 
 NOTES = {
-    "moved": "patients put into one part",
+    "moved": "patients moved to one part",
     "site-overlap": "held-out patients from hospitals seen in training",
     "held-out-again": "patients held out in several folds",
     "one-sided": "a part without one of the classes, or without events",
-    "unlabelled-stores": "stores of slides that the table does not have",
+    "unlabelled-stores": "stores of slides that the table does not contain",
     "unassigned": "patients in no part of a fold",
 }
-"""Category of a finding that only wants to be read -> what it holds."""
+"""Category of a finding that does not stop a run -> its meaning."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a cohort that a reader of its results should know.
+    """Fact about a cohort that matters to readers of its results.
 
     Args:
         category: One of `CATEGORIES` or `NOTES`.
-        level: `error` stops the run; `accepted` would have, had the user not accepted it; `note` is for reading.
+        level: `error` stops the run; `accepted` is an error that the user accepted; `note` does not stop the run.
         what: One sentence, with the first few names.
         where: File or folder.
-        fix: What the user does about it.
-        names: All patients, slides or classes that it is about.
+        fix: Action for the user.
+        names: All patients, slides or classes that the finding is about.
     """
 
     category: str
@@ -48,43 +48,43 @@ class Finding:
     names: tuple[str, ...]
 
     def as_json(self) -> dict:
-        """The finding as it stands in `audit.json`."""
+        """Return the finding as written to `audit.json`."""
         return asdict(self) | {"where": shareable_values(self.where)}
 
 
 class Judge:
-    """Decides which findings stop the run, and remembers what was accepted on the way.
+    """Collector of findings, with the entries that the user accepts.
 
     Args:
         accept: `category` or `category:name`, as the user gave them.
 
     Raises:
-        ConfigError: There is no such category.
+        ConfigError: An entry names a category that does not exist.
     """
 
     def __init__(self, accept: Sequence[str]) -> None:
         strangers = [entry[:60] for entry in accept if entry.split(":")[0] not in CATEGORIES]
         if strangers:
-            what = f"accept names {', '.join(strangers)}, which the audit does not know"
+            what = f"accept has entries of no category of the audit: {', '.join(strangers)}"
             raise ConfigError(what, where="accept", fix=f"the categories are {', '.join(CATEGORIES)}")
         self.accept = tuple(accept)
         self.findings: list[Finding] = []
 
     def accepted(self, category: str, names: Sequence[str]) -> list[str]:
-        """Those of the names that the user accepted."""
+        """Return the names that the user accepted."""
         accept = set(self.accept)
         return [name for name in names if {category, f"{category}:{name}"} & accept]
 
     def find(self, category: str, names: Sequence[str], what: str, *, where: object, fix: str) -> None:
-        """Add a finding for the names that were accepted and one for the others, where there are any.
+        """Add one finding for the accepted names and one for the other names, if there are any.
 
         Args:
             category: One of `CATEGORIES`.
-            names: What it is about.
-            what: The sentence, with `{n}` for the number of names and `{names}` for the first of them; other braces are
+            names: Patients, slides or classes that the finding is about.
+            what: Sentence, with `{n}` for the number of names and `{names}` for the first of them; other braces are
                 doubled.
             where: File or folder.
-            fix: What the user does about it, other than accepting.
+            fix: Action for the user, other than accepting.
         """
         accepted = self.accepted(category, names)
         taken = set(accepted)
@@ -96,13 +96,13 @@ class Judge:
             self.findings.append(Finding(category, "accepted", _say(what, accepted), str(where), fix, tuple(accepted)))
 
     def note(self, category: str, names: Sequence[str], what: str, *, where: object, fix: str) -> None:
-        """Add something to read, if there are names; arguments as those of `find`."""
+        """Add a note, if there are names; arguments as in `find`."""
         if names:
             self.findings.append(Finding(category, "note", _say(what, names), str(where), fix, tuple(names)))
 
     @property
     def used(self) -> tuple[str, ...]:
-        """Entries of `accept` that something was accepted for."""
+        """Return the entries of `accept` that accepted a finding."""
         met = {f"{f.category}:{name}" for f in self.findings if f.level == "accepted" for name in f.names}
         return tuple(entry for entry in self.accept if entry in met or entry in {one.split(":")[0] for one in met})
 
@@ -111,14 +111,14 @@ def refuse(findings: Sequence[Finding], where: object) -> None:
     """Stop the run if a finding is an error.
 
     Raises:
-        CohortError: The one finding, or all of them, each in a note.
+        CohortError: The only error, or all errors, each in a note.
     """
     errors = [finding for finding in findings if finding.level == "error"]
     if len(errors) == 1:
         raise CohortError(errors[0].what, where=errors[0].where, fix=errors[0].fix)
     if errors:
         fixes = "\n         ".join(dict.fromkeys(error.fix for error in errors))
-        refusal = CohortError(f"the audit of this cohort refuses {len(errors)} things", where=where, fix=fixes)
+        refusal = CohortError(f"the audit of this cohort found {len(errors)} errors", where=where, fix=fixes)
         for error in errors:
             refusal.add_note(f"{error.what} ({error.where})")
         raise refusal

@@ -1,4 +1,4 @@
-"""The unit of times to an event, and times that no follow-up in that unit has."""
+"""Unit of times to an event, and the check that times are plausible in their unit."""
 
 import pandas as pd
 
@@ -6,13 +6,13 @@ from longvit.config import TimeUnit
 
 PER_YEAR: dict[TimeUnit, float] = {"days": 365.25, "months": 12, "years": 1}
 LONGEST_YEARS = 60
-"""No cohort with slides was followed for longer."""
+"""Longest plausible follow-up: no cohort with slides was followed for longer."""
 SHORTEST_DAYS = 40
-"""A longest follow-up below this, in days, is one in months or years."""
+"""Longest follow-up, in days, that is plausible in days; a shorter one is in months or years."""
 
 
 def implausible(times: pd.Series, unit: TimeUnit) -> tuple[str, TimeUnit | None] | None:
-    """Return why these times cannot be in the unit, in words, and the unit they may be in; None if they can."""
+    """Return a sentence on why these times are implausible in the unit, and their likely unit; None if plausible."""
     longest, median = float(times.max()), float(times.median())
     years = longest / PER_YEAR[unit]
     said = f"a longest follow-up of {longest:g} {unit} and a median of {median:g}"

@@ -1,4 +1,4 @@
-"""Tables beside the stores: whose slide is whose, and the labels that probe a run. Pretraining learns from neither."""
+"""Tables next to the stores: the patient of each slide, and the labels of the probe. Neither is used for training."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from preprocessing.errors import CohortError
 
 @dataclass(frozen=True)
 class Labelled:
-    """Slides with labels, one entry each."""
+    """Slides with labels: store, patient and label of each slide."""
 
     stores: list[Path]
     patients: list[str]
@@ -22,10 +22,10 @@ class Labelled:
 
 
 def read_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, str]:
-    """Patient of each slide id that has one: by the table, or else by TCGA barcode.
+    """Return the patient of each slide id that has one: from the table, or else from its TCGA barcode.
 
     Raises:
-        CohortError: There is no such table, it lacks a column, or it does not name a slide that has a store.
+        CohortError: The table or a column does not exist, or the table does not name a slide that has a store.
     """
     if table is None:
         return barcodes(stores)
@@ -33,18 +33,18 @@ def read_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, s
     strangers = sorted(set(stores) - set(rows["slide_id"]))
     if strangers:
         raise CohortError(
-            f"{len(strangers)} of {len(stores)} stores are of no patient of the table, the first: {strangers[0]}",
+            f"{len(strangers)} of {len(stores)} stores have no patient in the table, the first: {strangers[0]}",
             where=table,
-            fix="add a row for each slide, or move the stores that are not of this cohort",
+            fix="add a row for each slide, or move stores of other cohorts elsewhere",
         )
     return dict(zip(rows["slide_id"], rows["case_id"], strict=True))
 
 
 def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> Labelled | None:
-    """The slides that have a label and a store; none where no table is configured.
+    """Return the slides that have a label and a store; None if no table is configured.
 
     Raises:
-        CohortError: There is no such table, it lacks a column, there is one class only, or a class has fewer patients
+        CohortError: The table or a column does not exist, there is only one class, or a class has fewer patients
             than the probe has folds.
     """
     if config.table is None:
@@ -64,7 +64,7 @@ def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> Labelled |
 
 
 def _read(table: Path, columns: list[str], stores: Mapping[str, Path]) -> pd.DataFrame:
-    """Rows of slides that have a store, sorted by slide; file endings of slide ids are taken off."""
+    """Return the rows of slides that have a store, sorted by slide; file endings of slide ids are removed."""
     rows = read_table(table, ["case_id", "slide_id"])
     missing = [name for name in columns if name not in rows]
     if missing:

@@ -1,4 +1,4 @@
-"""Numbers read from text exactly, and equality that rounding does not break."""
+"""Numbers read from text exactly, and comparison of numbers up to rounding."""
 
 import math
 
@@ -7,21 +7,21 @@ import numpy.typing as npt
 import pandas as pd
 
 TIED_TOL = 1e-8
-"""Numbers closer than this are tied, as in scikit-survival."""
+"""Largest difference of tied numbers, as in scikit-survival."""
 ROUNDING = 1e-12
-"""Share of a large number that rounding may change."""
+"""Relative error that rounding may cause in a large number."""
 
 
 def exact_numbers(text: pd.Series) -> pd.Series:
     """Return the float nearest to each decimal number; NaN for any other text.
 
-    `pandas.to_numeric` and `read_csv` are a last bit off for some numbers, so that ties appear and vanish.
+    `pandas.to_numeric` and `read_csv` are wrong in the last bit of some numbers, so that ties appear and vanish.
     """
     return text.map(_exact).astype(float)
 
 
 def is_constant(values: npt.NDArray[np.float64]) -> bool:
-    """Return whether all values are the same but for rounding."""
+    """Return whether all values are equal up to rounding."""
     return not len(values) or bool(np.ptp(values) <= tolerance(np.abs(values).max()))
 
 

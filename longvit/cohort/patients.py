@@ -21,11 +21,11 @@ class Cohort:
 
     Args:
         slides: Slide ids of each patient.
-        targets: A row per patient, by patient id: `label`, or `time` (in the table's unit) and `event` (1 = observed).
+        targets: Row per patient, by patient id: `label`, or `time` (in the table's unit) and `event` (1 = observed).
         classes: The classes in the order of the model's outputs; empty for survival.
-        left_out: Patients and slides of the tables that take no part: their label is ignored or not among `classes`,
+        left_out: Patients and slides of the tables that are not used. Their label is ignored or not among `classes`,
             or one of two tables lacks them.
-        sites: The hospital of each patient, where it is known.
+        sites: The hospital of each patient, if it is known.
     """
 
     slides: dict[str, list[str]]
@@ -36,16 +36,16 @@ class Cohort:
 
     @property
     def patient_of(self) -> dict[str, str]:
-        """The patient of each slide."""
+        """Return the patient of each slide."""
         return {slide: patient for patient, slides in self.slides.items() for slide in slides}
 
     @property
     def strata(self) -> pd.Series:
-        """What parts are balanced by: the class of each patient, or whether the event was observed."""
+        """Return the strata that parts are balanced by: each patient's class, or whether the event was observed."""
         return self.targets["label" if self.classes else "event"]
 
     def without(self, slides: Collection[str]) -> "Cohort":
-        """The cohort that never had these slides, nor the patients who have no other."""
+        """Return the cohort without these slides, and without the patients who have no other slide."""
         slides = set(slides)
         kept = {case: [s for s in owned if s not in slides] for case, owned in self.slides.items()}
         kept = {case: owned for case, owned in kept.items() if owned}
@@ -54,16 +54,16 @@ class Cohort:
 
 
 def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_column: str | None = None) -> Cohort:
-    """Read a table with a row per slide, or one with a row per patient beside one with a row per slide.
+    """Read a table with one row per slide, or a table with one row per patient and a second one with a row per slide.
 
     Args:
-        path: `case_id` and the task's columns; and `slide_id`, unless there is a `slide_table`.
-        task: Names the columns, and says which labels become which classes.
-        slide_table: `case_id` and `slide_id`.
-        site_column: Column of `path` with the hospital; without it, that of a TCGA barcode.
+        path: Table with `case_id` and the task's columns; and `slide_id`, unless there is a `slide_table`.
+        task: Settings with the names of the columns, and the labels of each class.
+        slide_table: Table with `case_id` and `slide_id`.
+        site_column: Column of `path` with the hospital; without it, the site in a TCGA barcode.
 
     Raises:
-        CohortError: A file or a column is missing, a value is missing or impossible, a slide stands in two rows, or two
+        CohortError: A file or a column is missing, a value is missing or impossible, a slide is in two rows, or two
             rows of a patient contradict each other.
     """
     columns = _target_columns(task)
@@ -77,7 +77,7 @@ def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_co
         names = {*slides["case_id"], *slides["slide_id"], *table["case_id"]}
         rows = rows.merge(slides, on="case_id")
         if rows.empty:
-            fix = "name patients alike in both tables"
+            fix = "use the same patient names in both tables"
             raise CohortError("no patient of the table is in the table of slides", where=slide_table, fix=fix)
     else:
         rows["slide_id"] = table["slide_id"]
@@ -106,7 +106,7 @@ def _target_columns(task: Task) -> list[str]:
 
 
 def _barcode_site(case: str) -> str | None:
-    """The tissue source site of a TCGA barcode (https://docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode)."""
+    """Return the tissue source site of a TCGA barcode (https://docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode)."""
     match = re.match(r"TCGA-(\w\w)-\w{4}", case)
     return match[1] if match else None
 
@@ -116,9 +116,9 @@ def _subtypes(table: pd.DataFrame, task: SubtypeTask, path: Path) -> pd.DataFram
     unknown = sorted(set(task.label_map) - set(labels))
     if unknown:
         raise CohortError(
-            f"task.label_map renames labels that the table does not have: {few(unknown)}",
+            f"task.label_map renames labels that the table does not contain: {few(unknown)}",
             where=f"{path}, column {task.label_column}, labels {few(sorted(labels.unique()), 20)}",
-            fix="name labels as the table writes them",
+            fix="spell labels as in the table",
         )
     return labels.replace(task.label_map).where(~labels.isin(task.ignore)).to_frame("label")
 
@@ -134,14 +134,14 @@ def _survival(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFra
             f"(1 = event {'observed' if task.event_column else 'not observed'}), "
             f"found {' and '.join(few([value]) for value in table[columns].iloc[first])}",
             where=f"{path}, line {table.index[first]}",
-            fix="mend the row",
+            fix="correct the row",
         )
     status = numbers["status"].astype(int)
     return pd.DataFrame({"time": numbers["time"], "event": status if task.event_column else 1 - status})
 
 
 def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
-    """The classes, in order; those of a subtyping task that the rows do not have are refused."""
+    """Return the classes, in order; refuse classes of a subtyping task that no row has."""
     if not isinstance(task, SubtypeTask):
         return ()
     found = sorted(rows["label"].dropna().unique())
@@ -165,12 +165,12 @@ def _refuse_contradictions(rows: pd.DataFrame, columns: list[str], where: Path) 
     repeated = sorted(rows["slide_id"][rows["slide_id"].duplicated()])
     if repeated:
         fix = "keep one row of each slide"
-        raise CohortError(f"slides stand in two rows: {few(repeated)}", where=where, fix=fix)
+        raise CohortError(f"slides are in two rows: {few(repeated)}", where=where, fix=fix)
     targets = rows.drop(columns=["slide_id", "site"]).groupby("case_id").nunique()
     torn = sorted(targets.index[(targets > 1).any(axis=1)])
     if torn:
         raise CohortError(
-            f"patients whose rows contradict each other in {', '.join(columns)}: {few(torn)}",
+            f"patients have rows that contradict each other in {', '.join(columns)}: {few(torn)}",
             where=where,
             fix="give all slides of a patient the same values",
         )

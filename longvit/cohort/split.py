@@ -11,13 +11,13 @@ from longvit.runs.inputs import read_inputs
 
 
 def run(config: SplitConfig) -> Path:
-    """Make splits, and write them beside the settings that made them.
+    """Make splits, and write them next to the settings that made them.
 
     Returns:
         The folder of `splits_<k>.csv`.
 
     Raises:
-        CohortError: The table cannot be used, something is too rare to be in every part, or there are splits already.
+        CohortError: The table cannot be used, a class is too rare for every part, or the folder has other splits.
     """
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
     folds = make_folds(cohort, config.folds, config.seed, keep_sites_together=config.keep_sites_together)

@@ -1,4 +1,4 @@
-"""Published splits <-> folds of patients. Whether a fold is sound is for `longvit.cohort.checks` to say."""
+"""Published splits <-> folds of patients. The soundness of folds is checked in `longvit.cohort.checks`."""
 
 import re
 from collections.abc import Iterable
@@ -14,12 +14,12 @@ from preprocessing.errors import CohortError, few
 from preprocessing.jobs.files import write_whole
 
 MAX_FOLDS = 1000
-"""Most splits that one run reads."""
+"""Largest number of splits that one run reads."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One `splits_<k>.csv`: the names of slides or cases in each part, without file endings, in the file's order."""
+    """Content of one `splits_<k>.csv`: slides or cases of each part, in the file's order, without file endings."""
 
     index: int
     path: Path
@@ -28,7 +28,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Fold:
-    """Patients of each part of one fold; `test` is empty where the published split has no such column."""
+    """Patients of each part of one fold; `test` is empty if the published split has no such column."""
 
     index: int
     train: tuple[str, ...]
@@ -37,23 +37,24 @@ class Fold:
 
     @property
     def held_out(self) -> Part:
-        """The part that results are reported on: test, or val in splits that have only train and val."""
+        """Return the part that results are reported on: test, or val if the splits have only train and val."""
         return "test" if self.test else "val"
 
     @property
     def parts(self) -> dict[Part, tuple[str, ...]]:
-        """The patients of train, val and test."""
+        """Return the patients of train, val and test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
 def read_splits(folder: Path, wanted: tuple[int, ...] | None = None) -> list[Split]:
-    """Read `splits_<k>.csv` files with columns train, val and maybe test, in order of k.
+    """Read `splits_<k>.csv` files with columns train, val and optionally test, in order of k.
 
-    The columns hold slide ids or case ids, with file endings or without; or, as in CLAM's `splits_<k>_bool.csv`, True
-    and False beside a first column of ids. A `_bool` file is read where its fold has no other.
+    The columns contain slide ids or case ids, with or without file endings. In CLAM's `splits_<k>_bool.csv` they
+    contain True and False, next to a first column of ids. A `_bool` file is read if its fold has no other file.
 
     Raises:
-        CohortError: No splits, or more than `MAX_FOLDS`; a wanted fold or a column is missing; a number is used twice.
+        CohortError: There are no splits, or more than `MAX_FOLDS`; or a wanted fold or a column is missing; or a number
+            is used twice.
     """
     found: dict[tuple[int, bool], list[str]] = {}
     for path in folder.glob("splits_*.csv"):
@@ -95,10 +96,10 @@ def _read_split(index: int, path: Path) -> Split:
 
 
 def to_fold(split: Split, cohort: Cohort) -> Fold:
-    """The patients that a split names, by themselves or by a slide; names that the cohort lacks are passed over.
+    """Return the patients of a split, named by themselves or by a slide; names that the cohort lacks are skipped.
 
     Raises:
-        CohortError: No patient of the cohort is in train, or none in val.
+        CohortError: No patient of the cohort is in train, or no patient is in val.
     """
     patient_of = cohort.patient_of | {case: case for case in cohort.slides}
     patients = {
@@ -113,10 +114,10 @@ def to_fold(split: Split, cohort: Cohort) -> Fold:
 
 
 def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
-    """Write `splits_<k>.csv` of slide ids with columns train, val and test, as they are published.
+    """Write `splits_<k>.csv` of slide ids with columns train, val and test, the published form.
 
     Raises:
-        CohortError: The folder holds other splits, which would be read together with these.
+        CohortError: The folder contains other splits, which would be read together with these.
     """
     texts = {}
     for fold in folds:
@@ -125,6 +126,6 @@ def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
         texts[folder / f"splits_{fold.index}.csv"] = table.to_csv()
     others = [path for path in folder.glob("splits_*.csv") if path.read_bytes() != texts.get(path, "").encode()]
     if others:
-        raise CohortError("the folder holds other splits", where=others[0], fix="choose another --out")
+        raise CohortError("the folder contains other splits", where=others[0], fix="choose another --out")
     for path, text in texts.items():
         write_whole(path, text)

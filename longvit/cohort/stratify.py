@@ -1,4 +1,4 @@
-"""Cohort -> folds of three parts: by patient, stratified by class or event, whole sites where asked for."""
+"""Cohort -> folds of three parts: by patient, stratified by class or event, by whole sites if requested."""
 
 import numpy as np
 import pandas as pd
@@ -10,19 +10,19 @@ from preprocessing.errors import CohortError, few
 
 
 def make_folds(cohort: Cohort, folds: int, seed: int, *, keep_sites_together: bool = False) -> list[Fold]:
-    """Deal patients into as many blocks as folds; in fold k, block k is test, the next one val, the rest train.
+    """Divide patients into as many blocks as folds; in fold k, block k is test, the next block val, the rest train.
 
-    Every patient is so in test once and in val once. Blocks are stratified by class, or by whether the event was
-    observed; with whole sites (StratifiedGroupKFold of scikit-learn) as well as the sites allow.
+    So every patient is once in test and once in val. Blocks are stratified by class, or by whether the event was
+    observed. Whole sites are stratified as well as the sites allow (StratifiedGroupKFold of scikit-learn).
 
     Args:
-        cohort: Who is dealt.
+        cohort: Patients to divide.
         folds: Number of folds, at least 3.
-        seed: Seed of the draw; it alone decides, whatever the order of the table.
-        keep_sites_together: Deal sites instead of patients.
+        seed: Seed of the draw; the result does not depend on the order of the table.
+        keep_sites_together: Divide sites instead of patients.
 
     Raises:
-        CohortError: A class or the event is too rare for every part to have it, or a patient's site is not known.
+        CohortError: A class or the event is too rare for every part, or a patient's site is unknown.
     """
     strata = cohort.strata.sort_index()
     _refuse_rare(strata, folds)
@@ -38,7 +38,7 @@ def make_folds(cohort: Cohort, folds: int, seed: int, *, keep_sites_together: bo
             raise CohortError(
                 f"whole sites leave one of {folds} blocks without {few(absent)}",
                 where="keep_sites_together",
-                fix="take fewer folds or another seed, or split patients instead of sites",
+                fix="use fewer folds or another seed, or split patients instead of sites",
             )
     return [_fold(k, blocks) for k in range(folds)]
 
@@ -58,15 +58,15 @@ def _refuse_rare(strata: pd.Series, folds: int) -> None:
     rare = [f"{name} ({count})" for name, count in counts.items() if count < folds]
     if strata.nunique() < 2:
         raise CohortError(
-            f"all patients are {counts.index[0]}",
+            f"all patients are of one stratum: {counts.index[0]}",
             where=f"{len(strata)} patients",
-            fix="check the columns that task names; there is nothing to predict",
+            fix="check the columns named in task; there is nothing to predict",
         )
     if rare:
         raise CohortError(
             f"too few patients for {folds} folds: {', '.join(rare)}",
             where=f"{len(strata)} patients",
-            fix="take fewer folds, merge rare classes with task.label_map, or leave them out with task.ignore",
+            fix="use fewer folds, merge rare classes with task.label_map, or leave them out with task.ignore",
         )
 
 
@@ -74,12 +74,13 @@ def _sites(strata: pd.Series, cohort: Cohort, folds: int) -> list[str]:
     unknown = [case for case in strata.index if case not in cohort.sites]
     if unknown:
         raise CohortError(
-            f"the site of {len(unknown)} patients is not known: {few(unknown)}",
+            f"the site of {len(unknown)} patients is unknown: {few(unknown)}",
             where="keep_sites_together",
-            fix="name the column of the table with site_column; only TCGA barcodes say theirs",
+            fix="name the column of sites with site_column; only TCGA barcodes contain the site",
         )
     sites = [cohort.sites[case] for case in strata.index]
     if len(set(sites)) < folds:
-        fix = f"take at most {len(set(sites))} folds"
-        raise CohortError(f"{len(set(sites))} sites do not give {folds} folds", where="keep_sites_together", fix=fix)
+        fix = f"use at most {len(set(sites))} folds"
+        what = f"{len(set(sites))} sites are too few for {folds} folds"
+        raise CohortError(what, where="keep_sites_together", fix=fix)
     return sites

@@ -1,4 +1,4 @@
-"""Rows of a table file: CSV, compressed or not, or Excel -> line numbers and strings, within bounds."""
+"""Rows of a table file (CSV, compressed or not, or Excel) -> line numbers and strings, within bounds."""
 
 import bz2
 import csv
@@ -18,7 +18,8 @@ from longvit.config.required import TABLE, Input
 from preprocessing.errors import CohortError
 
 MAX_CHARACTERS, MAX_LINE, MAX_LINES, MAX_COLUMNS, MAX_CELLS = 2**27, 2**24, 2_000_000, 2**16, 2**24
-"""Bounds of one table, unpacked. A cell has at most 131,072 characters (module csv)."""
+"""Bounds of one table, unpacked: characters, characters of a line, lines, columns, cells. A cell has at most 131,072
+characters (module csv)."""
 Row = tuple[int, list[str]]
 _SMALLER = "keep the columns and rows that are needed"
 _CSV = "save it as CSV (UTF-8)"
@@ -52,13 +53,13 @@ def table_rows(path: Path, mark: Input = TABLE) -> Iterator[Row]:
                 width = width or len(cells)
                 if len(cells) > width:
                     what = f"a row of the table has {len(cells)} cells, more than the {width} of the header"
-                    fix = "quote cells that contain a comma, or name the columns of the others"
+                    fix = "quote cells that contain a comma, or add names for the extra columns"
                     raise CohortError(what, where=f"{path}, line {line}", fix=fix)
                 if width > MAX_COLUMNS or width * count > MAX_CELLS:
                     raise _too_large(path, f"{MAX_COLUMNS:,} columns or {MAX_CELLS:,} cells")
                 yield line, cells
     except _DAMAGED as error:
-        what = f"the table cannot be read, it is damaged or cut short: {error or type(error).__name__}"
+        what = f"the table cannot be read; it is damaged or truncated: {error or type(error).__name__}"
         raise CohortError(what, where=path, fix="copy it again, or save it as CSV") from None
     if not count:
         raise CohortError("the table is empty", where=path, fix=_CSV)
@@ -89,7 +90,7 @@ def _zipped_rows(file: io.BufferedIOBase, path: Path) -> Iterator[Row]:
                 return
             names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
             if len(names) != 1:
-                what = f"the zip archive has {len(names)} files, not one table"
+                what = f"the zip archive contains {len(names)} files, not one table"
                 raise CohortError(what, where=path, fix="zip the CSV alone, or give the CSV itself")
             with archive.open(names[0]) as stream:
                 yield from _csv_rows(stream, path)
@@ -111,7 +112,7 @@ def _csv_rows(stream: io.BufferedIOBase, path: Path) -> Iterator[Row]:
 
 
 def _lines(stream: io.BufferedIOBase, path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text with their ends."""
+    """Yield the lines of a UTF-8 text, each with its line ending."""
     characters = number = 0
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         while line := text.readline(MAX_LINE):

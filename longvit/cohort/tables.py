@@ -1,4 +1,4 @@
-"""Tables as the field writes them (CSV, compressed or not, Excel) -> rows of strings under two known names."""
+"""Tables of published cohorts (CSV, compressed or not, or Excel) -> rows of strings under two fixed names."""
 
 import re
 from collections import Counter
@@ -18,14 +18,14 @@ _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A"]
 )
-"""Cells that hold no value, as pandas reads them."""
+"""Cells that count as missing, as in pandas."""
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
 _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 
 def slide_name(name: str) -> str:
-    """A slide id without the file ending that some tables append."""
+    """Return a slide id without the file ending that some tables append."""
     lower = name.lower()
     if not lower.endswith(_SUFFIXES):
         return name
@@ -33,7 +33,7 @@ def slide_name(name: str) -> str:
 
 
 def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:
-    """Patient of each slide id that is a TCGA barcode: its first twelve characters."""
+    """Return the patient of each slide id that is a TCGA barcode: its first twelve characters."""
     return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
 
 
@@ -43,7 +43,7 @@ def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISS
     Args:
         path: The table.
         mark: Noun of the table in errors.
-        missing: Cells that become NaN, as do those that a short row lacks; none leaves all as text.
+        missing: Cells that become NaN, as do cells that a short row lacks; an empty set leaves all as text.
 
     Returns:
         The rows, by their line number in the file.
@@ -55,7 +55,7 @@ def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISS
         line, header = next(rows)
         repeated = [name for name, times in Counter(header).items() if times > 1 and name]
         if repeated:
-            what = f"columns are named twice: {few(repeated)}"
+            what = f"two columns have the same name: {few(repeated)}"
             raise CohortError(what, where=f"{path}, line {line}", fix="remove or rename one of each")
         lines: list[int] = []
         values: list[str | float] = []
@@ -71,7 +71,7 @@ def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISS
 
 
 def refuse_names(names: pd.Series, where: object) -> None:
-    """Refuse names of patients, slides or sites that spreadsheets, terminals or files would take for something else.
+    """Refuse names of patients, slides or sites that spreadsheets, terminals or files would misread.
 
     Args:
         names: The names; the index is their line.
@@ -101,10 +101,12 @@ def bad_name(name: str) -> str | None:
 
 
 def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Rows of strings in which `columns` are there and filled in; STAMP's PATIENT is case_id, its FILENAME slide_id.
+    """Read a table as strings, and check that `columns` exist and are filled in.
+
+    STAMP's column PATIENT becomes case_id, its FILENAME becomes slide_id.
 
     Raises:
-        CohortError: The file or a column is missing, or a value of these columns.
+        CohortError: The file, a column or a value of these columns is missing.
     """
     table = read_strings(path)
     table = table.rename(columns={stamp: ours for stamp, ours in _STAMP.items() if ours not in table})
@@ -113,7 +115,7 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
         raise CohortError(
             f"the table has no column {' nor '.join(missing)}",
             where=f"{path}, columns: {few(list(table.columns), 12)}",
-            fix="rename the column, name yours in the config (task.label_column, ...), or add the slide_table",
+            fix="rename the column, set its name in the config (task.label_column, ...), or add the slide_table",
         )
     for name in columns:
         empty = np.flatnonzero(table[name].isna())

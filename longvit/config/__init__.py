@@ -1,6 +1,6 @@
 """Settings of every verb, free of torch: the sentence under a field is its help text and its YAML comment.
 
-The one door: other packages import settings from here.
+Other packages import settings only from here.
 """
 
 from longvit.config.base import Device as Device

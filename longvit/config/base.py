@@ -11,14 +11,14 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class RunConfig(StageConfig):
-    """What every training run has. A run started again in the same folder goes on where it stopped."""
+    """Settings of every training run. A run started again in the same folder continues where it stopped."""
 
     out: Path
     """Folder of the run: config, provenance, metrics, checkpoints, results."""
     seed: NonNegativeInt = 0
-    """Seed of everything that is drawn at random."""
+    """Seed of all random draws."""
     device: Device = "auto"
-    """Where to compute; `auto` takes the accelerator if there is one."""
+    """Device to compute on; `auto` takes the accelerator if there is one."""
     precision: Literal["32", "bf16"] = "32"
     """Arithmetic: float32, or bfloat16 under autocast."""
     loader_workers: NonNegativeInt = 2
@@ -28,7 +28,7 @@ class RunConfig(StageConfig):
 
 
 class OptimiserConfig(StageConfig):
-    """AdamW, linear warmup, cosine decay."""
+    """AdamW with linear warmup and cosine decay."""
 
     epochs: PositiveInt = 10
     """Passes over the data."""
@@ -39,6 +39,6 @@ class OptimiserConfig(StageConfig):
     warmup_epochs: NonNegativeFloat = 1.0
     """Epochs of linear warmup."""
     weight_decay: NonNegativeFloat = 0.05
-    """Weight decay of matrices; biases, norms and vectors have none."""
+    """Weight decay of matrices; biases, norms and vectors are not decayed."""
     clip_norm: PositiveFloat | None = None
-    """Largest norm of the gradient; none leaves it as it is."""
+    """Largest norm of the gradient; null turns clipping off."""

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in sentences: the setting as the user wrote it, and what it should be."""
+"""Errors in settings as sentences: the setting as the user wrote it, and the value it should have."""
 
 import difflib
 import inspect
@@ -10,20 +10,20 @@ from pydantic import BaseModel
 from preprocessing.errors import ConfigError, few, short
 
 MAX_SHOWN = 120
-"""Characters of a value that an error cites."""
+"""Largest number of characters of a value that an error quotes."""
 MAX_SENTENCE = 600
-"""Characters of a sentence about one setting."""
+"""Largest number of characters of a sentence about one setting."""
 Names = tuple[str, ...]
-"""A setting by the names that lead to it: ("tissue", "mask_um")."""
+"""Path of a setting through its groups: ("tissue", "mask_um")."""
 
 
 def as_key(names: Names) -> str:
-    """How YAML's readers write a setting: `tissue.mask_um`."""
+    """Return a setting as YAML's readers write it: `tissue.mask_um`."""
     return ".".join(names)
 
 
 def as_flag(names: Names) -> str:
-    """How the command line writes a setting: `--tissue.mask-um`."""
+    """Return a setting as the command line writes it: `--tissue.mask-um`."""
     return "--" + as_key(names).replace("_", "-")
 
 
@@ -33,13 +33,13 @@ def refused(
     fix: str,
     place: Callable[[Names], tuple[str, list[str]]],
 ) -> ConfigError:
-    """One error that names every setting which pydantic refused, without pydantic's jargon.
+    """Return one error for all settings that pydantic refused, without pydantic's jargon.
 
     Args:
-        problems: Its `ValidationError.errors()`.
+        problems: The result of `ValidationError.errors()`.
         kind: The config class.
-        fix: What the user does about it.
-        place: The names of a setting -> how the user wrote it, and where.
+        fix: Fix of the error.
+        place: Function from the names of a setting to the setting as the user wrote it, and its places.
     """
     sentences: dict[str, None] = {}
     places: dict[str, None] = {}
@@ -58,7 +58,7 @@ def names_of(kind: type[BaseModel], problem: Mapping[str, Any]) -> Names:
 
 
 def no_such_setting(written: str, known: Iterable[str]) -> str:
-    """The sentence for a name that does not exist, with the closest that does.
+    """Return the sentence for a name that does not exist, with the closest name that does.
 
     >>> no_such_setting("--slide", ["--slides", "--out"])
     'there is no setting --slide; did you mean --slides?'
@@ -67,13 +67,13 @@ def no_such_setting(written: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(written: str, known: Iterable[str]) -> str:
-    """The end of a sentence that names the closest of the known names; empty if none is close."""
+    """Return the end of a sentence, which suggests the closest of the known names; empty if no name is close."""
     close = difflib.get_close_matches(written, known, n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def all_settings(kind: type[BaseModel]) -> Iterator[Names]:
-    """Every setting of a config class, the groups and what is in them."""
+    """Yield every setting of a config class, both the groups and the settings in them."""
     for name, field in kind.model_fields.items():
         yield (name,)
         for group in _groups(field.annotation):
@@ -81,7 +81,7 @@ def all_settings(kind: type[BaseModel]) -> Iterator[Names]:
 
 
 def own_names(kind: type[BaseModel]) -> Iterator[Names]:
-    """Yield the settings whose values are names of the user's own with values."""
+    """Yield the settings that map names chosen by the user to values."""
     for name, field in kind.model_fields.items():
         if get_origin(field.annotation) is dict:
             yield (name,)
@@ -90,17 +90,17 @@ def own_names(kind: type[BaseModel]) -> Iterator[Names]:
 
 
 def _groups(annotation: object) -> list[type[BaseModel]]:
-    """The config classes that a field can hold."""
+    """Return the config classes that a field can hold."""
     return [c for c in (annotation, *get_args(annotation)) if inspect.isclass(c) and issubclass(c, BaseModel)]
 
 
 def _tag(group: type[BaseModel]) -> str | None:
-    """What `kind` says of the classes of a union."""
+    """Return the value of `kind` that selects a class of a union, or None."""
     return group.model_fields["kind"].default if "kind" in group.model_fields else None
 
 
 def _locate(kind: type[BaseModel], loc: Sequence[int | str]) -> tuple[Names, list[type[BaseModel]]]:
-    """Pydantic's place without indices and the tags of unions, and the classes that its last name can belong to."""
+    """Return pydantic's location without indices and tags of unions, and the classes that can have its last name."""
     names: list[str] = []
     holders, inside = [kind], [kind]
     for part in loc:
@@ -125,7 +125,7 @@ def _sentence(
             return _stranger(names, written, kind, holders)
         case "union_tag_invalid" | "union_tag_not_found":
             groups = _groups(holders[0].model_fields[names[-1]].annotation)
-            return f"{written}.kind should say which: {', '.join(str(_tag(group)) for group in groups)}"
+            return f"{written}.kind should be one of {', '.join(str(_tag(group)) for group in groups)}"
         case "model_type" | "model_attributes_type":
             should = "should be a group of settings"
         case "value_error":
@@ -145,7 +145,7 @@ def _sentence(
 
 
 def _shown(value: object) -> str:
-    """A value as Python writes it, cut to one line."""
+    """Return a value as Python writes it, cut to one line."""
     try:
         text = repr(value)
     except ValueError:  # a number of more than 4,300 digits
@@ -155,6 +155,6 @@ def _shown(value: object) -> str:
 
 def _stranger(names: Names, written: str, kind: type[BaseModel], holders: list[type[BaseModel]]) -> str:
     known = list(all_settings(kind))
-    if names in known:  # of another class of the same union
-        return f"{written} is no setting where kind is {_tag(holders[0])}"
+    if names in known:  # a setting of another class of the same union
+        return f"{written} is not a setting if kind is {_tag(holders[0])}"
     return no_such_setting(written, map(as_flag if written.startswith("--") else as_key, known))

@@ -13,14 +13,14 @@ from preprocessing.errors import ConfigError
 
 @dataclass(frozen=True)
 class Input:
-    """Mark of a setting that names something which must exist before a verb starts.
+    """Mark of a setting that names a file or folder, which must exist before a verb starts.
 
     Args:
-        noun: Its name in errors.
+        noun: Name of the file or folder in errors.
         form: Accepted forms.
-        fix: Fix of the error if it is missing.
-        holds: Patterns of names, at least one of which a folder holds.
-        empty: Sentence of the error if a folder holds none of them.
+        fix: Fix of the error if the file or folder is missing.
+        holds: Patterns of file names; a folder must contain a match of at least one.
+        empty: Sentence of the error if a folder contains no match.
     """
 
     noun: str
@@ -30,7 +30,7 @@ class Input:
     empty: str = ""
 
     def problem(self, path: Path) -> str | None:
-        """Return the sentence of what is wrong with a path, or None."""
+        """Return a sentence about the error of a path, or None if it has none."""
         try:
             mode = path.stat().st_mode
             if stat.S_ISDIR(mode) and self.form != "file":
@@ -49,7 +49,7 @@ class Input:
 _TILE = "make them with `longvit tile --slides SLIDES --out FOLDER`"
 _NO_STORES = "there are no stores"
 _NO_SPLITS = "there is no splits_<k>.csv"
-_NO_RUN = "this is no folder of a run"
+_NO_RUN = "this is not the folder of a run"
 _NO_CHECKPOINT = "the checkpoint does not exist"
 TABLE = Input("table")
 CLINICAL = Input("clinical table")
@@ -75,7 +75,7 @@ def require_inputs(config: BaseModel) -> None:
     """Check that every marked file and folder of a config exists; loads no torch.
 
     Raises:
-        ConfigError: The first that is missing, with the place looked at; the others are notes.
+        ConfigError: The first missing path, as an absolute path; the others are notes.
     """
     missing = [(mark, path, what) for mark, path in _marked(config) if (what := mark.problem(path))]
     if missing:

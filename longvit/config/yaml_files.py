@@ -21,7 +21,7 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
     """Read a config of the given class.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or a key or value does not fit; all problems are named.
+        ConfigError: The file is missing, is not YAML, or a key or value does not fit; the error names all problems.
     """
     try:
         return kind.model_validate(read_mapping(path))
@@ -35,16 +35,16 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
     Args:
         path: The file.
         kind: The config class.
-        replaced: Whether the command line replaces the value of a setting, which is then not checked.
+        replaced: Function that returns whether the command line replaces a setting, which is then not checked.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or a key or a value does not fit; all are named.
+        ConfigError: The file is missing, is not YAML, or a key or a value does not fit; the error names all problems.
     """
     values = read_mapping(path)
     try:
         kind.model_validate(values)
     except ValidationError as error:
-        final = [  # whatever the command line adds; settings that contradict each other may still change
+        final = [  # errors that no flag can remove; settings that contradict each other may still change
             problem
             for problem in error.errors()
             if problem["type"] not in ("missing", "value_error", "union_tag_not_found")
@@ -56,12 +56,12 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
 
 
 def to_yaml(config: StageConfig) -> str:
-    """The resolved config, every value written out."""
+    """Return the resolved config as YAML, every value written out."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def reference_yaml(kind: type[StageConfig]) -> str:
-    """Every setting of a verb with its default and its sentence; required ones hold a placeholder."""
+    """Return YAML with every setting of a verb, its default and its sentence; required settings get a placeholder."""
     header = (kind.__doc__ or "").strip().splitlines()[0]
     return "\n".join([f"# {header}", *_fields(kind, {}, "")]) + "\n"
 

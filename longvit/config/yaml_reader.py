@@ -10,14 +10,15 @@ from longvit.config.required import SETTINGS
 from preprocessing.errors import ConfigError
 
 MAX_BYTES, MAX_VALUES, MAX_DEPTH, MAX_DIGITS = 2**18, 10_000, 32, 20
-"""Bounds: size of a file, its values with every alias written out, lists within lists, digits of a whole number."""
+"""Bounds: bytes of a file, number of values with every alias written out, depth of nesting, digits of a whole
+number."""
 _TAG = "tag:yaml.org,2002:"
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _FIX = "correct the file at that place"
 
 
 class _RefusedError(yaml.MarkedYAMLError):
-    """YAML that is valid, but not as settings are written."""
+    """Error for YAML that is valid, but not in the form of settings."""
 
     def __init__(self, problem: str, mark: yaml.Mark) -> None:
         super().__init__(problem=problem, problem_mark=mark)
@@ -41,7 +42,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     values = _parsed(data, path)
     if not isinstance(values, dict | None):
         fix = "write one `name: value` on each line"
-        raise ConfigError("the settings file holds no names with values", where=path, fix=fix)
+        raise ConfigError("the settings file contains no names with values", where=path, fix=fix)
     return values or {}
 
 
@@ -64,14 +65,14 @@ def _parsed(data: bytes, path: Path) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reader of what settings need: text, numbers, yes or no, null, lists, and names with values."""
+    """Reader of the YAML that settings need: text, numbers, booleans, null, lists, and names with values."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.depth = self.values = 0
 
     def get_single_node(self) -> yaml.Node | None:
-        """Compose the file, then check it with every alias written out, before any value is made."""
+        """Compose the file, then check it with every alias written out, before any value is constructed."""
         node = super().get_single_node()
         self.values = 0
         if node is not None:

@@ -1,4 +1,4 @@
-"""Files that a run leaves next to its predictions.csv, for the report to repeat: audit, settings, notes, baselines."""
+"""Files that a run writes next to its predictions.csv, for the report to repeat: audit, settings, notes, baselines."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +11,13 @@ from preprocessing.errors import CohortError
 AUDIT_FILE, CONFIG_FILE, NOTES_FILE = "audit.json", "config.yaml", "notes.txt"
 BASELINES = "baselines"
 MAX_BYTES = {AUDIT_FILE: 5_000_000, NOTES_FILE: 200_000}
-"""A hundred times what a run writes."""
+"""Largest sizes in bytes, a hundred times the size that a run writes."""
 SELECT: tuple[Literal["last", "best_val"], ...] = ("last", "best_val")
 COPY = "copy the file of the run again, or remove it"
 
 
 class Finding(BaseModel):
-    """One thing that the audit found."""
+    """Finding of the audit."""
 
     model_config = ConfigDict(frozen=True)
     level: str
@@ -29,7 +29,7 @@ class Finding(BaseModel):
 
 
 class Audit(BaseModel):
-    """All that the audit found, and what was accepted in spite of it."""
+    """All findings of the audit, and the accepted entries."""
 
     model_config = ConfigDict(frozen=True)
     findings: tuple[Finding, ...] = ()
@@ -37,7 +37,7 @@ class Audit(BaseModel):
 
     @property
     def leaks(self) -> frozenset[str]:
-        """Patients in two parts of a fold, whom the user of the splits accepted by name or all together."""
+        """Return the patients in two parts of a fold, accepted by name or all together."""
         found = (one for one in self.findings if (one.category, one.level) == ("leak", "accepted"))
         return frozenset(name for one in found for name in one.names)
 
@@ -92,7 +92,7 @@ def notes_beside(predictions: Path) -> list[str]:
 
 
 def fold_notes(predictions: Path) -> dict[int, list[str]]:
-    """Return what went wrong in the training of folds, sentences from `fold_<k>/notes.txt`; folds without are left out.
+    """Return the notes on the training of each fold, from `fold_<k>/notes.txt`; folds without notes are left out.
 
     Raises:
         CohortError: A file cannot be read.

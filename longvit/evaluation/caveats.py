@@ -1,4 +1,4 @@
-"""Reasons not to believe an evaluation, in sentences: each that holds, and none that the data contradict."""
+"""Reasons to distrust an evaluation, as sentences: every reason that the data support, and no other."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,15 +7,15 @@ from longvit.evaluation.predictions import Predictions
 from longvit.evaluation.report.labels import METRIC_NAMES, decimal
 
 CHANCE = 0.5
-"""AUROC and c-index of a model that knows nothing."""
+"""AUROC and c-index at chance level."""
 VALIDATION = {
     "best_val": "These are validation patients: models were selected on them, so the numbers are too good.",
-    "last": "These are validation patients. The run kept the last epoch, so none was selected on them; it is unknown "
-    "whether settings were.",
+    "last": "These are validation patients. The run kept the last epoch, so no model was selected on them; it is "
+    "unknown whether settings were selected on them.",
     None: "These are validation patients. There is no config.yaml of the run next to the predictions, so it is unknown "
     "whether models were selected on them.",
 }
-"""Setting `select` of the run -> the sentence."""
+"""Setting `select` of the run -> sentence about validation patients."""
 REPEATED = {
     "survival": "{n} patients are held out by several folds. c-indices, AUC(t) and Brier scores count each once per "
     "fold; Kaplan-Meier, risk groups, the log-rank test and Cox regression count each once, with the mean risk.",
@@ -24,11 +24,11 @@ REPEATED = {
 
 
 def caveats(result: Mapping[str, Any], predictions: Predictions) -> list[str]:
-    """Return what a reader has to know before believing the numbers.
+    """Return the sentences that a reader needs before believing the numbers.
 
     Args:
-        result: Content of `metrics.json` but for these sentences.
-        predictions: Predictions that it was computed from.
+        result: Content of `metrics.json`, without these sentences.
+        predictions: Predictions from which the content was computed.
     """
     said = list(_of_folds(result))
     for fold in result["folds"]:
@@ -43,7 +43,7 @@ def caveats(result: Mapping[str, Any], predictions: Predictions) -> list[str]:
     said += _of_the_headline(result)
     ibs, of_kaplan_meier = (result["pooled"].get(one, {"value": None})["value"] for one in ("ibs", "ibs_km"))
     if None not in (ibs, of_kaplan_meier) and ibs >= of_kaplan_meier:
-        said.append("Survival curves made from the risks are no better than Kaplan-Meier's, which is the same for all.")
+        said.append("Survival curves made from the risks are no better than Kaplan-Meier, one curve for all patients.")
     return said
 
 
@@ -74,17 +74,17 @@ def _of_the_headline(result: Mapping[str, Any]) -> Iterator[str]:
     if low is None:
         yield f"The pooled {name} has no interval: most resamples of these patients have no such number."
     elif high < CHANCE:
-        yield f"The interval of the pooled {name} lies below {CHANCE}: the model is worse than chance."
+        yield f"The interval of the pooled {name} is below {CHANCE}: the model is worse than chance."
     elif low <= CHANCE:
         yield f"The interval of the pooled {name} reaches {CHANCE}: it is not shown to be better than chance."
     if shuffled is not None and shuffled >= value:
-        scores = f"{name} {decimal(shuffled)}, that of the model {decimal(value)}"
+        scores = f"{name} is {decimal(shuffled)}, the model's is {decimal(value)}"
         yield f"Models trained on shuffled labels are as good as the model, or better: their pooled {scores}."
     elif shuffled is not None and low is not None and low <= shuffled:
-        yield f"The shuffled-label control lies within the interval of the pooled {name}."
+        yield f"The shuffled-label control is within the interval of the pooled {name}."
     of_folds = [fold["metrics"][headline] for fold in result["folds"] if fold["metrics"]]
     flat = {one["value"] for one in (pooled, *of_folds) if one["low"] is not None and one["low"] == one["high"]}
     if 1 in flat:
-        yield "An interval without width comes from a perfect score on few patients; it is no certainty."
+        yield "An interval without width comes from a perfect score on few patients; it does not show certainty."
     if flat - {1}:
-        yield f"An interval of the {name} has no width: every resample gives the same number. It is no certainty."
+        yield f"An interval of the {name} has no width: every resample gives the same number. This is not certainty."

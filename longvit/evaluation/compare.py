@@ -1,4 +1,4 @@
-"""Two models on the same patients: differences with paired bootstrap intervals. Other patients are refused."""
+"""Comparison of two models on the same patients, with paired bootstrap intervals of the differences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,24 +12,24 @@ from longvit.evaluation.predictions import Predictions
 from preprocessing.errors import CohortError, few, short
 
 NAMED = 10
-"""Patients that a refusal lists."""
+"""Largest number of patients that an error lists."""
 
 
 def require_same_patients(ours: Predictions, other: Predictions, split: str, name: str) -> None:
     """Refuse predictions that do not answer the same question for the same patients in the same folds.
 
     Raises:
-        CohortError: Another task or other classes, other patients or folds, another truth; it lists them.
+        CohortError: Task, classes, time unit, patients, folds or true values differ; the error lists the patients.
     """
     where = f"{other.file} ({name}), split {split}"
     if (ours.task, ours.classes) != (other.task, other.classes):
         asked = lambda one: f"{one.task} {', '.join(map(short, one.classes))}".strip()
         what = f"the models answer different questions: {asked(ours)} and {asked(other)}"
         raise CohortError(
-            what, where=where, fix="compare models of one task, with the same `p_<class>` columns in order"
+            what, where=where, fix="compare models of one task, with the same `p_<class>` columns in the same order"
         )
     if ours.time_unit != other.time_unit:
-        what = f"the times are in {ours.time_unit} and in {other.time_unit}"
+        what = f"the times are in different units: {ours.time_unit} and {other.time_unit}"
         raise CohortError(what, where=where, fix="make both from one table, with the same task.time_unit")
     ours_rows, other_rows = (one.part(split).set_index(["fold", "patient_id"]) for one in (ours, other))
     missing = ours_rows.index.difference(other_rows.index)
@@ -46,10 +46,11 @@ def require_same_patients(ours: Predictions, other: Predictions, split: str, nam
 
 
 def compared(ours: Evaluated, others: Mapping[str, Evaluated]) -> list[dict[str, Any]]:
-    """One entry per other model: its numbers, and how much ours are above them.
+    """Return one entry per other model: its numbers, and the difference of ours to them.
 
-    Both models are scored on the same resamples of patients, so that what makes some patients hard for both cancels.
-    `difference` is ours minus the other's; `p` is two-sided: twice the share of resamples on the rarer side of 0.
+    Both models are scored on the same resamples of patients, so that the difficulty of patients cancels.
+    `difference` is our number minus the other model's. `p` is two-sided: twice the share of resamples on the rarer side
+    of 0.
     """
     entries = []
     for name, other in others.items():

@@ -1,4 +1,4 @@
-"""Risks -> survival curves, which a Brier score needs and predictions.csv does not hold."""
+"""Risks -> survival curves, which a Brier score needs and predictions.csv does not contain."""
 
 import warnings
 
@@ -13,11 +13,11 @@ from longvit.cohort.numbers import is_constant
 from longvit.evaluation.ipcw import Floats
 
 RIDGE = 1e-3
-"""Penalty of the one coefficient; it keeps a fit finite where risks order all events perfectly."""
+"""Ridge penalty of the only coefficient; it keeps a fit finite if risks order all events perfectly."""
 
 
 def standardised(risk: Floats, stratum: npt.NDArray) -> Floats:
-    """(n,) risks in standard deviations from the mean of their stratum; 0 where all are equal."""
+    """Return (n,) risks in standard deviations from the mean of their stratum; 0 if a stratum's risks are equal."""
     scaled = np.zeros(len(risk))
     for one in np.unique(stratum):
         rows = stratum == one
@@ -34,29 +34,30 @@ def cross_fold_curves(
     patient: npt.NDArray,
     times: Floats,
 ) -> tuple[Floats, Floats] | None:
-    """Survival curves of every patient, learned from the held-out patients of the other folds.
+    """Return survival curves of every patient, fitted to the held-out patients of the other folds.
 
-    For each fold, a Cox regression on the standardised risk (slope and Breslow's baseline hazard) is fitted to the
-    held-out patients of all other folds and read at this fold's risks; Kaplan-Meier of the same others is the reference
-    without a risk. No patient's own row enters the fit of its curve; but the models of the other folds were trained on
-    the patient. Risks are standardised within their fold, since those of two models have no common scale. If the risks
-    of a fold, or those of all others, are constant, there is no slope: the fold's curves are Kaplan-Meier's.
+    For each fold, a Cox regression on the standardised risk is fitted (slope and Breslow's baseline hazard). It is
+    fitted to the held-out patients of all other folds, and evaluated at this fold's risks. The reference without a risk
+    is Kaplan-Meier of the same other patients. No patient's own row enters the fit of its curve, but the models of the
+    other folds were trained on the patient. Risks are standardised within their fold, since the risks of two models
+    have no common scale. If the risks of a fold, or of all other folds, are constant, there is no slope: the fold's
+    curves are Kaplan-Meier's.
 
-    The other folds are taken, and not the validation rows of the same model, because every predictions.csv has them,
-    because they are several times as many events, and because a model may have been selected on its validation rows.
-    The price: a curve stands for the procedure, not for one model, and is as good as folds are alike.
+    The other folds are used instead of the validation rows of the same model for three reasons: every predictions.csv
+    has them; they have several times as many events; and a model may have been selected on its validation rows. The
+    price: a curve evaluates the procedure, not one model, and is only as good as the folds are alike.
 
     Args:
-        time: (n,).
+        time: (n,) time to event or censoring.
         event: (n,) bool.
         risk: (n,) higher means an earlier event.
         fold: (n,) the model that predicted each patient.
-        patient: (n,) names; a patient whom several folds hold out is left out of their mutual fits.
-        times: (T,).
+        patient: (n,) names; a patient whom several folds hold out is left out of the fits for these folds.
+        times: (T,) times of the curves.
 
     Returns:
-        (n, T) shares without event by the model and by Kaplan-Meier; None where a fold's others have no event, or
-        none that somebody outlives, so that the regression has no maximum.
+        (n, T) shares without event by the model and by Kaplan-Meier. None if the other folds of a fold have no event,
+        or no event that a patient outlives, so that the regression has no maximum.
     """
     scaled = standardised(risk, fold)
     model, reference = np.empty((2, len(time), len(times)))
@@ -82,5 +83,5 @@ def cross_fold_curves(
 
 
 def _step(x: Floats, y: Floats, times: Floats, *, before: float) -> Floats:
-    """(T,) value of a step function that is `before` until its first step."""
+    """Return (T,) values of a step function that is `before` until its first step."""
     return np.concatenate([[before], y])[np.searchsorted(x, times, side="right")]

@@ -36,13 +36,13 @@ LIBRARIES = ("numpy", "scikit-learn", "scikit-survival", "lifelines")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `run` wrote.
+    """Result of `run`.
 
     Attributes:
         metrics: Content of `metrics.json`, see `evaluate_predictions`.
         section: This evaluation's part of a page, for `combine_reports`.
         report_path: The page.
-        exit_code: 0; what cannot be evaluated raises.
+        exit_code: 0; predictions that cannot be evaluated raise an error.
     """
 
     metrics: dict[str, Any]
@@ -55,11 +55,11 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     """Write `metrics.json`, `report.html`, `report.md` and `figures/*.svg|png` of one `predictions.csv`.
 
     Everything is computed before the first file is written, and each file is replaced as a whole: after an error the
-    folder is as it was.
+    folder is unchanged.
 
     Args:
         config: Predictions, part of the folds, and folder.
-        date: Day that the report names; default today.
+        date: Date in the report; default: today.
 
     Raises:
         CohortError: The predictions cannot be evaluated; the message names columns and lines.
@@ -69,7 +69,7 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     names, audit = Pseudonyms.read(config.pseudonyms), read_audit(config.predictions)
     audit = audit and shared_audit(audit, names)
     if audit is not None and audit.accepted:
-        metrics["warnings"].append(f"The splits were accepted in spite of their audit: {', '.join(audit.accepted)}.")
+        metrics["warnings"].append(f"Errors that the audit found were accepted: {', '.join(audit.accepted)}.")
     drawings = draw_figures(predictions, metrics)
     tables = detail_tables(metrics, audit)
     shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config, names)
@@ -89,14 +89,14 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
 
 
 def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[str, Any]:
-    """Metrics of the model, beside its baselines and its clinical covariates.
+    """Return the metrics of the model, with its baselines and its clinical covariates.
 
     Raises:
         CohortError: Another model has other patients, a name is used twice, or the clinical table does not fit.
     """
     clinical = None if config.clinical is None else read_clinical(config.clinical)
     if clinical is not None and predictions.task != "survival":
-        fix = "leave out --clinical, or give predictions of survival"
+        fix = "remove --clinical, or give predictions of survival"
         raise CohortError("a clinical table is used for survival only", where=config.clinical, fix=fix)
     paths = _others(config)
     others = {name: read_predictions(path) for name, path in paths.items()}
@@ -110,14 +110,14 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
         return metrics
     rows = predictions.part(config.split)
     if not rows["patient_id"].isin(clinical.table.index).any():
-        what = f"no patient of the predictions is in the clinical table: {rows['patient_id'][0]}, for one"
+        what = f"no patient of the predictions is in the clinical table, for example {rows['patient_id'][0]}"
         raise CohortError(what, where=config.clinical, fix="use the same patient names in both")
     source = {"file": config.clinical.name, "sha256": hash_file(config.clinical)}
     return metrics | {"cox": cox_regression(rows, clinical), "clinical": source}
 
 
 def _others(config: EvaluateConfig) -> dict[str, Path]:
-    """Name of every other model -> its predictions: the run's own baselines, then those given."""
+    """Return the predictions of every other model by name: the run's own baselines, then those given."""
     given = {path.resolve() for path in config.baseline.values()}
     own = {name: path for name, path in trained_beside(config.predictions).items() if path.resolve() not in given}
     compare = {} if config.compare is None else {config.compare.stem: config.compare}
@@ -125,12 +125,13 @@ def _others(config: EvaluateConfig) -> dict[str, Path]:
     repeated = sorted(name for name, count in times.items() if count > 1)
     if repeated:
         fix = "give each model a name of its own with --name and --baseline.NAME"
-        raise CohortError(f"two models are called {', '.join(repeated)}", where="name, baseline, compare", fix=fix)
+        what = f"two models have the name {', '.join(repeated)}"
+        raise CohortError(what, where="name, baseline, compare", fix=fix)
     return own | config.baseline | compare
 
 
 def _print_changes(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Print which files differ from those of an earlier evaluation in the same folder."""
+    """Print the files that differ from an earlier evaluation in the same folder."""
     try:
         earlier = json.loads(path.read_bytes())
         then = {name: source["sha256"] for name, source in _sources(earlier).items()}
@@ -152,14 +153,14 @@ def _print_changes(path: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def _sources(metrics: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Name and hash of each file that metrics were computed from, by its role."""
+    """Return name and hash of each file from which metrics were computed, by its role."""
     models = {f"predictions of {model['name']}": model["source"] for model in metrics["models"]}
     clinical = {"clinical table": metrics["clinical"]} if "clinical" in metrics else {}
     return {"predictions": metrics["source"], **models, **clinical}
 
 
 def combine_reports(evaluations: Sequence[Evaluation], path: Path, title: str) -> Path:
-    """One page of several evaluations, for instance subtyping and survival of one cohort."""
+    """Write one page of several evaluations, for instance subtyping and survival of one cohort; return its path."""
     return write_report(path, [evaluation.section for evaluation in evaluations], title)
 
 
@@ -182,7 +183,7 @@ def _provenance(metrics: dict[str, Any], date: datetime.date) -> dict[str, str]:
 
 
 def _settings(config: EvaluateConfig, names: Pseudonyms) -> dict[str, str]:
-    """The command of this evaluation, and the settings and command that made the predictions, where they are known."""
+    """Return the command of this evaluation, and the settings of the training if they are known."""
     given = config.model_dump(mode="json", exclude_defaults=True, exclude={"predictions", "out", "pseudonyms"})
     flags = []
     for key, value in given.items():

@@ -1,4 +1,4 @@
-"""Predictions -> metrics: per fold, their mean, and pooled; each with an interval and its shuffled-label control."""
+"""Predictions -> metrics: per fold, their mean, and pooled, each with an interval and its shuffled-label control."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,19 @@ from longvit.evaluation.survival import SURVIVAL_METRICS
 from preprocessing.errors import CohortError
 
 MAX_PATIENTS, MAX_OF_FOLD, MAX_FOLDS = 20_000, 4_000, 1_000
-"""Rows of patients, survival patients of one fold, and folds; more take hours, or memory that few machines have."""
+"""Largest numbers of patient rows, of survival patients in one fold, and of folds; more take hours, or memory that few
+machines have."""
 AVERAGED = {*CLASSIFICATION_METRICS, *SURVIVAL_METRICS} - {"logrank_p"}
-"""Numbers whose mean over folds means something; the mean of p-values does not."""
+"""Metrics with a meaningful mean over folds; the mean of p-values has no meaning."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation, with what a comparison with another needs.
+    """Result of one evaluation, and the resamples that a comparison with another needs.
 
     Attributes:
         metrics: Content of `metrics.json`, see `evaluate_predictions`.
-        resampled: Numbers of every bootstrap resample per fold, `mean` and `pooled`.
+        resampled: Metrics of every bootstrap resample per fold, `mean` and `pooled`.
     """
 
     metrics: dict[str, Any]
@@ -36,12 +37,12 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Points:
-    """Numbers of one set of models.
+    """Metrics of one set of models.
 
     Attributes:
-        table: One row per fold, then `mean` and `pooled`; one column per metric; NaN where there is no number.
+        table: One row per fold, then `mean` and `pooled`; one column per metric; NaN if a metric is undefined.
         sd: Standard deviation (n - 1) over folds per metric.
-        reasons: Why a fold (or `pooled`) has no numbers.
+        reasons: Reason why a fold (or `pooled`) has no metrics.
     """
 
     table: pd.DataFrame
@@ -50,23 +51,25 @@ class Points:
 
 
 def evaluate_predictions(path: Path | str, split: str = "test") -> dict[str, Any]:
-    """Metrics of a `predictions.csv`: the content of `metrics.json`.
+    """Return the metrics of a `predictions.csv`: the content of `metrics.json`.
 
     A patient with several slides counts once per fold (mean over slides). `folds` has one entry per fold, `mean` their
-    mean and standard deviation, `pooled` all held-out patients together. AUROC pools the patients' probabilities;
-    the pooled c-index counts pairs within a fold only, since the risks of two models are on different scales.
-    Every number comes as `value`, `low` and `high` (95 % bootstrap interval over patients), and `shuffled` (the same
-    number for models trained on permuted labels, mean over permutations); a number that does not exist is None.
-    `confusion` and `reliability`, or `over_time`, hold what the figures show.
+    mean and standard deviation, `pooled` all held-out patients together. The pooled AUROC pools the patients'
+    probabilities. The pooled c-index counts pairs within a fold only, since the risks of two models are on different
+    scales.
+
+    Every metric has `value`, `low` and `high` (95 % bootstrap interval over patients), and `shuffled` (the same metric
+    of models trained on permuted labels, mean over permutations). An undefined metric is None. `confusion` and
+    `reliability`, or `over_time`, contain the data of the figures.
 
     Raises:
-        CohortError: The file cannot be read or holds nothing to evaluate in `split`.
+        CohortError: The file cannot be read or has no predictions of `split`.
     """
     return evaluate(read_predictions(Path(path)), split).metrics
 
 
 def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
-    """`evaluate_predictions` of predictions that are already read."""
+    """Evaluate predictions that are already read, as `evaluate_predictions` does."""
     rows = predictions.part(split)
     if rows.empty:
         what = f"there are no predictions of split `{split}`, only of {', '.join(set(predictions.patients['split']))}"
@@ -110,7 +113,7 @@ def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
 
 
 def _refuse_too_many(rows: pd.DataFrame, predictions: Predictions) -> None:
-    """Refuse more than can be resampled in reasonable time and memory.
+    """Refuse more patients or folds than can be resampled in reasonable time and memory.
 
     Raises:
         CohortError: There are too many patients or folds.
@@ -126,10 +129,10 @@ def _refuse_too_many(rows: pd.DataFrame, predictions: Predictions) -> None:
 
 
 def _points(rows: pd.DataFrame, task: Judge) -> Points:
-    """Numbers per fold, their mean, and pooled.
+    """Return the metrics per fold, their mean, and pooled.
 
     Raises:
-        CohortError: There is no number even of all folds together.
+        CohortError: Even all folds together have no metrics.
     """
     scored: dict[Any, dict[str, Any]] = {}
     reasons = {}
@@ -146,7 +149,7 @@ def _points(rows: pd.DataFrame, task: Judge) -> Points:
 
 
 def _shuffled_table(predictions: Predictions, split: str, shuffled: int) -> pd.DataFrame | None:
-    """Numbers of the models of one permutation; none where its patients have no pooled number."""
+    """Return the metrics of the models of one permutation; None if its patients have no pooled metrics."""
     rows = predictions.part(split, shuffled)
     try:
         return _points(rows, judge(rows, predictions)).table
@@ -155,14 +158,14 @@ def _shuffled_table(predictions: Predictions, split: str, shuffled: int) -> pd.D
 
 
 def _control(tables: list[pd.DataFrame], points: Points) -> pd.DataFrame:
-    """Mean over the shuffles of each number; NaN where no shuffle has it."""
+    """Return the mean of each metric over the shuffles; NaN if no shuffle has it."""
     if not tables:
         return pd.DataFrame(np.nan, index=points.table.index, columns=points.table.columns)
     return pd.concat(tables).groupby(level=0, sort=False).mean().reindex(points.table.index)
 
 
 def _resampled(rows: pd.DataFrame, task: Judge, points: Points, weights: np.ndarray) -> dict[Any, Resampled]:
-    """Numbers of every resample, from one draw of patients: a fold sees those of the drawn that it holds out."""
+    """Return the metrics of every resample, from one draw of patients; a fold takes the drawn patients it holds out."""
     folds = {
         fold: task.resample(index.to_numpy(), weights)
         for fold, index in rows.groupby("fold").groups.items()

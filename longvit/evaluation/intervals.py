@@ -1,4 +1,4 @@
-"""Bootstrap intervals over patients. A resample is a weight per row, so that all resamples are one matrix product."""
+"""Bootstrap intervals over patients. A resample is a weight per row, so all resamples are one matrix product."""
 
 from collections.abc import Mapping
 
@@ -11,11 +11,11 @@ from longvit.evaluation.metrics import CALIBRATION_BINS, calibration_bin, scored
 RESAMPLES = 2_000
 SEED = 0
 MIN_COMPUTABLE = 0.5
-"""An interval is given if the number exists in at least this share of the resamples."""
+"""Smallest share of resamples in which a metric must be defined to get an interval."""
 
 
 def resample_weights(patient: npt.ArrayLike, resamples: int = RESAMPLES, seed: int = SEED) -> npt.NDArray[np.float64]:
-    """(resamples, n) how often each row is drawn, when patients are drawn with replacement.
+    """Return (resamples, n) the number of times that each row is drawn, drawing patients with replacement.
 
     All rows of a patient are drawn together. The order of rows does not matter.
     """
@@ -26,7 +26,7 @@ def resample_weights(patient: npt.ArrayLike, resamples: int = RESAMPLES, seed: i
 
 
 def percentile_interval(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
-    """Central 95 % of the resampled values (Efron's percentile interval); None where most resamples have no value."""
+    """Return the central 95 % of resampled values (Efron's percentile interval); None if most of them are undefined."""
     known = values[np.isfinite(values)]
     if known.size < max(1, MIN_COMPUTABLE * values.size):
         return None
@@ -37,7 +37,7 @@ def percentile_interval(values: npt.NDArray[np.float64]) -> tuple[float, float] 
 def resampled_classification(
     truth: npt.NDArray[np.int_], probability: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """`classification_metrics` of every resample.
+    """Return the `classification_metrics` of every resample.
 
     Args:
         truth: (n,) class numbers.
@@ -45,7 +45,7 @@ def resampled_classification(
         weights: (resamples, n).
 
     Returns:
-        (resamples,) per metric; NaN where a class of `truth` was not drawn.
+        (resamples,) per metric; NaN if a class of `truth` was not drawn.
     """
     curves = [
         _rank_metrics(truth == c, probability[:, c], weights) for c in scored_classes(truth, probability.shape[1])
@@ -71,11 +71,11 @@ def resampled_classification(
 def resampled_c_index(
     survival: Mapping[str, npt.NDArray], stratum: npt.NDArray, weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """(resamples,) stratified c-index of every resample; NaN where no two drawn patients can be compared.
+    """Return (resamples,) the stratified c-index of every resample; NaN if no two drawn patients can be compared.
 
     Args:
         survival: `time`, `event`, `risk`, each (n,).
-        stratum: (n,), pairs are compared within one.
+        stratum: (n,); pairs are compared only within a stratum.
         weights: (resamples, n).
     """
     agreeing = comparable = np.zeros(len(weights))
@@ -90,10 +90,10 @@ def resampled_c_index(
 
 
 def comparable_pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of patients: two (n, n) arrays.
+    """Return two (n, n) arrays over pairs of patients.
 
-    The first is 1 where the row's event precedes the column's last follow-up, the second that times 1, 1/2 or 0 as the
-    risks agree.
+    The first array is 1 if the row's event precedes the column's last follow-up, else 0. The second is the first times
+    1, 1/2 or 0, as the risks agree, are tied or disagree.
     """
     outlived = (time[:, None] < time) | ((time[:, None] == time) & ~event)
     comparable = (event[:, None] & outlived).astype(float)
@@ -101,13 +101,13 @@ def comparable_pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> t
 
 
 def agreement(risk: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(n, m) 1 where the row's risk is the higher one, 1/2 where they are tied, else 0."""
+    """Return (n, m): 1 if the row's risk is higher than the column's, 1/2 if they are tied, else 0."""
     excess = risk[:, None] - other
     return np.where(np.abs(excess) <= TIED_TOL, 0.5, excess > 0)
 
 
 def _kappa(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(resamples,) Cohen's kappa: agreement beyond that of independent labels; NaN where only one class is left."""
+    """Return (resamples,) Cohen's kappa, agreement beyond independent labels; NaN if only one class is left."""
     total = weights.sum(axis=1)
     agreed = ratio(weights @ (truth == predicted), total)
     classes = np.union1d(truth, predicted)
@@ -116,13 +116,13 @@ def _kappa(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.
 
 
 def _calibration_error(confidence: np.ndarray, came_true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(resamples,) mean over patients of the gap, in the patient's bin, between what is stated and what came true."""
+    """Return (resamples,) the gap of stated and observed share in each bin, averaged over patients."""
     gap = (came_true - confidence)[:, None] * (calibration_bin(confidence)[:, None] == np.arange(CALIBRATION_BINS))
     return ratio(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
 
 
 def _rank_metrics(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(resamples,) AUROC and average precision, from the weight of positives and negatives at each distinct score."""
+    """Return (resamples,) AUROC and average precision, from the weights of positives and negatives at each score."""
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
     drawn, positive = weights[:, order], positive[order]
@@ -137,5 +137,5 @@ def _rank_metrics(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) 
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, NaN where `whole` is 0."""
+    """Return `part / whole`; NaN if `whole` is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) != 0)

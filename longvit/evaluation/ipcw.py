@@ -1,7 +1,8 @@
-"""Survival numbers that weigh patients by the inverse probability of censoring, for all bootstrap resamples at once.
+"""Survival metrics with inverse probability of censoring weights, for all bootstrap resamples at once.
 
-An event is weighed by the share not censored before its time, as in R's riskRegression (tests). scikit-survival takes
-the share after that time, which differs if events and censorings are tied. It has no strata and no weighted patients.
+An event is weighted by the share not censored before its time, as in R's riskRegression (tests). scikit-survival uses
+the share after that time, which differs if events and censorings are tied; it also has no strata and no weighted
+patients.
 """
 
 from dataclasses import dataclass, replace
@@ -19,17 +20,17 @@ FIRST_EVENTS, LAST_FOLLOWED = 0.1, 0.9
 
 @dataclass(frozen=True)
 class SurvivalRows:
-    """Patients, their risks, and the survival curves that are made of these.
+    """Patients, their risks, and the survival curves computed from these risks.
 
     Attributes:
         time: (n,) time to event or censoring.
         event: (n,) bool, observed.
         risk: (n,) higher means an earlier event.
-        stratum: (n,) risks are compared within one.
-        times: (T,) at which AUC and Brier score are taken; empty where follow-up does not allow it.
-        model: (n, T) predicted share without event; None where there is no curve.
-        reference: (n, T) the same from Kaplan-Meier, for everybody alike.
-        patient: (n,) names, where a patient can be in several strata; None if each row is a patient.
+        stratum: (n,); risks are compared only within a stratum.
+        times: (T,) times of AUC and Brier score; empty if follow-up does not allow any.
+        model: (n, T) predicted share without event; None if there is no curve.
+        reference: (n, T) the same share from Kaplan-Meier, equal for all patients.
+        patient: (n,) names, if a patient can be in several strata; None if each row is a patient.
     """
 
     time: Floats
@@ -42,7 +43,7 @@ class SurvivalRows:
     patient: npt.NDArray | None = None
 
     def take(self, index: npt.NDArray) -> "SurvivalRows":
-        """Some of the patients; the times stay."""
+        """Return some of the patients; the times stay the same."""
         arrays = {name: getattr(self, name)[index] for name in ("time", "event", "risk", "stratum")}
         given = [name for name in ("model", "reference", "patient") if getattr(self, name) is not None]
         return replace(self, **arrays, **{name: getattr(self, name)[index] for name in given})
@@ -50,26 +51,26 @@ class SurvivalRows:
 
 @dataclass(frozen=True)
 class Censoring:
-    """Share not yet censored, by Kaplan-Meier of the censoring times, per resample.
+    """Share of patients not yet censored, by Kaplan-Meier of the censoring times, per resample.
 
     Attributes:
-        at_patients: (resamples, n) just before each patient's own time.
-        at_times: (resamples, T).
+        at_patients: (resamples, n) share just before each patient's own time.
+        at_times: (resamples, T) share at each time.
     """
 
     at_patients: Floats
     at_times: Floats
 
     def take(self, index: npt.NDArray) -> "Censoring":
-        """That of some of the patients, as estimated from all."""
+        """Return the shares of some of the patients, as estimated from all."""
         return replace(self, at_patients=self.at_patients[:, index])
 
 
 def evaluation_times(time: Floats, event: npt.NDArray[np.bool_]) -> Floats:
-    """(T,) evenly spaced times, from the first tenth of the events until nine in ten patients left observation.
+    """Return (T,) evenly spaced times, from the first tenth of events until 9 in 10 patients have left observation.
 
-    The last one, tau, is where Uno's c-index stops, too: later the weights rest on a handful of patients. Someone is
-    always observed beyond it. Empty where there are no such times.
+    The last time, tau, is also where Uno's c-index stops: later, the weights depend on a handful of patients. At least
+    one patient is observed beyond tau. The result is empty if there are no such times.
     """
     earlier = time[time < time.max()]
     if not event.any() or not earlier.size:
@@ -93,10 +94,10 @@ def censoring(rows: SurvivalRows, weights: Floats) -> Censoring:
 
 
 def uno_c_index(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
-    """(resamples,) Uno's c-index (Statistics in Medicine 2011) up to tau, pairs within strata; NaN without pairs.
+    """Return (resamples,) Uno's c-index (Statistics in Medicine 2011) up to tau, within strata; NaN without pairs.
 
-    Harrell's depends on how long patients were observed; here each pair counts by the inverse squared probability of
-    not having been censored before its event.
+    Harrell's c-index depends on how long patients were observed. Here each pair is weighted by the inverse squared
+    probability of not being censored before its event.
     """
     if not rows.times.size:
         return np.full(len(weights), np.nan)
@@ -112,7 +113,7 @@ def uno_c_index(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats
 
 
 def dynamic_auc(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
-    """(resamples, T) cumulative/dynamic AUC: who had the event by then against who was followed for longer.
+    """Return (resamples, T) cumulative/dynamic AUC: patients with the event by a time against patients followed longer.
 
     Pairs are made within strata. NaN at times without such a pair.
     """
@@ -129,7 +130,7 @@ def dynamic_auc(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats
 
 
 def brier(rows: SurvivalRows, curves: Floats, weights: Floats, known: Censoring) -> Floats:
-    """(resamples, T) Brier score of (n, T) survival curves (Graf et al., Statistics in Medicine 1999)."""
+    """Return (resamples, T) Brier scores of (n, T) survival curves (Graf et al., Statistics in Medicine 1999)."""
     died = rows.event[:, None] & (rows.time[:, None] <= rows.times)
     alive = rows.time[:, None] > rows.times
     of_died = _known_ratio(weights, known.at_patients) @ (died * curves**2)
@@ -138,18 +139,18 @@ def brier(rows: SurvivalRows, curves: Floats, weights: Floats, known: Censoring)
 
 
 def over_time(values: Floats, times: Floats) -> Floats:
-    """(resamples,) mean of (resamples, T) values over time, by the trapezoid rule; NaN where one of them is."""
+    """Return (resamples,) the mean of (resamples, T) values over time, by the trapezoid rule; NaN if a value is NaN."""
     if not times.size:
         return np.full(len(values), np.nan)
     return np.trapezoid(values, times, axis=1) / (times[-1] - times[0])
 
 
 def mean_auc(values: Floats) -> Floats:
-    """(resamples,) mean of (resamples, T) AUCs over the times that have one; NaN where none has."""
+    """Return (resamples,) the mean of (resamples, T) AUCs over the times that have one; NaN if no time has one."""
     known = np.isfinite(values)
     return ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
 
 
 def _known_ratio(part: Floats, whole: Floats) -> Floats:
-    """`part / whole`, 0 where nothing of the whole is left: who is drawn at a time is known to be observed then."""
+    """Return `part / whole`; 0 if `whole` is 0, which occurs only for patients who are not drawn."""
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)

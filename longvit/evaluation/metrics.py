@@ -1,4 +1,4 @@
-"""Numbers of a classification, from labels and probabilities of patients. Pure; scikit-learn computes."""
+"""Metrics of a classification, from labels and probabilities of patients. Pure functions; computed by scikit-learn."""
 
 from collections.abc import Sequence
 
@@ -16,36 +16,37 @@ from sklearn.metrics import (
 from preprocessing.errors import CohortError
 
 CLASSIFICATION_METRICS = ("auroc", "auprc", "balanced_accuracy", "f1", "kappa", "accuracy", "ece")
-"""Names of the numbers, the headline first."""
+"""Names of the metrics, the headline first."""
 CALIBRATION_BINS = 10
-"""Bins of equal width between 0 and 1 in which stated and observed shares are compared."""
+"""Number of bins of equal width between 0 and 1 in which stated and observed shares are compared."""
 
 
 def classification_metrics(
     label: npt.ArrayLike, probability: npt.ArrayLike, *, classes: Sequence[str] | None = None
 ) -> dict[str, float | int]:
-    """How well probabilities tell classes apart, for n patients and C classes.
+    """Return how well probabilities separate classes, for n patients and C classes.
 
-    `auroc` and `auprc` (average precision) are those of the second class when there are two, and the mean over
-    one-vs-rest problems (macro) for more. `balanced_accuracy` (mean recall), `f1` (macro), `kappa` (Cohen's, without
-    weights) and `accuracy` judge the most probable class. Means run over the classes that occur in `label`. `ece` is
-    the expected calibration error (Naeini et al., AAAI 2015) of the statements that `stated` describes; on few
-    patients it is above 0 even for a model that is calibrated.
+    `auroc` and `auprc` (average precision) are of the second of two classes, or the mean over one-vs-rest problems
+    (macro) of more classes. `balanced_accuracy` (mean recall), `f1` (macro), `kappa` (Cohen's, unweighted) and
+    `accuracy` use the most probable class. Means are over the classes that occur in `label`.
+
+    `ece` is the expected calibration error (Naeini et al., AAAI 2015) of the probabilities that `stated` returns. On
+    few patients it is above 0 even for a calibrated model.
 
     Example:
         >>> classification_metrics([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]])["auroc"]
         0.75
 
     Args:
-        label: (n,) class numbers 0..C-1, or class names where `classes` is given.
+        label: (n,) class numbers 0..C-1, or class names if `classes` is given.
         probability: (n, C), rows sum to 1.
         classes: The C names, in the order of the columns of `probability`.
 
     Returns:
-        The numbers of `CLASSIFICATION_METRICS`, and `n`.
+        The metrics of `CLASSIFICATION_METRICS`, and `n`.
 
     Raises:
-        CohortError: No patients, one class only, an unknown label, or arrays that do not fit each other.
+        CohortError: There are no patients or one class only, a label is unknown, or the arrays do not fit each other.
     """
     probability = np.asarray(probability, dtype=float)
     truth = label_codes(label, classes)
@@ -69,9 +70,9 @@ def classification_metrics(
 
 
 def stated(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a model says of each patient and whether it was so: (n,) probabilities and (n,) bool.
+    """Return the stated probability of each patient, (n,), and whether it came true, (n,) bool.
 
-    Of two classes it is the probability of the second; of more, that of the likeliest class (Guo et al., ICML 2017).
+    For two classes this is the probability of the second; for more, of the most probable class (Guo et al., ICML 2017).
     """
     if probability.shape[1] == 2:
         return probability[:, 1], truth == 1
@@ -80,12 +81,12 @@ def stated(truth: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def calibration_bin(confidence: np.ndarray) -> np.ndarray:
-    """(n,) number of the bin of equal width that a probability falls in; a bin holds its upper edge."""
+    """Return (n,) the number of the bin of equal width that contains a probability; a bin includes its upper edge."""
     return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
 
 
 def reliability(truth: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
-    """Stated against observed, per bin that holds a patient: `stated`, `observed`, `share` (of patients) and `n`."""
+    """Return, per bin that contains a patient, the means `stated` and `observed`, the `share` of patients, and `n`."""
     confidence, came_true = stated(truth, probability)
     place = calibration_bin(confidence)
     bins = []
@@ -97,7 +98,11 @@ def reliability(truth: np.ndarray, probability: np.ndarray) -> list[dict[str, fl
 
 
 def label_codes(label: npt.ArrayLike, classes: Sequence[str] | None) -> np.ndarray:
-    """(n,) class numbers of names or numbers; a name that is not in `classes` is an error."""
+    """Return (n,) class numbers of names or numbers.
+
+    Raises:
+        CohortError: A name is not in `classes`.
+    """
     label = np.asarray(label)
     if classes is None:
         return label
@@ -111,12 +116,16 @@ def label_codes(label: npt.ArrayLike, classes: Sequence[str] | None) -> np.ndarr
 
 
 def scored_classes(truth: np.ndarray, n_classes: int) -> list[int]:
-    """Classes whose one-vs-rest problem is scored: the second of two, else every class that occurs."""
+    """Return the classes whose one-vs-rest problem is scored: the second of two, else every class that occurs."""
     return [1] if n_classes == 2 else [int(c) for c in np.unique(truth)]
 
 
 def check_classification(truth: np.ndarray, probability: np.ndarray) -> None:
-    """Refuse arrays for which no AUROC exists."""
+    """Refuse arrays without an AUROC.
+
+    Raises:
+        CohortError: The shapes do not fit, a value is not finite or not a class, or there is only one class.
+    """
     if probability.ndim != 2 or truth.shape != probability.shape[:1] or probability.shape[1] < 2:
         what = f"{truth.shape} labels do not fit {probability.shape} probabilities"
         raise CohortError(what, where="classification_metrics", fix="pass (n,) labels and (n, C) probabilities, C >= 2")

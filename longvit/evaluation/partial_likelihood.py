@@ -15,19 +15,19 @@ from longvit.evaluation.ipcw import Floats
 
 MOST_STEPS = 40
 SMALL_STEP = 1e-9
-"""Of a coefficient per standard deviation; Newton's next step would be its square."""
+"""Largest last step of a coefficient per standard deviation; Newton's next step would be its square."""
 MAX_CONDITION = 1e10
 
 
 @dataclass(frozen=True)
 class CoxFit:
-    """A Cox regression of p covariates.
+    """Result of a Cox regression on p covariates.
 
     Attributes:
-        coefficient: (p,) log hazard ratio of a step of one.
+        coefficient: (p,) log hazard ratio per unit of the covariate.
         error: (p,) standard error.
-        p: (p,) of Wald's test.
-        ph_p: (p,) of the score test for a coefficient that is linear in the rank of time.
+        p: (p,) p-value of Wald's test.
+        ph_p: (p,) p-value of the score test for a coefficient that is linear in the rank of time.
     """
 
     coefficient: Floats
@@ -38,12 +38,12 @@ class CoxFit:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def fit_cox(time: Floats, event: npt.NDArray[np.bool_], design: Floats) -> CoxFit | None:
-    """Maximise the partial likelihood by Newton's steps; None if it has no maximum.
+    """Maximise the partial likelihood by Newton's method; return None if it has no maximum.
 
     Args:
-        time: (n,).
+        time: (n,) time to event or censoring.
         event: (n,) bool.
-        design: (n, p) covariates; none is constant.
+        design: (n, p) covariates; a constant covariate is not allowed.
     """
     spread = design.std(axis=0)
     scaled = (design - design.mean(axis=0)) / spread
@@ -66,14 +66,14 @@ def fit_cox(time: Floats, event: npt.NDArray[np.bool_], design: Floats) -> CoxFi
 
 
 def two_sided(z: Floats) -> Floats:
-    """Return (p,) two-sided p of standard normal deviates."""
+    """Return (p,) two-sided p-values of standard normal deviates."""
     return np.array([math.erfc(abs(one) / math.sqrt(2)) for one in z])
 
 
 def _at_deaths(
     time: Floats, event: npt.NDArray[np.bool_], design: Floats, beta: Floats
 ) -> tuple[npt.NDArray[np.int_], Floats, Floats]:
-    """Return per distinct time of death a row that died then, (D, p) score and (D, p, p) information."""
+    """Return, per distinct time of death, a row that died then, the (D, p) score and the (D, p, p) information."""
     order = np.argsort(-time, kind="stable")
     time, event, design = time[order], event[order], design[order]
     hazard = np.exp(design @ beta)
@@ -85,7 +85,7 @@ def _at_deaths(
     when = np.empty(len(deaths), dtype=int)
     for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
         died = start + np.flatnonzero(event[start:end])
-        share = np.arange(len(died)) / len(died)  # Efron: of the tied, one after the other has left
+        share = np.arange(len(died)) / len(died)  # Efron: the tied patients leave one after the other
         s0, s1, s2 = (
             total[end - 1] - np.multiply.outer(share, moment[died].sum(axis=0))
             for total, moment in zip(at_risk, moments, strict=True)
@@ -98,9 +98,10 @@ def _at_deaths(
 
 
 def _proportional_p(rank: Floats, score: Floats, information: Floats) -> Floats:
-    """Return (p,) p of the score test that a coefficient does not change with (D,) ranks of time.
+    """Return (p,) p-values of the score test that a coefficient does not change with the (D,) ranks of time.
 
-    Beside the p covariates, each times the rank stands as one more: its score is 0 if the hazards are proportional.
+    Each of the p covariates is also entered multiplied by the rank; the score of this product is 0 if the hazards are
+    proportional.
     """
     g = rank - rank.mean()
     plain, drift = information.sum(axis=0), np.einsum("d,dij->ij", g, information)

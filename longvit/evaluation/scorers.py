@@ -1,4 +1,4 @@
-"""What differs between subtyping and survival: names of numbers, and how rows of patients are scored."""
+"""Scorers of subtyping and survival: the names of the metrics, and how rows of patients are scored."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -27,22 +27,26 @@ Resampled = dict[str, np.ndarray]
 
 @runtime_checkable
 class Judge(Protocol):
-    """Scores the rows of one set of models; `index` are row numbers, `weights` (resamples, n) are of all rows."""
+    """Scorer of the rows of one set of models; `index` are row numbers, `weights` (resamples, n) are for all rows."""
 
     metrics: tuple[str, ...]
 
     def score(self, index: np.ndarray) -> dict[str, Any]:
-        """Numbers of some rows; raises CohortError where there is no headline."""
+        """Return the metrics of some rows.
+
+        Raises:
+            CohortError: The headline metric is undefined.
+        """
 
     def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
-        """(resamples,) per number."""
+        """Return (resamples,) values per metric."""
 
     def details(self, weights: np.ndarray) -> dict[str, Any]:
-        """What figures need beside the numbers, of all rows."""
+        """Return the data of figures that are not metrics, of all rows."""
 
 
 class SubtypingJudge:
-    """Scores probabilities of classes."""
+    """Scorer of class probabilities."""
 
     metrics = CLASSIFICATION_METRICS
 
@@ -52,22 +56,22 @@ class SubtypingJudge:
         self.probability = rows[[f"p_{name}" for name in classes]].to_numpy()
 
     def score(self, index: np.ndarray) -> dict[str, Any]:
-        """`classification_metrics` of some rows."""
+        """Return the `classification_metrics` of some rows."""
         return classification_metrics(self.truth[index], self.probability[index])
 
     def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
-        """(resamples,) per number."""
+        """Return (resamples,) values per metric."""
         return intervals.resampled_classification(self.truth[index], self.probability[index], weights[:, index])
 
     def details(self, weights: np.ndarray) -> dict[str, Any]:
-        """The confusion matrix (true by predicted, patients) and the bins of the reliability figure."""
+        """Return the confusion matrix (true by predicted, patients) and the bins of the reliability figure."""
         predicted = self.probability.argmax(axis=1)
         confusion = confusion_matrix(self.truth, predicted, labels=np.arange(len(self.classes)))
         return {"confusion": confusion.tolist(), "reliability": reliability(self.truth, self.probability)}
 
 
 class SurvivalJudge:
-    """Scores risks."""
+    """Scorer of risks."""
 
     metrics = SURVIVAL_METRICS
 
@@ -77,18 +81,18 @@ class SurvivalJudge:
         self.known = censoring(self.rows, np.ones((1, len(rows))))
 
     def score(self, index: np.ndarray) -> dict[str, Any]:
-        """`survival_metrics` of some rows; censoring, times and curves are those of all."""
+        """Return the `survival_metrics` of some rows; censoring, times and curves come from all rows."""
         return score_survival(self.rows.take(index), self.known.take(index))
 
     def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
-        """(resamples,) per number but the log-rank test's p, which has no interval."""
+        """Return (resamples,) values per metric, except the log-rank test's p, which has no interval."""
         rows, known = self.rows.take(index), censoring(self.rows, weights).take(index)
         survival = {"time": rows.time, "event": rows.event, "risk": rows.risk}
         c_index = intervals.resampled_c_index(survival, rows.stratum, weights[:, index])
         return {"c_index": c_index, **resampled_survival(rows, weights[:, index], known)}
 
     def details(self, weights: np.ndarray) -> dict[str, Any]:
-        """AUC and Brier score at every time, with intervals; risk groups; Cox regression of the risk alone."""
+        """Return AUC and Brier score at every time, with intervals; risk groups; Cox regression of the risk alone."""
         rows = self.rows
         series = {"td_auc": lambda *args: dynamic_auc(rows, *args)}
         if rows.model is not None and rows.reference is not None:
@@ -109,7 +113,7 @@ class SurvivalJudge:
 
 
 def risk_groups(rows: SurvivalRows) -> list[dict[str, Any]]:
-    """Return `n`, `n_events` and Kaplan-Meier's `median_time` of low and of high risk; each patient counts once."""
+    """Return `n`, `n_events` and Kaplan-Meier's `median_time` of low and high risk; each patient counts once."""
     high = high_risk(rows.risk, rows.stratum, rows.patient)
     once = np.arange(len(high)) if rows.patient is None else first_rows(rows.patient)
     groups = []
@@ -123,5 +127,5 @@ def risk_groups(rows: SurvivalRows) -> list[dict[str, Any]]:
 
 
 def judge(rows: pd.DataFrame, predictions: Predictions) -> Judge:
-    """The judge of these rows of `predictions`."""
+    """Return the scorer of these rows of `predictions`."""
     return SurvivalJudge(rows) if predictions.task == "survival" else SubtypingJudge(rows, predictions.classes)

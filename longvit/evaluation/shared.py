@@ -1,4 +1,4 @@
-"""Audit and settings of a run as a report may hold them: paths shortened, patients, slides and sites by pseudonym."""
+"""Audit and settings of a run in the form for a report: paths shortened, pseudonyms for patients, slides and sites."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ NOT_IDS = ("one-sided",)
 
 
 def shared_audit(audit: Audit, names: Pseudonyms) -> Audit:
-    """Return an audit that names patients, slides and sites by pseudonym; without a key the audit itself.
+    """Return an audit with pseudonyms for patients, slides and sites; without a key, the audit itself.
 
-    A sentence of an audit lists its names after a colon. What follows it is replaced, so that an id which is not among
-    the finding's names cannot stay.
+    A sentence of an audit lists its names after a colon. The text after the colon is replaced, so that an id that is
+    not among the finding's names cannot remain.
     """
     if names.key is None:
         return audit
@@ -24,8 +24,8 @@ def shared_audit(audit: Audit, names: Pseudonyms) -> Audit:
     return audit.model_copy(update={"findings": findings, "accepted": tuple(_entry(e, names) for e in audit.accepted)})
 
 
-def shared_settings(settings: Any, names: Pseudonyms) -> str:  # noqa: ANN401 - what YAML holds
-    """Return settings as YAML without folders of this machine, and without ids among what was accepted of an audit."""
+def shared_settings(settings: Any, names: Pseudonyms) -> str:  # noqa: ANN401 - any YAML
+    """Return settings as YAML, without folders of this machine and without ids among the accepted audit findings."""
     values = shareable_values(settings)
     if isinstance(values, dict) and isinstance(values.get("accept"), list):
         values["accept"] = [_entry(str(entry), names) for entry in values["accept"]]
@@ -40,6 +40,6 @@ def _under(one: Finding, names: Pseudonyms) -> Finding:
 
 
 def _entry(entry: str, names: Pseudonyms) -> str:
-    """`leak:TCGA-05-4384` -> `leak:P-...`."""
+    """Replace the name in an entry of `accept`: `leak:TCGA-05-4384` -> `leak:P-...`."""
     category, colon, name = entry.partition(":")
     return f"{category}:{names.of(name)}" if colon else entry

@@ -1,4 +1,4 @@
-"""Numbers of a survival model, from times, events and risks. Pure; scikit-survival and lifelines compute."""
+"""Metrics of a survival model, from times, events and risks. Pure functions; scikit-survival and lifelines compute."""
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from longvit.evaluation.ipcw import (
 from preprocessing.errors import CohortError
 
 SURVIVAL_METRICS = ("c_index", "uno_c_index", "td_auc", "ibs", "ibs_km", "logrank_p")
-"""Names of the numbers, the headline first."""
+"""Names of the metrics, the headline first."""
 
 
 def survival_metrics(
@@ -33,18 +33,18 @@ def survival_metrics(
     stratum: npt.ArrayLike | None = None,
     patient: npt.ArrayLike | None = None,
 ) -> dict[str, float | int | None]:
-    """How well risks tell the events of n patients.
+    """Return how well risks predict the events of n patients.
 
     `c_index` is Harrell's (JAMA 1982): the share of comparable pairs in which the patient of higher risk has the
     earlier event. With `stratum` it is the stratified index: concordant over comparable pairs, both summed over strata,
-    so that two patients are compared only within one stratum. This is what pooling over cross-validation folds needs:
-    a Cox risk is known up to a constant, which differs between the models of two folds.
+    so that two patients are compared only within one stratum. Pooling over cross-validation folds needs this: a Cox
+    risk is determined up to a constant, which differs between the models of two folds.
 
     `uno_c_index` (inverse probability of censoring weights) and `td_auc` (mean cumulative/dynamic AUC over time) are
-    stratified alike. `ibs` is the integrated Brier score of survival curves that are fitted on the other strata
-    (`longvit.evaluation.curves`), `ibs_km` that of Kaplan-Meier on the same: lower is better. Censoring is estimated
-    from all n patients, and times end where nine in ten of them left observation. `logrank_p` compares patients of high
-    and of low risk, each counted once (see `high_risk`).
+    stratified in the same way. `ibs` is the integrated Brier score of survival curves that are fitted on the other
+    strata (`longvit.evaluation.curves`); `ibs_km` is that of Kaplan-Meier on the same strata. For both, lower is
+    better. Censoring is estimated from all n patients, and times end where nine in ten patients have left observation.
+    `logrank_p` compares patients of high and of low risk, each counted once (see `high_risk`).
 
     Example:
         >>> survival_metrics(time=[2, 5, 7, 9], event=[1, 1, 0, 1], risk=[0.9, 0.1, 0.4, 0.2])["c_index"]
@@ -54,15 +54,15 @@ def survival_metrics(
         time: (n,) time to event or censoring.
         event: (n,) 1 observed, 0 censored.
         risk: (n,) higher means an earlier event.
-        stratum: (n,) whose pairs may be compared, for instance the fold.
-        patient: (n,) names, where one patient can be in several strata.
+        stratum: (n,); pairs are compared only within a stratum, for instance the fold.
+        patient: (n,) names, if one patient can be in several strata.
 
     Returns:
-        The numbers of `SURVIVAL_METRICS`, None where one does not exist (Brier scores of one stratum, a log-rank test
-        of one group, times without follow-up); `n` and `n_events`.
+        The metrics of `SURVIVAL_METRICS`, and `n` and `n_events`. A metric that is undefined is None: Brier scores of
+        one stratum, a log-rank test of one group, times without follow-up.
 
     Raises:
-        CohortError: No events, no comparable pairs, or arrays that do not fit each other.
+        CohortError: There are no events or no comparable pairs, or the arrays do not fit each other.
     """
     rows = survival_rows(time, event, risk, stratum, patient)
     once = np.ones((1, len(rows.time)))
@@ -76,7 +76,7 @@ def survival_rows(
     stratum: npt.ArrayLike | None,
     patient: npt.ArrayLike | None,
 ) -> SurvivalRows:
-    """Checked patients with the times and the curves that all of them give; arguments as for `survival_metrics`."""
+    """Return checked patients, with the times and curves of all of them; arguments as in `survival_metrics`."""
     time, event, risk, stratum = checked_survival(time, event, risk, stratum)
     patient = np.arange(len(time)) if patient is None else np.asarray(patient)
     times = evaluation_times(time, event)
@@ -86,10 +86,10 @@ def survival_rows(
 
 
 def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | int | None]:
-    """`survival_metrics` of some patients, whose times, curves and censoring come from all.
+    """Return the `survival_metrics` of some patients, with the times, curves and censoring of all patients.
 
     Raises:
-        CohortError: No events or no comparable pairs.
+        CohortError: There are no events or no comparable pairs.
     """
     require_events(rows.event)
     weighted = resampled_survival(rows, np.ones((1, len(rows.time))), known)
@@ -105,9 +105,9 @@ def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | in
 def resampled_survival(
     rows: SurvivalRows, weights: npt.NDArray[np.float64], known: Censoring
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """(resamples,) per number that weighs by censoring; NaN where a resample has none.
+    """Return (resamples,) values per metric that weights by censoring; NaN if a resample has none.
 
-    The survival curves are those of all patients: resampling moves who is scored by them, not how they were fitted.
+    The survival curves come from all patients: a resample changes the scored patients, not the fit of the curves.
     """
     scores = {"uno_c_index": uno_c_index(rows, weights, known), "td_auc": mean_auc(dynamic_auc(rows, weights, known))}
     for name, curves in (("ibs", rows.model), ("ibs_km", rows.reference)):
@@ -121,8 +121,8 @@ def high_risk(
 ) -> npt.NDArray[np.bool_]:
     """Return (n,) True for patients above the median risk of their stratum; a risk equal to the median is low.
 
-    A patient whom several strata hold out is in one group: that of the mean distance from the medians, each distance in
-    standard deviations of its stratum.
+    A patient whom several strata hold out is in one group. The group is that of the mean distance from the medians,
+    each distance in standard deviations of its stratum.
     """
     risk, stratum = np.asarray(risk, dtype=float), np.asarray(stratum)
     above = np.zeros(len(risk))
@@ -139,14 +139,18 @@ def high_risk(
 
 
 def first_rows(patient: npt.ArrayLike) -> npt.NDArray[np.int_]:
-    """Return the number of the first row of each patient, so that time, event and group of each count once."""
+    """Return the row number of the first row of each patient, so that time, event and group of each count once."""
     return np.sort(np.unique(np.asarray(patient), return_index=True)[1])
 
 
 def checked_survival(
     time: npt.ArrayLike, event: npt.ArrayLike, risk: npt.ArrayLike, stratum: npt.ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The four arrays, `event` as bool and a missing `stratum` as one stratum; refuses what has no c-index."""
+    """Return the four arrays, `event` as bool and a missing `stratum` as one stratum.
+
+    Raises:
+        CohortError: The shapes differ, a value is invalid, or there is no event and so no c-index.
+    """
     time, risk = np.asarray(time, dtype=float), np.asarray(risk, dtype=float)
     event = np.asarray(event)
     stratum = np.zeros(time.shape, dtype=int) if stratum is None else np.asarray(stratum)
@@ -161,7 +165,7 @@ def checked_survival(
 
 
 def require_events(event: np.ndarray) -> None:
-    """Refuse patients none of whom has an event."""
+    """Refuse patients if no patient has an event."""
     if not event.any():
         what = f"no patient has an event (n = {len(event)}): the c-index is not defined"
         raise CohortError(what, where="event", fix="evaluate more patients, or stratify the folds by event")
@@ -175,7 +179,7 @@ def _stratified_c_index(time: np.ndarray, event: np.ndarray, risk: np.ndarray, s
         if rows.sum() == 1:
             continue
         try:
-            with np.errstate(invalid="ignore"):  # pairs of tied events only
+            with np.errstate(invalid="ignore"):  # if all pairs are tied events
                 counts = concordance_index_censored(event[rows], time[rows], risk[rows], tied_tol=TIED_TOL)
         except NoComparablePairException:
             continue
@@ -185,13 +189,15 @@ def _stratified_c_index(time: np.ndarray, event: np.ndarray, risk: np.ndarray, s
     if not comparable:
         what = "no two patients can be compared: every event is later than all other follow-up"
         if largest == 1:
-            what = "no two patients can be compared: a fold holds out one, and risks of two models have no common scale"
+            what = (
+                "no two patients can be compared: each fold holds out one, and two models' risks have no common scale"
+            )
         raise CohortError(what, where="time, event", fix="evaluate more patients, or use fewer folds")
     return float(agreeing / comparable)
 
 
 def _logrank_p(rows: SurvivalRows) -> float | None:
-    """Return the p of the two risk groups, in which each patient counts once; None if there is one group."""
+    """Return the log-rank p of the two risk groups, in which each patient counts once; None if there is one group."""
     high = high_risk(rows.risk, rows.stratum, rows.patient)
     once = np.arange(len(high)) if rows.patient is None else first_rows(rows.patient)
     time, event, high = rows.time[once], rows.event[once], high[once]

@@ -18,7 +18,7 @@ _PARTS = ("source", "settings", "schema", "tiles", "features")
 _SOURCES, _SETTINGS = {"source", "mask"}, {"config", "mpp", "tile_st", "grid_shape", "side_l0"}
 _as_json = json.JSONEncoder(sort_keys=True).encode
 _MAX_BYTES = 1 << 28
-"""A larger file of inputs is not ours: 100,000 slides take 20 MB."""
+"""Largest size of a file of inputs in bytes; 100,000 slides take 20 MB, so a larger file is not one of ours."""
 
 
 class Inputs(BaseModel):
@@ -27,16 +27,16 @@ class Inputs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recorded: str = ""
-    """Time at which they were recorded, UTC."""
+    """Time of the recording, UTC."""
     settings: dict[str, Any] = {}
-    """Settings that decide the result, without paths."""
+    """Settings that determine the result, without paths."""
     files: dict[str, str] = {}
     """Hash of each file, by its role and name."""
     stores: dict[str, tuple[str, ...]] = {}
-    """Source, settings, schema, number of tiles and features of each slide's store, as hashes."""
+    """Hashes of source, settings and features of each slide's store, with its schema and number of tiles."""
 
     def save(self, path: Path) -> None:
-        """Write them, with the time."""
+        """Write the inputs to a file, with the current time."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         document = self.model_copy(update={"recorded": now}).model_dump(mode="json")
         write_whole(path, json.dumps(document, indent=1) + "\n")
@@ -53,14 +53,14 @@ class Inputs(BaseModel):
             with path.open("rb") as file:
                 return cls.model_validate_json(file.read(_MAX_BYTES))
         except FileNotFoundError:
-            what = "the run in this folder has not recorded its inputs, so that they cannot be compared"
+            what = "the run in this folder has not recorded its inputs, so they cannot be compared"
             raise ConfigError(what, where=path.parent, fix=fix) from None
         except (ValidationError, ValueError) as error:
             raise ConfigError("the record of the run's inputs is damaged", where=path, fix=fix) from error
 
 
 class Differences(NamedTuple):
-    """Differences between two records, in sentences; and the slides whose store changed."""
+    """Differences between two records as sentences, and the slides whose store changed."""
 
     files: list[str]
     stores: list[str]
@@ -75,9 +75,9 @@ def read_inputs(
     """Return the identity of a run's inputs.
 
     Args:
-        files: One or several files by their role (`table`, `splits`); None for a role that the run does without.
+        files: One or several files by their role (`table`, `splits`); None for a role without a file in this run.
         stores: The store of each slide.
-        source: Input of the encoder, which says whether features are read, and of which encoder.
+        source: Input of the encoder, which sets whether features are read, and of which tile encoder.
 
     Raises:
         StoreError: The metadata of a store cannot be read.
@@ -97,14 +97,14 @@ def hash_file(path: Path) -> str:
 
 
 def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
-    """Return hashes of what a store was made from and with, as `_PARTS`; in a tenth of a millisecond, by attributes.
+    """Return hashes of a store's origin and settings, as `_PARTS`, from attributes alone (0.1 ms).
 
     Args:
         path: The store.
         encoder: Tile encoder whose features the run reads.
 
     Raises:
-        StoreError: The store's metadata cannot be read, or it has no such features.
+        StoreError: The store's metadata cannot be read, or the store has no such features.
     """
     attributes = read_attributes(path)
     sources = attributes.model_dump(mode="json", include=_SOURCES)
@@ -120,7 +120,7 @@ def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
 
 
 def differences(earlier: Inputs, now: Inputs) -> Differences:
-    """Compare two records."""
+    """Return the differences between two records."""
     files = [f"{name} has changed" for name in now.files if earlier.files.get(name, now.files[name]) != now.files[name]]
     files += [f"{name} is new" for name in now.files if name not in earlier.files]
     files += [f"{name} is no longer given" for name in earlier.files if name not in now.files]

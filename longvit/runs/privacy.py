@@ -1,7 +1,7 @@
 """Names in files that people share: paths without this machine's folders, and pseudonyms of patients, slides and sites.
 
-The project is the working directory: what is in it may be named by its place there, and of everything else only the
-last name is written. `LONGVIT_KEEP_PATHS=1` in the environment keeps full paths.
+The project is the working directory. A file or folder in it is written as a path relative to the file that names it; of
+any other path only the last name is written. `LONGVIT_KEEP_PATHS=1` in the environment keeps full paths.
 """
 
 import hmac
@@ -19,18 +19,18 @@ from preprocessing.jobs.files import cannot_write
 KEEP_PATHS = "LONGVIT_KEEP_PATHS"
 """Environment variable that keeps full paths in files."""
 KEY_BYTES = 32
-"""Length of the key of pseudonyms."""
+"""Length of the key of pseudonyms, bytes."""
 _PSEUDONYM = re.compile("P-[0-9a-f]{12}")
 
 
 def shareable_path(path: Path | str, folder: Path | str) -> str:
-    """Return a path as a file in `folder` may hold it: relative to the folder inside of the project, else a name.
+    """Return a path as a file in `folder` may contain it: relative if both are in the project, else the last name.
 
-    The reader of the file joins it to the file's folder, and looks there alone.
+    The reader of the file joins the path to the file's folder, and searches only there.
 
     Args:
         path: The target, as the user wrote it.
-        folder: Folder of the file that holds the result.
+        folder: Folder of the file that will contain the result.
     """
     target, start, project = os.path.abspath(path), os.path.abspath(folder), os.getcwd()
     if os.environ.get(KEEP_PATHS):
@@ -40,12 +40,12 @@ def shareable_path(path: Path | str, folder: Path | str) -> str:
 
 
 def shareable_command(arguments: Sequence[str]) -> list[str]:
-    """Return a command line whose paths are relative to the project, or the last name where they lead out of it."""
+    """Return a command line with paths relative to the project; of paths outside it only the last name."""
     return [_short_flag(word) for word in arguments]
 
 
-def shareable_values(values: Any) -> Any:  # noqa: ANN401 - whatever YAML or JSON holds
-    """Return settings or a document whose strings that lead out of the project are shortened to the last name."""
+def shareable_values(values: Any) -> Any:  # noqa: ANN401 - any YAML or JSON
+    """Return settings or a document in which strings with paths outside the project are shortened to the last name."""
     if isinstance(values, dict):
         return {key: shareable_values(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
@@ -55,18 +55,18 @@ def shareable_values(values: Any) -> Any:  # noqa: ANN401 - whatever YAML or JSO
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """Names in place of patient, slide and site ids; without a key the ids themselves."""
+    """Pseudonyms of patient, slide and site ids; without a key, the ids themselves."""
 
     key: bytes | None = field(default=None, repr=False)
-    """The secret: whoever has it can find the id of a pseudonym by trying."""
+    """Secret key; with it, the id of a pseudonym can be found by trying."""
 
     @classmethod
     def read(cls, path: Path | None) -> "Pseudonyms":
-        """Read the key file; make it, readable by its owner alone, if it does not exist.
+        """Read the key file; create it, readable by its owner alone, if it does not exist.
 
         Raises:
             ConfigError: The file is not a key.
-            OutputError: The file cannot be made.
+            OutputError: The file cannot be created.
         """
         if path is None:
             return cls()
@@ -80,11 +80,11 @@ class Pseudonyms:
             raise ConfigError(what, where=path, fix="name a file that you may read") from None
         if len(key) != KEY_BYTES:
             what = f"the file is not a key of {KEY_BYTES} bytes"
-            raise ConfigError(what, where=path, fix="name a file that does not exist yet: a key is made there")
+            raise ConfigError(what, where=path, fix="name a file that does not exist yet: a key is created there")
         return cls(key)
 
     def of(self, name: str) -> str:
-        """Return `P-` and 12 hex digits of HMAC-SHA256 of the name; without a key, or of a pseudonym, the name."""
+        """Return `P-` and 12 hex digits of HMAC-SHA256 of the name; without a key, or for a pseudonym, the name."""
         if self.key is None or _PSEUDONYM.fullmatch(name):
             return name
         return f"P-{hmac.new(self.key, name.encode(), 'sha256').hexdigest()[:12]}"
@@ -104,12 +104,12 @@ def _is_in(path: str, project: str) -> bool:
 
 
 def _short_flag(word: str) -> str:
-    """`--stores=/data/alice/stores` -> `--stores=stores`."""
+    """Shorten the path in one word of a command line: `--stores=/data/alice/stores` -> `--stores=stores`."""
     flag, equals, value = word.partition("=")
     return f"{flag}={_short(value)}" if equals and flag.startswith("-") else _short(word)
 
 
 def _short(text: str) -> str:
-    """A path that leads out of the project or is absolute, shortened; any other text as it is."""
+    """Shorten a path that is absolute or leads out of the project; return any other text as it is."""
     leads_out = os.path.isabs(text) or text.startswith("~") or ".." in Path(text).parts
     return shareable_path(os.path.expanduser(text), os.getcwd()) if leads_out else text

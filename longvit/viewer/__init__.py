@@ -1,5 +1,6 @@
-"""A page to look at slides with: deep zoom, heatmaps, the tissue mask, and where a patient stands in the cohort.
+"""Viewer of slides: deep zoom, heatmaps, the tissue mask, and the place of a patient in the cohort.
 
-`find` says which slides, `scene` what there is of one, `site` under which address; `server`, `static` and `notebook`
-hand the same files to a browser, to a folder, and to a cell. Nothing of it comes from, or goes to, another machine.
+`find` returns the slides, `scene` the files of one slide, and `site` the files by their address. `server`, `static` and
+`notebook` hand the same files to a browser, a folder, and a notebook cell. No file comes from, or goes to, another
+machine.
 """

@@ -1,4 +1,4 @@
-"""What the user names - a run, stores, a store, explanations - and which slides, predictions and files belong to it."""
+"""Search of the user's source (a run, stores, a store or explanations): its slides, predictions and files."""
 
 import os
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ _OWN_NAMES = Pseudonyms()
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that the page shows."""
+    """Content of the page."""
 
     title: str
-    """What the user named."""
+    """Name of the source."""
     stores: Mapping[str, Path]
     """Slide id -> store."""
     explanations: Mapping[str, ShownExplanation] = field(default_factory=dict)
-    """Slide id -> explanation, of slides that have one."""
+    """Slide id -> explanation, for slides that have one."""
     slides: Mapping[str, SlideEntry] = field(default_factory=dict)
-    """Slide id -> slide file, where the user said where they are; these ids are never pseudonyms."""
+    """Slide id -> slide file, if the user gave the files; these ids are never pseudonyms."""
     held_out: HeldOut | None = None
     """Predictions of the run."""
     names: Pseudonyms = _OWN_NAMES
-    """The names that all of these have on the page."""
+    """Names of patients and slides on the page."""
 
 
 def find(config: ViewConfig) -> Found:
-    """Look at what the user named.
+    """Find the slides, predictions and explanations of the user's source.
 
     Raises:
-        ConfigError: It is none of what can be shown.
+        ConfigError: The source is not of a kind that can be shown.
         StoreError: There are no stores, or a store cannot be read.
         CohortError: Predictions, explanations or the list of slides cannot be read.
     """
@@ -57,11 +57,11 @@ def find(config: ViewConfig) -> Found:
     elif any(_is_store(path) for path in source.glob("*.zarr")):
         stores = _stores(source, names)
     else:
-        what = "this is no run, no store, no folder of stores and no folder of explanations"
+        what = "this is not a run, a store, a folder of stores or a folder of explanations"
         fix = "name the folder of a `longvit finetune`, of a `longvit tile`, or of a `longvit explain`"
         raise ConfigError(what if source.exists() else "there is nothing here", where=source, fix=fix)
     slides = {entry.slide_id: entry for entry in read_manifest(config.slides)} if config.slides else {}
-    title = source.resolve().name if config.pseudonyms is None else "Slides"  # a folder may be named like a slide
+    title = source.resolve().name if config.pseudonyms is None else "Slides"  # a folder may have the name of a slide
     return Found(title, stores, explanations, slides, held_out, names)
 
 
@@ -72,7 +72,7 @@ def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ShownExplanation
 
 def _stores(folder: Path, names: Pseudonyms) -> dict[str, Path]:
     stores = {names.of(slide_id): path for slide_id, path in find_stores(folder).items()}
-    return dict(sorted(stores.items()))  # in an order that does not give the ids' away
+    return dict(sorted(stores.items()))  # in an order that does not reveal the order of the ids
 
 
 def _is_store(path: Path) -> bool:
@@ -80,7 +80,7 @@ def _is_store(path: Path) -> bool:
 
 
 def _stores_of(predictions: Path) -> Path:
-    """Return the stores of a run; no other setting is read, so that runs of any version can be shown.
+    """Return the folder of stores of a run; no other setting is read, so that runs of any version can be shown.
 
     Raises:
         ConfigError: The settings of the run cannot be read, or name no folder of stores.
@@ -96,9 +96,9 @@ def _stores_of(predictions: Path) -> Path:
 def _stores_explained(
     explanations: Mapping[str, ShownExplanation], stores: Path | None, names: Pseudonyms
 ) -> dict[str, Path]:
-    """The stores that were explained, from the folders where they were then or are now.
+    """Return the stores that were explained, from their folders at that time or now.
 
-    Of the path that an explanation holds only the folder is used, and in it only a store of the slide's name.
+    Of the path in an explanation only the folder is used, and in this folder only a store of the slide's name.
     """
     if stores is not None:
         found = _stores(stores, names)
@@ -108,8 +108,8 @@ def _stores_explained(
         found = {names.of(path.name.removesuffix(".zarr")): path for path in known}
     missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
     if missing:
-        more = f", nor are those of {len(missing) - 1} more" if len(missing) > 1 else ""
-        fix = "say where the stores are with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"
+        more = f", nor are the stores of {len(missing) - 1} more slides" if len(missing) > 1 else ""
+        fix = "name the folder of stores with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"
         raise ConfigError(
             f"the store of {missing[0]} is not where it was explained{more}",
             where=stores or explanations[missing[0]].folder / DOCUMENT,

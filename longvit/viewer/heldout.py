@@ -1,4 +1,4 @@
-"""Where a patient stands among the held-out patients of a run: Kaplan-Meier by predicted risk, or probabilities."""
+"""Place of a patient among the held-out patients of a run: Kaplan-Meier by predicted risk, or class probabilities."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ class HeldOut:
     """Predictions of a run for the patients that it did not train on.
 
     Attributes:
-        predictions: All of them.
+        predictions: All predictions of the run.
         patient_of: Slide id -> patient id.
     """
 
@@ -32,7 +32,7 @@ class HeldOut:
         """Read a `predictions.csv`.
 
         Raises:
-            CohortError: It cannot be evaluated.
+            CohortError: The predictions cannot be evaluated.
         """
         predictions = read_predictions(path)
         names = read_strings(path, missing=frozenset())[["patient_id", "slide_id"]].drop_duplicates()
@@ -40,7 +40,7 @@ class HeldOut:
         return cls(predictions, {slide: patient for joined, patient in pairs for slide in joined.split(JOINED)})
 
     def under(self, names: Pseudonyms) -> "HeldOut":
-        """Return the same with pseudonyms for slides and patients."""
+        """Return these predictions with pseudonyms for slides and patients."""
         patients = self.predictions.patients
         patients = patients.assign(patient_id=patients["patient_id"].map(names.of))
         patient_of = {names.of(slide): names.of(patient) for slide, patient in self.patient_of.items()}
@@ -48,7 +48,7 @@ class HeldOut:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """A row per held-out patient and fold: those of test, or of val where the splits have no test."""
+        """Return a row per held-out patient and fold: rows of test, or of val if the splits have no test."""
         test = self.predictions.part("test")
         rows = test if len(test) else self.predictions.part("val")
         if self.predictions.task == "survival":
@@ -57,7 +57,7 @@ class HeldOut:
         return rows
 
     def document(self) -> dict[str, Any]:
-        """What the page draws of the cohort: curves and risks, or the names of the classes."""
+        """Return the data of the cohort that the page draws: curves and risks, or the names of the classes."""
         about: dict[str, Any] = {"task": self.predictions.task}
         if self.predictions.task == "subtyping":
             return about | {"classes": list(self.predictions.classes)}
@@ -70,7 +70,7 @@ class HeldOut:
         }
 
     def patient(self, slide_id: str) -> dict[str, Any] | None:
-        """The patient of a slide among the held-out; none if no fold held the patient out."""
+        """Return the patient of a slide among the held-out patients; None if no fold held the patient out."""
         name = self.patient_of.get(slide_id)
         mine = self.rows[self.rows["patient_id"] == name]
         if mine.empty:
@@ -79,7 +79,7 @@ class HeldOut:
         if self.predictions.task == "subtyping":
             probabilities = {one: float(mine[f"p_{one}"].mean()) for one in self.predictions.classes}
             return about | {"label": mine["label"].iloc[0], "probabilities": probabilities}
-        first = mine.iloc[0]  # of several folds that held the patient out, the first: their risks have no common scale
+        first = mine.iloc[0]  # the first of the folds that held the patient out: their risks have no common scale
         return about | {
             "time": float(first["time"]),
             "event": int(first["event"]),
@@ -90,13 +90,13 @@ class HeldOut:
 
 
 def _places(risk: pd.Series, fold: pd.Series) -> pd.Series:
-    """Share of the other patients of the fold whose risk is lower, ties counted half: 0 the lowest, 1 the highest."""
+    """Return the share of the fold's other patients with a lower risk, ties counted half: 0 lowest, 1 highest."""
     ranks, sizes = risk.groupby(fold).rank(), risk.groupby(fold).transform("size")
     return ((ranks - 1) / (sizes - 1)).where(sizes > 1, 0.5)
 
 
 def _curve(label: str, rows: pd.DataFrame) -> dict[str, Any]:
-    """Kaplan-Meier with its 95 % band (exponential Greenwood), as steps."""
+    """Return Kaplan-Meier with its 95 % band (exponential Greenwood), as steps."""
     fit = KaplanMeierFitter().fit(rows["time"], rows["event"])
     survival, band = fit.survival_function_.iloc[:, 0], fit.confidence_interval_
     censored = np.sort(rows.loc[rows["event"] == 0, "time"].to_numpy())

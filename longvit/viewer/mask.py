@@ -1,4 +1,4 @@
-"""The tissue mask as a picture to lay over the slide. Pure."""
+"""Tissue mask as a picture to draw over the slide. Pure functions."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,11 @@ import numpy.typing as npt
 from preprocessing.store.schema import MASK_CLASSES
 
 MASK_COLOURS = {"tissue": "#00963c", "pen": "#dc7800", "blurred": "#005aff"}
-"""Colour of each class: those of the tiling report."""
+"""Colour of each class, the same as in the tiling report."""
 
 
 def mask_picture(mask: npt.NDArray[np.uint8]) -> bytes:
-    """The outlines of the classes of an overview mask (h, w): a PNG, clear elsewhere, so that colours below stay."""
+    """Return the outlines of the classes of an overview mask (h, w) as a PNG; other pixels are transparent."""
     bgra = np.zeros((*mask.shape, 4), np.uint8)
     for name, colour in MASK_COLOURS.items():
         region = (mask == MASK_CLASSES[name]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The page inside of a notebook: one self-contained frame, which needs no server and stays in the saved notebook."""
+"""Viewer page inside a notebook: one self-contained frame, which needs no server and stays in the saved notebook."""
 
 import base64
 import json
@@ -13,16 +13,16 @@ from longvit.viewer.resource import JPEG, PNG, SCRIPT
 from longvit.viewer.site import PAGE, START, Site, page_file
 
 NOTEBOOK_PX = 2048
-"""Longest side of a slide's picture: 1 to 3 MB a slide."""
+"""Longest side of a slide's picture, pixels: 1 to 3 MB per slide."""
 ASSET = re.compile(r'<link rel="stylesheet" href="([^"]+)">|<script src="([^"]+)" defer></script>')
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a notebook shows; Jupyter, JupyterLab and VS Code ask for `_repr_html_`."""
+    """Frame shown by a notebook; Jupyter, JupyterLab and VS Code call `_repr_html_`."""
 
     page: str = field(repr=False)
-    """The whole page, with everything in it."""
+    """Whole page as HTML, with everything in it."""
     height: int
     """Height of the frame, CSS pixels."""
 
@@ -39,27 +39,27 @@ def show(
     height: int = 640,
     max_px: int = NOTEBOOK_PX,
 ) -> Frame:
-    """The viewer inside a notebook, whatever runs the notebook and without a network.
+    """Show the viewer inside a notebook, in any notebook program and without a network.
 
-    The page carries its pictures with it, so it also works where the kernel is on another machine than the browser, and
-    is still there when the notebook is opened again. For whole slides at full resolution: `longvit view`.
+    The page contains its pictures. So it also works if the kernel is on another machine than the browser, and is still
+    there when the notebook is opened again. For whole slides at full resolution use `longvit view`.
 
     Args:
         source: A store, a folder of stores or of explanations, or a run of `longvit finetune`.
         explanations: Folder that `longvit explain` wrote.
-        pseudonyms: File with the key of names to show in place of ids.
+        pseudonyms: File with the key of pseudonyms to show in place of ids.
         height: Height of the frame, CSS pixels.
-        max_px: Longest side of a slide's picture.
+        max_px: Longest side of a slide's picture, pixels.
 
     Raises:
-        PipelineError: There is nothing to show there.
+        PipelineError: The source has nothing to show.
     """
     config = ViewConfig.model_validate({"source": source, "explanations": explanations, "pseudonyms": pseudonyms})
     return Frame(self_contained(Site(find(config), max_px)), height)
 
 
 def self_contained(site: Site) -> str:
-    """The page as one text: scripts, styles, data and pictures inside."""
+    """Return the page as one text: scripts, styles, data and pictures inside."""
     pictures, scripts = {}, []
     for path in site.paths():
         resource = site.find(path)
@@ -70,7 +70,7 @@ def self_contained(site: Site) -> str:
             scripts.append(resource.make().decode())
     inside = [f"LongViT.pictures = {json.dumps(pictures)};\n", *scripts]
     text = ASSET.sub(lambda match: _inlined(*match.groups()), page_file(START).decode())
-    # After data.js has said what to do with them, before main.js asks for them.
+    # After data.js has defined `receive`, before main.js loads the data.
     return text.replace("<!-- data -->", f"<script>{''.join(inside)}</script>")
 
 

@@ -1,7 +1,7 @@
-"""Where the page's pixels come from: the slide file where it is at hand, else the store, with its overview's glass.
+"""Sources of the page's pixels: the slide file if available, else the store, with its overview outside the tiles.
 
-Each of the classes reads a rectangle of the slide, given in level-0 pixels, as a picture of a given width and height;
-`size` is the finest picture there is, and `origin` says on the page where the pixels come from.
+Each class reads a rectangle of the slide, given in level-0 pixels, as a picture of a given width and height. `size` is
+the size of the finest picture, and `origin` is a text for the page about the source of the pixels.
 """
 
 import sys
@@ -19,13 +19,13 @@ from preprocessing.store.store import PatchStore
 from preprocessing.tiling.manifest import SlideEntry
 
 RGB = npt.NDArray[np.uint8]
-"""A picture (h, w, 3)."""
+"""Picture (h, w, 3)."""
 OVERVIEW_ENOUGH = 0.75
-"""Pixels of this many overview pixels and more come from the overview: nobody sees the difference, and it is there."""
+"""Size of a screen pixel, in overview pixels, from which the overview is used: it is at hand, and looks the same."""
 
 
 class OverviewPixels:
-    """The store's overview, stretched over the slide; what is coarse and what is glass comes from here."""
+    """Overview of a store, stretched over the slide; source of coarse pictures and of glass."""
 
     def __init__(self, store: PatchStore) -> None:
         height, width = store.overview.shape[:2]
@@ -34,17 +34,17 @@ class OverviewPixels:
         self._image = Image.fromarray(store.overview)
 
     def fine_enough(self, box_l0: Box, size: tuple[int, int]) -> bool:
-        """Whether a picture of this size needs nothing finer."""
+        """Return whether the overview is fine enough for a picture of this size."""
         return box_l0[2] / size[0] >= OVERVIEW_ENOUGH * self._px_l0[0]
 
     def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
-        """The rectangle `box_l0` as a picture of `size` (width, height)."""
+        """Read the rectangle `box_l0` as a picture of `size` (width, height)."""
         (x, y, width, height), (px, py) = box_l0, self._px_l0
         return _resampled(self._image, (x / px, y / py, (x + width) / px, (y + height) / py), size)
 
 
 class StorePixels:
-    """The tiles of a store, over its overview."""
+    """Tiles of a store, drawn over its overview."""
 
     def __init__(self, store: PatchStore) -> None:
         attributes = store.attributes
@@ -59,7 +59,7 @@ class StorePixels:
         self._present[tuple(store.rc.T)] = True
 
     def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
-        """The rectangle `box_l0` as a picture of `size` (width, height)."""
+        """Read the rectangle `box_l0` as a picture of `size` (width, height)."""
         if self._overview.fine_enough(box_l0, size):
             return self._overview.read(box_l0, size)
         sx, sy = self._st_per_l0
@@ -76,7 +76,7 @@ class StorePixels:
         return tiles if there.all() else np.where(there[..., None], tiles, self._overview.read(box_l0, size))
 
     def _has_tile(self, left: float, right: float, top: float, bottom: float, size: tuple[int, int]) -> np.ndarray:
-        """Whether the store has a tile there, for every pixel (h, w) of a picture; edges in store pixels."""
+        """Return, for every pixel (h, w) of a picture, whether the store has a tile there; edges in store pixels."""
         rows, columns = (
             np.clip((low + (np.arange(n) + 0.5) * (high - low) / n) // self._store.tile_st, 0, most - 1).astype(int)
             for low, high, n, most in zip((top, left), (bottom, right), size[::-1], self._present.shape, strict=True)
@@ -85,7 +85,7 @@ class StorePixels:
 
 
 class SlidePixels:
-    """The slide file itself, at any resolution up to its own."""
+    """Slide file, at any resolution up to its own."""
 
     def __init__(self, slide: Slide, store: PatchStore) -> None:
         self._slide, self._overview = slide, OverviewPixels(store)
@@ -93,7 +93,7 @@ class SlidePixels:
         self.origin = f"the slide file, {slide.mpp_l0:.3g} µm per pixel"
 
     def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
-        """The rectangle `box_l0` as a picture of `size` (width, height)."""
+        """Read the rectangle `box_l0` as a picture of `size` (width, height)."""
         if self._overview.fine_enough(box_l0, size):
             return self._overview.read(box_l0, size)
         x_l0, y_l0, *size_l0 = box_l0
@@ -101,20 +101,20 @@ class SlidePixels:
 
 
 Pixels = StorePixels | SlidePixels
-"""A slide to be looked at."""
+"""Pixels of a slide to be shown."""
 
 
 def open_pixels(store: PatchStore, slides: Mapping[str, SlideEntry]) -> Pixels:
-    """The slide file if it is the one that the store was made from, and can be read; else the store, saying why.
+    """Open the slide file if it can be read and is the store's source; else the store, with the reason in `origin`.
 
-    A file is the same if its name and size are: hashing gigabytes would keep the reader waiting.
+    A file counts as the same if its name and size are the same: hashing gigabytes takes too long for a reader.
     """
     pixels = StorePixels(store)
     if store.slide_id not in slides:
         return pixels
     entry, source = slides[store.slide_id], store.attributes["source"]
     if not _is_source(entry.path, source):
-        pixels.origin += " (the slide file is not the one that was tiled)"
+        pixels.origin += " (the slide file is not the file that was tiled)"
         return pixels
     try:
         return SlidePixels(read_slide(entry.path, store.attributes["mpp_level0"]), store)
@@ -129,7 +129,7 @@ def _is_source(path: Path, source: Mapping[str, object]) -> bool:
 
 
 def _resampled(image: Image.Image, edges: tuple[float, float, float, float], size: tuple[int, int]) -> RGB:
-    """The part of an image between `edges` (left, top, right, bottom), which may reach past its end, as `size`."""
+    """Return the part of an image between `edges` (left, top, right, bottom) as `size`; edges may exceed the image."""
     left, top = min(edges[0], image.width - 1), min(edges[1], image.height - 1)
     right, bottom = min(max(edges[2], left + 1e-3), image.width), min(max(edges[3], top + 1e-3), image.height)
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom)))

@@ -1,7 +1,7 @@
-"""Deep zoom: a picture as a pyramid of square JPEG tiles, each level half the size of the next. Pure.
+"""Deep zoom: a picture as a pyramid of square JPEG tiles, each level half the size of the next. Pure functions.
 
-Level `max_level` is the finest, `_dz` is a pixel of a level. What a browser calls the image is always the whole slide,
-so places on the page are shares of the slide and do not depend on how fine the pyramid is.
+Level `max_level` is the finest; `_dz` marks pixels of a level. The browser's image is always the whole slide, so places
+on the page are shares of the slide, and do not depend on the resolution of the pyramid.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The pyramid of one slide.
+    """Pyramid of one slide.
 
     Attributes:
         size_l0: Width and height of the slide, level-0 pixels.
@@ -27,7 +27,7 @@ class Pyramid:
 
     @classmethod
     def of(cls, size_l0: tuple[int, int], finest: tuple[int, int], max_px: int | None) -> "Pyramid":
-        """The pyramid of a picture of `finest` pixels, its longer side no longer than `max_px`.
+        """Return the pyramid of a picture of `finest` pixels, with a longer side of at most `max_px`.
 
         >>> Pyramid.of((4000, 2000), (2000, 1000), 500).size_dz
         (500, 250)
@@ -38,26 +38,26 @@ class Pyramid:
 
     @property
     def max_level(self) -> int:
-        """The finest level; level 0 is a single pixel."""
+        """Return the number of the finest level; level 0 is a single pixel."""
         return ceil(log2(max(self.size_dz)))
 
     @property
     def min_level(self) -> int:
-        """The finest level that is a single tile: nobody asks for less."""
+        """Return the finest level that is a single tile: the browser requests no coarser level."""
         return max((level for level in range(self.max_level + 1) if self.tiles(level) == (1, 1)), default=0)
 
     def level_size(self, level: int) -> tuple[int, int]:
-        """Width and height of a level."""
+        """Return width and height of a level, pixels."""
         width, height = (-(-side // 2 ** (self.max_level - level)) for side in self.size_dz)
         return width, height
 
     def tiles(self, level: int) -> tuple[int, int]:
-        """Columns and rows of a level."""
+        """Return the number of columns and rows of tiles of a level."""
         columns, rows = (-(-side // TILE_DZ) for side in self.level_size(level))
         return columns, rows
 
     def tile(self, level: int, column: int, row: int) -> tuple[Box, tuple[int, int]] | None:
-        """What a tile shows, and its width and height; none where the pyramid has no such tile."""
+        """Return the rectangle that a tile shows, and its width and height; None if the pyramid has no such tile."""
         if not self.min_level <= level <= self.max_level:
             return None
         columns, rows = self.tiles(level)

@@ -1,4 +1,4 @@
-"""One file of the page: what it is, when it changes, and how it is made."""
+"""File of the page: its media type, its version tag, and the function that makes its content."""
 
 import json
 from collections.abc import Callable
@@ -10,27 +10,27 @@ JPEG, PNG, TEXT = "image/jpeg", "image/png", "text/plain; charset=utf-8"
 
 @dataclass(frozen=True)
 class Resource:
-    """One file of the page."""
+    """File of the page."""
 
     kind: str
-    """Its media type."""
+    """Media type."""
     tag: str
-    """Changes when the content changes."""
+    """Version tag, which changes when the content changes."""
     make: Callable[[], bytes]
-    """Makes the content."""
+    """Function that returns the content."""
 
 
 def script(tag: str, path: str, value: Callable[[], object]) -> Resource:
-    """Data as a script, because a page that was opened from disk may load scripts but no JSON.
+    """Return data as a script: a page opened from disk may load scripts but no JSON.
 
     Args:
-        tag: Changes when the value changes.
-        path: Under which the page asks for it.
-        value: Gives the value; whatever JSON can hold.
+        tag: Version tag, which changes when the value changes.
+        path: Path under which the page requests the script.
+        value: Function that returns the value; any value that JSON can represent.
     """
     return Resource(SCRIPT, tag, lambda: f"LongViT.receive({_json(path)}, {_json(value())});\n".encode())
 
 
 def _json(value: object) -> str:
-    """JSON that can stand inside of a page: what would end its script is escaped."""
+    """Return JSON that is safe inside a page: characters that would end its script are escaped."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""One slide as the page gets it: its picture as a pyramid, its tissue mask, its tiles, its scores, its patient."""
+"""Slide in the form that the page needs: picture pyramid, tissue mask, tiles, scores, patient."""
 
 import base64
 import hashlib
@@ -22,23 +22,23 @@ from longvit.viewer.resource import JPEG, PNG, Resource, script
 from preprocessing.store.store import PatchStore, open_store
 
 QUALITY = 85
-"""Of the JPEG tiles."""
+"""Quality of the JPEG tiles."""
 TILE = re.compile(r"tiles/([0-9]{1,2})/([0-9]{1,6})_([0-9]{1,6})\.jpg")
 LAYER = re.compile(r"layers/([0-9]{1,4})\.js")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One slide, opened. Threads share it, so its slide file stays open as long as the scene lives.
+    """Opened slide. Threads share it, so its slide file stays open as long as the scene exists.
 
     Attributes:
-        place: Where its files lie on the page, `data/0/`.
-        slide_id: Its name on the page.
-        store: The slide's store.
-        pixels: Where its picture comes from.
-        pyramid: How the picture is cut.
-        explanation: Its scores, if it was explained.
-        patient: Where its patient stands, if a run held the patient out.
+        place: Path of its files on the page, `data/0/`.
+        slide_id: Name of the slide on the page.
+        store: Store of the slide.
+        pixels: Source of its picture.
+        pyramid: Division of the picture into tiles.
+        explanation: Scores, if the slide was explained.
+        patient: Place of its patient in the cohort, if a run held the patient out.
     """
 
     place: str
@@ -51,7 +51,7 @@ class Scene:
 
     @classmethod
     def open(cls, place: str, slide_id: str, found: Found, max_px: int | None) -> "Scene":
-        """Open a slide whose picture is to have no more than `max_px` on its longer side.
+        """Open a slide with a picture of at most `max_px` pixels on its longer side.
 
         Raises:
             StoreError: The store cannot be read.
@@ -63,7 +63,7 @@ class Scene:
         return cls(place, slide_id, store, pixels, pyramid, found.explanations.get(slide_id), patient)
 
     def names(self) -> Iterator[str]:
-        """Every file that `find` finds."""
+        """Yield the name of every file that `find` returns."""
         yield from ("slide.js", "mask.png")
         if self.explanation is not None:
             yield "tokens.js"
@@ -73,7 +73,7 @@ class Scene:
             yield from (f"tiles/{level}/{x}_{y}.jpg" for y in range(rows) for x in range(columns))
 
     def find(self, name: str) -> Resource | None:
-        """The file of this name, if there is one."""
+        """Return the file of this name, or None."""
         if match := TILE.fullmatch(name):
             tile = self.pyramid.tile(*map(int, match.groups()))
             return None if tile is None else Resource(JPEG, self._tag, partial(self._jpeg, *tile))
@@ -93,7 +93,7 @@ class Scene:
         return script(self._tag, self.place + name, lambda: packed(explanation.scores(key), "<f4"))
 
     def document(self) -> dict[str, Any]:
-        """What the page knows of the slide before it asks for more."""
+        """Return the data of the slide that the page loads first."""
         attributes, explanation = self.store.attributes, self.explanation
         return {
             "slide_id": self.slide_id,
@@ -121,7 +121,7 @@ class Scene:
 
     @cached_property
     def _tag(self) -> str:
-        """Changes when what is shown changes: the scene itself reads every file once."""
+        """Return the tag of the scene, which changes when its content changes: the scene reads every file only once."""
         return tag_of(self.store.path, self.pixels.origin, self.explanation, self.patient, self.pyramid)
 
     def _jpeg(self, box_l0: Box, size: tuple[int, int]) -> bytes:
@@ -130,12 +130,12 @@ class Scene:
 
 
 def tag_of(store: Path, *shown: object) -> str:
-    """A word that changes when a store, an explanation, or what else is shown of it changes."""
+    """Return a tag that changes when a store, an explanation, or other shown content changes."""
     written = [(store / "zarr.json").stat().st_mtime_ns]
     written += [(one.folder / DOCUMENT).stat().st_mtime_ns for one in shown if isinstance(one, ShownExplanation)]
     return hashlib.sha256(repr((store, written, shown)).encode()).hexdigest()[:20]
 
 
 def packed(values: npt.NDArray[Any], dtype: str) -> str:
-    """Numbers as base64 of their bytes: a third larger than them, and read at once."""
+    """Return numbers as base64 of their bytes: a third larger than the bytes, and decoded at once."""
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()

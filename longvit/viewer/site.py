@@ -1,7 +1,7 @@
-"""The page as a set of named files, made when asked for: what the server serves, `--static` writes, a notebook shows.
+"""Page as a set of named files, made on request: the server serves them, `--static` writes them, a notebook shows them.
 
-A name is looked up, never joined to a path: slides are numbered, and what is neither in the table nor of the form of a
-slide's own file does not exist.
+A name is looked up and never joined to a path. Slides are numbered; a name that is neither in the table nor of the form
+of a slide's own file does not exist.
 """
 
 import re
@@ -41,7 +41,7 @@ SCRIPTS = (
     "slides.js",
     "main.js",
 )
-"""Scripts of the page, in the order in which it loads them."""
+"""Scripts of the page, in loading order."""
 PAGE = {
     START: HTML,
     "style.css": CSS,
@@ -49,18 +49,18 @@ PAGE = {
     "openseadragon/LICENSE.txt": TEXT,
     **dict.fromkeys(SCRIPTS, SCRIPT),
 }
-"""Files that are the same for every slide."""
+"""Files of the page that are the same for every slide."""
 OF_SLIDE = re.compile(r"data/([0-9]{1,6})/([a-z0-9_/.]+)")
 THUMBNAIL_PX = 144
-"""Longer side of a slide's picture in the list."""
+"""Longer side of a slide's picture in the list, pixels."""
 
 
 class Site:
-    """The page of some slides.
+    """Page of some slides.
 
     Args:
-        found: What is shown.
-        max_px: Longest side of a slide's finest picture; none for all that there is.
+        found: Content of the page.
+        max_px: Longest side of a slide's finest picture, pixels; None for full resolution.
     """
 
     def __init__(self, found: Found, max_px: int | None = None) -> None:
@@ -70,16 +70,16 @@ class Site:
         self._opening = Lock()
 
     def paths(self) -> Iterator[str]:
-        """Every file that `find` finds, those first that all slides share."""
+        """Yield the path of every file that `find` returns, first the files that all slides share."""
         yield from (*PAGE, "data/index.js")
         for number in range(len(self.slide_ids)):
             yield from (f"data/{number}/{name}" for name in ("thumbnail.jpg", *self._scene(number).names()))
 
     def find(self, path: str) -> Resource | None:
-        """The file of this name, if there is one. Of a slide that cannot be read, `slide.js` says why.
+        """Return the file of this path, or None. For an unreadable slide, `slide.js` contains the error.
 
         Raises:
-            PipelineError: It is another file of a slide that cannot be read.
+            PipelineError: The file is another file of a slide that cannot be read.
         """
         if path in PAGE:
             return Resource(PAGE[path], __version__, partial(page_file, path))
@@ -102,7 +102,7 @@ class Site:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """What the page knows before it asks for a slide."""
+        """Return the data that the page loads before any slide."""
         held_out = self.found.held_out
         return {
             "title": self.found.title,
@@ -117,7 +117,7 @@ class Site:
         return {"slide_id": slide_id, "explained": slide_id in self.found.explanations, "patient": patient}
 
     def _said(self, error: PipelineError) -> dict[str, str]:
-        """An error as the page may hold it, without folders; where names are pseudonyms the terminal has the rest."""
+        """Return an error for the page, without folders; with pseudonyms, its details go to the terminal instead."""
         if self.found.names.key is None:
             return {"what": error.what, "where": Path(str(error.where)).name, "fix": error.fix}
         print(f"error: {error}", file=sys.stderr)
@@ -133,7 +133,7 @@ class Site:
 
 @cache
 def page_file(name: str) -> bytes:
-    """A file of the page that is the same for every slide, one of `PAGE`."""
+    """Return the content of a file that is the same for every slide, one of `PAGE`."""
     return files("longvit.viewer").joinpath("page", name).read_bytes()
 
 

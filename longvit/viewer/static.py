@@ -1,4 +1,4 @@
-"""The page as a folder that opens from disk, or lies on any web server."""
+"""Page as a folder, which opens from disk or from any web server."""
 
 from pathlib import Path
 
@@ -9,22 +9,22 @@ from preprocessing.errors import ConfigError
 from preprocessing.jobs.atomic_folder import claimed
 
 INDEX = "data/index.js"
-"""File that every page has, and no other folder."""
+"""File that every page has, and no other folder has."""
 
 
 def write_static(site: Site, out: Path) -> Path:
-    """Write every file of the page, the whole folder or none of it.
+    """Write every file of the page: the whole folder or none of it.
 
     Returns:
         The page, `index.html`.
 
     Raises:
-        ConfigError: The folder holds something else.
+        ConfigError: The folder contains something else.
         PipelineError: A slide cannot be read.
     """
     if out.exists() and not _is_page(out):
-        what = "this is there already, and is no page of ours"
-        raise ConfigError(what, where=out, fix="choose another --static, or take out what is yours")
+        what = "this exists already, and is not a page of the viewer"
+        raise ConfigError(what, where=out, fix="choose another --static, or remove files that are not the viewer's")
     with claimed(out, INDEX) as folder:
         for path in track(list(site.paths()), "files"):
             resource = site.find(path)
@@ -36,12 +36,12 @@ def write_static(site: Site, out: Path) -> Path:
 
 
 def _is_page(out: Path) -> bool:
-    """Return whether all in a folder is of a page, or nothing is in it."""
+    """Return whether a folder is empty or contains only files of a page."""
     names = {path.name for path in out.iterdir()} if out.is_dir() and not out.is_symlink() else {""}
     ours = {Path(path).parts[0] for path in PAGE} | {Path(INDEX).parts[0]}
     return not names or (names <= ours and (out / INDEX).is_file())
 
 
 def megabytes(folder: Path) -> float:
-    """How large a folder is."""
+    """Return the size of a folder in MB."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

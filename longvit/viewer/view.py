@@ -1,4 +1,4 @@
-"""Verb `view`: a run, stores or explanations -> a page on this machine, or a folder that holds the page."""
+"""Verb `view`: a run, stores or explanations -> a page on this machine, or a folder with the page."""
 
 import webbrowser
 
@@ -10,20 +10,20 @@ from longvit.viewer.static import megabytes, write_static
 
 
 def run(config: ViewConfig) -> None:
-    """Write the page if `static` says where, else serve it until interrupted.
+    """Write the page to the folder `static` if it is given, else serve the page until interrupted.
 
     Raises:
-        PipelineError: There is nothing to show, the port is taken, or the folder holds something else.
+        PipelineError: There is nothing to show, the port is taken, or the folder contains something else.
     """
     if config.static is not None:
         page = write_static(Site(find(config), config.max_px), config.static)
         print(f"{page}\n{megabytes(config.static):.1f} MB; slides are at most {config.max_px} pixels wide or high")
         return
     with Server(Site(find(config)), config.port) as server:
-        print(f"{server.address}\nopen this address in a browser of this machine; Ctrl-C ends it", flush=True)
+        print(f"{server.address}\nopen this address in a browser on this machine; Ctrl-C stops the viewer", flush=True)
         if config.browser:
             webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("ended")
+            print("stopped")

@@ -101,7 +101,7 @@ def test_a_leak_accepted_by_name_leaves_the_others_refused(small):
 
 def test_names_that_the_table_lacks_are_refused_or_accepted_together(small):
     parts = {"train": ["A", "X"], "val": ["B", "C"], "test": ["Y-1"]}
-    with pytest.raises(CohortError, match=r"names 2 slides or cases .* does not have: X, Y-1"):
+    with pytest.raises(CohortError, match=r"names 2 slides or cases .* does not contain: X, Y-1"):
         small(parts).refuse()
     result = small(parts, accept=("missing-slides", "leak"))
     result.refuse()
@@ -184,10 +184,10 @@ def test_patients_held_out_in_several_folds_are_noted(small, tmp_path, table):
 
 def test_several_findings_are_refused_together_each_in_a_note(small):
     result = small({"train": ["A-1", "X"], "val": ["A-2", "B"], "test": ["B-1"]})
-    with pytest.raises(CohortError, match="refuses 3 things") as error:
+    with pytest.raises(CohortError, match="found 3 errors") as error:
         result.refuse()
     said = str(error.value)
-    for piece in ("both train and val: A", "both val and test: B", "does not have: X", "--move-leaks-to train"):
+    for piece in ("both train and val: A", "both val and test: B", "does not contain: X", "--move-leaks-to train"):
         assert piece in said
     assert said.count("--accept leak") == 1
 
@@ -277,7 +277,7 @@ def test_the_published_subtyping_splits_are_refused_for_what_they_leak_and_lack(
     ]
     assert [len(names) for names in leaking] == leaks
     assert [len(names) for _, names in found(result, "missing-slides")] == [missing] * 10
-    with pytest.raises(CohortError, match=r"the audit of this cohort refuses \d+ things"):
+    with pytest.raises(CohortError, match=r"the audit of this cohort found \d+ errors"):
         result.refuse()
     mended = audited(config, move_leaks_to="train", accept=("missing-slides",))
     mended.refuse()

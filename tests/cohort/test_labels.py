@@ -30,7 +30,7 @@ def test_without_a_table_barcodes_say_it():
 
 def test_the_table_of_patients_must_name_every_store(tmp_path):
     table = write(tmp_path / "t.csv", case_id=["a"], slide_id=["1"])
-    with pytest.raises(CohortError, match="2 of 3 stores are of no patient of the table, the first: 2"):
+    with pytest.raises(CohortError, match="2 of 3 stores have no patient in the table, the first: 2"):
         read_patients(table, stores("1", "2", "3"))
 
 

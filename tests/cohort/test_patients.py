@@ -68,7 +68,7 @@ REFUSED = [
     (lambda rows: rows.drop(columns=["slide_id", "oncotree_code"]), "no column slide_id nor oncotree_code"),
     (put(2, "oncotree_code", None), "1 of 4 rows have no oncotree_code"),
     (put(1, "slide_id", None), "1 of 4 rows have no slide_id"),
-    (put(1, "slide_id", "A-1"), "slides stand in two rows: A-1"),
+    (put(1, "slide_id", "A-1"), "slides are in two rows: A-1"),
     (put(1, "oncotree_code", "LUSC"), "contradict each other in oncotree_code: A"),
     (lambda rows: rows.assign(oncotree_code="LUAD"), "there is one class: LUAD"),
 ]
@@ -91,7 +91,7 @@ def test_labels_are_merged_into_classes(table):
     cohort = read_cohort(path, SubtypeTask(label_map={"LUAD": "adeno", "MUC": "adeno"}))
     assert cohort.classes == ("LUSC", "adeno")
     assert cohort.targets["label"].to_dict() == {"A": "adeno", "B": "LUSC", "C": "adeno"}
-    with pytest.raises(CohortError, match="renames labels that the table does not have: LUUD") as error:
+    with pytest.raises(CohortError, match="renames labels that the table does not contain: LUUD") as error:
         read_cohort(path, SubtypeTask(label_map={"LUUD": "adeno"}))
     assert "labels LUAD, LUSC, MUC" in str(error.value.where)
 

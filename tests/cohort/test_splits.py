@@ -123,7 +123,7 @@ def test_written_folds_are_read_back_and_look_as_published_ones(cases, tmp_path)
     write_folds(tmp_path / "s", folds, cases)
     assert read(tmp_path / "s", cases) == folds
     assert (tmp_path / "s" / "splits_0.csv").read_text() == ",train,val,test\n0,A-1,B-1,C-1\n1,A-2,,\n"
-    with pytest.raises(CohortError, match="the folder holds other splits"):
+    with pytest.raises(CohortError, match="the folder contains other splits"):
         write_folds(tmp_path / "s", folds[:1], cases)
 
 

@@ -22,8 +22,8 @@ SHIPPED = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob(
         (b"out: [", "the settings file is not YAML", ", line 1"),
         (b"out: a\nseed: b: c", "the settings file is not YAML", ", line 2, column 8"),
         (b"out: a\n\xff\xfe\x00", "the settings file is not YAML: it is not UTF-8", ", line 2, column 1"),
-        (b"- 1\n- 2", "the settings file holds no names with values", ""),
-        (b"demo", "the settings file holds no names with values", ""),
+        (b"- 1\n- 2", "the settings file contains no names with values", ""),
+        (b"demo", "the settings file contains no names with values", ""),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence_with_its_place(tmp_path, content, sentence, where):

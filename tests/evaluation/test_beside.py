@@ -15,7 +15,7 @@ DAMAGED = [
     ("config.yaml", b"a: \xff", "it is not UTF-8"),
     ("config.yaml", b"a: [b\n", "the settings file is not YAML"),
     ("config.yaml", b"[" * 50_000, "nested more than"),
-    ("config.yaml", b"- a\n", "holds no names with values"),
+    ("config.yaml", b"- a\n", "contains no names with values"),
     ("config.yaml", b"#" * 300_000, "more than 262,144 bytes"),
     ("baselines/mean/notes.txt", b"\xff", "it is not UTF-8"),
     ("baselines/mean/notes.txt", b"x\n" * 200_000, "more than 200,000 bytes"),

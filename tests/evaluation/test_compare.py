@@ -91,5 +91,5 @@ def test_baselines_that_were_trained_beside_the_model_are_found_by_name(tmp_path
 
 def test_another_unit_of_time_is_refused(survival_csv, edited):
     ours, other = pair(survival_csv, edited, lambda table: table.assign(time_unit="days"))
-    with pytest.raises(CohortError, match="the times are in months and in days"):
+    with pytest.raises(CohortError, match="the times are in different units: months and days"):
         require_same_patients(ours, other, "test", "other")

@@ -106,8 +106,8 @@ def test_absent_columns_are_left_out_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("patient,age\nA,50\n", "no column names the patients"),
-        ("patient_id,colour\nA,red\n", "no age, sex or stage"),
+        ("patient,age\nA,50\n", "no column contains the patients"),
+        ("patient_id,colour\nA,red\n", "no column of age, sex or stage"),
         ("patient_id,age\nA,50\nA,51\n", "rows of a patient differ: A"),
         ("", "the table is empty"),
     ],

@@ -97,7 +97,7 @@ def test_a_report_holds_models_covariates_audit_settings_and_command(survival_cs
     difference = metrics["models"][0]["difference"]["pooled"]["c_index"]
     assert difference["value"] == pytest.approx(5 / 7 - metrics["models"][0]["pooled"]["c_index"]["value"])
     assert len(metrics["cox"]["covariates"]) == 4
-    assert "The splits were accepted in spite of their audit: leak:A." in metrics["warnings"]
+    assert "Errors that the audit found were accepted: leak:A." in metrics["warnings"]
     html, markdown = ((tmp_path / f"report.{kind}").read_text() for kind in ("html", "md"))
     for words in ("ABMIL", "Stage, per step I to IV", "seed: 42", "--baseline.ABMIL", "splits_0.csv", "low risk"):
         assert words in html
@@ -132,7 +132,7 @@ def test_the_runs_own_baselines_stand_beside_the_model_with_what_they_are(surviv
     again = evaluate_request(named, read_predictions(survival_csv))
     assert [model["name"] for model in again["models"]] == ["ABMIL"]  # once, as the user calls it
     twice = EvaluateConfig(predictions=survival_csv, baseline={"abmil": survival_csv})
-    with pytest.raises(CohortError, match="two models are called abmil"):
+    with pytest.raises(CohortError, match="two models have the name abmil"):
         evaluate_request(twice, read_predictions(survival_csv))
 
 
@@ -145,7 +145,7 @@ def test_a_second_model_is_called_by_its_file(survival_csv, edited):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"name": "edited"}, "two models are called edited"),
+        ({"name": "edited"}, "two models have the name edited"),
         ({"clinical": "clinical.csv"}, "no patient of the predictions is in the clinical table"),
     ],
 )

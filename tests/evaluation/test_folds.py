@@ -140,7 +140,7 @@ def test_a_control_as_good_as_the_model_is_said(subtyping_csv, edited):
 
     said = warned(edited(subtyping_csv, tell_apart))
     assert (
-        "shuffled labels are as good as the model, or better: their pooled AUROC 1.000, that of the model 1.000" in said
+        "shuffled labels are as good as the model, or better: their pooled AUROC is 1.000, the model's is 1.000" in said
     )
 
 
@@ -208,13 +208,13 @@ def test_folds_of_one_patient_have_a_reason_in_place_of_numbers(survival_csv):
     survival_csv.write_text(survival_csv.read_text() + "H,H-1,2,test,4,1,3,\n")
     metrics = evaluate_predictions(survival_csv)
     assert metrics["folds"][2]["metrics"] is None
-    assert "a fold holds out one" in metrics["folds"][2]["reason"]
+    assert "each fold holds out one" in metrics["folds"][2]["reason"]
     assert metrics["pooled"]["c_index"]["value"] == pytest.approx(5 / 7)
 
 
 @pytest.mark.parametrize("patients", ["A", "AE"])
 def test_one_patient_and_leave_one_out_are_refused_in_words(survival_csv, edited, patients):
-    with pytest.raises(CohortError, match="no two patients can be compared: a fold holds out one"):
+    with pytest.raises(CohortError, match="no two patients can be compared: each fold holds out one"):
         evaluate_predictions(edited(survival_csv, lambda table: table[table["patient_id"].isin(list(patients))]))
 
 

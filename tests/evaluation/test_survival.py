@@ -139,7 +139,7 @@ def test_one_stratum_has_no_brier_score_since_its_curves_would_be_fitted_on_itse
 
 
 def test_folds_of_one_patient_have_no_pairs_and_say_why():
-    with pytest.raises(CohortError, match="a fold holds out one, and risks of two models have no common scale"):
+    with pytest.raises(CohortError, match="each fold holds out one, and two models' risks have no common scale"):
         survival_metrics([1, 2, 3], [1, 1, 0], [3, 2, 1], stratum=[0, 1, 2])
     assert c_index([1, 2, 3], [1, 1, 0], [3, 2, 1], [0, 0, 1]) == 1.0
 

@@ -121,7 +121,7 @@ def test_the_tokens_of_a_tile_are_averaged_whatever_the_order_of_the_sequence(co
     ("change", "error", "says"),
     [
         ({"task": SubtypeTask()}, ConfigError, "age, sex and stage say nothing of a subtype"),
-        ({"clinical": "colours.csv"}, CohortError, "there is no age, sex or stage"),
+        ({"clinical": "colours.csv"}, CohortError, "there is no column of age, sex or stage"),
         ({"clinical": "strangers.csv"}, CohortError, "no patient of the cohort is in the clinical table"),
     ],
 )

@@ -59,18 +59,18 @@ def test_an_audit_that_finds_a_leak_says_so_and_exits_with_1(line, leaking, caps
 
 
 def test_moved_leaks_are_written_as_splits_that_are_sound(line, leaking, tmp_path):
-    mended = tmp_path / "mended"
-    assert run_command(command("audit", line, leaking, "--move-leaks-to", "train", "--out", mended)) == 0
-    assert run_command(command("audit", line, mended)) == 0
-    (moved,) = json.loads((mended / "audit.json").read_text())["findings"]
+    corrected = tmp_path / "corrected"
+    assert run_command(command("audit", line, leaking, "--move-leaks-to", "train", "--out", corrected)) == 0
+    assert run_command(command("audit", line, corrected)) == 0
+    (moved,) = json.loads((corrected / "audit.json").read_text())["findings"]
     assert moved["category"] == "moved"
     (patient,) = moved["names"]
-    assert pd.read_csv(mended / "splits_1.csv")["train"].str.startswith(patient).any()
-    before = (mended / "splits_1.csv").read_bytes()
-    assert run_command(command("audit", line, leaking, "--move-leaks-to", "train", "--out", mended)) == 0
-    assert (mended / "splits_1.csv").read_bytes() == before
-    with pytest.raises(CohortError, match="the folder holds other splits"):
-        run_command(command("audit", line, leaking, "--move-leaks-to", "test", "--out", mended))
+    assert pd.read_csv(corrected / "splits_1.csv")["train"].str.startswith(patient).any()
+    before = (corrected / "splits_1.csv").read_bytes()
+    assert run_command(command("audit", line, leaking, "--move-leaks-to", "train", "--out", corrected)) == 0
+    assert (corrected / "splits_1.csv").read_bytes() == before
+    with pytest.raises(CohortError, match="the folder contains other splits"):
+        run_command(command("audit", line, leaking, "--move-leaks-to", "test", "--out", corrected))
 
 
 def test_a_run_on_an_accepted_leak_keeps_it_beside_its_predictions(line, leaking, tmp_path):

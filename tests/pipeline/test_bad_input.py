@@ -81,13 +81,13 @@ SETTINGS = {  # the request, then pieces of what, where and fix
     ),
     "setting of another task": (
         just(*FINETUNE, "--task.kind", "cox", "--task.label-column", "x"),
-        "--task.label-column is no setting where kind is cox",
+        "--task.label-column is not a setting if kind is cox",
         "command line",
         "finetune --help",
     ),
     "no such task": (
         just(*FINETUNE, "--task.kind", "death"),
-        "task.kind should say which: subtype, cox",
+        "task.kind should be one of subtype, cox",
         "command line",
         "finetune --help",
     ),
@@ -158,7 +158,7 @@ SETTINGS = {  # the request, then pieces of what, where and fix
     ),
     "YAML of no settings": (
         text("a.yaml", "- 1\n- 2\n", "tile", "--config", "a.yaml"),
-        "holds no names with values",
+        "contains no names with values",
         "a.yaml",
         "`name: value`",
     ),
@@ -244,7 +244,7 @@ COHORT = {
         with_table(lambda t: t.drop(columns="oncotree_code")),
         "the table has no column oncotree_code",
         "table.csv, columns: case_id, slide_id",
-        "name yours in the config",
+        "set its name in the config",
     ),
     "table without a value": (
         with_table(lambda t: t.assign(survival_months=t["survival_months"].where(t.index != 3)), "--task.kind", "cox"),
@@ -262,11 +262,11 @@ COHORT = {
         with_split(leak),
         "1 patients are in both train and test",
         "splits_1.csv",
-        "leave all slides of a patient in one part",
+        "put all slides of a patient into one part",
     ),
     "slide that the table has not": (
         with_split(lambda s: s.replace(s["val"].iloc[0], "SYN-9999")),
-        "names 1 slides or cases that the table does not have: SYN-9999",
+        "names 1 slides or cases that the table does not contain: SYN-9999",
         "splits_1.csv",
         "the table these splits were made from",
     ),

@@ -71,8 +71,8 @@ def test_every_problem_of_a_file_is_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("task: {label_column: x}", "task.kind should say which: subtype, cox"),
-        ("task: {kind: subtype, min_events: 2}", "task.min_events is no setting where kind is subtype"),
+        ("task: {label_column: x}", "task.kind should be one of subtype, cox"),
+        ("task: {kind: subtype, min_events: 2}", "task.min_events is not a setting if kind is subtype"),
         ("encoder: {input: {kind: pixels, patch: 3}}", "did you mean encoder.input.patch_px?"),
         ("encoder: 3", "encoder should be a group of settings, got 3"),
         ("encoder: {width: 10}", "encoder.width should be a multiple of 4, got 10"),

@@ -96,6 +96,6 @@ def test_the_encoder_of_the_student_is_kept(config, objectives, start):
 
 def test_a_batch_of_one_region_and_no_queue_is_refused(config):
     values = config.model_dump() | {"batch_size": 1}
-    with pytest.raises(ValueError, match="moco tells the regions of a batch apart"):
+    with pytest.raises(ValueError, match="moco compares the regions of a batch"):
         PretrainConfig.model_validate(values | {"objective": {"kind": "moco"}})
     PretrainConfig.model_validate(values | {"objective": {"kind": "moco", "queue": 8}})

@@ -51,7 +51,7 @@ def test_the_slides_that_were_tiled_may_be_named(planted, tmp_path):
     assert found.slides["P00-0"].path == tmp_path / "P00-0.svs"
 
 
-@pytest.mark.parametrize(("name", "said"), [("", "this is no run"), ("absent", "there is nothing here")])
+@pytest.mark.parametrize(("name", "said"), [("", "this is not a run"), ("absent", "there is nothing here")])
 def test_anything_else_is_refused(tmp_path, name, said):
     with pytest.raises(ConfigError, match=said):
         find(ViewConfig(source=tmp_path / name))

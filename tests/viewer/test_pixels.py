@@ -81,7 +81,7 @@ def test_another_file_of_the_same_name_is_not_taken_for_the_slide(slide):
     path.write_bytes(path.read_bytes() + b"\0")
     pixels = open_pixels(store, {"with_slide": SlideEntry("with_slide", path)})
     assert isinstance(pixels, StorePixels)
-    assert "not the one that was tiled" in pixels.origin
+    assert "not the file that was tiled" in pixels.origin
 
 
 def test_a_slide_file_that_cannot_be_read_leaves_the_store_and_says_why(slide, capsys):

@@ -120,7 +120,7 @@ def test_an_address_that_is_a_path_of_the_machine_is_refused(ask, secret):
     for root in ("/", "/etc/passwd", f"/{secret}", "/../../etc/passwd", "/wrong-key/"):
         status, _, body = ask(root=root)
         assert status == 403
-        assert "holds a key" in json.loads(body)["error"]
+        assert "contains a key" in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1.evil.example", ""])
@@ -198,7 +198,7 @@ def test_a_fault_of_the_program_is_answered(server, ask, monkeypatch, capsys):
 
     monkeypatch.setattr(server.site, "find", fails)
     status, _, body = ask("main.js")
-    assert (status, json.loads(body)) == (500, {"error": "this is a fault of the program"})
+    assert (status, json.loads(body)) == (500, {"error": "this is a bug of LongViT; see the terminal"})
     assert capsys.readouterr().err == "error: main.js: KeyError('main.js')\n"
 
 

@@ -70,7 +70,7 @@ def test_anything_else_is_left_alone(planted, tmp_path, names):
     for name in names[-1:] if "PAGE" in names else names:
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / name).write_text("mine")
-    with pytest.raises(ConfigError, match="no page of ours"):
+    with pytest.raises(ConfigError, match="not a page of the viewer"):
         write_static(site, mine)
     assert (mine / names[-1]).read_text() == "mine"
 
@@ -81,7 +81,7 @@ def test_a_file_or_a_link_is_left_alone(planted, tmp_path):
     write_static(site, tmp_path / "page")
     (tmp_path / "link").symlink_to(tmp_path / "page")
     for name in ("file", "link"):
-        with pytest.raises(ConfigError, match="no page of ours"):
+        with pytest.raises(ConfigError, match="not a page of the viewer"):
             write_static(site, tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -1,1 +1,1 @@
-"""The report of an evaluation: page, tables, figures."""
+"""Report of an evaluation: page, tables, figures."""

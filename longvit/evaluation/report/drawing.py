@@ -1,4 +1,4 @@
-"""What all figures share: colours, style, and rendering. Figure objects without pyplot; text stays text in the SVG."""
+"""Style shared by all figures: colours, rendering. Figures are made without pyplot; text stays text in the SVG."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, HAIR = "#1d2733", "#7a8694", "#d9dee4"
 HEIGHT = 3.4
-"""Of a figure, inches; figures of one height stand in one row of the page."""
+"""Height of a figure, inches; figures of one height share a row of the page."""
 COLOURS = ("#0b6e99", "#c2541b", "#3d7a3f", "#8a4f9e", "#a67c00", "#5b6573")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -41,11 +41,11 @@ class Drawing:
     """A rendered figure.
 
     Attributes:
-        name: Stem of its files.
-        caption: What it shows, for the page and for readers who do not see it.
+        name: Stem of its file names.
+        caption: Description of the figure, for the page and for readers who cannot see it.
         width_in: Width, inches; the page shows all figures at one scale.
-        svg: An `<svg>` element that stands inside HTML as it is.
-        png: The same, 200 dots per inch.
+        svg: An `<svg>` element for use inside HTML without changes.
+        png: The figure as PNG, 200 dots per inch.
     """
 
     name: str
@@ -56,17 +56,18 @@ class Drawing:
 
 
 def render(name: str, figure: Figure, caption: str) -> Drawing:
-    """A figure as SVG and PNG; the same figure gives the same bytes."""
+    """Render a figure as SVG and PNG; the same figure gives the same bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # a name in letters that the font lacks, or too long for the figure
+        # A name has letters that the font lacks, or is too long for the figure.
+        warnings.simplefilter("ignore", UserWarning)
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(png, format="png", dpi=200, facecolor="white")
     text = svg.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # matplotlib repeats these in every figure; a page wants unique ids
+    text = re.sub(
+        r'<g id="[^"]*">', "<g>", text
+    )  # matplotlib repeats these ids in all figures; a page needs unique ids
     return Drawing(name, caption, float(figure.get_figwidth()), text, png.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""All figures of one evaluation, and the forest plots that both tasks have: folds, and models beside each other."""
+"""Figures of one evaluation, and the forest plots of both tasks: folds, and models next to each other."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from longvit.evaluation.report.survival_figures import survival_figures
 
 
 def draw_figures(predictions: Predictions, metrics: dict[str, Any]) -> list[Drawing]:
-    """All figures of one evaluation, in the order of the report."""
+    """Draw all figures of one evaluation, in the order of the report."""
     of_task = survival_figures if predictions.task == "survival" else subtyping_figures
     with mpl.rc_context(STYLE):
         drawings = [render("folds", *_folds(metrics))]
@@ -27,7 +27,7 @@ def draw_figures(predictions: Predictions, metrics: dict[str, Any]) -> list[Draw
 
 
 def _folds(metrics: Mapping[str, Any]) -> tuple[Figure, str]:
-    """The headline number of every fold and pooled, with intervals, chance and control."""
+    """Draw the headline metric of every fold, the mean and the pooled value, with intervals, chance and control."""
     name = metrics["headline"]
     places = [(f"Fold {f['fold']}", f["metrics"] and f["metrics"][name]) for f in metrics["folds"]]
     places = [*places, ("Mean", metrics["mean"][name]), ("Pooled", metrics["pooled"][name])]
@@ -37,7 +37,7 @@ def _folds(metrics: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def _models(metrics: Mapping[str, Any]) -> tuple[Figure, str]:
-    """The pooled headline number of the model and of those beside it."""
+    """Draw the pooled headline metric of the model and of the models compared with it."""
     name = metrics["headline"]
     places = [(model["name"], model["pooled"][name] | {"shuffled": None}) for model in metrics["models"]]
     places.append((metrics["name"], metrics["pooled"][name] | {"shuffled": None}))
@@ -46,7 +46,7 @@ def _models(metrics: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def _forest(places: list[tuple[str, dict | None]], xlabel: str, title: str, n_totals: int) -> Figure:
-    """One row per place; the last `n_totals` stand out below a line."""
+    """Draw one row per place; the last `n_totals` rows are emphasised below a line."""
     figure = Figure(figsize=(3.7, max(HEIGHT, 1 + 0.24 * len(places))), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(CHANCE, color=MUTED, lw=0.8, ls=(0, (4, 3)))
@@ -60,7 +60,7 @@ def _forest(places: list[tuple[str, dict | None]], xlabel: str, title: str, n_to
 
 def _forest_row(axes: Axes, y: int, number: dict[str, float] | None, *, total: bool) -> None:
     if number is None or number["value"] is None:
-        axes.text(CHANCE, y, " no number", color=MUTED, va="center", fontsize=8)
+        axes.text(CHANCE, y, " not defined", color=MUTED, va="center", fontsize=8)
         return
     colour = INK if total else COLOURS[0]
     if number["low"] is not None:

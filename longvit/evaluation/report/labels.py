@@ -1,4 +1,4 @@
-"""How numbers are called and written, in the report, the figures and the terminal alike."""
+"""Names and formats of metrics, shared by the report, the figures and the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,53 +20,54 @@ METRIC_NAMES = {
 }
 HOW = {
     "subtyping": (
-        "AUROC and AUPRC are those of the second class, or the mean over one-vs-rest problems where there are more "
-        "than two; balanced accuracy, F1 (macro), Cohen's kappa and accuracy judge the most probable class. ECE is the "
-        "expected calibration error in ten bins: 0 is calibrated, lower is better, and on few patients, and more so in "
-        "resamples of them, it is too high. Pooled takes the probabilities of all held-out patients together."
+        "AUROC and AUPRC are for the second of two classes, or the mean over one-vs-rest problems for more classes. "
+        "Balanced accuracy, F1 (macro), Cohen's kappa and accuracy evaluate the most probable class. ECE is the "
+        "expected calibration error in ten bins: 0 is calibrated, lower is better. On few patients ECE is too high, "
+        "and more so in resamples of patients. Pooled uses the probabilities of all held-out patients together."
     ),
     "survival": (
-        "The c-index is Harrell's: the share of comparable pairs of patients in which the one with the higher risk has "
-        "the earlier event. Uno's weighs pairs by the probability of not having been censored; AUC(t) asks the same of "
-        "who had the event by a time and who was followed for longer, and is averaged over the times of the figure. "
-        "Pooled counts only pairs within the same fold, because the risks of two models are on different scales. IBS "
-        "is the integrated Brier score of survival curves that are fitted, for each fold, on the held-out patients of "
-        "the others (Cox on the standardised risk, Breslow's baseline): lower is better; IBS, Kaplan-Meier, is that "
-        "of one curve for all. The log-rank test compares patients above and below the median risk of their fold; a "
-        "patient whom several folds hold out counts once there, by the mean distance from the medians."
+        "The c-index is Harrell's: the share of comparable pairs in which the patient with the higher risk has the "
+        "earlier event. Uno's c-index weights pairs by the inverse squared probability of not being censored. AUC(t) "
+        "compares patients with the event by time t with patients followed for longer in the same way, weighted by "
+        "the inverse probability; its mean is over the times of the figure. Pooled counts only pairs within the same "
+        "fold, because the risks of two models are on different scales. IBS is the integrated Brier score; lower is "
+        "better. Its survival curves are fitted, for each fold, to the held-out patients of the other folds (Cox on "
+        "the standardised risk, Breslow's baseline). IBS, Kaplan-Meier, uses one curve for all. The log-rank test "
+        "compares patients above and below the median risk of their fold. There, a patient whom several folds hold out "
+        "counts once, by the mean distance from the medians."
     ),
 }
 HOW_ALL = (
-    " A patient with several slides counts once per fold: slides are averaged. Intervals are 95 % percentile intervals "
-    "from {resamples:,} bootstrap resamples of patients; ± is the standard deviation over folds."
+    " A patient with several slides counts once per fold: the slides' predictions are averaged. Intervals are 95 % "
+    "percentile intervals from {resamples:,} bootstrap resamples of patients; ± is the standard deviation over folds."
 )
 MISSING = "\N{EN DASH}"
 
 
 def decimal(value: float | None) -> str:
-    """Three decimals, or a dash where there is no number."""
+    """Format a number with three decimals, or as a dash if it is undefined."""
     return MISSING if value is None else f"{value:.3f}"
 
 
 def p_value(value: float | None) -> str:
-    """As one writes it in a sentence: `p = 0.012`, `p < 0.001`."""
+    """Format a p-value for a sentence: `p = 0.012`, `p < 0.001`."""
     if value is None:
         return f"p {MISSING}"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def bare_p(value: float | None) -> str:
-    """As one writes it in a table: `0.012`, `< 0.001`."""
+    """Format a p-value for a table: `0.012`, `< 0.001`."""
     return p_value(value).removeprefix("p = ").removeprefix("p ")
 
 
 def interval(number: Mapping[str, Any]) -> str:
-    """`0.712 to 0.934`, or a dash where there is no interval."""
+    """Format an interval as `0.712 to 0.934`, or as a dash if there is none."""
     return MISSING if number["low"] is None else f"{number['low']:.3f} to {number['high']:.3f}"
 
 
 def composition(counts: Mapping[str, Any]) -> str:
-    """Who the patients are: classes, or events, of a fold or of all."""
+    """Return the composition of the patients of a fold or of all folds: patients per class, or number of events."""
     if "n_events" in counts:
         return f"{counts['n_events']} events"
     return ", ".join(f"{count} {name}" for name, count in counts["class_counts"].items())
@@ -78,11 +79,11 @@ def at_time(unit: str) -> str:
 
 
 def heading(metrics: Mapping[str, Any]) -> str:
-    """`Survival`, or `Subtyping: LUAD, LUSC`."""
+    """Return the heading of an evaluation: `Survival`, or `Subtyping: LUAD, LUSC`."""
     return "Survival" if metrics["task"] == "survival" else f"Subtyping: {', '.join(metrics['classes'])}"
 
 
 def how_computed(metrics: Mapping[str, Any]) -> str:
-    """What the numbers are, in a paragraph."""
+    """Return a paragraph that defines the metrics."""
     unit = f" Times are in {metrics['time_unit']}." if metrics["task"] == "survival" else ""
     return HOW[metrics["task"]] + HOW_ALL.format(**metrics["bootstrap"]) + unit

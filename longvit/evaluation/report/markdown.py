@@ -1,4 +1,4 @@
-"""The report as Markdown: the same sentences and tables as the page, figures as files beside it."""
+"""Report as Markdown: the same sentences and tables as the page, with figures as separate files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,21 @@ def markdown_report(
     provenance: Mapping[str, str],
     settings: Mapping[str, str],
 ) -> str:
-    """The text of `report.md`.
+    """Return the text of `report.md`.
 
     Args:
         metrics: Content of `metrics.json`.
-        drawings: Figures; they lie under `figures/`.
-        tables: What follows the numbers.
-        provenance: Where the numbers come from.
+        drawings: Figures; their files are in `figures/`.
+        tables: Tables after the table of metrics.
+        provenance: Origin of the numbers, by name.
         settings: Title -> YAML or command.
     """
     parts = [f"# {_text(heading(metrics))}"]
     if metrics["warnings"]:
-        parts += ["**Before you believe this**", "\n".join(f"- {_text(sentence)}" for sentence in metrics["warnings"])]
+        parts += [
+            "**Before you believe this**",
+            "\n".join(f"- {_text(sentence)}" for sentence in metrics["warnings"]),
+        ]
     parts += [*_table(numbers_table(metrics)), _text(how_computed(metrics))]
     for drawing in drawings:
         parts += [f"![{_text(drawing.caption)}](figures/{drawing.name}.svg)", f"*{_text(drawing.caption)}*"]
@@ -50,7 +53,7 @@ def _table(table: TextTable) -> list[str]:
 
 
 def _text(cell: str) -> str:
-    """Return text that Markdown shows as it is: no HTML, links, emphasis or ends of cells, in one line."""
+    """Return text that Markdown shows unchanged: no HTML, links, emphasis or cell borders, in one line."""
     escaped = re.sub(r"[\\|\[\]*`]", r"\\\g<0>", cell.replace("<", "&lt;"))
     return " ".join(escaped.split())
 

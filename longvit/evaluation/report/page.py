@@ -26,21 +26,21 @@ from longvit.evaluation.report.labels import (
 from longvit.evaluation.report.tables import TextTable, models_table
 
 PIXELS_PER_INCH = 85
-"""Of a figure on a page that is wide enough; type of 9 points is then 10 to 11 pixels high."""
+"""Scale of a figure on a page that is wide enough; type of 9 points is then 10 to 11 pixels high."""
 BRACKET = re.compile(r" \(([-+.\d]+ to [-+.\d]+)\)(.*)$")
-"""An interval behind a number, as `tables` writes it."""
+"""An interval after a number, as `tables` writes it."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading, and HTML below it."""
+    """Section of a page: a heading, and the HTML below it."""
 
     title: str
     body: str
 
 
 def page(sections: Iterable[Section], title: str) -> str:
-    """One self-contained HTML page: no scripts, no files beside it, nothing from the network."""
+    """Return one self-contained HTML page: no scripts, no other files, nothing from the network."""
     template = Template(files("longvit.evaluation.report").joinpath("page.html").read_text(encoding="utf-8"))
     body = "\n".join(f"<section>\n<h2>{html.escape(one.title)}</h2>\n{one.body}\n</section>" for one in sections)
     return template.substitute(title=html.escape(title), body=body)
@@ -53,13 +53,13 @@ def evaluation_section(
     provenance: Mapping[str, str],
     settings: Mapping[str, str],
 ) -> Section:
-    """The part of a page that one evaluation fills, from its headline down to where the numbers came from.
+    """Return the section of a page for one evaluation, from its headline to its provenance.
 
     Args:
         metrics: Content of `metrics.json`.
         drawings: Figures.
-        tables: What follows the numbers.
-        provenance: Where the numbers come from.
+        tables: Tables after the table of metrics.
+        provenance: Origin of the numbers, by name.
         settings: Title -> YAML or command, shown folded.
     """
     parts = [
@@ -78,7 +78,7 @@ def evaluation_section(
 
 
 def summary_table(metrics: Mapping[str, Any]) -> Group:
-    """The headline number per fold, averaged and pooled, beside shuffled labels and other models, for the terminal."""
+    """Return the headline metric per fold, mean and pooled, with shuffled labels and other models, for the terminal."""
     name = metrics["headline"]
     survival = metrics["task"] == "survival"
     table = Table(title=Text(heading(metrics)), title_justify="left", title_style="bold")
@@ -103,7 +103,7 @@ def summary_table(metrics: Mapping[str, Any]) -> Group:
 
 
 def _terminal(found: TextTable) -> Table:
-    """The name, the headline and the difference of every model."""
+    """Return a table of the name, the headline metric and the difference of every model."""
     table = Table(title=found.title, title_justify="left", title_style="bold")
     for column in (0, 1, -1):
         table.add_column(found.head[column])
@@ -124,7 +124,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     spread = "one fold" if mean["sd"] is None else f"± {mean['sd']:.3f} over {len(metrics['folds'])} folds"
     cards = [
         ("main", f"{name}, pooled", decimal(pooled["value"]), f"95 % interval {interval(pooled)}"),
-        ("control", "Shuffled labels", decimal(pooled["shuffled"]), f"the same {name} where there is nothing to learn"),
+        ("control", "Shuffled labels", decimal(pooled["shuffled"]), f"{name} of models with nothing to learn"),
         ("", "Mean of folds", decimal(mean["value"]), spread),
         ("", "Patients", str(metrics["n_patients"]), f"{composition(metrics)}, {metrics['n_slides']} slides"),
     ]
@@ -180,7 +180,7 @@ def _patients(counts: Mapping[str, Any]) -> str:
 
 
 def _cell(name: str, number: Mapping[str, float | None] | None) -> str:
-    """A number, its control in grey beside it, and its interval below."""
+    """Return the HTML of a number, with its control in grey next to it and its interval below."""
     if number is None or number["value"] is None:
         return MISSING
     write = bare_p if name == "logrank_p" else decimal
@@ -193,7 +193,7 @@ def _cell(name: str, number: Mapping[str, float | None] | None) -> str:
 
 def _how_control(metrics: Mapping[str, Any]) -> str:
     n = metrics["n_shuffles"]
-    return f" Grey: the same number for models trained on shuffled labels, mean over {n} of them." if n else ""
+    return f" Grey: the same metric for models trained on shuffled labels, averaged, {n} per fold." if n else ""
 
 
 def _text_table(table: TextTable) -> str:
@@ -214,7 +214,7 @@ def _text_row(row: Sequence[str], *, total: bool) -> str:
 
 
 def _below(found: re.Match[str]) -> str:
-    """An interval goes under its number, and what follows the interval under that."""
+    """Move an interval below its number, and text after the interval below the interval."""
     rest = found[2].removeprefix(", ").strip()
     return f"<small>{found[1]}</small>" + (f"<small>{rest}</small>" if rest else "")
 

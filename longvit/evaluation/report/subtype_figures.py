@@ -1,4 +1,4 @@
-"""Figures of a subtyping: ROC, confusion matrix, reliability."""
+"""Figures of subtyping: ROC, confusion matrix, reliability."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from longvit.evaluation.report.drawing import COLOURS, HAIR, HEIGHT, INK, MUTED
 
 
 def subtyping_figures(predictions: Predictions, metrics: Mapping[str, Any]) -> Iterator[tuple[str, Figure, str]]:
-    """Name, figure and caption of each."""
+    """Yield name, figure and caption of each figure."""
     rows = predictions.part(metrics["split"])
     shuffled = [predictions.part(metrics["split"], number) for number in predictions.shuffles(metrics["split"])]
     roc = _roc_binary if len(predictions.classes) == 2 else _roc_many
@@ -48,7 +48,7 @@ def _roc_binary(rows: pd.DataFrame, shuffled: list[pd.DataFrame], classes: tuple
         _roc_line(axes, part, positive, color=COLOURS[0], lw=0.8, alpha=0.45, label=None if i else "one fold")
     _roc_line(axes, rows, positive, color=COLOURS[0], lw=2.4, label="pooled")
     axes.legend(loc="lower right", fontsize=8.5, reverse=True)
-    return figure, f"ROC of {positive} against {negative}: each fold thin, all held-out patients thick."
+    return figure, f"ROC of {positive} against {negative}. Thin: each fold; thick: all held-out patients."
 
 
 def _roc_many(rows: pd.DataFrame, shuffled: list[pd.DataFrame], classes: tuple[str, ...]) -> tuple[Figure, str]:
@@ -86,7 +86,7 @@ def _confusion(count: np.ndarray, classes: tuple[str, ...]) -> tuple[Figure, str
 
 
 def _calibration(metrics: Mapping[str, Any], classes: tuple[str, ...]) -> tuple[Figure, str]:
-    """Stated against observed shares per bin, and below how many patients a bin holds."""
+    """Draw stated against observed shares per bin, and below them the number of patients per bin."""
     bins = metrics["reliability"]
     stated, observed, n = (np.array([one[key] for one in bins]) for key in ("stated", "observed", "n"))
     figure = Figure(figsize=(HEIGHT, HEIGHT), layout="constrained")
@@ -101,4 +101,4 @@ def _calibration(metrics: Mapping[str, Any], classes: tuple[str, ...]) -> tuple[
     counts.bar(stated, n, width=0.04, color=MUTED)
     said = f"Stated probability of {classes[1]}" if len(classes) == 2 else "Stated probability of the likeliest class"
     counts.set(xlabel=said, ylabel="n", yticks=[0, int(n.max())])
-    return figure, "Stated probabilities against what came true, in bins of a tenth; the area of a dot is its patients."
+    return figure, "Stated probability against observed share, in bins of a tenth; dot area: number of patients."

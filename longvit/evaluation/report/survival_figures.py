@@ -17,11 +17,11 @@ from longvit.evaluation.survival import high_risk
 
 FEWEST_TICKS = 4
 SHOWN = (0.04, 60.0)
-"""Hazard ratios beyond are not drawn: a wide interval would squeeze all others together."""
+"""Range of hazard ratios that is drawn: a wide interval would squeeze all others together."""
 
 
 def survival_figures(predictions: Predictions, metrics: Mapping[str, Any]) -> Iterator[tuple[str, Figure, str]]:
-    """Yield name, figure and caption of each."""
+    """Yield name, figure and caption of each figure."""
     yield "kaplan_meier", *_kaplan_meier(predictions.part(metrics["split"]), metrics)
     if metrics["over_time"]["times"]:
         yield "over_time", *_over_time(metrics["over_time"], metrics["time_unit"])
@@ -71,7 +71,7 @@ def _numbers_at_risk(table: Axes, rows: pd.DataFrame, high: np.ndarray) -> None:
     table.set_title("At risk", fontsize=8.5, weight="normal", color=MUTED, pad=2)
     table.spines[:].set_visible(False)
     table.tick_params(length=0)
-    table.tick_params(axis="y", pad=12)  # clear of the numbers at time 0
+    table.tick_params(axis="y", pad=12)  # keeps a distance from the numbers at time 0
 
 
 def _over_time(series: Mapping[str, Any], unit: str) -> tuple[Figure, str]:
@@ -107,7 +107,7 @@ def _values(series: Sequence[Mapping]) -> np.ndarray:
 
 
 def _hazard_ratios(cox: Mapping[str, Any]) -> tuple[Figure, str]:
-    """The forest plot of the Cox regression, on a logarithmic axis."""
+    """Draw the forest plot of the Cox regression, on a logarithmic axis."""
     entries = cox["covariates"]
     figure = Figure(figsize=(4.8, max(1.7, 1.2 + 0.45 * len(entries))), layout="constrained")
     axes = figure.add_subplot(xscale="log")
@@ -135,7 +135,7 @@ def _hazard_ratios(cox: Mapping[str, Any]) -> tuple[Figure, str]:
 
 
 def ratio_ticks(low: float, high: float) -> list[float]:
-    """Return ticks between two ratios: the coarsest of some ladders with four of them, or the finest."""
+    """Return ticks between two ratios, from the coarsest ladder that has at least four of them, else from the last."""
     ladders = [
         [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50],
         [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50],

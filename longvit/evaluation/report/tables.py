@@ -1,4 +1,4 @@
-"""metrics.json -> plain tables of text, which the page, the Markdown report and the terminal show alike."""
+"""Tables of text from metrics.json, shown alike by the page, the Markdown report and the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from longvit.evaluation.report.labels import METRIC_NAMES, MISSING, bare_p, comp
 
 @dataclass(frozen=True)
 class TextTable:
-    """A heading, the names of the columns, rows of text, and sentences below; `best` rows stand out."""
+    """A table of text: heading, names of the columns, rows, and sentences below; `best` rows are emphasised."""
 
     title: str
     head: tuple[str, ...]
@@ -20,7 +20,7 @@ class TextTable:
 
 
 def numbers_table(metrics: Mapping[str, Any]) -> TextTable:
-    """Every number per fold, their mean and pooled, with intervals."""
+    """Return the table of every metric per fold, mean and pooled, with intervals."""
     names = list(metrics["pooled"])
     rows = [("Fold", "Patients", *(METRIC_NAMES[name] for name in names))]
     for fold in metrics["folds"]:
@@ -39,7 +39,7 @@ def numbers_table(metrics: Mapping[str, Any]) -> TextTable:
 
 
 def models_table(metrics: Mapping[str, Any]) -> TextTable | None:
-    """The model and those beside it, pooled, each with its shuffled control and how far the model is above; or None."""
+    """Return the table of all models, pooled, with controls and the model's lead over each; None without others."""
     if not metrics["models"]:
         return None
     names = [name for name in metrics["pooled"] if name not in ("accuracy", "logrank_p", "ibs_km")]
@@ -53,16 +53,16 @@ def models_table(metrics: Mapping[str, Any]) -> TextTable | None:
         cells.append(_difference(model["difference"]["pooled"].get(headline)) if rows else "")
         rows.append((model["name"], *cells))
     note = (
-        f"All models predicted the same patients in the same folds. Differences are {metrics['name']} minus the other, "
-        "with paired bootstrap intervals and two-sided p: both models are scored on the same resamples of patients. "
-        "metrics.json has the differences of all numbers."
+        f"All models predicted the same patients in the same folds. Differences are {metrics['name']} minus the other "
+        "model, with paired bootstrap intervals and two-sided p: both models are scored on the same resamples of "
+        "patients. metrics.json contains the differences of all metrics."
     )
     said = (f"{model['name']}: {sentence}" for model in metrics["models"] for sentence in model["notes"])
     return TextTable("Models", head, tuple(rows), (note, *said), frozenset({0}))
 
 
 def groups_table(metrics: Mapping[str, Any]) -> TextTable:
-    """Patients below and above the median risk of their fold: how many, and when half of them had the event."""
+    """Return the table of patients below and above the median risk of their fold: counts and median time to event."""
     median = lambda value: "not reached" if value is None else f"{value:.1f}"
     rows = tuple(
         (group["name"], str(group["n"]), str(group["n_events"]), median(group["median_time"]))
@@ -74,7 +74,7 @@ def groups_table(metrics: Mapping[str, Any]) -> TextTable:
 
 
 def cox_table(cox: Mapping[str, Any]) -> TextTable:
-    """Hazard ratios, alone and adjusted, with the test of proportional hazards."""
+    """Return the table of hazard ratios, alone and adjusted, with the test of proportional hazards."""
     rows = []
     for entry in cox["covariates"]:
         adjusted = entry["adjusted"]
@@ -88,7 +88,7 @@ def cox_table(cox: Mapping[str, Any]) -> TextTable:
 
 
 def audit_table(audit: Audit | None) -> TextTable:
-    """What the audit of the splits found."""
+    """Return the table of the audit findings of the splits."""
     if audit is None:
         note = "There is no audit.json next to the predictions: it is unknown whether these splits have leaks."
         return TextTable("Audit of the splits", (), (), (note,))
@@ -100,7 +100,7 @@ def audit_table(audit: Audit | None) -> TextTable:
 
 
 def detail_tables(metrics: Mapping[str, Any], audit: Audit | None) -> Sequence[TextTable]:
-    """All tables of a report but that of the numbers, in its order."""
+    """Return all tables of a report except the table of metrics, in order."""
     tables = [models_table(metrics)]
     if metrics["task"] == "survival":
         tables += [groups_table(metrics), cox_table(metrics["cox"])]

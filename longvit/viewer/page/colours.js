@@ -2,7 +2,7 @@
 
 const STEPS = 256;
 
-/** Red, green and blue of each step of a scale, from its colours in even distances. */
+/** Return red, green and blue of each step of a scale, from its evenly spaced colours. */
 function colourTable(stops) {
   const parsed = stops.map((stop) => [1, 3, 5].map((at) => parseInt(stop.slice(at, at + 2), 16)));
   const table = new Uint8Array(STEPS * 3);
@@ -17,7 +17,7 @@ function colourTable(stops) {
   return table;
 }
 
-/** A picture of a grid, one pixel to a token; places without a token are clear. */
+/** Return a picture of a grid, one pixel per token; places without a token are transparent. */
 function paintGrid(rc, colourOf) {
   let rows = 0;
   let columns = 0;
@@ -36,7 +36,7 @@ function paintGrid(rc, colourOf) {
   return canvas;
 }
 
-/** A picture of scores on their grid. */
+/** Return a picture of scores on their grid. */
 function paintScores(rc, scores, layer) {
   const table = colourTable(layer.colours);
   const span = layer.vmax - layer.vmin;

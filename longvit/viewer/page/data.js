@@ -1,8 +1,8 @@
 "use strict";
 
-/** Data of the page. It comes as scripts, each of which calls `receive`, since a page on disk may load nothing else. */
+/** Data of the page. It arrives as scripts that call `receive`, since a page on disk may load nothing else. */
 const LongViT = {
-  /** Path -> picture, of a page that carries everything with it, as in a notebook. */
+  /** Path -> picture, of a self-contained page, as in a notebook. */
   pictures: {},
   received: new Map(),
   waiting: new Map(),
@@ -13,7 +13,7 @@ const LongViT = {
     this.waiting.delete(path);
   },
 
-  /** The value that the script at `path` brings; loaded once. */
+  /** Load the value of the script at `path`, once. */
   load(path) {
     if (this.received.has(path)) return Promise.resolve(this.received.get(path));
     if (!this.waiting.has(path)) {
@@ -23,7 +23,7 @@ const LongViT = {
       const script = element("script", { src: path });
       script.onerror = () => {
         this.waiting.delete(path);
-        entry.reject(new Error(`${path} could not be loaded. Either the viewer was ended, or a file cannot be read: its terminal says which.`));
+        entry.reject(new Error(`${path} could not be loaded. Either the viewer was stopped, or a file cannot be read; see its terminal.`));
       };
       script.onload = () => script.remove();
       document.head.append(script);
@@ -31,7 +31,7 @@ const LongViT = {
     return this.waiting.get(path).promise;
   },
 
-  /** Where the browser finds a picture. */
+  /** Return the address of a picture. */
   picture(path) {
     return this.pictures[path] ?? path;
   },
@@ -41,8 +41,8 @@ function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
 }
 
-/** Whole numbers that Python packed: row, column, row, column, ... */
+/** Unpack integers from Python: row, column, row, column, ... */
 const integers = (base64) => new Int32Array(bytes(base64));
 
-/** Scores that Python packed. */
+/** Unpack scores from Python. */
 const decimals = (base64) => new Float32Array(bytes(base64));

@@ -1,14 +1,14 @@
 "use strict";
 
-/** Element of the page by its id. */
+/** Return the element with this id. */
 const byId = (id) => document.getElementById(id);
 
-/** A new element; strings among the children become text, never HTML. */
+/** Create an element; strings among the children become text, never HTML. */
 function element(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** A new element of a drawing. */
+/** Create an SVG element. */
 function drawn(tag, attributes = {}, ...children) {
   return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
@@ -19,7 +19,7 @@ function filled(made, attributes, children) {
   return made;
 }
 
-/** Three digits, without an exponent where that stays readable. */
+/** Format a number with three digits, without an exponent between 0.001 and 100,000. */
 function number(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -27,7 +27,7 @@ function number(value) {
   return text.replace("-", "\u2212").replace("e+", "e");
 }
 
-/** A share as a whole percentage; the ends are kept for what is really there. */
+/** Format a share as a whole percentage; 0 and 100 only for exactly none and all. */
 function percent(share) {
   return `${share <= 0 || share >= 1 ? Math.round(share * 100) : Math.min(99, Math.max(1, Math.round(share * 100)))}\u00a0%`;
 }

@@ -1,8 +1,8 @@
 "use strict";
 
-const FINE_PX = 5; // smaller tiles on the screen are shown as an area, not as a mesh
+const FINE_PX = 5; // tiles smaller than this on the screen are drawn as an area, not as a grid
 
-/** What lies over the slide: heatmap, tissue mask, tile grid and the chosen tile, drawn anew whenever the view moves. */
+/** Layers over the slide: heatmap, tissue mask, tile grid and the chosen tile, drawn again when the view moves. */
 class Layers {
   constructor(picture, slide) {
     this.picture = picture;
@@ -20,7 +20,7 @@ class Layers {
     for (const event of ["update-viewport", "open", "resize"]) picture.addHandler(event, () => this.draw());
   }
 
-  /** Left, top, width and height on the screen of a rectangle given in level-0 pixels. */
+  /** Return left, top, width and height on the screen of a rectangle in level-0 pixels. */
   onScreen(x_l0, y_l0, width_l0, height_l0) {
     const unit = 1 / this.slide.size_l0[0];
     const [corner, end] = [[x_l0, y_l0], [x_l0 + width_l0, y_l0 + height_l0]].map(([x, y]) =>
@@ -42,7 +42,7 @@ class Layers {
     if (this.chosen) outline(context, this.onScreen(...this.chosen));
   }
 
-  /** The part of a one-pixel-per-token picture that is in sight. */
+  /** Draw the visible part of a picture with one pixel per token. */
   drawGrid(context, grid, side_l0, opacity) {
     const [left, top, side_x, side_y] = this.onScreen(0, 0, ...side_l0);
     const { clientWidth, clientHeight } = this.picture.canvas;

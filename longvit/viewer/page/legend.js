@@ -1,6 +1,6 @@
 "use strict";
 
-/** The scale of the heatmap with its numbers, over the slide. Scores beyond its ends have the colours of the ends. */
+/** Show the colour scale of the heatmap with its numbers. Scores beyond its ends have the colours of the ends. */
 function showLegend(layer, explanation) {
   const legend = byId("legend");
   legend.hidden = !layer;
@@ -15,7 +15,7 @@ function showLegend(layer, explanation) {
   legend.setAttribute("aria-label", `Colour scale from ${number(layer.vmin)} to ${number(layer.vmax)}: ${layer.meaning}`);
 }
 
-/** What the two sides of 0 mean. */
+/** Return the meanings of scores below and above 0. */
 function signs({ target, prediction }) {
   return Object.keys(prediction).length > 1 ? [`against ${target}`, `for ${target}`] : [`lowers the ${target}`, `raises the ${target}`];
 }

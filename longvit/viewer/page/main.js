@@ -1,10 +1,10 @@
 "use strict";
 
-/** The page: one slide at a time, its layers, and what the reader chose. */
+/** The page: one slide at a time, its layers, and the reader's choices. */
 class Viewer {
   constructor(index) {
     this.index = index;
-    this.opened = 0; // counts slides opened, so that what arrives late for another slide is dropped
+    this.opened = 0; // number of slides opened, so that late data of another slide is dropped
     listSlides(index, (number) => this.open(number));
     this.connect();
     const wanted = index.slides.findIndex((slide) => slide.slide_id === decodeURIComponent(location.hash.slice(1)));
@@ -22,7 +22,7 @@ class Viewer {
     if (mine !== this.opened) return;
     const name = this.index.slides[number].slide_id;
     byId("slide-name").textContent = document.title = name;
-    // A frame in a notebook has no address of its own, and refuses to be given one.
+    // A frame in a notebook has no address of its own, and does not accept one.
     if (location.protocol !== "about:") history.replaceState(null, "", `#${encodeURIComponent(name)}`);
     document.querySelector("aside").hidden = byId("scale").hidden = byId("zoom").hidden = Boolean(slide.error);
     byId("slide-facts").textContent = slide.error ? "" : facts(slide);
@@ -36,7 +36,7 @@ class Viewer {
     this.tokens = null;
     this.picture = openPicture(byId("picture"), number, slide, { showNavigator: true, navigatorSizeRatio: 0.16 });
     this.picture.addHandler("canvas-click", (event) => event.quick && this.choose(...this.placeOf(event.position)));
-    this.picture.addHandler("tile-load-failed", () => say("A part of the picture could not be loaded. Either the viewer was ended, or the slide cannot be read: its terminal says which."));
+    this.picture.addHandler("tile-load-failed", () => say("A part of the picture could not be loaded. Either the viewer was stopped, or the slide cannot be read; see its terminal."));
     followScale(this.picture, slide);
     this.layers = new Layers(this.picture, slide);
     this.showLayers();
@@ -45,7 +45,7 @@ class Viewer {
     await this.offerMethods(mine);
   }
 
-  /** Fills the pickers and shows the first layer, or says how to get one. */
+  /** Fill the pickers and show the first layer, or how to make one. */
   async offerMethods(mine) {
     const explanation = this.slide.explanation;
     byId("heat-empty").hidden = Boolean(explanation);
@@ -96,13 +96,13 @@ class Viewer {
     return into.get(layer.key);
   }
 
-  /** Level-0 pixel under a pixel of the page. */
+  /** Return the level-0 pixel under a pixel of the page. */
   placeOf(position) {
     const point = this.picture.viewport.pointFromPixel(position, true);
     return [point.x * this.slide.size_l0[0], point.y * this.slide.size_l0[0]];
   }
 
-  /** Chooses the token, or where nothing is explained the tile, at a level-0 pixel. */
+  /** Choose the token at a level-0 pixel, or the tile if the slide is not explained. */
   async choose(x_l0, y_l0) {
     const [tile, token] = [this.tiles.at(x_l0, y_l0), this.tokens?.at(x_l0, y_l0)];
     this.chosen = tile === undefined && token === undefined ? null : { tile, token };
@@ -113,7 +113,7 @@ class Viewer {
     if (mine === this.chosen) this.showScores();
   }
 
-  /** Chooses a token by its rank, 0 the highest score, and brings it into view. */
+  /** Choose a token by its rank, 0 for the highest score, and move it into view. */
   chooseRank(rank) {
     if (!this.layer || !this.order.length) return;
     const token = this.order[Math.min(this.order.length - 1, Math.max(0, rank))];
@@ -135,21 +135,21 @@ class Viewer {
     this.zoomed?.destroy();
     this.zoomed = null;
     const place = byId("place");
-    if (!chosen) return place.replaceChildren(element("p", { class: "muted" }, "Click a tile on the slide to see it close, with its scores."));
+    if (!chosen) return place.replaceChildren(element("p", { class: "muted" }, "Click a tile on the slide to see it enlarged, with its scores."));
     const frame = element("div", { class: "zoomed", "aria-label": "The tile, enlarged" });
     place.replaceChildren(frame, element("p", { class: "note" }, this.words(box)), element("div", { id: "scores" }));
     this.zoom(frame, box);
     this.showScores();
   }
 
-  /** Scores of the chosen token, of the layers that have been loaded. */
+  /** Show the scores of the chosen token in all loaded layers. */
   showScores() {
     const token = this.chosen?.token;
     if (token === undefined || !this.layer) return;
     byId("scores").replaceChildren(scoreTable(this.slide.explanation.layers, this.scores, token, this.layer));
   }
 
-  /** The chosen tile in a small picture of its own, the token outlined in it. */
+  /** Show the chosen tile in a small picture, with the token outlined. */
   zoom(frame, box) {
     const tile = this.chosen.tile === undefined ? box : this.tiles.box(this.chosen.tile);
     const [x, y, width, height] = tile;
@@ -226,7 +226,7 @@ function facts(slide) {
   return `${mm[0]} \u00d7 ${mm[1]} mm \u00b7 ${slide.tiles.count.toLocaleString("en")} tiles \u00b7 Pixels: ${slide.pixels}${reduced}${warnings}`;
 }
 
-/** Says what is wrong, over the slide; an empty text takes it away. */
+/** Show an error over the slide; an empty text removes it. */
 function say(text) {
   byId("message").textContent = text;
   byId("message").hidden = !text;

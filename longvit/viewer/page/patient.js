@@ -1,6 +1,6 @@
 "use strict";
 
-/** The prediction for the slide, and where its patient stands among the held-out patients of the run. */
+/** Show the prediction for the slide, and its patient's place among the held-out patients of the run. */
 function showPatient(cohort, slide) {
   const place = byId("patient");
   if (!cohort) return place.replaceChildren(...ofExplanation(slide.explanation));
@@ -8,7 +8,7 @@ function showPatient(cohort, slide) {
   return place.replaceChildren(...ofSubtype(slide.patient));
 }
 
-const ABSENT = "No fold of this run held this slide's patient out, so there is no honest prediction to show.";
+const ABSENT = "No fold of this run held this slide's patient out, so there is no unbiased prediction to show.";
 
 function ofSurvival(cohort, patient) {
   const facts = patient
@@ -23,7 +23,7 @@ function ofSurvival(cohort, patient) {
     key.style.color = COLOURS[curve.label];
     return key;
   });
-  const how = `Held-out patients above and below the median risk of their fold, 95 % bands.${patient ? " Circle: this patient, filled if with event." : ""}`;
+  const how = `Held-out patients above and below the median risk of their fold, 95 % bands.${patient ? " Circle: this patient, filled if the event was observed." : ""}`;
   return [...facts, survivalPlot(cohort, patient), riskStrip(cohort, patient), element("p", { class: "note" }, ...keys, element("br"), how)];
 }
 
@@ -34,7 +34,7 @@ function ofSubtype(patient) {
 }
 
 function ofExplanation(explanation) {
-  const hint = element("p", { class: "muted" }, "For patients' predictions name a run: ", element("code", {}, "longvit view RUN"));
+  const hint = element("p", { class: "muted" }, "To see patients' predictions, open a run: ", element("code", {}, "longvit view RUN"));
   if (!explanation) return [hint];
   const entries = Object.entries(explanation.prediction);
   const model = element("p", { class: "muted" }, "Model ", element("code", {}, explanation.model));

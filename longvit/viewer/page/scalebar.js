@@ -2,7 +2,7 @@
 
 const BAR_PX = 130;
 
-/** Keeps the scale bar at a round length, and says how many micrometres a pixel of the screen is. */
+/** Keep the scale bar at a round length, and show the micrometres per pixel of the screen. */
 function followScale(picture, slide) {
   const width_um = slide.size_l0[0] * slide.mpp_l0;
   const show = () => {
@@ -17,7 +17,7 @@ function followScale(picture, slide) {
   for (const event of ["update-viewport", "open", "resize"]) picture.addHandler(event, show);
 }
 
-/** The largest of 1, 2, 5, 10, 20, ... that is no larger. */
+/** Return the largest of 1, 2, 5, 10, 20, ... that is not larger. */
 function roundBelow(length) {
   const power = 10 ** Math.floor(Math.log10(length));
   return Number(([5, 2, 1].find((factor) => factor * power <= length) * power).toPrecision(1));

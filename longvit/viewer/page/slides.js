@@ -1,6 +1,6 @@
 "use strict";
 
-/** The list of slides; a single slide needs none. */
+/** Show the list of slides; a single slide needs no list. */
 function listSlides(index, open) {
   byId("slides").hidden = index.slides.length < 2;
   byId("title").textContent = index.title;
@@ -21,7 +21,7 @@ function listSlides(index, open) {
   });
 }
 
-/** Marks the slide that is open, and brings its entry into sight. */
+/** Mark the open slide, and scroll to its entry. */
 function markSlide(number) {
   const buttons = document.querySelectorAll("#slide-list button");
   buttons.forEach((button, i) => button.setAttribute("aria-current", i === number));

@@ -3,7 +3,7 @@
 const COLOURS = { "low risk": "var(--low)", "high risk": "var(--high)" };
 const PLOT = { left: 30, top: 8, width: 246, height: 128 };
 
-/** Kaplan-Meier curves of the held-out patients by predicted risk, with the patient's own follow-up on one of them. */
+/** Draw Kaplan-Meier curves of held-out patients by predicted risk, with the patient's follow-up on one curve. */
 function survivalPlot(cohort, patient) {
   const last = Math.max(...cohort.curves.flatMap((curve) => curve.time), 1);
   const x = (time) => PLOT.left + (time / last) * PLOT.width;
@@ -35,7 +35,7 @@ function axes(plot, unit, last, x, y) {
   plot.append(drawn("text", { x: PLOT.left + PLOT.width / 2, y: y(0) + 31, "text-anchor": "middle", class: "soft" }, `${unit}; % without event`));
 }
 
-/** The patient's group, and where on its curve the patient's event or last visit is. */
+/** Mark the patient's event or last visit on the curve of the patient's group. */
 function mark(plot, cohort, patient, x, y) {
   const curve = cohort.curves.find((one) => one.label === (patient.high ? "high risk" : "low risk"));
   const [cx, cy] = [x(patient.time), y(shareAt(curve, patient.time))];
@@ -43,7 +43,7 @@ function mark(plot, cohort, patient, x, y) {
   plot.append(drawn("circle", { cx, cy, r: 5, fill: patient.event ? "var(--ink)" : "#fff", stroke: "var(--ink)", "stroke-width": 2 }));
 }
 
-/** Every held-out patient's place among the risks of the fold, and this patient's. */
+/** Draw every held-out patient's place among the risks of the fold, and mark this patient's. */
 function riskStrip(cohort, patient) {
   const x = (place) => PLOT.left + place * PLOT.width;
   const strip = drawn("svg", { viewBox: "0 0 284 46", role: "img" }, drawn("title", {}, "Predicted risk among the held-out patients of the fold, lowest to the left"));

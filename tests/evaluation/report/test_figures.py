@@ -39,7 +39,7 @@ def test_numbers_at_risk_stand_beneath_kaplan_meier(survival_csv):
 
 def test_a_fold_without_a_number_says_so(subtyping_csv, edited):
     path = edited(subtyping_csv, lambda table: table[table["patient_id"] != "F"])
-    assert "no number" in words(drawings(path)["folds"].svg)
+    assert "not defined" in words(drawings(path)["folds"].svg)
 
 
 def test_three_classes_have_three_curves(subtyping_csv, edited):
