@@ -16,7 +16,7 @@ from preprocessing.frames import l0_from_rc
 
 @dataclass(frozen=True)
 class ScoreMap:
-    """One score for every token."""
+    """Scores of all tokens by one method."""
 
     key: str
     """Name of the map's column and files: the method, and `_layer_02` after it for a single layer."""

@@ -1,4 +1,4 @@
-"""Files that users keep besides the store, one module each: columns or model, how it is read, how it is written.
+"""Files that users keep in addition to the store, one module each: columns or model, reader, writer.
 
 | File | Module | Written by |
 |---|---|---|

@@ -16,7 +16,7 @@ MAX_BYTES = 5_000_000
 
 
 class Finding(BaseModel):
-    """Something about a cohort that a reader of its results should know."""
+    """Defect or property of a cohort that affects the results."""
 
     model_config = ConfigDict(frozen=True)
     category: str = ""

@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
-    """Write rows as CSV through a temporary name; the columns are those of all rows, in the order of appearance."""
+    """Write rows as CSV through a temporary name; columns are the keys of all rows, in the order of appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

@@ -35,7 +35,7 @@ def _plain(name: str) -> str:
 
 
 class Layer(BaseModel):
-    """One column of scores.csv, and its colours."""
+    """Column of scores.csv, and its colours."""
 
     model_config = _CHECKED
 
@@ -151,7 +151,7 @@ class ExplanationFolder(ExplanationFile):
         except (OSError, ValueError) as error:  # among them pandas' own, and those of missing columns
             raise CohortError(f"the scores cannot be read ({error})", where=path, fix=AGAIN) from None
         if not 0 < len(table) <= MAX_TOKENS or not (table.abs() <= np.finfo(np.float32).max).all(axis=None):
-            what = f"the scores are not those of 1 to {MAX_TOKENS:,} tokens, or are not all finite numbers"
+            what = f"the scores are not finite numbers of 1 to {MAX_TOKENS:,} tokens"
             raise CohortError(what, where=path, fix=AGAIN)
         return table
 
@@ -177,7 +177,7 @@ def is_explanation(folder: Path) -> bool:
 
 
 def find_explanations(folder: Path) -> dict[str, ExplanationFolder]:
-    """Read the explanations of a folder by slide id: its own, or those of the folders in it.
+    """Read the explanations of a folder by slide id: its own, or the explanations in its subfolders.
 
     Raises:
         CohortError: There is none, or one cannot be read.

@@ -1,4 +1,4 @@
-"""Schema of membership.csv: the part of every fold that each slide of a run was in, so that `predict` knows new slides.
+"""Schema of membership.csv: the part of every fold that each slide of a run was in, so that `predict` recognises them.
 
 | Columns | Values |
 |---|---|
@@ -32,7 +32,7 @@ _TRAINING = {"train", "val"}
 
 
 class Member(BaseModel):
-    """One slide of a run."""
+    """Slide of a run, and its parts."""
 
     model_config = ConfigDict(frozen=True)
     slide_id: str

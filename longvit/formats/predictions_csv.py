@@ -59,7 +59,7 @@ class TaskColumns(NamedTuple):
     truth: tuple[str, ...]
     """True target of the patient, the same in all of the patient's rows."""
     predicted: tuple[str, ...]
-    """Prediction, besides the probabilities of classes."""
+    """Prediction, apart from the probabilities of classes."""
     optional: tuple[str, ...]
     """Columns that a file may lack."""
     has_classes: bool
@@ -157,7 +157,7 @@ def _task(header: list[str], path: Path) -> tuple[Task, tuple[str, ...]]:
     """Return the task and the classes that a header has columns of."""
     found = [task for task, columns in TASKS.items() if columns.is_in(header)]
     if len(found) != 1:
-        what = f"the columns are those of {' and of '.join(found)} at once" if found else "the task is not clear"
+        what = f"the columns belong to {' and '.join(found)} at once" if found else "the task is not clear"
         fix = f"keep either {' or '.join(f'`{columns}`' for columns in TASKS.values())}; two tasks are two files"
         raise CohortError(what, where=f"{path}, line 1: {few(header, NAMED)}", fix=fix)
     columns = TASKS[found[0]]

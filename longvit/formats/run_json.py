@@ -1,4 +1,4 @@
-"""Schema of run.json: every start of a run, with all that is needed to repeat it."""
+"""Schema of run.json: starts of a run, each with the command and versions that repeat it."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ RUN = "run.json"
 
 
 class Start(TypedDict):
-    """One start of a verb."""
+    """Start of a verb."""
 
     verb: str
     """Verb that ran."""
