@@ -38,7 +38,7 @@ class Member(BaseModel):
     slide_id: str
     patient_id: str
     sha256: str
-    """Hash of the slide's file."""
+    """Hash of the slide's file; empty if unknown."""
     mpp: float = Field(gt=0, allow_inf_nan=False)
     """Resolution of the slide's tiles, micrometres per pixel."""
     tile_px: PositiveInt
@@ -56,18 +56,21 @@ class Membership:
     path: Path
     """The file."""
 
-    def seen(self, slides: Iterable[str], patients: Iterable[str], hashes: Iterable[str]) -> list[tuple[int, ...]]:
+    def seen(
+        self, slides: Iterable[str], patients: Iterable[str], hashes: Iterable[str | None]
+    ) -> list[tuple[int, ...]]:
         """Return, for each new slide, the folds whose model was trained or selected on the slide, its patient or file.
 
         Args:
             slides: Id of each new slide.
             patients: Patient of each new slide.
-            hashes: SHA-256 of the file of each new slide.
+            hashes: SHA-256 of the file of each new slide; None or empty if unknown, which matches no slide.
         """
         known = {}
         for fold in self.members[0].parts:
             trained = [one for one in self.members if _TRAINING & {*one.parts[fold]}]
-            known[fold] = [{getattr(one, column) for one in trained} for column in ("slide_id", "patient_id", "sha256")]
+            columns = ("slide_id", "patient_id", "sha256")
+            known[fold] = [{getattr(one, column) for one in trained} - {""} for column in columns]
         return [
             tuple(fold for fold, sets in known.items() if any(one in of for one, of in zip(new, sets, strict=True)))
             for new in zip(slides, patients, hashes, strict=True)

@@ -22,7 +22,7 @@ from longvit.formats.membership_csv import MEMBERSHIP
 from longvit.formats.metrics_json import METRICS
 from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.formats.run_json import RUN, Start, add_start, read_starts
-from longvit.runs.inputs import START_AGAIN, Inputs, differences
+from longvit.runs.inputs import Inputs, differences
 from longvit.runs.privacy import shareable_command
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
@@ -191,16 +191,18 @@ def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bo
     """
     changed = [key for key in now.settings if now.settings[key] != earlier.settings.get(key)]
     if changed:
-        what = f"this folder holds a run with other settings ({', '.join(changed)})"
-        raise ConfigError(what, where=folder, fix=START_AGAIN)
+        raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
     found = differences(earlier, now)
     refused = [*found.files, *([] if adds_slides else found.stores)]
     if refused:
         what = f"the inputs of the run in this folder have changed since {earlier.recorded}: {'; '.join(refused)}"
-        raise ConfigError(what, where=folder, fix=START_AGAIN)
+        raise ConfigError(what, where=folder, fix=_FIX)
     for sentence in found.stores:
         print(f"since {earlier.recorded}: {sentence}", file=sys.stderr)
     return found.changed
+
+
+_FIX = "choose another --out, or start again with --overwrite, which keeps nothing of the old result"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting

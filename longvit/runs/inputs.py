@@ -14,8 +14,6 @@ from preprocessing.errors import ConfigError, few
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.rules import embedding_attributes, n_tiles, read_attributes
 
-START_AGAIN = "choose another --out, or start again with --overwrite, which removes the old result"
-"""Fix for a folder whose earlier start cannot be continued."""
 _PARTS = ("source", "settings", "schema", "tiles", "features")
 _SOURCES, _SETTINGS = {"source", "mask"}, {"config", "mpp", "tile_st", "grid_shape", "side_l0"}
 _as_json = json.JSONEncoder(sort_keys=True).encode
@@ -50,14 +48,15 @@ class Inputs(BaseModel):
         Raises:
             ConfigError: The file is missing (a run of version 0.1.0) or damaged.
         """
+        fix = "choose another --out, or start again with --overwrite, which keeps nothing of the old result"
         try:
             with path.open("rb") as file:
                 return cls.model_validate_json(file.read(_MAX_BYTES))
         except FileNotFoundError:
             what = "the run in this folder has not recorded its inputs, so that they cannot be compared"
-            raise ConfigError(what, where=path.parent, fix=START_AGAIN) from None
+            raise ConfigError(what, where=path.parent, fix=fix) from None
         except (ValidationError, ValueError) as error:
-            raise ConfigError("the record of the run's inputs is damaged", where=path, fix=START_AGAIN) from error
+            raise ConfigError("the record of the run's inputs is damaged", where=path, fix=fix) from error
 
 
 class Differences(NamedTuple):

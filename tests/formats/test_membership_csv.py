@@ -43,3 +43,10 @@ def test_a_slide_is_seen_by_its_id_its_patient_or_its_file(tmp_path):
     membership = read_membership(tmp_path)
     new = [("a", "?", "?"), ("?", "B", "?"), ("?", "?", "x"), ("c", "C", "z"), ("a", "B", "?"), ("?", "?", "?")]
     assert membership.seen(*zip(*new, strict=True)) == [(0,), (1,), (0,), (), (0, 1), ()]
+
+
+def test_a_slide_whose_file_is_unknown_is_not_taken_for_another(tmp_path):
+    (tmp_path / "membership.csv").write_text(MEMBERSHIP.replace(",x,", ",,"))
+    membership = read_membership(tmp_path)
+    assert membership.seen(["b", "a"], ["B", "B"], [None, None]) == [(), (0,)]
+    assert membership.seen(["b"], ["B"], [""]) == [()]
