@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from importlib.metadata import files
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,6 +19,8 @@ import preprocessing.tile as tiling
 from longvit.config import DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, PretrainConfig, TileConfig
 from longvit.config.yaml_files import load_yaml
 from longvit.evaluation.report.page import summary_table
+from longvit.formats.predictions_csv import PREDICTIONS, PROBABILITY, SHUFFLED, read_prediction_rows
+from longvit.runs.folder import REPORT
 from preprocessing.errors import ConfigError
 from preprocessing.jobs.atomic_folder import claimed, locked
 from preprocessing.jobs.files import write_whole
@@ -66,7 +67,7 @@ def _run(config: DemoConfig, console: Console, out: Path, settings: Path) -> Pat
             evaluations.append(evaluation.run(EvaluateConfig(predictions=predictions)))
     with stage(console, "explain: one slide"):
         folder = _explain(out, overwrite=config.overwrite)
-    report = evaluation.combine_reports(evaluations, out / "report.html", "LongViT demo")
+    report = evaluation.combine_reports(evaluations, out / REPORT, "LongViT demo")
     for one in evaluations:
         console.print(summary_table(one.metrics))
     look = f"longvit view {out / 'subtype'} --explanations {folder.parent}"
@@ -134,9 +135,9 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
 
 def _explain(out: Path, *, overwrite: bool) -> Path:
     """Explain the held-out slide of the subtype model's highest probability, by the fold that did not train on it."""
-    table = pd.read_csv(out / "subtype" / "predictions.csv", float_precision="round_trip")
-    held_out = table[(table["split"] == "test") & table["shuffled"].isna()]
-    surest = held_out.loc[held_out.filter(like="p_").max(axis=1).idxmax()]
+    rows = read_prediction_rows(out / "subtype" / PREDICTIONS)
+    held_out = [row for row in rows if row["split"] == "test" and not row[SHUFFLED]]
+    surest = max(held_out, key=lambda row: max(float(row[name]) for name in row if name.startswith(PROBABILITY)))
     config = ExplainConfig(
         model=out / "subtype" / f"fold_{surest['fold']}" / "model.safetensors",
         store=out / "stores" / f"{surest['slide_id']}.zarr",

@@ -10,8 +10,8 @@ from longvit.cohort.checks import Audit, audit
 from longvit.cohort.findings import CATEGORIES, NOTES
 from longvit.cohort.splits import write_folds
 from longvit.config import AuditConfig
+from longvit.formats.audit_json import write_audit
 from preprocessing.errors import printable
-from preprocessing.jobs.files import write_whole
 
 _STYLES = {"error": "bold red", "accepted": "yellow", "note": "dim"}
 
@@ -29,7 +29,7 @@ def run(config: AuditConfig) -> Audit:
         if config.move_leaks_to:
             write_folds(config.out, result.folds, result.cohort)
         config.out.mkdir(parents=True, exist_ok=True)
-        write_whole(config.out / "audit.json", result.as_json())
+        write_audit(config.out, result.file)
     show(result, Console())
     return result
 

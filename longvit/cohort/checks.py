@@ -4,18 +4,19 @@ The published splits need the checks: all 30 of HIPT's subtyping folds have pati
 their tables do not contain.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from longvit.cohort.findings import Finding, Judge, refuse
+from longvit.cohort.findings import Judge, refuse
 from longvit.cohort.follow_up import implausible
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.splits import Fold, Split, read_splits, to_fold
 from longvit.config import PARTS, SplitsConfig, SurvivalTask
+from longvit.formats.audit_json import AuditFile, Finding
+from longvit.runs.privacy import shareable_values
 from preprocessing.errors import few
 from preprocessing.store.store import find_stores, open_store
 
@@ -51,11 +52,11 @@ class Audit:
         """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
         return [_count(self.cohort, fold, part) for fold in self.folds for part in PARTS if fold.parts[part]]
 
-    def as_json(self) -> str:
-        """Return the text of `audit.json`: findings, accepted entries, counts."""
-        findings = [finding.as_json() for finding in self.findings]
-        document = {"findings": findings, "accepted": self.accepted, "counts": self.counts}
-        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    @property
+    def file(self) -> AuditFile:
+        """Content of `audit.json`, without folders of this machine."""
+        findings = [one.model_copy(update={"where": shareable_values(one.where)}) for one in self.findings]
+        return AuditFile(findings=tuple(findings), accepted=self.accepted, counts=tuple(self.counts))
 
 
 def audit(config: SplitsConfig) -> Audit:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from longvit.cohort.numbers import exact_numbers
 from longvit.cohort.tables import read_strings
 from longvit.config.required import CLINICAL
+from longvit.formats.csv_rows import exact_numbers
 from preprocessing.errors import CohortError, few
 
 PATIENT = ("patient_id", "case_id", "case_submitter_id", "bcr_patient_barcode")

@@ -1,11 +1,9 @@
 """Findings of an audit: sentences with names, which stop a run unless the user accepts them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
 
-from longvit.runs.privacy import shareable_values
-from preprocessing.errors import CohortError, ConfigError, few
+from longvit.formats.audit_json import Finding
+from preprocessing.errors import CohortError, ConfigError, few, printable
 
 CATEGORIES = {
     "leak": "patients in two parts of a fold",
@@ -25,31 +23,6 @@ NOTES = {
     "unassigned": "patients in no part of a fold",
 }
 """Category of a finding that does not stop a run -> its meaning."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Fact about a cohort that matters to readers of its results.
-
-    Args:
-        category: One of `CATEGORIES` or `NOTES`.
-        level: `error` stops the run; `accepted` is an error that the user accepted; `note` does not stop the run.
-        what: One sentence, with the first few names.
-        where: File or folder.
-        fix: Action for the user.
-        names: All patients, slides or classes that the finding is about.
-    """
-
-    category: str
-    level: Literal["error", "accepted", "note"]
-    what: str
-    where: str
-    fix: str
-    names: tuple[str, ...]
-
-    def as_json(self) -> dict:
-        """Return the finding as written to `audit.json`."""
-        return asdict(self) | {"where": shareable_values(self.where)}
 
 
 class Judge:
@@ -91,14 +64,18 @@ class Judge:
         refused = [name for name in names if name not in taken]
         fix = f"{fix}; or --accept {category}"
         if refused:
-            self.findings.append(Finding(category, "error", _say(what, refused), str(where), fix, tuple(refused)))
+            self._add(category, "error", refused, what, where, fix)
         if accepted:
-            self.findings.append(Finding(category, "accepted", _say(what, accepted), str(where), fix, tuple(accepted)))
+            self._add(category, "accepted", accepted, what, where, fix)
 
     def note(self, category: str, names: Sequence[str], what: str, *, where: object, fix: str) -> None:
         """Add a note, if there are names; arguments as in `find`."""
         if names:
-            self.findings.append(Finding(category, "note", _say(what, names), str(where), fix, tuple(names)))
+            self._add(category, "note", names, what, where, fix)
+
+    def _add(self, category: str, level: str, names: Sequence[str], what: str, where: object, fix: str) -> None:
+        what, at = what.format(n=len(names), names=few(list(names))), printable(str(where))
+        self.findings.append(Finding(category=category, level=level, what=what, where=at, fix=fix, names=tuple(names)))
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -122,7 +99,3 @@ def refuse(findings: Sequence[Finding], where: object) -> None:
         for error in errors:
             refusal.add_note(f"{error.what} ({error.where})")
         raise refusal
-
-
-def _say(what: str, names: Sequence[str]) -> str:
-    return what.format(n=len(names), names=few(list(names)))

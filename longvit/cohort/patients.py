@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from longvit.cohort.numbers import exact_numbers
 from longvit.cohort.tables import bad_name, read_table
 from longvit.config import SubtypeTask, SurvivalTask, Task
+from longvit.formats.csv_rows import exact_numbers
 from preprocessing.errors import CohortError, few
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from longvit.config import EncodeConfig
 from longvit.encoding.results import (
-    TABLE,
     SlideResult,
     fingerprint,
     load_result,
@@ -25,7 +24,7 @@ from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.cost import progress_bar, watched, work_per_token
 from longvit.model.official import preset_config
-from longvit.runs.folder import open_run
+from longvit.runs.folder import REPRESENTATIONS, open_run
 from longvit.runs.inputs import read_inputs
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
@@ -67,7 +66,7 @@ def run(config: EncodeConfig) -> Encodings:
     origins = {slide_id: origin_of(mark, pieces.store) for slide_id, pieces in slides.items()}
     files = {"checkpoint": config.checkpoint and encoder_file(config.checkpoint), "official": config.official}
     inputs = read_inputs(files, readable, encoder.config.input)
-    with open_run(config, "encode", inputs, config.out / TABLE, adds_slides=True) as run:
+    with open_run(config, "encode", inputs, config.out / REPRESENTATIONS, adds_slides=True) as run:
         read = partial(load_result, width=encoder.config.width, with_tokens=config.keep_tokens)
         results = {slide_id: read(slide_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
         todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}

@@ -10,13 +10,13 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from longvit.formats.csv_rows import read_rows, write_rows
 from longvit.model.weights import Spec, open_weights
-from longvit.runs.tables import read_rows, write_rows
+from longvit.runs.folder import REPRESENTATIONS
 from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import written_whole
 from preprocessing.store.store import PatchStore
 
-TABLE = "representations.csv"
 _METADATA = "longvit_encoded"
 
 
@@ -101,11 +101,11 @@ def origin_of(encoder: str, store: PatchStore) -> str:
 
 def read_table(folder: Path) -> list[str]:
     """Return the slides of `representations.csv`."""
-    return [row["slide_id"] for row in read_rows(folder / TABLE)]
+    return [row["slide_id"] for row in read_rows(folder / REPRESENTATIONS)]
 
 
 def write_table(folder: Path, results: list[SlideResult]) -> Path:
     """Write `representations.csv`: `slide_id, n_tokens`, then the vector as `v0, v1, ...`; a row per slide."""
-    path = folder / TABLE
+    path = folder / REPRESENTATIONS
     write_rows(path, [result.row() for result in results])
     return path

@@ -9,6 +9,7 @@ import pandas as pd
 from longvit.evaluation.folds import Evaluated
 from longvit.evaluation.intervals import percentile_interval
 from longvit.evaluation.predictions import Predictions
+from longvit.formats.predictions_csv import TASKS
 from preprocessing.errors import CohortError, few, short
 
 NAMED = 10
@@ -38,7 +39,7 @@ def require_same_patients(ours: Predictions, other: Predictions, split: str, nam
         lists = [f"{verb}: {_listed(rows)}" for verb, rows in (("it lacks", missing), ("it adds", extra)) if len(rows)]
         what = "the models were not evaluated on the same patients in the same folds; " + "; ".join(lists)
         raise CohortError(what, where=where, fix=f"predict the patients of {ours.file} with the same splits")
-    truth = ["time", "event"] if ours.task == "survival" else ["label"]
+    truth = list(TASKS[ours.task].truth)
     differs = (ours_rows[truth] != other_rows.loc[ours_rows.index, truth]).any(axis=1)
     if differs.any():
         what = f"`{', '.join(truth)}` differs for {_listed(ours_rows.index[differs])}"

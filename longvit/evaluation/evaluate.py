@@ -1,12 +1,11 @@
 """Verb `evaluate`: predictions.csv -> metrics.json, report.html, report.md and figures."""
 
 import datetime
-import json
 import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from longvit import __version__
 from longvit.cohort.clinical import read_clinical
 from longvit.config import EvaluateConfig
-from longvit.evaluation.beside import notes_beside, read_audit, trained_beside, training_settings
+from longvit.evaluation.beside import notes_beside, trained_beside, training_settings
 from longvit.evaluation.compare import compared, require_same_patients
 from longvit.evaluation.cox import cox_regression
 from longvit.evaluation.folds import evaluate
@@ -25,6 +24,9 @@ from longvit.evaluation.report.markdown import markdown_report
 from longvit.evaluation.report.page import Section, evaluation_section, page
 from longvit.evaluation.report.tables import detail_tables
 from longvit.evaluation.shared import shared_audit, shared_settings
+from longvit.formats.audit_json import read_audit
+from longvit.formats.metrics_json import METRICS, Metrics, metrics_text, read_metrics
+from longvit.runs.folder import REPORT
 from longvit.runs.inputs import hash_file
 from longvit.runs.privacy import Pseudonyms, shareable_command
 from preprocessing.errors import CohortError
@@ -66,7 +68,7 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     """
     predictions = read_predictions(config.predictions)
     metrics = evaluate_request(config, predictions)
-    names, audit = Pseudonyms.read(config.pseudonyms), read_audit(config.predictions)
+    names, audit = Pseudonyms.read(config.pseudonyms), read_audit(config.predictions.parent)
     audit = audit and shared_audit(audit, names)
     if audit is not None and audit.accepted:
         metrics["warnings"].append(f"Errors that the audit found were accepted: {', '.join(audit.accepted)}.")
@@ -74,18 +76,18 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
     tables = detail_tables(metrics, audit)
     shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config, names)
     section = evaluation_section(metrics, *shown)
-    document = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    document = metrics_text(metrics)
     text = markdown_report(metrics, *shown)
     out = config.out or config.predictions.parent
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", out):
-        _print_changes(out / "metrics.json", metrics)
+        _print_changes(out, Metrics.model_validate(metrics))
         for drawing in drawings:
             write_whole(out / "figures" / f"{drawing.name}.svg", drawing.svg)
             write_whole(out / "figures" / f"{drawing.name}.png", drawing.png)
-        write_whole(out / "metrics.json", document)
+        write_whole(out / METRICS, document)
         write_whole(out / "report.md", text)
-        return Evaluation(metrics, section, write_report(out / "report.html", [section], "LongViT evaluation"))
+        return Evaluation(metrics, section, write_report(out / REPORT, [section], "LongViT evaluation"))
 
 
 def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[str, Any]:
@@ -130,17 +132,17 @@ def _others(config: EvaluateConfig) -> dict[str, Path]:
     return own | config.baseline | compare
 
 
-def _print_changes(path: Path, metrics: Mapping[str, Any]) -> None:
+def _print_changes(folder: Path, metrics: Metrics) -> None:
     """Print the files that differ from an earlier evaluation in the same folder."""
+    path, now = folder / METRICS, metrics.sources
     try:
-        earlier = json.loads(path.read_bytes())
-        then = {name: source["sha256"] for name, source in _sources(earlier).items()}
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        earlier = read_metrics(folder)
+    except CohortError:
         print(f"{path} is damaged and is replaced", file=sys.stderr)
         return
-    now = {name: source["sha256"] for name, source in _sources(metrics).items()}
+    if earlier is None:
+        return
+    then = earlier.sources
     found = {
         "changed": [name for name in now if name in then and now[name] != then[name]],
         "new": [name for name in now if name not in then],
@@ -150,13 +152,6 @@ def _print_changes(path: Path, metrics: Mapping[str, Any]) -> None:
     for what, names in found.items():
         if names:
             print(f"since the evaluation of {day}: {what}: {', '.join(names)}", file=sys.stderr)
-
-
-def _sources(metrics: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return name and hash of each file from which metrics were computed, by its role."""
-    models = {f"predictions of {model['name']}": model["source"] for model in metrics["models"]}
-    clinical = {"clinical table": metrics["clinical"]} if "clinical" in metrics else {}
-    return {"predictions": metrics["source"], **models, **clinical}
 
 
 def combine_reports(evaluations: Sequence[Evaluation], path: Path, title: str) -> Path:

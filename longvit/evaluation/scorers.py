@@ -21,6 +21,7 @@ from longvit.evaluation.survival import (
     score_survival,
     survival_rows,
 )
+from longvit.formats.predictions_csv import TASKS
 
 Resampled = dict[str, np.ndarray]
 
@@ -53,7 +54,7 @@ class SubtypingJudge:
     def __init__(self, rows: pd.DataFrame, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.truth = label_codes(rows["label"], classes)
-        self.probability = rows[[f"p_{name}" for name in classes]].to_numpy()
+        self.probability = rows[TASKS["subtyping"].prediction(classes)].to_numpy()
 
     def score(self, index: np.ndarray) -> dict[str, Any]:
         """Return the `classification_metrics` of some rows."""

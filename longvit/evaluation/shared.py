@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from longvit.evaluation.beside import Audit, Finding
+from longvit.formats.audit_json import AuditFile, Finding
 from longvit.runs.privacy import Pseudonyms, shareable_values
 from preprocessing.errors import few
 
@@ -12,7 +12,7 @@ NOT_IDS = ("one-sided",)
 """Categories of findings whose names are classes."""
 
 
-def shared_audit(audit: Audit, names: Pseudonyms) -> Audit:
+def shared_audit(audit: AuditFile, names: Pseudonyms) -> AuditFile:
     """Return an audit with pseudonyms for patients, slides and sites; without a key, the audit itself.
 
     A sentence of an audit lists its names after a colon. The text after the colon is replaced, so that an id that is

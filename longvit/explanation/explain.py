@@ -17,8 +17,9 @@ from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
 from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
 from longvit.explanation.picture import slide_picture
-from longvit.explanation.result import EXPLANATION, Explanation
+from longvit.explanation.result import Explanation
 from longvit.finetuning.model import SlideModel, load_model
+from longvit.formats.explanation_json import EXPLANATION, is_explanation
 from longvit.model.outputs import columns
 from longvit.runs.folder import INPUTS, refuse_others, settings_of
 from longvit.runs.inputs import Inputs, read_inputs
@@ -95,7 +96,7 @@ def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
     Raises:
         ConfigError: It was explained with another model or other settings.
     """
-    if not (folder / EXPLANATION).exists():
+    if not is_explanation(folder):
         return True
     return bool(refuse_others(folder, Inputs.read(folder / INPUTS), inputs, adds_slides=True))
 

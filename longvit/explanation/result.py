@@ -1,59 +1,58 @@
-"""What an explanation is, and the two files that hold it: `explanation.json` and `scores.csv`."""
+"""Explanation of one slide in memory: scores of its tokens, and the prediction that they explain."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
+from pydantic import ValidationError
 
 from longvit.config import Method
 from longvit.explanation.colour import Scale
+from longvit.formats.explanation_json import ExplanationFile, Layer, write_explanation
+from preprocessing.errors import CheckpointError
 from preprocessing.frames import l0_from_rc
-
-EXPLANATION = "explanation.json"
-"""File that every folder of an explanation has."""
 
 
 @dataclass(frozen=True)
 class ScoreMap:
-    """One score for every token."""
+    """Scores of all tokens by one method."""
 
     key: str
-    """Name of its column and of its files: the method, and where it is a layer's, `_layer_02`."""
+    """Name of the map's column and files: the method, and `_layer_02` after it for a single layer."""
     method: Method
-    """How it was computed."""
+    """Method that computed the scores."""
     label: str
-    """What a picker calls it."""
+    """Name in the viewer's picker."""
     meaning: str
-    """What its scale measures."""
+    """Quantity that the scale measures."""
     signed: bool
-    """Whether 0 divides what speaks for from what speaks against."""
+    """Whether 0 divides evidence for the target from evidence against it."""
     scores: Float[np.ndarray, " L"]
     """The scores, in the order of the slide's tokens."""
     layer: int | None = None
-    """Layer of the encoder, the first being 1; none where all have a part."""
+    """Layer of the encoder, the first being 1; None if all layers contribute."""
     head: int | None = None
-    """Attention head, the first being 0; none where all have a part."""
+    """Attention head, the first being 0; None if all heads contribute."""
 
     @property
     def scale(self) -> Scale:
-        """Its colours."""
+        """Colours of the scores."""
         return Scale.of(self.scores, self.signed)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Scores of a slide's tokens, and what they explain."""
+    """Scores of a slide's tokens, and the prediction that they explain."""
 
     slide_id: str
+    """The slide."""
     store: str
-    """The slide's store, a path from the folder of the explanation (`shareable_path`)."""
+    """The slide's store, as a path from the folder of the explanation (`shareable_path`)."""
     model: str
-    """The model that predicted, such a path, too."""
+    """Model that predicted, as such a path."""
     target: str
-    """What is explained: the name of a class, or `risk`."""
+    """Output that is explained: the name of a class, or `log hazard`."""
     prediction: dict[str, float]
     """`p_<class>` for each class, or `risk`, as in predictions.csv."""
     size_l0: tuple[int, int]
@@ -63,7 +62,7 @@ class Explanation:
     mpp: float
     """Micrometres per level-0 pixel."""
     rc: Int[np.ndarray, "L 2"]
-    """Row and column of each token in the slide's grid of tokens, whose first corner is that of the slide."""
+    """Row and column of each token in the grid of tokens, whose first corner is the first corner of the slide."""
     maps: tuple[ScoreMap, ...]
     """The scores."""
 
@@ -75,29 +74,30 @@ class Explanation:
         return f"{self.slide_id}: P({self.target}) = {self.prediction[f'p_{self.target}']:.2f}"
 
     def save(self, folder: Path) -> None:
-        """Write `scores.csv`, a row per token, and `explanation.json`, which says what its columns are."""
+        """Write `scores.csv` and `explanation.json`.
+
+        Raises:
+            CheckpointError: The prediction or the scores are not finite.
+        """
         xy_l0 = l0_from_rc(self.rc, self.side_l0)
         places = {"x_l0": xy_l0[:, 0], "y_l0": xy_l0[:, 1], "row": self.rc[:, 0], "column": self.rc[:, 1]}
         scores = {one.key: one.scores.astype(np.float64) for one in self.maps}
-        pd.DataFrame(places | scores).to_csv(folder / "scores.csv", index=False, float_format="%.7g")
-        (folder / EXPLANATION).write_text(json.dumps(self.document(), indent=2) + "\n", encoding="utf-8")
+        write_explanation(folder, self._file(), places, scores)
 
-    def document(self) -> dict[str, object]:
-        """What `explanation.json` holds."""
-        return {
-            "slide_id": self.slide_id,
-            "store": self.store,
-            "model": self.model,
-            "target": self.target,
-            "prediction": self.prediction,
-            "size_l0": list(self.size_l0),
-            "side_l0": list(self.side_l0),
-            "mpp": self.mpp,
-            "layers": [_layer(one) for one in self.maps],
-        }
+    def _file(self) -> ExplanationFile:
+        names = ("slide_id", "store", "model", "target", "prediction", "size_l0", "side_l0", "mpp")
+        try:
+            layers = tuple(map(_layer, self.maps))
+            return ExplanationFile(**{name: getattr(self, name) for name in names}, layers=layers)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"the explanation cannot be written: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            fix = "train the model again with a lower optimiser.learning_rate; look for NaN in the store's embeddings"
+            raise CheckpointError(what, where=self.model, fix=fix) from error
 
 
-def _layer(one: ScoreMap) -> dict[str, object]:
+def _layer(one: ScoreMap) -> Layer:
     scale = one.scale
-    about = {name: getattr(one, name) for name in ("key", "method", "layer", "head", "label", "meaning", "signed")}
-    return about | {"vmin": scale.vmin, "vmax": scale.vmax, "colours": scale.stops()}
+    names = ("key", "method", "layer", "head", "label", "meaning", "signed")
+    colours = {"vmin": scale.vmin, "vmax": scale.vmax, "colours": tuple(scale.stops())}
+    return Layer(**{name: getattr(one, name) for name in names}, **colours)

@@ -9,6 +9,7 @@ from longvit.cohort.clinical import Clinical, read_clinical
 from longvit.config import FinetuneConfig, SubtypeTask
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.predictions import truth
+from longvit.formats.predictions_csv import sequence_columns
 from preprocessing.errors import CohortError, ConfigError
 
 PENALTY = 0.01
@@ -51,7 +52,8 @@ def predict_clinical(study: Study, job: Job) -> list[dict]:
         held_out = [*job.fold.val, *job.fold.test]
         risk[held_out] = fit.predict_log_partial_hazard(filled.loc[held_out, names]).to_numpy()
     return [
-        {"patient_id": case, "slide_id": slide, "fold": job.fold.index, "split": part}
+        sequence_columns(case, [slide])
+        | {"fold": job.fold.index, "split": part}
         | truth(study.cohort.targets, case, study.config.task)
         | {"risk": float(risk[case])}
         for part in ("val", "test")

@@ -13,7 +13,7 @@ from longvit.finetuning.clinical_baseline import predict_clinical
 from longvit.finetuning.data import SequenceReader
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.fold_model import train_fold_model
-from longvit.runs.tables import read_rows, write_rows
+from longvit.formats.predictions_csv import SHUFFLED, read_prediction_rows, write_predictions
 from preprocessing.errors import ConfigError
 from preprocessing.jobs.processes import completed
 
@@ -60,12 +60,12 @@ def train_job(job: Job, study: Study, read: SequenceReader | None = None) -> Non
     except Exception as error:
         error.add_note(f"this happened in {job}")
         raise
-    write_rows(result, [row | {"shuffled": job.shuffle} for row in rows])
+    write_predictions(result, [row | {SHUFFLED: job.shuffle} for row in rows])
 
 
 def collected(study: Study, jobs: Sequence[Job]) -> list[dict]:
     """The rows that jobs have written, job after job, as strings."""
-    return [row for job in jobs for row in read_rows(study.predictions(job))]
+    return [row for job in jobs for row in read_prediction_rows(study.predictions(job))]
 
 
 def _train(job: Job, study: Study, read: SequenceReader | None) -> list[dict]:

@@ -10,6 +10,7 @@ from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
 from longvit.config import Baseline, EmbeddingInput, FinetuneConfig, PixelInput
 from longvit.finetuning.data import Slides, sequences, shuffled_targets
+from longvit.formats.predictions_csv import PREDICTIONS
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Study:
 
     def predictions(self, job: "Job") -> Path:
         """The file that a job ends with; where it is, the job is done."""
-        return self.folder(job) / "predictions.csv"
+        return self.folder(job) / PREDICTIONS
 
 
 @dataclass(frozen=True)

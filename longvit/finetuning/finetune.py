@@ -12,10 +12,11 @@ from longvit.finetuning.experiment import Study
 from longvit.finetuning.guards import check_fold
 from longvit.finetuning.model import SlideModel, build_model
 from longvit.finetuning.representations import sequence_reader
-from longvit.formats.membership import write_membership
+from longvit.formats.audit_json import AuditFile, write_audit
+from longvit.formats.membership_csv import write_membership
+from longvit.formats.predictions_csv import PREDICTIONS, write_predictions
 from longvit.runs.folder import open_run
 from longvit.runs.inputs import Inputs, read_inputs
-from longvit.runs.tables import write_rows
 from longvit.tokens.read import require_fit, require_one_scale, require_scale
 from longvit.training.loop import begin, pick_device
 from preprocessing.jobs.files import write_whole
@@ -48,11 +49,12 @@ def run(config: FinetuneConfig) -> Path:
     study = Study(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
     require_scale(map(open_store, stores.values()), model.encoder.trained_on, config.checkpoint)
     _refuse_unfit(study)
-    result = config.out / "predictions.csv"
+    result = config.out / PREDICTIONS
     with open_run(config, "finetune", _inputs(study), result) as opened:
         if not opened.finished:
-            write_membership(config.out, stores, study.cohort.patient_of, study.folds)
-            _train(study, model, audited.as_json())
+            folds = {fold.index: fold.parts for fold in study.folds}
+            write_membership(config.out, stores, study.cohort.patient_of, folds)
+            _train(study, model, audited.file)
     return result
 
 
@@ -73,7 +75,7 @@ def _refuse_unfit(study: Study) -> None:
         clinical_covariates(study)
 
 
-def _train(study: Study, model: SlideModel, audit: str) -> None:
+def _train(study: Study, model: SlideModel, audit: AuditFile) -> None:
     """All jobs, then the tables of their predictions; that of the model is the last, and says that all is done."""
     config = study.config
     read = sequence_reader(model, study.sequences, study.stores, config)
@@ -83,10 +85,10 @@ def _train(study: Study, model: SlideModel, audit: str) -> None:
     train_all(study, [job for learner in reversed(learners) for job in study.jobs(learner)], read)
     for learner in learners:
         folder = config.out / (f"baselines/{learner}" if learner else "")
-        write_whole(folder / "audit.json", audit)
+        write_audit(folder, audit)
         if learner:
             write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
-        write_rows(folder / "predictions.csv", collected(study, study.jobs(learner)))
+        write_predictions(folder / PREDICTIONS, collected(study, study.jobs(learner)))
 
 
 def _notes(study: Study, learner: Baseline) -> list[str]:

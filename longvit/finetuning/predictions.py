@@ -11,6 +11,7 @@ from torch import Tensor
 from longvit.config import SurvivalTask, Task
 from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.model import SlideModel
+from longvit.formats.predictions_csv import TIME_UNIT, sequence_columns
 from longvit.model.outputs import columns
 from preprocessing.errors import CheckpointError
 
@@ -37,7 +38,7 @@ def predict(
         target = truth(patients.targets, case, model.loss.task)
         for slides in patients.sequences(case):
             output_O = model(patients.read(slides).to(device))[0].float().cpu()
-            keys = {"patient_id": case, "slide_id": ";".join(slides), **marks}
+            keys = {**sequence_columns(case, slides), **marks}
             require_finite(output_O, keys["slide_id"])
             rows.append(keys | target | columns(output_O, model.loss.task, model.classes))
     return rows
@@ -59,5 +60,5 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
     """Return the targets of a patient as columns of predictions.csv, with the unit of a time."""
-    unit = {"time_unit": task.time_unit} if isinstance(task, SurvivalTask) and "time" in targets else {}
+    unit = {TIME_UNIT: task.time_unit} if isinstance(task, SurvivalTask) and "time" in targets else {}
     return targets.loc[case].to_dict() | unit

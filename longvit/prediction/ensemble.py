@@ -13,7 +13,8 @@ from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTa
 from longvit.config.yaml_files import load_yaml
 from longvit.encoding.results import fingerprint
 from longvit.finetuning.model import SlideModel, load_model
-from longvit.formats.membership import FOLD, Membership, read_membership
+from longvit.formats.membership_csv import FOLD, Membership, read_membership
+from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.model.outputs import SCALE_FILE, RiskScale, columns
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, PipelineError
@@ -70,7 +71,7 @@ def load_ensemble(run: Path) -> Ensemble:
     """
     found = [path for path in run.glob("fold_*/model.safetensors") if FOLD.fullmatch(path.parent.name)]
     files = sorted(found, key=lambda path: int(path.parent.name.removeprefix("fold_")))
-    if not files or not (run / "predictions.csv").is_file():
+    if not files or not (run / PREDICTIONS).is_file():
         what = "the run is not finished" if (run / "config.yaml").is_file() else "this is no folder of a run"
         raise CheckpointError(what, where=run, fix="give --run the folder of a finished `longvit finetune`")
     try:
@@ -133,5 +134,5 @@ def _read_scale(path: Path) -> RiskScale:
         with path.open("rb") as file:
             return TypeAdapter(RiskScale).validate_json(file.read(_MAX_SCALE))
     except (OSError, ValueError) as error:
-        fix = "train the fold again: delete its folder and the run's predictions.csv, and start the same command"
+        fix = f"train the fold again: delete its folder and the run's {PREDICTIONS}, and start the same command"
         raise CheckpointError("the scale of the fold's risks cannot be read", where=path, fix=fix) from error

@@ -12,17 +12,21 @@ from longvit.cohort.tables import barcodes, read_table
 from longvit.config import PredictConfig
 from longvit.finetuning.data import sequences
 from longvit.finetuning.representations import read_tokens
+from longvit.formats.csv_rows import JOINED
+from longvit.formats.predictions_csv import (
+    ENSEMBLE,
+    PREDICTIONS,
+    read_prediction_rows,
+    sequence_columns,
+    write_predictions,
+)
 from longvit.prediction.ensemble import Ensemble, load_ensemble
 from longvit.runs.folder import Run, open_run
 from longvit.runs.inputs import read_inputs
-from longvit.runs.tables import read_rows, write_rows
-from longvit.tokens.read import open_stores, require_one_scale, require_scale
+from longvit.tokens.read import Scale, open_stores, require_one_scale, require_scale
 from longvit.training.loop import pick_device
 from preprocessing.errors import CohortError, PipelineError, StoreError, few
 from preprocessing.store.store import PatchStore, find_stores
-
-ENSEMBLE = "ensemble"
-"""What the column `fold` says of a row that all folds' models made together."""
 
 SAVE_SECONDS = 10.0
 """Seconds between two savings of the table: what a killed run loses at most."""
@@ -59,15 +63,15 @@ def run(config: PredictConfig) -> Predicted:
     opened, failed = open_stores(stores, ensemble.source)
     seen = check_new(ensemble, opened, patients, config)
     wanted = {
-        ";".join(slides): Sequence(case, slides, seen[case])
+        JOINED.join(slides): Sequence(case, slides, seen[case])
         for case, of in patients.items()
         for slides in sequences(of, ensemble.settings.fusion)
     }
     unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
     failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
-    models = ";".join(map(str, ensemble.models))
+    models = JOINED.join(map(str, ensemble.models))
     inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
-    with open_run(config, "predict", inputs, config.out / "predictions.csv", adds_slides=True) as run:
+    with open_run(config, "predict", inputs, config.out / PREDICTIONS, adds_slides=True) as run:
         table = Table(run, _kept_rows(run, wanted), list(wanted))
         todo = [name for name in wanted if name not in table.rows and name not in failed]
         if not todo and run.finished and table.is_current():
@@ -97,8 +101,8 @@ class Sequence(NamedTuple):
 
     def columns(self) -> dict[str, str]:
         """Return the first columns of its row."""
-        split, seen_by = "train" if self.seen_by else "test", ";".join(map(str, self.seen_by))
-        names = {"patient_id": self.patient, "slide_id": ";".join(self.slides)}
+        split, seen_by = "train" if self.seen_by else "test", JOINED.join(map(str, self.seen_by))
+        names = sequence_columns(self.patient, self.slides)
         return names | {"fold": ENSEMBLE, "split": split, "seen_by": seen_by}
 
 
@@ -116,11 +120,12 @@ class Table:
 
     def is_current(self) -> bool:
         """Return whether the file has these rows and no others."""
-        return [row["slide_id"] for row in read_rows(self.run.result)] == [n for n in self.order if n in self.rows]
+        written = [row["slide_id"] for row in read_prediction_rows(self.run.result)]
+        return written == [name for name in self.order if name in self.rows]
 
     def slides(self) -> set[str]:
         """Return the slides that the rows are of."""
-        return {slide for name in self.rows for slide in name.split(";")}
+        return {slide for name in self.rows for slide in name.split(JOINED)}
 
     def add(self, name: str, row: dict) -> None:
         """Add a row, and save if it is time."""
@@ -131,14 +136,14 @@ class Table:
     def save(self) -> None:
         """Write the rows, then the record of their stores: a row without a record would be predicted again."""
         if self.rows:
-            write_rows(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
+            write_predictions(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
         self.run.record(self.slides())
         self._saved = time.monotonic()
 
 
 def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
     """Rows of an earlier start that still hold: of stores that have not changed, and of the same patients."""
-    rows = {row["slide_id"]: row for row in read_rows(run.result)} if run.finished else {}
+    rows = {row["slide_id"]: row for row in read_prediction_rows(run.result)} if run.finished else {}
     return {
         name: row
         for name, row in rows.items()
@@ -179,7 +184,8 @@ def check_new(
         CohortError: Models were trained or selected on a patient, a slide, or a slide's file under another name.
     """
     require_one_scale([store.path for store in opened.values()])
-    require_scale(opened.values(), ensemble.membership.scale, "this run")
+    one = ensemble.membership.members[0]
+    require_scale(opened.values(), Scale(mpp=one.mpp, tile_px=one.tile_px), "this run")
     pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
     hashes = [opened[slide].attributes["source"]["sha256"] for _, slide in pairs]
     known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)
@@ -191,7 +197,7 @@ def check_new(
         raise CohortError(
             f"the models were trained or selected on {len(names)} of {len(patients)} patients: {few(names)}",
             where=ensemble.membership.path,
-            fix="leave their stores out; predictions.csv of the run has them by the one model that did not know them; "
+            fix=f"leave their stores out; {PREDICTIONS} of the run has them by the one model that did not know them; "
             "or --accept seen, which marks them as train",
         )
     return {case: tuple(sorted(folds)) for case, folds in seen.items()}

@@ -17,6 +17,11 @@ from typing import Any
 from longvit import __version__
 from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig
 from longvit.config.yaml_files import to_yaml
+from longvit.formats.audit_json import AUDIT
+from longvit.formats.membership_csv import MEMBERSHIP
+from longvit.formats.metrics_json import METRICS
+from longvit.formats.predictions_csv import PREDICTIONS
+from longvit.formats.run_json import RUN, Start, add_start, read_starts
 from longvit.runs.inputs import Inputs, differences
 from longvit.runs.privacy import shareable_command
 from preprocessing.config import StageConfig
@@ -26,34 +31,37 @@ from preprocessing.jobs.files import remove_temporaries, write_whole
 
 AnyRun = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig | SplitConfig
 INPUTS = "inputs.json"
+REPORT, REPRESENTATIONS, TRAINING_METRICS = "report.html", "representations.csv", "metrics.csv"
+"""Files of `evaluate`, `encode` and every training."""
 _LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
-_MACHINE_ONLY = {"overwrite", "device", "loader_workers", "parallel_folds"}  # a run may go on on another machine
-_TRAINING = ("checkpoints", "tensorboard", "metrics.csv", "notes.txt", "timing.csv")
-_REPORT = ("metrics.json", "report.html", "report.md", "figures")
+_MACHINE_ONLY = {"overwrite", "device", "loader_workers", "parallel_folds"}
+"""Settings that may change between two starts of a run, since another machine may continue the run."""
+_TRAINING = ("checkpoints", "tensorboard", TRAINING_METRICS, "notes.txt", "timing.csv")
+_REPORT = (METRICS, REPORT, "report.md", "figures")
 WRITTEN = {
     "pretrain": ("encoder.safetensors", *_TRAINING),
     "finetune": (
-        *("predictions.csv", "membership.csv", "audit.json", "notes.txt", "fold_*", "baselines"),
+        *(PREDICTIONS, MEMBERSHIP, AUDIT, "notes.txt", "fold_*", "baselines"),
         *("representations", "tokens", *_REPORT),
     ),
     "split": ("splits_*.csv",),
-    "encode": ("representations.csv", "timing.csv", "slides"),
-    "predict": ("predictions.csv", *_REPORT),
+    "encode": (REPRESENTATIONS, "timing.csv", "slides"),
+    "predict": (PREDICTIONS, *_REPORT),
 }
 """Files and folders that each verb writes to its run folder, which --overwrite removes; anything else there stays."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that this process alone writes.
+    """A run folder that only this process writes.
 
     Attributes:
         config: Settings of the run.
-        verb: The verb that runs.
+        verb: Verb of the run.
         inputs: Settings, files and stores as they are now.
-        result: File that the run ends with.
-        finished: Whether the result is there, with the same settings and inputs.
-        changed: Slides whose store has changed since they were read; of verbs that add slides.
+        result: Last file that the run writes.
+        finished: Whether the result exists, with the same settings and inputs.
+        changed: Slides whose store has changed since it was read; empty for verbs that cannot add slides.
         unrecorded: Slides that no earlier start has recorded.
     """
 
@@ -66,19 +74,23 @@ class Run:
     unrecorded: frozenset[str]
 
     def begin(self, slides: Collection[str] | None = None) -> None:
-        """Record the inputs, and then make the folder a run's: write `config.yaml`, and add this start to `run.json`.
+        """Record the inputs, then write `config.yaml`, then add this start to `run.json`.
+
+        A folder is a run's folder only after its inputs are recorded, so that a killed start can be repeated.
 
         Args:
-            slides: As of `record`.
+            slides: See `record`.
         """
         self.record(slides)
-        starts = self.config.out / "run.json"
-        earlier = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
         write_whole(self.config.out / "config.yaml", to_yaml(self.config))
-        write_whole(starts, json.dumps([*earlier, provenance(self.verb)], indent=2) + "\n")
+        add_start(self.config.out, provenance(self.verb))
 
     def record(self, slides: Collection[str] | None = None) -> None:
-        """Write `inputs.json`, with the stores of these slides, which are done; by default of all."""
+        """Write `inputs.json`.
+
+        Args:
+            slides: Slides that are done, whose stores are recorded; default all.
+        """
         stores = {name: one for name, one in self.inputs.stores.items() if slides is None or name in slides}
         self.inputs.model_copy(update={"stores": stores}).save(self.config.out / INPUTS)
 
@@ -89,14 +101,14 @@ class Run:
 
 @contextmanager
 def open_run(config: AnyRun, verb: str, inputs: Inputs, result: Path, *, adds_slides: bool = False) -> Iterator[Run]:
-    """Hold the run's folder: a new one, or one that an earlier start with the same settings and inputs left.
+    """Yield the run in a locked folder: a new folder, or that of an earlier start with the same settings and inputs.
 
     Args:
         config: Settings of the run.
-        verb: The verb that runs.
+        verb: Verb of the run.
         inputs: Identity of all files and stores that the run reads.
-        result: File that the run ends with.
-        adds_slides: Whether the verb adds new slides, and does slides again whose store changed. Such a verb calls
+        result: Last file that the run writes.
+        adds_slides: Whether the verb adds new slides, and repeats slides whose store changed. Such a verb calls
             `begin` and `say_finished` itself.
 
     Raises:
@@ -120,7 +132,7 @@ def open_run(config: AnyRun, verb: str, inputs: Inputs, result: Path, *, adds_sl
 
 
 def settings_of(config: StageConfig) -> dict[str, Any]:
-    """Return the settings that decide the result: all but paths, whose content is compared, and the machine's."""
+    """Return the settings that decide the result: all but paths, whose content is compared, and `_MACHINE_ONLY`."""
     return {
         name: settings_of(value) if isinstance(value, StageConfig) else _plain(value)
         for name in type(config).model_fields
@@ -128,8 +140,8 @@ def settings_of(config: StageConfig) -> dict[str, Any]:
     }
 
 
-def provenance(verb: str) -> dict:
-    """Return what is needed to rerun a table: the command, versions, commit, machine and time."""
+def provenance(verb: str) -> Start:
+    """Return the command, versions, commit, machine and time of this start."""
     return {
         "verb": verb,
         "command": shareable_command(sys.argv),
@@ -143,13 +155,13 @@ def provenance(verb: str) -> dict:
 
 
 def _read_earlier(config: AnyRun, verb: str) -> Inputs | None:
-    """Inputs of an earlier start; None in a new folder, and after --overwrite has removed what was there."""
+    """Return the inputs of an earlier start; None in a new folder, or after --overwrite has emptied the folder."""
     out = config.out
-    starts = out / "run.json"
-    if not starts.exists() and not (out / INPUTS).exists():
+    starts = read_starts(out)
+    if not starts and not (out / INPUTS).exists():
         return None
-    earlier_verb = _last_verb(starts)
-    if earlier_verb not in (None, verb):
+    earlier_verb = starts[-1]["verb"] if starts else verb
+    if earlier_verb != verb:
         fix = "choose another --out"
         raise ConfigError(f"this folder holds a run of `longvit {earlier_verb}`", where=out, fix=fix)
     if config.overwrite:
@@ -159,23 +171,23 @@ def _read_earlier(config: AnyRun, verb: str) -> Inputs | None:
 
 
 def remove_result(folder: Path, verb: str) -> None:
-    """Remove everything that an earlier run of a verb has written to its folder."""
-    for pattern in ("config.yaml", "run.json", INPUTS, *WRITTEN[verb]):
+    """Remove all files that an earlier run of a verb has written to its folder."""
+    for pattern in ("config.yaml", RUN, INPUTS, *WRITTEN[verb]):
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bool) -> frozenset[str]:
-    """Return the slides whose store has changed since an earlier start, and print them.
+    """Print and return the slides whose store has changed since an earlier start.
 
     Args:
-        folder: The folder of the earlier result.
+        folder: Folder of the earlier result.
         earlier: Inputs of the earlier start.
-        now: Inputs of this one.
+        now: Inputs of this start.
         adds_slides: Whether stores may differ.
 
     Raises:
-        ConfigError: Settings, files, or stores that may not differ are others.
+        ConfigError: Settings or files differ, or stores that may not differ.
     """
     changed = [key for key in now.settings if now.settings[key] != earlier.settings.get(key)]
     if changed:
@@ -193,22 +205,13 @@ def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bo
 _FIX = "choose another --out, or start again with --overwrite, which keeps nothing of the old result"
 
 
-def _last_verb(starts: Path) -> str | None:
-    try:
-        return json.loads(starts.read_text(encoding="utf-8"))[-1]["verb"]
-    except FileNotFoundError:
-        return None
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ConfigError("the file is damaged", where=starts, fix="choose another --out") from error
-
-
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
-    """A setting as JSON holds it."""
+    """Return a setting as JSON represents it."""
     return json.loads(json.dumps(value, default=str))
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this runs from; none for an installed package."""
+    """Return the commit of this source tree; None for an installed package."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

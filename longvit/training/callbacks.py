@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 
-from longvit.runs.tables import write_rows
+from longvit.formats.csv_rows import write_rows
 from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import write_whole, written_whole
 

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from longvit.config import Device, OptimiserConfig, RunConfig
+from longvit.runs.folder import TRAINING_METRICS
 from longvit.training.callbacks import (
     Checkpoints,
     Meter,
@@ -158,7 +159,7 @@ def fit(
     last = folder / "checkpoints" / "last.ckpt"
     best = Checkpoints(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
     every = Checkpoints(last.parent, filename=last.stem, enable_version_counter=False)
-    waiting, metrics = Waiting(), MetricsFile(folder / "metrics.csv", meters)
+    waiting, metrics = Waiting(), MetricsFile(folder / TRAINING_METRICS, meters)
     callbacks = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
     callbacks += [Notes(folder / "notes.txt", metrics, read)] if read else []
     callbacks += [best] if monitor else []

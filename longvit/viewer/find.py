@@ -7,8 +7,9 @@ from pathlib import Path
 
 from longvit.config import ViewConfig
 from longvit.evaluation.beside import CONFIG_FILE, training_settings
+from longvit.formats.explanation_json import EXPLANATION, ExplanationFolder, find_explanations, is_explanation
+from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.runs.privacy import Pseudonyms
-from longvit.viewer.explanation_reader import DOCUMENT, ShownExplanation, find_explanations
 from longvit.viewer.heldout import HeldOut
 from preprocessing.errors import ConfigError
 from preprocessing.store.rules import read_attributes
@@ -26,7 +27,7 @@ class Found:
     """Name of the source."""
     stores: Mapping[str, Path]
     """Slide id -> store."""
-    explanations: Mapping[str, ShownExplanation] = field(default_factory=dict)
+    explanations: Mapping[str, ExplanationFolder] = field(default_factory=dict)
     """Slide id -> explanation, for slides that have one."""
     slides: Mapping[str, SlideEntry] = field(default_factory=dict)
     """Slide id -> slide file, if the user gave the files; these ids are never pseudonyms."""
@@ -48,10 +49,10 @@ def find(config: ViewConfig) -> Found:
     explanations = _explanations(config.explanations, names) if config.explanations else {}
     if _is_store(source):
         stores = {names.of(read_attributes(source).slide_id): source}
-    elif (source / "predictions.csv").is_file() and (source / "config.yaml").is_file():
-        held_out = HeldOut.read(source / "predictions.csv").under(names)
-        stores = _stores(config.stores or _stores_of(source / "predictions.csv"), names)
-    elif (source / DOCUMENT).is_file() or any(source.glob(f"*/{DOCUMENT}")):
+    elif (source / PREDICTIONS).is_file() and (source / "config.yaml").is_file():
+        held_out = HeldOut.read(source / PREDICTIONS).under(names)
+        stores = _stores(config.stores or _stores_of(source / PREDICTIONS), names)
+    elif is_explanation(source) or any(source.glob(f"*/{EXPLANATION}")):
         explanations = _explanations(source, names) | explanations
         stores = _stores_explained(explanations, config.stores, names)
     elif any(_is_store(path) for path in source.glob("*.zarr")):
@@ -65,9 +66,9 @@ def find(config: ViewConfig) -> Found:
     return Found(title, stores, explanations, slides, held_out, names)
 
 
-def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ShownExplanation]:
-    found = [one.under(names) for one in find_explanations(folder).values()]
-    return {one.slide_id: one for one in found}
+def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ExplanationFolder]:
+    found = {names.of(slide_id): one for slide_id, one in find_explanations(folder).items()}
+    return {name: one.model_copy(update={"slide_id": name}) for name, one in found.items()}
 
 
 def _stores(folder: Path, names: Pseudonyms) -> dict[str, Path]:
@@ -94,7 +95,7 @@ def _stores_of(predictions: Path) -> Path:
 
 
 def _stores_explained(
-    explanations: Mapping[str, ShownExplanation], stores: Path | None, names: Pseudonyms
+    explanations: Mapping[str, ExplanationFolder], stores: Path | None, names: Pseudonyms
 ) -> dict[str, Path]:
     """Return the stores that were explained, from their folders at that time or now.
 
@@ -112,7 +113,7 @@ def _stores_explained(
         fix = "name the folder of stores with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"
         raise ConfigError(
             f"the store of {missing[0]} is not where it was explained{more}",
-            where=stores or explanations[missing[0]].folder / DOCUMENT,
+            where=stores or explanations[missing[0]].folder / EXPLANATION,
             fix=fix,
         )
     return {name: found[name] for name in sorted(explanations)}

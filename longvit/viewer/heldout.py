@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from lifelines import KaplanMeierFitter
 
-from longvit.cohort.tables import read_strings
-from longvit.evaluation.predictions import JOINED, Predictions, read_predictions
+from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.survival import high_risk
 from longvit.runs.privacy import Pseudonyms
 
@@ -35,9 +34,7 @@ class HeldOut:
             CohortError: The predictions cannot be evaluated.
         """
         predictions = read_predictions(path)
-        names = read_strings(path, missing=frozenset())[["patient_id", "slide_id"]].drop_duplicates()
-        pairs = zip(names["slide_id"], names["patient_id"], strict=True)
-        return cls(predictions, {slide: patient for joined, patient in pairs for slide in joined.split(JOINED)})
+        return cls(predictions, dict(predictions.patient_of))
 
     def under(self, names: Pseudonyms) -> "HeldOut":
         """Return these predictions with pseudonyms for slides and patients."""

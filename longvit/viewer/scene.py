@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from longvit.viewer.explanation_reader import DOCUMENT, ShownExplanation
+from longvit.formats.explanation_json import EXPLANATION, ExplanationFolder
 from longvit.viewer.find import Found
 from longvit.viewer.mask import mask_picture
 from longvit.viewer.pixels import Pixels, open_pixels
@@ -46,7 +46,7 @@ class Scene:
     store: PatchStore
     pixels: Pixels
     pyramid: Pyramid
-    explanation: ShownExplanation | None
+    explanation: ExplanationFolder | None
     patient: dict[str, Any] | None
 
     @classmethod
@@ -83,7 +83,7 @@ class Scene:
             return script(self._tag, self.place + name, self.document)
         return self._find_scores(self.explanation, name) if self.explanation else None
 
-    def _find_scores(self, explanation: ShownExplanation, name: str) -> Resource | None:
+    def _find_scores(self, explanation: ExplanationFolder, name: str) -> Resource | None:
         if name == "tokens.js":
             return script(self._tag, self.place + name, lambda: packed(explanation.rc, "<i4"))
         match = LAYER.fullmatch(name)
@@ -114,7 +114,11 @@ class Scene:
                 "tissue": packed(self.store.tissue, "<f4"),
             },
             "explanation": explanation
-            and explanation.model_dump(mode="json", include={"model", "target", "prediction", "side_l0", "layers"}),
+            and explanation.model_dump(
+                mode="json",
+                include={"model", "target", "prediction", "side_l0", "layers"},
+                exclude={"layers": {"__all__": {"layer", "head"}}},
+            ),
             "patient": self.patient,
             "warnings": attributes["warnings"],
         }
@@ -132,7 +136,7 @@ class Scene:
 def tag_of(store: Path, *shown: object) -> str:
     """Return a tag that changes when a store, an explanation, or other shown content changes."""
     written = [(store / "zarr.json").stat().st_mtime_ns]
-    written += [(one.folder / DOCUMENT).stat().st_mtime_ns for one in shown if isinstance(one, ShownExplanation)]
+    written += [(one.folder / EXPLANATION).stat().st_mtime_ns for one in shown if isinstance(one, ExplanationFolder)]
     return hashlib.sha256(repr((store, written, shown)).encode()).hexdigest()[:20]
 
 

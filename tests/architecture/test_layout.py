@@ -35,3 +35,34 @@ def test_settings_are_imported_through_one_door(trees):
         if node.module.rpartition(".")[2] not in NO_CLASSES
     ]
     assert found == []
+
+
+OWNER = {
+    "predictions.csv": "longvit/formats/predictions_csv.py",
+    "metrics.json": "longvit/formats/metrics_json.py",
+    "audit.json": "longvit/formats/audit_json.py",
+    "explanation.json": "longvit/formats/explanation_json.py",
+    "scores.csv": "longvit/formats/explanation_json.py",
+    "membership.csv": "longvit/formats/membership_csv.py",
+    "run.json": "longvit/formats/run_json.py",
+    "inputs.json": "longvit/runs/folder.py",
+    "report.html": "longvit/runs/folder.py",
+    "representations.csv": "longvit/runs/folder.py",
+    "metrics.csv": "longvit/runs/folder.py",
+    "risk_scale.json": "longvit/model/outputs.py",
+}
+"""File that users keep -> the one module whose code names it."""
+
+
+def test_the_name_of_a_file_that_users_keep_is_in_one_module(trees):
+    named = {name: set() for name in OWNER}
+    for file, tree in trees.items():
+        if not file.startswith("longvit/"):
+            continue
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+                for name in OWNER:
+                    if name in node.value:
+                        named[name].add(file)
+    assert named == {name: {file} for name, file in OWNER.items()}

@@ -194,7 +194,7 @@ def test_several_findings_are_refused_together_each_in_a_note(small):
 
 def test_the_written_audit_says_what_was_found_and_accepted(small):
     result = small({"train": ["A-1", "C"], "val": ["A-2", "B"]}, accept=("leak:A",))
-    document = json.loads(result.as_json())
+    document = json.loads(result.file.model_dump_json())
     assert set(document) == {"findings", "accepted", "counts"}
     assert document["accepted"] == ["leak:A"]
     (finding,) = document["findings"]

@@ -1,17 +1,16 @@
-import json
-
 import pytest
 
 from longvit.config import EvaluateConfig
-from longvit.evaluation.beside import MAX_BYTES, notes_beside, read_audit, selected_epoch, training_settings
+from longvit.evaluation.beside import notes_beside, selected_epoch, training_settings
 from longvit.evaluation.evaluate import run
+from longvit.formats.audit_json import MAX_BYTES
 from preprocessing.errors import PipelineError
 
 DAMAGED = [
     ("audit.json", b"\xff\xfe\x00", "it is not UTF-8"),
     ("audit.json", b"[" * 100_000, "the audit cannot be read"),
     ("audit.json", b'{"findings": [{"level": 3}]}', "the audit cannot be read"),
-    ("audit.json", b" " * (MAX_BYTES["audit.json"] + 1), "more than 5,000,000 bytes"),
+    ("audit.json", b" " * (MAX_BYTES + 1), "more than 5,000,000 bytes"),
     ("config.yaml", b"a: \xff", "it is not UTF-8"),
     ("config.yaml", b"a: [b\n", "the settings file is not YAML"),
     ("config.yaml", b"[" * 50_000, "nested more than"),
@@ -35,7 +34,7 @@ def test_a_damaged_file_next_to_the_predictions_is_refused_by_name(survival_csv,
 
 
 def test_absent_files_are_none(survival_csv):
-    assert (read_audit(survival_csv), training_settings(survival_csv), notes_beside(survival_csv)) == (None, None, [])
+    assert (training_settings(survival_csv), notes_beside(survival_csv)) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -52,9 +51,3 @@ def test_absent_files_are_none(survival_csv):
 def test_the_epoch_that_the_run_kept_is_read_from_its_settings(survival_csv, text, select):
     survival_csv.with_name("config.yaml").write_text(text)
     assert selected_epoch(survival_csv) == select
-
-
-def test_leaks_are_those_that_were_accepted(survival_csv):
-    findings = [{"level": level, "what": "x", "category": "leak", "names": [level]} for level in ("accepted", "error")]
-    survival_csv.with_name("audit.json").write_text(json.dumps({"findings": findings}))
-    assert read_audit(survival_csv).leaks == {"accepted"}

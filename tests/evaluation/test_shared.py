@@ -2,8 +2,8 @@
 
 import yaml
 
-from longvit.evaluation.beside import Audit, Finding
 from longvit.evaluation.shared import shared_audit, shared_settings
+from longvit.formats.audit_json import AuditFile, Finding
 from longvit.runs.privacy import Pseudonyms
 
 KEY = Pseudonyms(b"k" * 32)
@@ -15,7 +15,7 @@ def found(category, what, *names) -> Finding:
 
 
 def test_sentences_of_an_audit_name_pseudonyms_alone():
-    audit = Audit(
+    audit = AuditFile(
         findings=(
             found(
                 "leak",

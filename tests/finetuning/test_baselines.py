@@ -9,7 +9,7 @@ from longvit.config import CoxTask, EvaluateConfig, FinetuneConfig, FinetuneOpti
 from longvit.evaluation.evaluate import run as evaluate
 from longvit.finetuning.finetune import run
 from longvit.finetuning.tile_vectors import averaged_per_tile
-from longvit.formats.membership import read_membership
+from longvit.formats.membership_csv import read_membership
 from longvit.model import LongViT
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
@@ -90,17 +90,11 @@ def test_a_finished_baseline_is_not_trained_again(finished):
 
 
 def test_the_run_writes_down_who_was_where(finished, cohort):
-    membership = read_membership(finished.out).table
-    assert membership["slide_id"].tolist() == [slide for slides in cohort.slides.values() for slide in slides]
-    row = membership.set_index("slide_id").loc["P02-1"]
-    assert row.to_dict() == {
-        "patient_id": "P02",
-        "sha256": "P02-1",
-        "mpp": "0.5",
-        "tile_px": "64",
-        "fold_0": "test",
-        "fold_1": "train",
-    }
+    members = {one.slide_id: one for one in read_membership(finished.out).members}
+    assert list(members) == [slide for slides in cohort.slides.values() for slide in slides]
+    one = members["P02-1"]
+    assert (one.patient_id, one.sha256, one.mpp, one.tile_px) == ("P02", "P02-1", 0.5, 64)
+    assert one.parts == {0: ("test",), 1: ("train",)}
 
 
 def test_the_tokens_of_a_tile_are_averaged_whatever_the_order_of_the_sequence(cohort, tiny_encoder):

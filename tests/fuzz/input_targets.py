@@ -164,7 +164,7 @@ def splits(folder: Path) -> Case:
         config = AuditConfig(table=folder / "t.csv", splits=folder / "splits", accept=accept, move_leaks_to=moved)
         result = audit(config)
         show(result, Console(file=StringIO(), width=80))
-        json.loads(result.as_json())
+        json.loads(result.file.model_dump_json())
 
     return case
 

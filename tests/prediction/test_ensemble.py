@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longvit.formats.membership import read_membership
 from longvit.prediction.ensemble import SCALE_FILE, RiskScale, _read_scale, ensemble_row
-from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError
 
 RISKS = st.lists(st.floats(-5, 5), min_size=2, max_size=6)
@@ -67,23 +65,3 @@ def test_a_scale_that_cannot_be_one_is_refused(tmp_path, content):
 def test_a_scale_comes_back(tmp_path):
     (tmp_path / SCALE_FILE).write_text(json.dumps(RiskScale(1.5, 0.2)._asdict()))
     assert _read_scale(tmp_path / SCALE_FILE) == RiskScale(1.5, 0.2)
-
-
-MEMBERSHIP = "slide_id,patient_id,sha256,mpp,tile_px,fold_0\na,A,x,0.5,64,train\n"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\xff\xfe\x00", b"\0" * 100, b'"' + b"x" * 10**5, MEMBERSHIP.replace("0.5", "nan").encode()]
-    + [MEMBERSHIP.replace(*pair).encode() for pair in (("64", "-1"), ("64", "x"), ("fold_0", "fold_x"))]
-    + [MEMBERSHIP.replace(*pair).encode() for pair in (("train", "trained"), ("sha256,", ""), (",fold_0", ""))],
-)
-def test_a_membership_that_is_not_ours_is_refused(tmp_path, content):
-    (tmp_path / "membership.csv").write_bytes(content)
-    with pytest.raises(CheckpointError, match="the table"):
-        read_membership(tmp_path)
-
-
-def test_a_membership_holds_the_scale(tmp_path):
-    (tmp_path / "membership.csv").write_text(MEMBERSHIP)
-    assert read_membership(tmp_path).scale == Scale(mpp=0.5, tile_px=64)

@@ -1,6 +1,5 @@
 """What a training run leaves on disk, on a model of one weight."""
 
-import csv
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from longvit.config import OptimiserConfig, RunConfig
-from longvit.runs.tables import write_rows
 from longvit.training import callbacks as records
 from longvit.training.callbacks import Meter, MetricsFile, Notes, SafeCheckpoints, TimingFile, Waiting
 from longvit.training.loop import TrainingModule, fit
@@ -159,10 +157,3 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
 def test_a_fit_saves_its_checkpoints_safely(tmp_path):
     plugin = fitted(tmp_path).trainer.strategy.checkpoint_io
     assert type(plugin) is SafeCheckpoints
-
-
-def test_rows_of_different_columns_become_one_table(tmp_path):
-    write_rows(tmp_path / "rows.csv", [{"a": 1, "b": 2}, {"a": 3, "c": "x, y"}])
-    with (tmp_path / "rows.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [{"a": "1", "b": "2", "c": ""}, {"a": "3", "b": "", "c": "x, y"}]
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longvit.evaluation.beside import Audit
 from longvit.evaluation.report.labels import METRIC_NAMES, MISSING, bare_p, composition, decimal, interval, p_value
+from longvit.formats.audit_json import AUDIT, AuditFile
+from longvit.formats.metrics_json import METRICS
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def models_table(metrics: Mapping[str, Any]) -> TextTable | None:
     note = (
         f"All models predicted the same patients in the same folds. Differences are {metrics['name']} minus the other "
         "model, with paired bootstrap intervals and two-sided p: both models are scored on the same resamples of "
-        "patients. metrics.json contains the differences of all metrics."
+        f"patients. {METRICS} contains the differences of all metrics."
     )
     said = (f"{model['name']}: {sentence}" for model in metrics["models"] for sentence in model["notes"])
     return TextTable("Models", head, tuple(rows), (note, *said), frozenset({0}))
@@ -87,10 +88,10 @@ def cox_table(cox: Mapping[str, Any]) -> TextTable:
     return TextTable("Cox regression", head if rows else (), tuple(rows), (counted, *cox["notes"]))
 
 
-def audit_table(audit: Audit | None) -> TextTable:
+def audit_table(audit: AuditFile | None) -> TextTable:
     """Return the table of the audit findings of the splits."""
     if audit is None:
-        note = "There is no audit.json next to the predictions: it is unknown whether these splits have leaks."
+        note = f"There is no {AUDIT} next to the predictions: it is unknown whether these splits have leaks."
         return TextTable("Audit of the splits", (), (), (note,))
     notes = [] if audit.findings else ["The audit found nothing."]
     if audit.accepted:
@@ -99,7 +100,7 @@ def audit_table(audit: Audit | None) -> TextTable:
     return TextTable("Audit of the splits", ("Level", "What", "Where", "Fix") if rows else (), rows, tuple(notes))
 
 
-def detail_tables(metrics: Mapping[str, Any], audit: Audit | None) -> Sequence[TextTable]:
+def detail_tables(metrics: Mapping[str, Any], audit: AuditFile | None) -> Sequence[TextTable]:
     """Return all tables of a report except the table of metrics, in order."""
     tables = [models_table(metrics)]
     if metrics["task"] == "survival":

@@ -1,0 +1,147 @@
+"""Schema of membership.csv: the part of every fold that each slide of a run was in, so that `predict` recognises them.
+
+| Columns | Values |
+|---|---|
+| `slide_id`, `patient_id` | slide and its patient |
+| `sha256` | hash of the slide's file |
+| `mpp`, `tile_px` | scale of the slide's tiles: micrometres per pixel, and side in pixels |
+| `fold_<k>` | part of fold k: train, val or test; empty for none; joined by `;` for a leak that was accepted |
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from longvit.config import PARTS, Part
+from longvit.formats.bounded import read_bytes
+from longvit.formats.csv_rows import JOINED, Bounds, bounded_rows, string_table, write_rows
+from preprocessing.errors import CheckpointError, CohortError
+from preprocessing.store.store import open_store
+
+MEMBERSHIP = "membership.csv"
+FOLD = re.compile(r"fold_(\d{1,9})")
+"""Column and folder of a fold."""
+_COPY = "copy the file of the run again"
+BOUNDS = Bounds(2**27, 2_000_000, "the table has", _COPY, _COPY)
+_COLUMNS = ("slide_id", "patient_id", "sha256", "mpp", "tile_px")
+_TRAINING = {"train", "val"}
+"""Parts that a model has seen: the epoch may be chosen on val."""
+
+
+class Member(BaseModel):
+    """Slide of a run, and its parts."""
+
+    model_config = ConfigDict(frozen=True)
+    slide_id: str
+    patient_id: str
+    sha256: str
+    """Hash of the slide's file; empty if unknown."""
+    mpp: float = Field(gt=0, allow_inf_nan=False)
+    """Resolution of the slide's tiles, micrometres per pixel."""
+    tile_px: PositiveInt
+    """Side of the slide's tiles, pixels."""
+    parts: dict[int, tuple[Part, ...]]
+    """Number of a fold -> the parts that the slide is in."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Slides of a run, and the parts of each fold that the slides were in."""
+
+    members: tuple[Member, ...]
+    """At least one slide."""
+    path: Path
+    """The file."""
+
+    def seen(
+        self, slides: Iterable[str], patients: Iterable[str], hashes: Iterable[str | None]
+    ) -> list[tuple[int, ...]]:
+        """Return, for each new slide, the folds whose model was trained or selected on the slide, its patient or file.
+
+        Args:
+            slides: Id of each new slide.
+            patients: Patient of each new slide.
+            hashes: SHA-256 of the file of each new slide; None or empty if unknown, which matches no slide.
+        """
+        known = {}
+        for fold in self.members[0].parts:
+            trained = [one for one in self.members if _TRAINING & {*one.parts[fold]}]
+            columns = ("slide_id", "patient_id", "sha256")
+            known[fold] = [{getattr(one, column) for one in trained} - {""} for column in columns]
+        return [
+            tuple(fold for fold, sets in known.items() if any(one in of for one, of in zip(new, sets, strict=True)))
+            for new in zip(slides, patients, hashes, strict=True)
+        ]
+
+
+def write_membership(
+    folder: Path,
+    stores: Mapping[str, Path],
+    patient_of: Mapping[str, str],
+    folds: Mapping[int, Mapping[Part, Collection[str]]],
+) -> None:
+    """Write membership.csv through a temporary name, a row per slide.
+
+    Args:
+        folder: Folder of the run.
+        stores: Store of each slide.
+        patient_of: Patient of each slide.
+        folds: Number of each fold that models are trained on -> the patients of each part.
+    """
+    rows = []
+    for slide, path in stores.items():
+        store, patient = open_store(path), patient_of[slide]
+        values = (slide, patient, store.attributes["source"]["sha256"], store.mpp, store.tile_st)
+        parts = {f"fold_{k}": JOINED.join(p for p in PARTS if patient in fold[p]) for k, fold in folds.items()}
+        rows.append(dict(zip(_COLUMNS, values, strict=True)) | parts)
+    write_rows(folder / MEMBERSHIP, rows)
+
+
+def read_membership(folder: Path) -> Membership:
+    """Read the patients and slides that the models of a run have seen.
+
+    Raises:
+        CheckpointError: The folder has no membership.csv, or the file is not one of a run.
+    """
+    path = folder / MEMBERSHIP
+    if not path.is_file():
+        raise CheckpointError(
+            f"the run has no {MEMBERSHIP}, so the training patients of its models are unknown",
+            where=path,
+            fix="give --run the folder of a finished `longvit finetune`",
+        )
+    try:
+        rows = bounded_rows(read_bytes(path, BOUNDS.max_bytes), path, BOUNDS)
+        header = next(rows)[1]
+        folds = _folds(header, path)
+        table = string_table(rows, header, {*_COLUMNS, *folds}, path)
+        members = tuple(_member(row, folds) for row in table.to_dict("records"))
+    except CohortError as error:
+        raise CheckpointError(error.what, where=path, fix=_COPY) from None
+    except ValidationError as error:
+        name, what = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
+        raise CheckpointError(f"the table cannot be read: {name}: {what}", where=path, fix=_COPY) from None
+    return Membership(members, path)
+
+
+def _folds(header: list[str], path: Path) -> dict[str, int]:
+    """Return the number of each fold by its column.
+
+    Raises:
+        CohortError: A column is missing.
+    """
+    missing = [name for name in _COLUMNS if name not in header]
+    if missing:
+        raise CohortError(f"the table has no column {', '.join(missing)}", where=path, fix=_COPY)
+    numbers = {name: FOLD.fullmatch(name) for name in header if name.startswith("fold_")}
+    if not numbers or not all(numbers.values()):
+        raise CohortError("the table's folds are not numbered", where=path, fix=_COPY)
+    return {name: int(found[1]) for name, found in numbers.items() if found}
+
+
+def _member(row: dict[str, str], folds: Mapping[str, int]) -> Member:
+    parts = {number: tuple(filter(None, row[column].split(JOINED))) for column, number in folds.items()}
+    return Member.model_validate({**row, "parts": parts})

@@ -1,0 +1,56 @@
+"""Schema of run.json: starts of a run, each with the command and versions that repeat it."""
+
+import json
+from pathlib import Path
+from typing import Any, TypedDict
+
+from preprocessing.errors import ConfigError
+from preprocessing.jobs.files import write_whole
+
+RUN = "run.json"
+
+
+class Start(TypedDict):
+    """Start of a verb."""
+
+    verb: str
+    """Verb that ran."""
+    command: list[str]
+    """Command line, without folders of the machine."""
+    started: str
+    """Time of the start, ISO 8601, UTC."""
+    longvit: str
+    """Version of this program."""
+    commit: str | None
+    """Commit of the source tree; None for an installed package."""
+    python: str
+    """Version of Python."""
+    libraries: dict[str, str]
+    """Version of each library that decides numbers."""
+    machine: dict[str, Any]
+    """System and number of cores."""
+
+
+def add_start(folder: Path, start: Start) -> None:
+    """Add a start to run.json, which is replaced as a whole.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    write_whole(folder / RUN, json.dumps([*read_starts(folder), start], indent=2) + "\n")
+
+
+def read_starts(folder: Path) -> list[Start]:
+    """Return the starts of a run, of which the last has at least its verb; an empty list if there is no run.json.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    try:
+        starts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        _ = starts[-1]["verb"]
+    except FileNotFoundError:
+        return []
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ConfigError("the file is damaged", where=folder / RUN, fix="choose another --out") from error
+    return starts
