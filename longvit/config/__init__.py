@@ -22,9 +22,12 @@ from longvit.config.demo import DemoConfig as DemoConfig
 from longvit.config.encoder import STEM_STRIDE as STEM_STRIDE
 from longvit.config.encoder import EmbeddingInput as EmbeddingInput
 from longvit.config.encoder import EncoderConfig as EncoderConfig
+from longvit.config.encoder import ExecutionConfig as ExecutionConfig
 from longvit.config.encoder import LearnedPosition as LearnedPosition
 from longvit.config.encoder import PixelInput as PixelInput
 from longvit.config.encoder import SinCosPosition as SinCosPosition
+from longvit.config.encoder import paired as paired
+from longvit.config.encoder import without_execution as without_execution
 from longvit.config.encoding import EncodeConfig as EncodeConfig
 from longvit.config.evaluation import EvaluateConfig as EvaluateConfig
 from longvit.config.explanation import ExplainConfig as ExplainConfig

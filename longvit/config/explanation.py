@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from longvit.config import required
 from longvit.config.base import Device
+from longvit.config.encoder import ExecutionConfig
 from preprocessing.config import StageConfig
 
 Method = Literal["contribution", "received", "rollout", "pooling", "gradient", "integrated_gradients", "occlusion"]
@@ -50,5 +51,7 @@ class ExplainConfig(StageConfig):
     made; the same key gives the same names in `evaluate`, `explain` and `view`."""
     device: Device = "auto"
     """Where to compute."""
+    execution: ExecutionConfig = ExecutionConfig(recompute="blocks")
+    """How the encoder is computed; gradients of a million tokens need `recompute: blocks`."""
     overwrite: bool = False
     """Replace explanations of the same slides that were made with another model or other settings."""

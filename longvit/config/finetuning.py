@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from longvit.config import required
 from longvit.config.base import Device, OptimiserConfig, RunConfig
 from longvit.config.cohort import SplitsConfig
-from longvit.config.encoder import EncoderConfig
+from longvit.config.encoder import EncoderConfig, ExecutionConfig
 from preprocessing.config import Share, StageConfig
 
 Baseline = Literal["abmil", "mean", "clinical"]
@@ -99,5 +99,7 @@ class PredictConfig(StageConfig):
     """`seen` predicts patients that a model was trained or selected on, too, and marks them as `train`."""
     device: Device = "auto"
     """Where to compute; `auto` takes the accelerator if there is one."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """How the encoder is computed; a run may go on with other values."""
     overwrite: bool = False
     """Start again: first remove the earlier prediction in `out`, and keep nothing of it."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from longvit.config import VERBS
+from longvit.config import VERBS, ExecutionConfig
 from longvit.config.messages import Names, as_key, names_of, refused
 from longvit.config.yaml_reader import read_mapping
 from preprocessing.config import StageConfig
@@ -24,7 +24,7 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
         ConfigError: The file is missing, is not YAML, or a key or value does not fit; all problems are named.
     """
     try:
-        return kind.model_validate(read_mapping(path))
+        return kind.model_validate(_with_new_names(read_mapping(path), kind))
     except ValidationError as error:
         raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
 
@@ -40,7 +40,7 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or a value does not fit; all are named.
     """
-    values = read_mapping(path)
+    values = _with_new_names(read_mapping(path), kind)
     try:
         kind.model_validate(values)
     except ValidationError as error:
@@ -53,6 +53,21 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
         if final:
             raise refused(final, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
     return values
+
+
+def _with_new_names(values: dict[str, Any], kind: type[StageConfig]) -> dict[str, Any]:
+    """Return a file's values with `encoder.recompute` and the like, of version 0.1, where `execution` holds them now.
+
+    A setting that is given by both names is left, and refused by its old one.
+    """
+    encoder, execution = values.get("encoder"), values.get("execution", {})
+    if "encoder" not in kind.model_fields or not isinstance(encoder, dict) or not isinstance(execution, dict):
+        return values
+    moved = {name: value for name, value in encoder.items() if name in ExecutionConfig.model_fields.keys() - execution}
+    if not moved:
+        return values
+    kept = {name: value for name, value in encoder.items() if name not in moved}
+    return values | {"encoder": kept, "execution": execution | moved}
 
 
 def to_yaml(config: StageConfig) -> str:

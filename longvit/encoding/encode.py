@@ -57,6 +57,7 @@ def run(config: EncodeConfig) -> Encodings:
     stores = find_stores(config.stores)
     begin(config)
     encoder = build_encoder(config)
+    encoder.execution = config.execution
     opened, failed = open_stores(stores, encoder.config.input)
     readable = {slide_id: stores[slide_id] for slide_id in opened}
     require_one_scale(list(readable.values()))
@@ -116,7 +117,7 @@ def encoder_file(checkpoint: Path) -> Path:
 
 def _work(encoder: LongViT, pieces: SlidePieces) -> float:
     tokens = len(pieces.rc_L2)
-    return work_per_token(encoder.config, tokens).of_slide(tokens, encoder.config)
+    return work_per_token(encoder.config, encoder.plan((tokens,))).of_slide(tokens, encoder.config)
 
 
 def _encode(
@@ -124,7 +125,7 @@ def _encode(
 ) -> tuple[SlideResult, dict[str, Tensor]]:
     """One slide, and what else of it is kept."""
     tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
-    work, of = work_per_token(encoder.config, tokens), f"{slide_id}: {tokens:,} tokens"
+    work, of = work_per_token(encoder.config, encoder.plan((tokens,))), f"{slide_id}: {tokens:,} tokens"
 
     def embedded(count: int) -> None:
         bar.update(task, advance=count * work.embedding, description=f"{of}, reading")

@@ -12,7 +12,7 @@ from longvit.config import ExplainConfig, PixelInput
 from longvit.encoding.slide import embed_slide
 from longvit.explanation.attribution import squares
 from longvit.explanation.colour import ranked
-from longvit.explanation.explained import Explained, frugal
+from longvit.explanation.explained import Explained
 from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
 from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
@@ -66,7 +66,8 @@ def run(config: ExplainConfig) -> Explanations:
     todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
-    model = frugal(model).to(pick_device(config.device))
+    model.encoder.execution = config.execution
+    model = model.requires_grad_(False).to(pick_device(config.device))
     for slide in todo:
         try:
             _explain_slide(model, opened[slide], config, inputs[slide], folders[slide])

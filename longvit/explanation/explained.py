@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.config import EncoderConfig, NllTask
+from longvit.config import NllTask
 from longvit.finetuning.model import SlideModel
 from longvit.model.outputs import nll_risk
 
@@ -18,7 +18,7 @@ class Explained:
     """
 
     model: SlideModel
-    """A model with an encoder; see `frugal` for long sequences."""
+    """A model with an encoder; its weights need no gradient, and on long sequences want none."""
     output: int = 0
     """Index of the class; 0 for survival."""
 
@@ -54,12 +54,3 @@ class Explained:
         if self.model.attention is None:
             return tokens_LD.new_full((len(tokens_LD),), 1 / len(tokens_LD))
         return self.model.attention.weights(tokens_LD[None])[0]
-
-
-def frugal(model: SlideModel) -> SlideModel:
-    """The model itself, set to explain a million tokens: it keeps of a layer its input alone, and trains no weight."""
-    config = model.encoder.config.model_copy(update={"recompute": "blocks"})
-    for module in model.modules():
-        if isinstance(getattr(module, "config", None), EncoderConfig):
-            module.config = config
-    return model.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from longvit.config import EncoderConfig, FinetuneConfig, NllTask, SubtypeTask, 
 from longvit.finetuning.task_loss import TaskLoss
 from longvit.finetuning.windows import SlideItem
 from longvit.model import LongViT, load_encoder
-from longvit.model.checkpoint import MODEL
+from longvit.model.checkpoint import MODEL, SavedConfig
 from longvit.model.pooling import GatedAttention, mean_pool, varies
 from longvit.model.weights import open_weights, weights_of
 from longvit.tokens.batch import TokenBatch
@@ -138,13 +138,14 @@ def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
         trained_on = encoder.trained_on
         encoder = weights_of(encoder.state_dict(), config.checkpoint).fill(lambda: LongViT(changed))
         encoder.trained_on = trained_on
+    encoder.execution = config.execution
     return SlideModel(encoder, config.task, classes, config.pooling)
 
 
 class _Settings(BaseModel):
     """A model's settings, as its file holds them beside the weights."""
 
-    encoder: EncoderConfig | None
+    encoder: SavedConfig | None
     width: PositiveInt
     pooling: Pooling
     classes: tuple[str, ...]

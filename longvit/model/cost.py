@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
 from longvit.model import LongViT
+from longvit.model.attention.plan import AttentionPlan
 
 _DAY_S = 86_400.0
 
@@ -29,13 +30,12 @@ class Work(NamedTuple):
         return tokens * self.embedding + in_blocks
 
 
-def work_per_token(config: EncoderConfig, tokens: int) -> Work:
-    """What a token of a slide of so many tokens costs: a query meets w / r keys in a segment, in 1 / r of the heads."""
-    keys = sum(min(length, tokens) / ratio**2 for length, ratio in config.branches)
+def work_per_token(config: EncoderConfig, plan: AttentionPlan) -> Work:
+    """Return what a token costs in a forward pass with this plan."""
     width = config.width
     return Work(
         embedding=float(_work_of_embedding(config.input, width)),
-        attention=8 * width**2 + 4 * width * keys,
+        attention=8 * width**2 + 4 * width * plan.keys_per_query,
         feed_forward=4 * config.ffn_ratio * width**2,
     )
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
+from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, ExecutionConfig, PixelInput
 from longvit.model.attention.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
@@ -31,7 +31,7 @@ class PixelTokens(nn.Module):
         self.scale = source.scale
         self.proj = nn.Linear(3 * source.patch_px**2, width)
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+    def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
         """Scale the pixels as configured and project them."""
         weight, bias = self.proj.weight, self.proj.bias
         if self.scale == "patch":
@@ -60,9 +60,9 @@ class StemTokens(nn.Module):
     wherever it lies (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
     """
 
-    def __init__(self, source: PixelInput, config: EncoderConfig) -> None:
+    def __init__(self, source: PixelInput, width: int) -> None:
         super().__init__()
-        self.source, self.config = source, config
+        self.source = source
         layers: list[nn.Module] = []
         for channels_in, channels in pairwise((3, *source.stem)):
             strided = {"kernel_size": 3, "stride": 2, "padding": 1}
@@ -72,12 +72,13 @@ class StemTokens(nn.Module):
             nn.init.zeros_(convolution.bias)
             layers += [convolution, nn.GELU()]
         self.stem = nn.Sequential(*layers)
-        self.proj = nn.Linear(source.stem[-1], config.width)
+        self.proj = nn.Linear(source.stem[-1], width)
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+    def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
         """Scale the pixels as configured, and look at every patch by itself; in pieces, which bounds the memory."""
-        recompute = self.config.recompute != "nothing"
-        return in_pieces(self._embed, batch.x, self.config.tokens_at_once, recompute=recompute)
+        execution = execution or ExecutionConfig()
+        recompute = execution.recompute != "nothing"
+        return in_pieces(self._embed, batch.x, execution.tokens_at_once, recompute=recompute)
 
     def _embed(self, x_BLP: Tensor) -> Tensor:
         dtype, side = self.proj.weight.dtype, self.source.patch_px
@@ -96,7 +97,7 @@ class EmbeddingTokens(nn.Module):
         super().__init__()
         self.proj = nn.Linear(dim, width)
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+    def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
         """Project the embeddings, which stores may hold in half precision."""
         return self.proj(batch.x.to(self.proj.weight.dtype))
 
@@ -106,4 +107,4 @@ def build_input(config: EncoderConfig) -> PixelTokens | StemTokens | EmbeddingTo
     source = config.input
     if isinstance(source, EmbeddingInput):
         return EmbeddingTokens(source.dim, config.width)
-    return StemTokens(source, config) if source.stem else PixelTokens(source, config.width)
+    return (StemTokens if source.stem else PixelTokens)(source, config.width)

@@ -54,6 +54,8 @@ def run(config: PredictConfig) -> Predicted:
         ConfigError: `out` holds another prediction.
     """
     ensemble = load_ensemble(config.run)
+    for model in ensemble.models.values():
+        model.encoder.execution = config.execution
     stores = find_stores(config.stores)
     patients = read_patients(stores, config.table)
     opened, failed = open_stores(stores, ensemble.source)

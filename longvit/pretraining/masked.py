@@ -35,7 +35,7 @@ class Restorer(nn.Module):
         self, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "N P"]]:
         """Vectors of the slides as far as they are in sight, and what the N hidden tokens are thought to hold."""
-        content_BLD = mask_bool(self.encoder.input(batch), hidden_BL, self.unknown_D)
+        content_BLD = mask_bool(self.encoder.content(batch), hidden_BL, self.unknown_D)
         tokens_BLD, slide_BD = self.encoder.encode(self.encoder.placed(content_BLD, batch), batch.mask_BL)
         return slide_BD, self.head(tokens_BLD[hidden_BL])
 
@@ -48,6 +48,7 @@ class MaskedModule(PretrainModule):
         assert isinstance(config.objective, MaskedConfig)
         self.hidden_share = config.objective.hidden_share
         self.restorer = Restorer(config.encoder, config.objective)
+        self.restorer.encoder.execution = config.execution
 
     @property
     def kept(self) -> LongViT:

@@ -104,6 +104,7 @@ class MomentumModule(PretrainModule):
         steady = config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})
         self.teacher = Branch(steady, head())
         self.teacher.load_state_dict(self.student.state_dict())
+        self.student.encoder.execution = self.teacher.encoder.execution = config.execution
         deactivate_requires_grad(self.teacher)
 
     @property

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from longvit import __version__
-from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig
+from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig, without_execution
 from longvit.config.yaml_files import to_yaml
 from longvit.runs.inputs import Inputs, differences
 from longvit.runs.privacy import shareable_command
@@ -27,7 +27,8 @@ from preprocessing.jobs.files import remove_temporaries, write_whole
 AnyRun = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig | SplitConfig
 INPUTS = "inputs.json"
 _LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
-_MACHINE_ONLY = {"overwrite", "device", "loader_workers", "parallel_folds"}  # a run may go on on another machine
+_MACHINE_ONLY = {"overwrite", "device", "execution", "loader_workers", "parallel_folds"}
+"""Settings with which a run may go on on another machine."""
 _TRAINING = ("checkpoints", "tensorboard", "metrics.csv", "notes.txt", "timing.csv")
 _REPORT = ("metrics.json", "report.html", "report.md", "figures")
 WRITTEN = {
@@ -177,7 +178,8 @@ def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bo
     Raises:
         ConfigError: Settings, files, or stores that may not differ are others.
     """
-    changed = [key for key in now.settings if now.settings[key] != earlier.settings.get(key)]
+    before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
+    changed = [key for key in now.settings if now.settings[key] != before.get(key)]
     if changed:
         raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
     found = differences(earlier, now)

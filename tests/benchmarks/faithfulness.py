@@ -27,7 +27,6 @@ import torch
 from longvit.config import ExplainConfig
 from longvit.explanation.attribution import squares
 from longvit.explanation.explain import ask, explain
-from longvit.explanation.explained import frugal
 from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
 from longvit.finetuning.model import load_model
@@ -88,8 +87,9 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     """Every method's map of one slide, by the model of the fold that held it out, and those that know no model."""
     fold, slide_id = slide
     path = case.run / f"fold_{fold}" / "model.safetensors"
-    model, store = frugal(load_model(path)), open_store(case.stores / f"{slide_id}.zarr")
+    model, store = load_model(path).requires_grad_(False), open_store(case.stores / f"{slide_id}.zarr")
     config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
+    model.encoder.execution = config.execution
     question = ask(model, store, None)
     explanation = explain(question, store, config)
     rc, square_L = explanation.rc, squares(question.rc_L2, side)
