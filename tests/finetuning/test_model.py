@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from timm.layers.drop import DropPath
 from torch.testing import assert_close
 
-from longvit.config import CoxTask, FinetuneConfig, NllTask, SubtypeTask
+from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, NllTask, SubtypeTask
 from longvit.finetuning.model import SlideHead, SlideModel, build_model, load_model, save_model
 from longvit.finetuning.task_loss import TaskLoss
 from longvit.model import LongViT, save_encoder
@@ -104,6 +104,11 @@ def test_segments_are_those_of_this_training_one_for_each_branch(config, random_
     assert not torch.allclose(near.eval().encoder(slide), far.eval().encoder(slide), atol=1e-3)
     with pytest.raises(ConfigError, match="1 segment lengths for 2 branches"):
         build_model(config.model_copy(update={"segment_lengths": (16,)}), ("a", "b"))
+
+
+def test_the_encoder_is_computed_as_the_execution_says(config):
+    execution = ExecutionConfig(recompute="blocks")
+    assert build_model(config.model_copy(update={"execution": execution}), ("a", "b")).encoder.execution == execution
 
 
 def test_no_more_blocks_are_trained_than_there_are(config):

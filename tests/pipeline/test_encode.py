@@ -58,6 +58,11 @@ def damage(store: Path) -> None:
     shards[0].write_bytes(bytes(shards[0].stat().st_size))
 
 
+def test_slides_are_encoded_as_the_execution_says(stores, encoder, executions):
+    assert encode(stores, "--execution.heads-at-once", "1") == 0
+    assert {one.heads_at_once for one in executions} == {1}
+
+
 def test_every_slide_has_a_row_with_the_vector_that_the_encoder_gives(stores, encoder):
     assert encode(stores) == 0
     assert list(table(stores).index) == SLIDES
