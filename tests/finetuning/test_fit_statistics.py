@@ -10,7 +10,7 @@ from longvit.cohort.patients import Cohort
 from longvit.config import NllTask, SubtypeTask
 from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.fit_statistics import moments, prepare
-from longvit.finetuning.model import SlideModel
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import StoreError
 
 CPU = torch.device("cpu")
