@@ -110,11 +110,11 @@ def test_memory_does_not_grow_with_the_window(module, random_slide):
 
 def test_what_is_computed_again_draws_the_same_dropout(module, window):
     torch.manual_seed(1)
-    module.model.loss(module.train().outputs(window), window).backward()
+    module.model.task.loss(module.train().outputs(window), window, {}).backward()
     found = gradients(module)
     torch.manual_seed(1)
     outputs = [torch.cat([module.model(slide) for slide in patient.items]).mean(dim=0) for patient in window]
-    module.model.loss(torch.stack(outputs), window).backward()
+    module.model.task.loss(torch.stack(outputs), window, {}).backward()
     assert_close(found, gradients(module), rtol=1e-5, atol=1e-7)
 
 
@@ -129,7 +129,7 @@ def test_a_patient_with_two_slides_counts_once(module, window):
     (slide,) = window[1].items
     twice = [window[0], Patient([slide, slide], label=1), window[2]]
     assert_close(module.outputs(twice), module.outputs(window))
-    loss = [module.model.loss(module.outputs(patients), patients) for patients in (twice, window)]
+    loss = [module.model.task.loss(module.outputs(patients), patients, {}) for patients in (twice, window)]
     assert_close(*loss)
 
 
