@@ -11,14 +11,14 @@ _WITHOUT_VAL = "set select: last, which needs no loss on val"
 
 
 class CoxTask(SurvivalTask):
-    """Who has the event earlier? Cox partial likelihood (Cox 1972) with Efron's ties."""
+    """Survival by the Cox partial likelihood (Cox 1972), ties as by Efron."""
 
     quantity: ClassVar[str] = "log hazard"
 
     kind: Literal["cox"] = "cox"
-    """Survival, by hazards compared between patients."""
+    """Survival, by comparing hazards between patients."""
     min_events: PositiveInt = 2
-    """Observed events that every window of patients holds at least."""
+    """Smallest number of observed events in every window of patients."""
 
     def outputs(self, classes: Classes) -> int:
         """Return one output, the log hazard."""

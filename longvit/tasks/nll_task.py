@@ -11,14 +11,14 @@ from preprocessing.config import Share
 
 
 class NllTask(SurvivalTask):
-    """Who has the event earlier? Discrete-time likelihood (Zadeh and Schmid 2020), as LongViT, MCAT and PORPOISE do."""
+    """Survival by the discrete-time likelihood (Zadeh and Schmid 2020), as in LongViT, MCAT and PORPOISE."""
 
     kind: Literal["nll"] = "nll"
-    """Survival, by the hazard in each of a few bins of time."""
+    """Survival, by the hazard in each of a few time bins."""
     bins: int = Field(default=4, ge=2)
-    """Bins of time; each holds as many of the training patients whose event was observed."""
+    """Number of time bins; each contains equally many of the training patients whose event was observed."""
     alpha: Share = 0.0
-    """How far the loss leans towards patients whose event was observed: 0 counts everybody alike, 1 only these."""
+    """Emphasis of the loss on patients whose event was observed: 0 counts all patients alike, 1 counts only these."""
 
     def outputs(self, classes: Classes) -> int:
         """Return one output for each bin, the logit of its hazard."""

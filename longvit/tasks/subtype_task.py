@@ -8,14 +8,14 @@ from preprocessing.config import Share
 
 
 class SubtypeTask(LabelTask):
-    """Which class is this slide? Cross-entropy."""
+    """Subtyping: the class of a slide. Loss: cross-entropy."""
 
     kind: Literal["subtype"] = "subtype"
     """Subtyping."""
     label_smoothing: Share = 0.0
     """Label smoothing of the cross-entropy."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs every training patient by the inverse of the share of the class, so that rare classes count as
+    """`balanced` weights each training patient by the inverse of the share of the class, so that rare classes count as
     much as common ones."""
 
     def outputs(self, classes: Classes) -> int:

@@ -28,7 +28,8 @@ PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "tcga_lung": {"classes": ("LUAD", "LUSC")},
     "tcga_kidney": {"classes": ("CCRCC", "PRCC", "CHRCC")},
 }
-"""LongViT's three subtyping tasks (arXiv 2312.03558) on the tables of HIPT (mahmoodlab/HIPT, 10 folds each)."""
+"""Classes and ignored labels of LongViT's three subtyping tasks (arXiv 2312.03558), on the tables of HIPT
+(mahmoodlab/HIPT, 10 folds each)."""
 
 
 class Problem(NamedTuple):
@@ -117,15 +118,16 @@ class LabelTask(Task):
     kind: str
     """Kind of task."""
     preset: Literal["tcga_brca", "tcga_lung", "tcga_kidney"] | None = None
-    """The classes and ignored labels of one of the paper's tasks; what is set beside it wins."""
+    """Preset with the classes and ignored labels of one of the paper's tasks; classes and labels set next to it take
+    precedence."""
     label_column: str = "oncotree_code"
     """Column of the table with the label."""
     ignore: tuple[str, ...] = ()
-    """Labels whose rows are left out, as the table writes them."""
+    """Labels whose rows are left out, spelled as in the table."""
     label_map: dict[str, str] = Field(default_factory=dict)
-    """Label of the table -> class, to merge or rename labels; those not named stay as they are."""
+    """Label of the table -> class, to merge or rename labels; labels not named here stay as they are."""
     classes: Classes | None = None
-    """The classes, in order; patients of others are left out. Default: all in the table, sorted."""
+    """Classes, in order; patients of other classes are left out. Default: all classes in the table, sorted."""
 
     @model_validator(mode="before")
     @classmethod
@@ -149,7 +151,7 @@ class LabelTask(Task):
 
 
 class SurvivalTask(Task):
-    """Who has the event earlier? Columns of the table that say when, and whether it was seen."""
+    """Survival: the columns of the table with the time of each patient, and whether the event was observed."""
 
     targets: ClassVar[tuple[str, ...]] = ("time", "event")
     stratum: ClassVar[str] = "event"
@@ -160,11 +162,11 @@ class SurvivalTask(Task):
     time_column: str = "survival_months"
     """Column of the table with the time to the event or the last visit."""
     time_unit: TimeUnit = "months"
-    """Unit of that column, which reports and figures name. Times that no follow-up in this unit has are refused."""
+    """Unit of that column, shown in reports and figures. Times that are implausible in this unit are refused."""
     censorship_column: str = "censorship"
-    """Column that is 1 where the event was NOT observed, as in the published TCGA tables."""
+    """Column that is 1 if the event was NOT observed, as in the published TCGA tables."""
     event_column: str | None = None
-    """Column that is 1 where the event WAS observed, read instead of the censorship column."""
+    """Column that is 1 if the event WAS observed; read instead of the censorship column."""
 
     @property
     def table_columns(self) -> list[str]:
