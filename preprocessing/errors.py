@@ -73,6 +73,10 @@ class ConfigError(PipelineError):
     """A setting that does not exist or has a value that cannot be used."""
 
 
+class TrainingError(PipelineError):
+    """A training that cannot go on, because its loss, weights or representations are no longer finite."""
+
+
 class OutputError(PipelineError):
     """A result that the system cannot write: no room, no permission, a read-only file system, a name too long."""
 

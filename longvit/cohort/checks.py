@@ -15,7 +15,7 @@ from longvit.cohort.findings import Finding, Judge, refuse
 from longvit.cohort.follow_up import implausible
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.splits import Fold, Split, read_splits, to_fold
-from longvit.config import PARTS, SplitsConfig, SurvivalTask
+from longvit.config import PARTS, SplitsConfig
 from preprocessing.errors import few
 from preprocessing.store.store import find_stores, open_store
 
@@ -90,7 +90,7 @@ def audit(config: SplitsConfig) -> Audit:
 
 def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
     """Find times that no follow-up in the stated unit has."""
-    if isinstance(config.task, SurvivalTask):
+    if "time" in cohort.targets:
         found = implausible(cohort.targets["time"], config.task.time_unit)
         if found:
             said, likely = found

@@ -1,93 +1,19 @@
 """Settings of tables, classes, audits and splits: what `split`, `audit` and `finetune` ask of a cohort."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Union
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt
 
 from longvit.config.required import SPLITS, STORES, TABLE
-from preprocessing.config import Share, StageConfig
+from longvit.tasks import TASKS
+from longvit.tasks.subtype_task import SubtypeTask
+from preprocessing.config import StageConfig
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
-TimeUnit = Literal["days", "months", "years"]
-
-PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "tcga_brca": {
-        "classes": ("IDC", "ILC"),
-        "ignore": ("MDLC", "PD", "ACBC", "IMMC", "BRCNOS", "BRCA", "SPC", "MBC", "MPT"),
-    },
-    "tcga_lung": {"classes": ("LUAD", "LUSC")},
-    "tcga_kidney": {"classes": ("CCRCC", "PRCC", "CHRCC")},
-}
-"""LongViT's three subtyping tasks (arXiv 2312.03558) on the tables of HIPT (mahmoodlab/HIPT, 10 folds each)."""
-
-
-class SubtypeTask(StageConfig):
-    """Which class is this slide? Cross-entropy."""
-
-    kind: Literal["subtype"] = "subtype"
-    """Subtyping."""
-    preset: Literal["tcga_brca", "tcga_lung", "tcga_kidney"] | None = None
-    """The classes and ignored labels of one of the paper's tasks; what is set beside it wins."""
-    label_column: str = "oncotree_code"
-    """Column of the table with the label."""
-    ignore: tuple[str, ...] = ()
-    """Labels whose rows are left out, as the table writes them."""
-    label_map: dict[str, str] = Field(default_factory=dict)
-    """Label of the table -> class, to merge or rename labels; those not named stay as they are."""
-    classes: tuple[str, ...] | None = None
-    """The classes, in order; patients of others are left out. Default: all in the table, sorted."""
-    label_smoothing: Share = 0.0
-    """Label smoothing of the cross-entropy."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs every training patient by the inverse of the share of the class, so that rare classes count as
-    much as common ones."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_preset(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's: not yet validated
-        if not isinstance(values, dict) or values.get("preset") not in list(PRESETS):
-            return values
-        return values | {name: values.get(name) or given for name, given in PRESETS[values["preset"]].items()}
-
-
-class SurvivalTask(StageConfig):
-    """Who has the event earlier? Columns of the table that say when, and whether it was seen."""
-
-    kind: Literal["cox", "nll"]
-    """The loss."""
-    time_column: str = "survival_months"
-    """Column of the table with the time to the event or the last visit."""
-    time_unit: TimeUnit = "months"
-    """Unit of that column, which reports and figures name. Times that no follow-up in this unit has are refused."""
-    censorship_column: str = "censorship"
-    """Column that is 1 where the event was NOT observed, as in the published TCGA tables."""
-    event_column: str | None = None
-    """Column that is 1 where the event WAS observed, read instead of the censorship column."""
-
-
-class CoxTask(SurvivalTask):
-    """Who has the event earlier? Cox partial likelihood (Cox 1972) with Efron's ties."""
-
-    kind: Literal["cox"] = "cox"
-    """Survival, by hazards compared between patients."""
-    min_events: PositiveInt = 2
-    """Observed events that every window of patients holds at least."""
-
-
-class NllTask(SurvivalTask):
-    """Who has the event earlier? Discrete-time likelihood (Zadeh and Schmid 2020), as LongViT, MCAT and PORPOISE do."""
-
-    kind: Literal["nll"] = "nll"
-    """Survival, by the hazard in each of a few bins of time."""
-    bins: int = Field(default=4, ge=2)
-    """Bins of time; each holds as many of the training patients whose event was observed."""
-    alpha: Share = 0.0
-    """How far the loss leans towards patients whose event was observed: 0 counts everybody alike, 1 only these."""
-
-
-Task = SubtypeTask | CoxTask | NllTask
+AnyTask = Annotated[Union[TASKS], Field(discriminator="kind")]  # noqa: UP007 - of the registry
+"""A task of the registry, chosen by its `kind`."""
 
 
 class TableConfig(StageConfig):
@@ -100,7 +26,7 @@ class TableConfig(StageConfig):
     """A second table with the patient of each slide (`PATIENT`, `FILENAME`), where `table` has a row per patient."""
     site_column: str | None = None
     """Column with the hospital a patient comes from; default: characters 6 and 7 of TCGA barcodes."""
-    task: Annotated[Task, Field(discriminator="kind")] = SubtypeTask()
+    task: AnyTask = SubtypeTask()
     """What is predicted."""
 
 

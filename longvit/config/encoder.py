@@ -32,6 +32,15 @@ class PixelInput(StageConfig):
             raise ValueError(f"a stem needs a patch_px that is a multiple of {STEM_STRIDE}, not {self.patch_px}")
         return self
 
+    @property
+    def width(self) -> int:
+        """Return the numbers in a token."""
+        return 3 * self.patch_px**2
+
+    @property
+    def features(self) -> None:
+        """Return None: no features of the store are read."""
+
 
 class EmbeddingInput(StageConfig):
     """Tokens are tiles, each embedded beforehand by a tile encoder, as in Prov-GigaPath."""
@@ -42,6 +51,20 @@ class EmbeddingInput(StageConfig):
     """Name under which `preprocessing.add_embeddings` wrote the embeddings."""
     dim: PositiveInt
     """Width of one embedding."""
+
+    @property
+    def width(self) -> int:
+        """Return the numbers in a token."""
+        return self.dim
+
+    @property
+    def features(self) -> str:
+        """Return the name of the store's features that are read."""
+        return self.encoder
+
+
+TokenInput = PixelInput | EmbeddingInput
+"""What a token is; `longvit.tokens.source` reads it, `longvit.model.inputs` embeds it."""
 
 
 class SinCosPosition(StageConfig):
@@ -94,7 +117,7 @@ def paired(segment_lengths: Sequence[int], dilation_ratios: Sequence[int]) -> tu
 class EncoderConfig(StageConfig):
     """LongViT: tokens -> LongNet blocks -> one vector per token. Defaults are LongViT-small's at 1,024 pixels."""
 
-    input: Annotated[PixelInput | EmbeddingInput, Field(discriminator="kind")] = PixelInput()
+    input: Annotated[TokenInput, Field(discriminator="kind")] = PixelInput()
     """What a token is."""
     position: Annotated[SinCosPosition | LearnedPosition, Field(discriminator="kind")] = SinCosPosition()
     """How a token's place enters."""

@@ -140,13 +140,6 @@ def _encode(
         bar.update(task, completed=before + work.of_slide(tokens, encoder.config))
     kept = {}
     if config.keep_tokens:
-        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous(), "rc": _in_sequence(pieces)}
+        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous(), "rc": pieces.rc_in_sequence()}
     vector_D = encoded.slide_BD[0].float().cpu()
     return SlideResult(slide_id, vector_D, tokens), kept
-
-
-def _in_sequence(pieces: SlidePieces) -> Tensor:
-    """Row and column (L, 2) of every token in the order of the sequence."""
-    rc_L2 = torch.empty_like(pieces.rc_L2)
-    rc_L2[pieces.rank_L] = pieces.rc_L2
-    return rc_L2

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from longvit.model.encoder import Encoded, LongViT
 from longvit.model.position import extent_of
-from longvit.tokens.joined import JoinedPieces
-from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.pieces import Pieces
 
 
 @torch.inference_mode()
 def encode_slide(
     encoder: LongViT,
-    pieces: SlidePieces | JoinedPieces,
+    pieces: Pieces,
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> Encoded:
@@ -39,7 +38,7 @@ def encode_slide(
 @torch.inference_mode()
 def embed_slide(
     encoder: LongViT,
-    pieces: SlidePieces | JoinedPieces,
+    pieces: Pieces,
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "1 L D"]:

@@ -4,14 +4,15 @@ from functools import cache
 
 from torch import Tensor
 
-from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
-from longvit.finetuning.data import PatientDataset, SequenceReader, Slides, train_loader
+from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig
+from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.fit_statistics import prepare
 from longvit.finetuning.fold_model import predict_held_out
-from longvit.finetuning.model import SlideModel
 from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.tile_vectors import TileVectors
+from longvit.model.predictor import SlideModel
+from longvit.tokens.sequences import Slides
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
 
@@ -57,13 +58,12 @@ def tile_notes(study: Study, learner: Baseline) -> list[str]:
     """What a baseline is, in sentences for the report."""
     what = "a linear head on the mean" if learner == "mean" else "gated attention (ABMIL) and a linear head on the bag"
     of = "the tokens of a tile averaged, by the frozen encoder this training started from"
-    if not isinstance(study.source, PixelInput):
-        of = f"embeddings/{study.source.encoder} of the stores, which the encoder reads too"
+    if study.source.features:
+        of = f"embeddings/{study.source.features} of the stores, which the encoder reads too"
     optimiser = RECIPES[learner]
     how = f"{optimiser.epochs} epochs of AdamW at {optimiser.learning_rate:g}, windows of {WINDOW} patients"
     notes = [f"{what} of a slide's tile vectors ({of}); {how}, for every cohort alike."]
-    config = study.config
-    if learner == "mean" and isinstance(study.source, PixelInput) and config.frozen and config.pooling == "encoder":
+    if learner == "mean" and not study.source.features and study.config.brief:
         notes.append("The model's encoder is frozen: if it pools by the mean, only the recipe tells the two apart.")
     return notes
 

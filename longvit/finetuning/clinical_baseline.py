@@ -6,7 +6,7 @@ import pandas as pd
 from lifelines import CoxPHFitter
 
 from longvit.cohort.clinical import Clinical, read_clinical
-from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.config import FinetuneConfig
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.predictions import truth
 from preprocessing.errors import CohortError, ConfigError
@@ -24,7 +24,7 @@ def clinical_covariates(study: Study) -> Clinical:
     """
     config = study.config
     where = _table(config)
-    if isinstance(config.task, SubtypeTask):
+    if "time" not in study.cohort.targets:
         fix = "leave it out; it is a baseline for survival"
         raise ConfigError("age, sex and stage say nothing of a subtype", where="baselines: clinical", fix=fix)
     found = read_clinical(where)

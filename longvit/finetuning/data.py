@@ -9,19 +9,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
-from longvit.config import CoxTask, FinetuneConfig
-from longvit.finetuning.windows import BalancedWindows, Patient, SlideItem
+from longvit.config import FinetuneConfig
+from longvit.finetuning.windows import BalancedWindows, Patient
+from longvit.model.predictor import SlideItem
+from longvit.tokens.sequences import Slides, sequences
 from longvit.training.loop import loader_processes
 
-Slides = tuple[str, ...]
-"""The slides of one sequence, by their ids."""
 SequenceReader = Callable[[Slides], SlideItem]
 """Slides -> what is read of them: their tokens, or what a frozen encoder made of them."""
-
-
-def sequences(slides: Sequence[str], fusion: Literal["late", "early"]) -> list[Slides]:
-    """The sequences in which a patient's slides are read: one for each, or one for all."""
-    return [tuple(slides)] if fusion == "early" else [(slide,) for slide in slides]
 
 
 class PatientDataset(Dataset[list[Patient]]):
@@ -68,9 +63,8 @@ class PatientDataset(Dataset[list[Patient]]):
 def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
     """Balanced windows of the training patients."""
     targets = dataset.targets.loc[dataset.patients]
-    strata = targets["label" if dataset.cohort.classes else "event"].to_numpy()
-    most = int(strata.sum()) // config.task.min_events if isinstance(config.task, CoxTask) else None
-    windows = BalancedWindows(strata, config.window, config.seed, most)
+    strata = targets[config.task.stratum].to_numpy()
+    windows = BalancedWindows(strata, config.window, config.seed, config.task.most_windows(strata))
     workers = 0 if config.frozen else config.loader_workers
     return DataLoader(dataset, batch_size=None, sampler=windows, **loader_processes(workers))
 

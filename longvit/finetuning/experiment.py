@@ -8,8 +8,9 @@ import pandas as pd
 
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
-from longvit.config import Baseline, EmbeddingInput, FinetuneConfig, PixelInput
-from longvit.finetuning.data import Slides, sequences, shuffled_targets
+from longvit.config import Baseline, FinetuneConfig, TokenInput
+from longvit.finetuning.data import shuffled_targets
+from longvit.tokens.sequences import Slides, sequences
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Study:
     cohort: Cohort
     folds: Sequence[Fold]
     stores: dict[str, Path]
-    source: PixelInput | EmbeddingInput
+    source: TokenInput
 
     @property
     def sequences(self) -> list[Slides]:

@@ -6,17 +6,19 @@ from longvit.cohort.checks import audit
 from longvit.cohort.splits import read_splits
 from longvit.config import Baseline, FinetuneConfig
 from longvit.finetuning.baselines import tile_notes, tile_vectors
+from longvit.finetuning.build import build_model
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
 from longvit.finetuning.crossvalidation import collected, train_all
 from longvit.finetuning.experiment import Study
 from longvit.finetuning.guards import check_fold
-from longvit.finetuning.model import SlideModel, build_model
 from longvit.finetuning.representations import sequence_reader
 from longvit.formats.membership import write_membership
+from longvit.model.predictor import SlideModel
 from longvit.runs.folder import open_run
 from longvit.runs.inputs import Inputs, read_inputs
 from longvit.runs.tables import write_rows
-from longvit.tokens.read import require_fit, require_one_scale, require_scale
+from longvit.tokens.read import require_one_scale, require_scale
+from longvit.tokens.source import token_source
 from longvit.training.loop import begin, pick_device
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.store import find_stores, open_store
@@ -68,7 +70,7 @@ def _refuse_unfit(study: Study) -> None:
     """Refuse what the models or their baselines could not be trained on, before anything is computed."""
     require_one_scale(list(study.stores.values()))
     for store in study.stores.values():
-        require_fit(open_store(store), study.source)
+        token_source(open_store(store), study.source)  # refuses a store that does not fit
     if "clinical" in study.config.baselines:
         clinical_covariates(study)
 

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.model import SlideModel
-from longvit.finetuning.task_loss import TaskLoss
 from longvit.model.pooling import varies
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import StoreError
 
 _SAME = (
@@ -30,7 +29,7 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
     Raises:
         StoreError: A slide's representation holds NaN or infinity.
     """
-    model.loss = TaskLoss.from_training(model.loss.task, train.targets.loc[train.patients], model.classes)
+    model.statistics = model.task.fit(train.targets.loc[train.patients], model.classes)
     model.eval().to(device)
     vectors, lengths, means, variances = [], [], [], []
     for case in train.patients:

@@ -2,8 +2,8 @@
 
 import re
 
-from longvit.finetuning.model import SlideModel
 from longvit.model.encoder import Block
+from longvit.model.predictor import SlideModel
 
 _BLOCK = re.compile(r"encoder\.encoder\.layers\.(\d+)\.")
 _EMBEDDING = ("encoder.input.", "encoder.position.", "encoder.class_token.")

@@ -6,8 +6,8 @@ from torch.utils.checkpoint import checkpoint
 
 from longvit.config import FinetuneConfig
 from longvit.finetuning.layer_decay import layer_of, train_last_blocks
-from longvit.finetuning.model import SlideModel
-from longvit.finetuning.windows import Patient, SlideItem
+from longvit.finetuning.windows import Patient
+from longvit.model.predictor import SlideItem, SlideModel
 from longvit.training.loop import TrainingModule
 
 
@@ -37,7 +37,7 @@ class FinetuneModule(TrainingModule):
         """Loss of one window.
 
         Raises:
-            ConfigError: The loss is not a number: training has run away.
+            TrainingError: The loss is not finite: training has diverged.
         """
         loss = self._loss(window, "loss")
         self.require_finite("the loss", loss)
@@ -54,7 +54,9 @@ class FinetuneModule(TrainingModule):
         return batch
 
     def _loss(self, window: list[Patient], name: str) -> Tensor:
-        loss = self.model.loss(self.outputs(window), window)
+        outputs = self.outputs(window)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        loss = self.model.task.loss(outputs, window, self.model.statistics)
         self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(window))
         return loss
 

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.config import SurvivalTask, Task
+from longvit.config import Task
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.model import SlideModel
-from longvit.model.outputs import columns
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import CheckpointError
 
 
@@ -34,12 +33,12 @@ def predict(
     model.eval().to(device)
     rows = []
     for case in patients.patients:
-        target = truth(patients.targets, case, model.loss.task)
+        target = truth(patients.targets, case, model.task)
         for slides in patients.sequences(case):
             output_O = model(patients.read(slides).to(device))[0].float().cpu()
             keys = {"patient_id": case, "slide_id": ";".join(slides), **marks}
             require_finite(output_O, keys["slide_id"])
-            rows.append(keys | target | columns(output_O, model.loss.task, model.classes))
+            rows.append(keys | target | model.task.predictions(output_O, model.classes))
     return rows
 
 
@@ -59,5 +58,5 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
     """Return the targets of a patient as columns of predictions.csv, with the unit of a time."""
-    unit = {"time_unit": task.time_unit} if isinstance(task, SurvivalTask) and "time" in targets else {}
+    unit = {"time_unit": task.time_unit} if "time" in targets else {}
     return targets.loc[case].to_dict() | unit

@@ -8,16 +8,13 @@ from rich.progress import track
 from safetensors import safe_open
 from torch import Tensor
 
-from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput
+from longvit.config import FinetuneConfig
 from longvit.encoding.results import SlideResult, fingerprint, load_result, origin_of, save_result, slide_file
 from longvit.encoding.slide import encode_slide
-from longvit.finetuning.data import SequenceReader, Slides
-from longvit.finetuning.model import SlideModel
+from longvit.finetuning.data import SequenceReader
 from longvit.model import LongViT
-from longvit.tokens.batch import TokenBatch
-from longvit.tokens.joined import JoinedPieces, join_slides
-from longvit.tokens.pieces import SlidePieces
-from longvit.tokens.read import slide_tokens
+from longvit.model.predictor import SlideModel
+from longvit.tokens.sequences import Slides, read_tokens, sequence_pieces
 from longvit.training.loop import pick_device
 from preprocessing.store.store import open_store
 
@@ -45,15 +42,6 @@ def sequence_reader(
     if keep_tokens:
         return lambda slides: _read_tensor(files[slides], "tokens")[None]
     return {slides: _read_tensor(file, "slide")[None] for slides, file in files.items()}.__getitem__
-
-
-def read_tokens(stores: dict[str, Path], source: PixelInput | EmbeddingInput, slides: Slides) -> TokenBatch:
-    """The tokens of a sequence, as one batch of one.
-
-    Raises:
-        StoreError: A store cannot be read, or cannot give such tokens.
-    """
-    return join_slides([slide_tokens(open_store(stores[slide]), source) for slide in slides])
 
 
 def encode_sequences(
@@ -87,7 +75,7 @@ def encode_sequences(
     todo = [s for s in wanted if load_result(files[s], origins[s], width, with_tokens=keep_tokens) is None]
     encoder = encoder.eval().to(pick_device(config.device))
     for slides in track(todo, "encode slides") if todo else ():
-        pieces = JoinedPieces([SlidePieces(open_store(stores[s]), encoder.config.input) for s in slides])
+        pieces = sequence_pieces(stores, encoder.config.input, slides)
         encoded = encode_slide(encoder, pieces, max(1, config.loader_workers))
         kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous()} if keep_tokens else {}
         result = SlideResult(file_name(slides), encoded.slide_BD[0].cpu(), len(pieces.rc_L2))

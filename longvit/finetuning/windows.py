@@ -4,13 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 from torch.utils.data import Sampler
 
-from longvit.tokens.batch import TokenBatch
-
-SlideItem = TokenBatch | Tensor
-"""A sequence as it was read: its tokens; or what a frozen encoder made of it, (1, D) or token by token (1, L, D)."""
+from longvit.model.predictor import SlideItem
 
 
 @dataclass(frozen=True)

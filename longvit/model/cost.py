@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
+from longvit.config import STEM_STRIDE, EncoderConfig, PixelInput
 from longvit.model import LongViT
 from longvit.model.attention.plan import AttentionPlan
 
@@ -34,21 +34,23 @@ def work_per_token(config: EncoderConfig, plan: AttentionPlan) -> Work:
     """Return what a token costs in a forward pass with this plan."""
     width = config.width
     return Work(
-        embedding=float(_work_of_embedding(config.input, width)),
+        embedding=float(_EMBEDDING[config.input.kind](config.input, width)),
         attention=8 * width**2 + 4 * width * plan.keys_per_query,
         feed_forward=4 * config.ffn_ratio * width**2,
     )
 
 
-def _work_of_embedding(source: PixelInput | EmbeddingInput, width: int) -> int:
-    if isinstance(source, EmbeddingInput):
-        return 2 * source.dim * width
+def _work_of_pixels(source: PixelInput, width: int) -> int:
     channels_in, kernel, stride, side, work = 3, STEM_STRIDE, STEM_STRIDE, source.patch_px, 0
     for channels in source.stem:
         side = -(-side // stride)
         work += 2 * channels_in * kernel**2 * channels * side**2
         channels_in, kernel, stride = channels, 3, 2
-    return work + 2 * (channels_in if source.stem else 3 * side**2) * width
+    return work + 2 * (channels_in if source.stem else source.width) * width
+
+
+_EMBEDDING = {"pixels": _work_of_pixels, "embeddings": lambda source, width: 2 * source.width * width}
+"""Multiplications and additions of embedding one token, for each kind of input."""
 
 
 def progress_bar() -> Progress:

@@ -1,4 +1,4 @@
-"""What a token is: a patch of pixels or the embedding of a tile; both become one vector of the encoder's width."""
+"""Modules that embed tokens: patches of pixels, or embeddings of tiles, as vectors of the encoder's width."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, ExecutionConfig, PixelInput
+from longvit.config import STEM_STRIDE, EncoderConfig, ExecutionConfig, PixelInput
 from longvit.model.attention.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
@@ -29,7 +29,7 @@ class PixelTokens(nn.Module):
     def __init__(self, source: PixelInput, width: int) -> None:
         super().__init__()
         self.scale = source.scale
-        self.proj = nn.Linear(3 * source.patch_px**2, width)
+        self.proj = nn.Linear(source.width, width)
 
     def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
         """Scale the pixels as configured and project them."""
@@ -104,7 +104,11 @@ class EmbeddingTokens(nn.Module):
 
 def build_input(config: EncoderConfig) -> PixelTokens | StemTokens | EmbeddingTokens:
     """Build the module for an encoder's source of tokens."""
-    source = config.input
-    if isinstance(source, EmbeddingInput):
-        return EmbeddingTokens(source.dim, config.width)
-    return (StemTokens if source.stem else PixelTokens)(source, config.width)
+    return _BUILD[config.input.kind](config.input, config)
+
+
+_BUILD = {
+    "pixels": lambda source, config: (StemTokens if source.stem else PixelTokens)(source, config.width),
+    "embeddings": lambda source, config: EmbeddingTokens(source.dim, config.width),
+}
+"""Module of each kind of input."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTask
+from longvit.config import FinetuneConfig, TokenInput
 from longvit.config.yaml_files import load_yaml
 from longvit.encoding.results import fingerprint
-from longvit.finetuning.model import SlideModel, load_model
 from longvit.formats.membership import FOLD, Membership, read_membership
-from longvit.model.outputs import SCALE_FILE, RiskScale, columns
+from longvit.model.outputs import SCALE_FILE, RiskScale
+from longvit.model.predictor import SlideModel, load_model
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, PipelineError
 
@@ -43,7 +43,7 @@ class Ensemble:
     failed: dict[str, CheckpointError]
 
     @property
-    def source(self) -> PixelInput | EmbeddingInput:
+    def source(self) -> TokenInput:
         """What the models read."""
         return next(iter(self.models.values())).encoder.config.input
 
@@ -59,7 +59,7 @@ class Ensemble:
         first, tokens = models[0].to(device), tokens.to(device)
         item = first.encode(tokens) if self.shares_encoder else tokens
         outputs = [model.to(device)(item)[0].float().cpu() for model in models]
-        return ensemble_row([columns(one_O, first.task, first.classes) for one_O in outputs], self.scales)
+        return ensemble_row([first.task.predictions(one_O, first.classes) for one_O in outputs], self.scales)
 
 
 def load_ensemble(run: Path) -> Ensemble:
@@ -84,7 +84,7 @@ def load_ensemble(run: Path) -> Ensemble:
         try:
             model = load_model(path)
             _require_alike(path, model, models)
-            if not isinstance(model.task, SubtypeTask):
+            if not model.classes:
                 scales.append(_read_scale(scale))
                 used[f"{fold} scale"] = scale
         except CheckpointError as error:

@@ -10,13 +10,12 @@ from rich.progress import track
 
 from longvit.cohort.tables import barcodes, read_table
 from longvit.config import PredictConfig
-from longvit.finetuning.data import sequences
-from longvit.finetuning.representations import read_tokens
 from longvit.prediction.ensemble import Ensemble, load_ensemble
 from longvit.runs.folder import Run, open_run
 from longvit.runs.inputs import read_inputs
 from longvit.runs.tables import read_rows, write_rows
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
+from longvit.tokens.sequences import read_tokens, sequences
 from longvit.training.loop import pick_device
 from preprocessing.errors import CohortError, PipelineError, StoreError, few
 from preprocessing.store.store import PatchStore, find_stores

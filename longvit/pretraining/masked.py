@@ -6,7 +6,7 @@ from lightly.models.utils import mask_bool, normalize_mean_var
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longvit.config import EncoderConfig, MaskedConfig, PixelInput, PretrainConfig
+from longvit.config import EncoderConfig, MaskedConfig, PretrainConfig
 from longvit.model import LongViT
 from longvit.model.inputs import NOISE_LEVELS
 from longvit.pretraining.module import PretrainModule, Step
@@ -19,8 +19,6 @@ class Restorer(nn.Module):
 
     def __init__(self, encoder: EncoderConfig, objective: MaskedConfig) -> None:
         super().__init__()
-        source = encoder.input
-        content = 3 * source.patch_px**2 if isinstance(source, PixelInput) else source.dim
         self.encoder = LongViT(encoder)
         self.unknown_D = nn.Parameter(torch.empty(encoder.width))
         nn.init.normal_(self.unknown_D, std=0.02)
@@ -28,7 +26,7 @@ class Restorer(nn.Module):
             nn.LayerNorm(encoder.width),
             nn.Linear(encoder.width, objective.decoder_width),
             nn.GELU(),
-            nn.Linear(objective.decoder_width, content),
+            nn.Linear(objective.decoder_width, encoder.input.width),
         )
 
     def forward(

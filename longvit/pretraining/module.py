@@ -51,7 +51,7 @@ class PretrainModule(TrainingModule, ABC):
         """Return the loss of one batch of views; its numbers are logged.
 
         Raises:
-            ConfigError: The loss is not a number: training has diverged.
+            TrainingError: The loss is not finite: training has diverged.
         """
         loss, logged = self.step(views)
         self.require_finite("the loss", loss)

@@ -11,7 +11,7 @@ from longvit.pretraining.monitor import Monitor, tell
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.sampling import DrawSampler
-from longvit.pretraining.views import build_views, collate_views
+from longvit.pretraining.views import VIEWS, collate_views
 from longvit.runs.folder import open_run
 from longvit.runs.inputs import read_inputs
 from longvit.tokens.read import Scale, require_one_scale
@@ -70,7 +70,8 @@ def _train(
 def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
     """Batches of views; workers stay alive between epochs."""
     draws, seed = config.regions_per_slide, config.seed
-    dataset = build_views(stores, config.encoder.input, drawn_views(config), draws, seed, patient_of)
+    source = config.encoder.input
+    dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of)
     return DataLoader(
         dataset,
         config.batch_size,

@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset
 
 from longvit.cohort.labels import Labelled
-from longvit.config import EmbeddingInput, PixelInput, PretrainConfig
+from longvit.config import PretrainConfig, TokenInput
 from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
-from longvit.tokens.read import patch_rc, read_patches, require_fit
+from longvit.tokens.source import token_source
 from longvit.training.callbacks import Meter
 from longvit.training.loop import loader_processes
 from preprocessing.store.store import PatchStore, open_store
@@ -102,7 +102,7 @@ def chance_error(labelled: Labelled) -> float:
 class ProbeSlides(Dataset[TokenBatch]):
     """Labelled slide i -> at most so many of its tokens, as a batch of one."""
 
-    def __init__(self, labelled: Labelled, source: PixelInput | EmbeddingInput, tokens: int) -> None:
+    def __init__(self, labelled: Labelled, source: TokenInput, tokens: int) -> None:
         self.stores, self.source, self.tokens = labelled.stores, source, tokens
 
     def __len__(self) -> int:
@@ -112,26 +112,17 @@ class ProbeSlides(Dataset[TokenBatch]):
         return spread_tokens(open_store(self.stores[index]), self.source, self.tokens)
 
 
-def spread_tokens(store: PatchStore, source: PixelInput | EmbeddingInput, most: int) -> TokenBatch:
+def spread_tokens(store: PatchStore, source: TokenInput, most: int) -> TokenBatch:
     """The tokens of whole tiles spread evenly over a slide, in raster order, at most `most` of them, but of one tile.
 
     Raises:
         StoreError: The store cannot give such tokens.
     """
-    require_fit(store, source)
-    per_tile = (store.tile_st // source.patch_px) ** 2 if isinstance(source, PixelInput) else 1
-    tiles = evenly(len(store), max(1, most // per_tile))
-    if isinstance(source, PixelInput):
-        x = read_patches(store, source.patch_px, tiles)
-        rc = patch_rc(store, source.patch_px).reshape(len(store), per_tile, 2)[tiles].reshape(-1, 2)
-    else:
-        x, rc = store.embeddings(source.encoder)[tiles], store.rc[tiles]
+    tokens = token_source(store, source)
+    tiles = evenly(len(store), max(1, most // tokens.per_tile))
+    x, rc = tokens.read(tiles), tokens.rc.reshape(len(store), -1, 2)[tiles].reshape(-1, 2)
     order = raster_order(rc)
-    return TokenBatch(
-        x=torch.from_numpy(x[order])[None],
-        rc_BL2=torch.from_numpy(rc[order].astype(np.int64))[None],
-        mask_BL=torch.ones(1, len(order), dtype=torch.bool),
-    )
+    return TokenBatch.of_one(torch.from_numpy(x[order]), torch.from_numpy(rc[order].astype(np.int64)))
 
 
 def evenly(n: int, most: int) -> np.ndarray:

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
-from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
+from longvit.config import TokenInput, ViewsConfig
 from longvit.pretraining.augment import augment
 from longvit.pretraining.sampling import SlideTurns
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
-from longvit.tokens.read import patchify
+from longvit.tokens.source import patchify
 from preprocessing.store.store import PatchStore, open_store
 
 _TRIES = 100
@@ -29,7 +29,8 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
 
     Args:
         stores: One store per slide.
-        views: What a view is.
+        source: Input of the encoder.
+        views: Sizes, numbers and changes of the views.
         draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
         seed: Seed of all draws.
         patient_of: Patient of each slide id; slides that it does not name are patients of their own.
@@ -38,13 +39,14 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
     def __init__(
         self,
         stores: Sequence[Path],
+        source: TokenInput,
         views: ViewsConfig,
         draws_per_slide: int,
         seed: int,
         patient_of: Mapping[str, str] | None = None,
     ) -> None:
         self.turns = SlideTurns(stores, patient_of or {})
-        self.views, self.seed, self.length = views, seed, len(stores) * draws_per_slide
+        self.source, self.views, self.seed, self.length = source, views, seed, len(stores) * draws_per_slide
         self._open: dict[Path, PatchStore] = {}
 
     def __len__(self) -> int:
@@ -62,28 +64,7 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
 
 
 class RegionDataset(ViewsDataset):
-    """Views are square crops of one random region of a slide, in the store's pixels.
-
-    Args:
-        stores: One store per slide.
-        views: Sides, numbers and changes of the crops.
-        patch_px: Side of a token.
-        draws_per_slide: Regions in an epoch for every slide there is; patients share them evenly.
-        seed: Seed of all draws.
-        patient_of: Patient of each slide id.
-    """
-
-    def __init__(
-        self,
-        stores: Sequence[Path],
-        views: ViewsConfig,
-        patch_px: int,
-        draws_per_slide: int,
-        seed: int,
-        patient_of: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(stores, views, draws_per_slide, seed, patient_of)
-        self.patch_px = patch_px
+    """Views are square crops of one random region of a slide, in the store's pixels."""
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Crops of one region, whose tiles are decoded once."""
@@ -91,45 +72,24 @@ class RegionDataset(ViewsDataset):
         corner_st = draw_region(store, views.region_px, views.min_tissue, rng)
         region = store.read_region(tuple(corner_st), (views.region_px, views.region_px))
         sides = [views.global_px] * 2 + [views.local_px] * views.local_views
-        grid_rc = np.array(store.grid_shape) * store.tile_st // self.patch_px
+        grid_rc = np.array(store.grid_shape) * store.tile_st // self.source.patch_px
         return [self._crop(region, grid_rc, side, rng) for side in sides]
 
     def _crop(self, region: np.ndarray, grid_rc: np.ndarray, side: int, rng: np.random.Generator) -> TokenBatch:
         """One crop at a random place of the token grid, as uint8: the device scales what the queue carries."""
         x, y = rng.integers(0, len(region) - side + 1, 2)
         image = augment(region[y : y + side, x : x + side], self.views, rng)
-        patches = patchify(image[None], self.patch_px)[0]
+        patches = patchify(image[None], self.source.patch_px)[0]
         rc = np.stack(np.mgrid[0 : len(patches), 0 : len(patches)], axis=-1).reshape(-1, 2)
         return _batch(patches.reshape(len(rc), -1), place(rc, grid_rc, rng))
 
 
 class PieceDataset(ViewsDataset):
-    """Views are pieces of a slide whose tiles are embedded: the tiles around a random one, some of them dropped.
-
-    Args:
-        stores: One store per slide.
-        views: Sizes of the pieces, and how many tiles are dropped.
-        encoder: Name of the embeddings.
-        draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
-        seed: Seed of all draws.
-        patient_of: Patient of each slide id.
-    """
-
-    def __init__(
-        self,
-        stores: Sequence[Path],
-        views: ViewsConfig,
-        encoder: str,
-        draws_per_slide: int,
-        seed: int,
-        patient_of: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(stores, views, draws_per_slide, seed, patient_of)
-        self.encoder = encoder
+    """Views are pieces of a slide whose tiles are embedded: the tiles around a random one, some of them dropped."""
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Pieces of one slide, each turned and flipped as a crop of pixels is."""
-        views, embeddings = self.views, store.embeddings(self.encoder)
+        views, embeddings = self.views, store.embeddings(self.source.encoder)
         pieces = []
         for share in [views.global_tiles] * 2 + [views.local_tiles] * views.local_views:
             tiles = draw_piece(store.rc, share, views.drop_tiles, rng)
@@ -139,18 +99,8 @@ class PieceDataset(ViewsDataset):
         return pieces
 
 
-def build_views(
-    stores: Sequence[Path],
-    source: PixelInput | EmbeddingInput,
-    views: ViewsConfig,
-    draws_per_slide: int,
-    seed: int,
-    patient_of: Mapping[str, str],
-) -> ViewsDataset:
-    """The views that go with what a token is: crops of pixels, or pieces of slides."""
-    if isinstance(source, PixelInput):
-        return RegionDataset(stores, views, source.patch_px, draws_per_slide, seed, patient_of)
-    return PieceDataset(stores, views, source.encoder, draws_per_slide, seed, patient_of)
+VIEWS: dict[str, type[ViewsDataset]] = {"pixels": RegionDataset, "embeddings": PieceDataset}
+"""Views of each kind of an encoder's input."""
 
 
 def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.Generator) -> np.ndarray:
@@ -212,8 +162,4 @@ def collate_views(samples: list[list[TokenBatch]]) -> list[TokenBatch]:
 
 
 def _batch(x: np.ndarray, rc: np.ndarray) -> TokenBatch:
-    return TokenBatch(
-        x=torch.from_numpy(x)[None],
-        rc_BL2=torch.from_numpy(rc.astype(np.int64))[None],
-        mask_BL=torch.ones(1, len(rc), dtype=torch.bool),
-    )
+    return TokenBatch.of_one(torch.from_numpy(x), torch.from_numpy(rc.astype(np.int64)))

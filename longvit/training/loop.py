@@ -31,7 +31,7 @@ from longvit.training.callbacks import (
     Waiting,
 )
 from longvit.training.events import EventsFile
-from preprocessing.errors import CheckpointError, ConfigError
+from preprocessing.errors import CheckpointError, TrainingError
 from preprocessing.jobs.processes import end_with, lifeline
 
 _NOTES = (
@@ -68,11 +68,11 @@ class TrainingModule(pl.LightningModule):
         """Refuse to go on with numbers that are not finite.
 
         Raises:
-            ConfigError: One is NaN or infinite: training has diverged.
+            TrainingError: One is NaN or infinite: training has diverged.
         """
         for value in values:
             if not value.isfinite().all():
-                raise ConfigError(
+                raise TrainingError(
                     f"{name} became {'nan' if value.isnan().any() else 'inf'} in epoch {self.current_epoch}",
                     where=f"optimiser.learning_rate {self.settings.learning_rate:g}",
                     fix="lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm; with other "

@@ -13,8 +13,8 @@ from longvit.config import EmbeddingInput, ExecutionConfig, ExplainConfig, ViewC
 from longvit.explanation import attention_rollout, files, received_attention, token_contributions
 from longvit.explanation.explain import run as explain
 from longvit.explanation.explained import Explained
-from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
+from longvit.model.predictor import SlideModel, save_model
 from longvit.runs.privacy import Pseudonyms
 from longvit.tokens.read import Scale, slide_tokens
 from longvit.viewer.find import find

@@ -7,8 +7,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from longvit.config import ExecutionConfig, SubtypeTask
-from longvit.finetuning.model import SlideModel, load_model, save_model
 from longvit.model import PRESETS, LongViT, checkpoint, load_encoder, save_encoder
+from longvit.model.predictor import SlideModel, load_model, save_model
 from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError
 

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from longvit.cli.app import run_command
 from longvit.config import EncoderConfig, PixelInput, SubtypeTask
-from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import PRESETS, LongViT, save_encoder
+from longvit.model.predictor import SlideModel, save_model
 from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
 from preprocessing.store.store import open_store

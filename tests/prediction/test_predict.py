@@ -11,7 +11,7 @@ import torch
 
 from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PredictConfig
 from longvit.finetuning.finetune import run as finetune
-from longvit.finetuning.model import load_model
+from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
 from longvit.prediction.predict import read_patients, run
 from longvit.tokens.read import slide_tokens
