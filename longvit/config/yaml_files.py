@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from longvit.config import VERBS, ExecutionConfig
+from longvit.config import VERBS, ExecutionConfig, without_execution
 from longvit.config.messages import Names, as_key, names_of, refused
 from longvit.config.yaml_reader import read_mapping
 from preprocessing.config import StageConfig
+from preprocessing.errors import ConfigError
 
 Config = TypeVar("Config", bound=StageConfig)
 _FIX = "correct the file; configs/reference has every setting"
@@ -24,7 +25,7 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
         ConfigError: The file is missing, is not YAML, or a key or value does not fit; all problems are named.
     """
     try:
-        return kind.model_validate(_with_new_names(read_mapping(path), kind))
+        return kind.model_validate(_read(path, kind))
     except ValidationError as error:
         raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
 
@@ -40,7 +41,7 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or a value does not fit; all are named.
     """
-    values = _with_new_names(read_mapping(path), kind)
+    values = _read(path, kind)
     try:
         kind.model_validate(values)
     except ValidationError as error:
@@ -55,19 +56,25 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
     return values
 
 
-def _with_new_names(values: dict[str, Any], kind: type[StageConfig]) -> dict[str, Any]:
-    """Return a file's values with `encoder.recompute` and the like, of version 0.1, where `execution` holds them now.
+def _read(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
+    """Return a file's values; `execution` holds `encoder.recompute` and the like, as version 0.1 named its settings.
 
-    A setting that is given by both names is left, and refused by its old one.
+    Raises:
+        ConfigError: The file cannot be read, or gives a setting by its old and its new name.
     """
+    values = read_mapping(path)
     encoder, execution = values.get("encoder"), values.get("execution", {})
     if "encoder" not in kind.model_fields or not isinstance(encoder, dict) or not isinstance(execution, dict):
         return values
-    moved = {name: value for name, value in encoder.items() if name in ExecutionConfig.model_fields.keys() - execution}
-    if not moved:
+    old = [name for name in ExecutionConfig.model_fields if name in encoder]
+    for name in old:
+        if name in execution:
+            what = f"encoder.{name} is the old name of execution.{name}, and the file gives both"
+            raise ConfigError(what, where=path, fix=f"remove encoder.{name}")
+    if not old:
         return values
-    kept = {name: value for name, value in encoder.items() if name not in moved}
-    return values | {"encoder": kept, "execution": execution | moved}
+    moved = {name: encoder[name] for name in old}
+    return values | {"encoder": without_execution(encoder), "execution": execution | moved}
 
 
 def to_yaml(config: StageConfig) -> str:

@@ -186,7 +186,8 @@ def test_a_setting_by_its_old_and_its_new_name_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text(OLD_NAMES + "execution: {recompute: nothing}\n")
     with pytest.raises(ConfigError) as error:
         load_yaml(tmp_path / "a.yaml", PretrainConfig)
-    assert error.value.what == "there is no setting encoder.recompute; did you mean execution.recompute?"
+    assert error.value.what == "encoder.recompute is the old name of execution.recompute, and the file gives both"
+    assert error.value.where == tmp_path / "a.yaml"
 
 
 def test_old_names_are_none_of_a_verb_that_had_none(tmp_path):

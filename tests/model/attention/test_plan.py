@@ -1,6 +1,8 @@
 """The plan is made once per forward pass, asks the device once, and says what is computed."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import longvit
 from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import LongNetDecoder, LongViT
@@ -107,6 +110,17 @@ def test_phantom_keys_fill_short_segments_where_they_are_asked_for_and_no_future
     assert plan.phantoms is phantoms
     filled = [group.phantoms for _, groups in plan.calls() for group in groups]
     assert any(filled) is phantoms
+
+
+@pytest.mark.parametrize(
+    ("rule", "place"),
+    [(r"zip\([^)]*segment_lengths", "config/encoder.py"), (r"== \"zero_keys\"", "model/attention/plan.py")],
+    ids=["pairs of segments and ratios", "phantom keys"],
+)
+def test_a_rule_of_branches_is_written_once(rule, place):
+    package = Path(longvit.__file__).parent
+    found = [path for path in package.rglob("*.py") if re.search(rule, path.read_text(encoding="utf-8"))]
+    assert [path.relative_to(package).as_posix() for path in found] == [place]
 
 
 pairs = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6)), min_size=1, max_size=3)

@@ -140,4 +140,5 @@ def test_an_empty_batch_of_slides_needs_no_pieces():
     batch = TokenBatch(torch.randn(1, 0, 16), torch.zeros(1, 0, 2, dtype=torch.int64), torch.ones(1, 0).bool())
     with torch.no_grad():
         assert LongViT(config).eval().embed(batch).shape == (1, 0, 32)
-        assert Encoder(config).eval()(empty := torch.randn(1, 0, 32), plan_of(empty)).shape == (1, 0, 32)
+        empty = torch.randn(1, 0, 32)
+        assert Encoder(config).eval()(empty, plan_of(empty)).shape == (1, 0, 32)
