@@ -38,13 +38,13 @@ class SlideResult:
     """Tokens in its sequence."""
 
     def row(self) -> dict[str, object]:
-        """A row of the table; nine digits give every float32 back."""
+        """Return a row of the table; nine digits restore every float32."""
         values = {f"v{i}": f"{value:.9g}" for i, value in enumerate(self.vector_D.tolist())}
         return {"slide_id": self.slide_id, "n_tokens": self.n_tokens} | values
 
 
 def slide_file(folder: Path, slide_id: str) -> Path:
-    """Where the result of a slide lies in the folder of a run."""
+    """Return the file of a slide's result in the folder of a run."""
     return folder / "slides" / f"{slide_id}.safetensors"
 
 
@@ -85,7 +85,7 @@ def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = Fals
 
 
 def fingerprint(encoder: nn.Module) -> str:
-    """SHA-256 of an encoder's weights and their names."""
+    """Return the SHA-256 of an encoder's weights and their names."""
     digest = hashlib.sha256()
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
@@ -94,7 +94,7 @@ def fingerprint(encoder: nn.Module) -> str:
 
 
 def origin_of(encoder: str, store: PatchStore) -> str:
-    """What a result was computed with and from: the encoder's fingerprint, the store's attributes and its tiles."""
+    """Return a hash of a result's inputs: the encoder's fingerprint, the store's attributes and its tiles."""
     attributes = json.dumps(store.attributes, sort_keys=True).encode()
     return hashlib.sha256(encoder.encode() + attributes + store.rc.tobytes()).hexdigest()
 

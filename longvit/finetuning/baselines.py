@@ -25,7 +25,7 @@ WINDOW = 32
 
 
 def recipe(config: FinetuneConfig, learner: Baseline) -> FinetuneConfig:
-    """The run's settings with a baseline's own recipe: nothing of it depends on how the model is trained."""
+    """Return the run's settings with a baseline's own recipe, which does not depend on how the model is trained."""
     values = {"optimiser": RECIPES[learner], "window": WINDOW, "trained_blocks": 0, "select": "last", "patience": None}
     return config.model_copy(update=values | {"fusion": "late", "precision": "32"})
 
@@ -50,12 +50,12 @@ def predict_tile_baseline(study: Study, job: Job) -> list[dict]:
 
 
 def tile_vectors(study: Study) -> TileVectors:
-    """What the baselines read of this run's slides."""
+    """Return the tile vectors of this run's slides, which the baselines read."""
     return TileVectors(study.config.out / "baselines" / "tiles", study.stores, study.source)
 
 
 def tile_notes(study: Study, learner: Baseline) -> list[str]:
-    """What a baseline is, in sentences for the report."""
+    """Return sentences for the report that describe a baseline."""
     what = "a linear head on the mean" if learner == "mean" else "gated attention (ABMIL) and a linear head on the bag"
     of = "the tokens of a tile averaged, by the frozen encoder this training started from"
     if study.source.features:
@@ -69,7 +69,7 @@ def tile_notes(study: Study, learner: Baseline) -> list[str]:
 
 
 def _reader(tiles: TileVectors, learner: Baseline | None) -> SequenceReader:
-    """Sequence of one slide -> (1, E), kept in memory, or (1, n, E)."""
+    """Return a reader of one slide's vectors: (1, E), kept in memory, or (1, n, E)."""
 
     def read_mean(slides: Slides) -> Tensor:
         return tiles.mean(slides[0])

@@ -16,7 +16,7 @@ PENALTY = 0.01
 
 
 def clinical_covariates(study: Study) -> Clinical:
-    """Age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
+    """Read age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
 
     Raises:
         ConfigError: The task is not survival.
@@ -61,7 +61,7 @@ def predict_clinical(study: Study, job: Job) -> list[dict]:
 
 
 def clinical_notes(study: Study) -> list[str]:
-    """What this baseline is, and whose values were missing, in sentences for the report."""
+    """Return sentences for the report that describe this baseline and count the missing values."""
     found = clinical_covariates(study)
     names = ", ".join(name[0].lower() + name[1:] for name in found.table)
     notes = [

@@ -64,7 +64,7 @@ def train_job(job: Job, study: Study, read: SequenceReader | None = None) -> Non
 
 
 def collected(study: Study, jobs: Sequence[Job]) -> list[dict]:
-    """The rows that jobs have written, job after job, as strings."""
+    """Read the rows that jobs have written, job after job, as strings."""
     return [row for job in jobs for row in read_rows(study.predictions(job))]
 
 
@@ -75,7 +75,7 @@ def _train(job: Job, study: Study, read: SequenceReader | None) -> list[dict]:
 
 
 def _train_apart(job: Job, *, study: Study, threads: int) -> None:
-    """`train_job` in a process of its own; what it would show on the terminal goes into a file beside its metrics."""
+    """Run `train_job` in a process of its own; its output goes to a file next to its metrics, not to the terminal."""
     torch.set_num_threads(threads)
     folder = study.folder(job)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from longvit.cohort.checks import audit
 from longvit.cohort.splits import read_splits
-from longvit.config import Baseline, FinetuneConfig
+from longvit.config import FinetuneConfig
 from longvit.finetuning.baselines import tile_notes, tile_vectors
 from longvit.finetuning.build import build_model
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
@@ -76,7 +76,7 @@ def _refuse_unfit(study: Study) -> None:
 
 
 def _train(study: Study, model: SlideModel, audit: str) -> None:
-    """All jobs, then the tables of their predictions; that of the model is the last, and says that all is done."""
+    """Train all jobs, then write their predictions; the model's own table is the last and marks the run as done."""
     config = study.config
     read = sequence_reader(model, study.sequences, study.stores, config)
     if {"abmil", "mean"} & set(config.baselines):
@@ -87,9 +87,6 @@ def _train(study: Study, model: SlideModel, audit: str) -> None:
         folder = config.out / (f"baselines/{learner}" if learner else "")
         write_whole(folder / "audit.json", audit)
         if learner:
-            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
+            notes = clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)
+            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in notes))
         write_rows(folder / "predictions.csv", collected(study, study.jobs(learner)))
-
-
-def _notes(study: Study, learner: Baseline) -> list[str]:
-    return clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)

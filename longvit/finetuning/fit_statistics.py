@@ -55,7 +55,7 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
 
 
 def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D) of all tokens together, from those of each sequence and its length."""
+    """Return mean and deviation (D) of all tokens together, from those of each sequence and its length."""
     share_N1 = (lengths_N.double() / lengths_N.sum())[:, None]
     mean_D = (share_N1 * means_ND).sum(dim=0)
     variance_D = (share_N1 * (variances_ND + (means_ND - mean_D) ** 2)).sum(dim=0)

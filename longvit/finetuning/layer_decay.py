@@ -10,7 +10,7 @@ _EMBEDDING = ("encoder.input.", "encoder.position.", "encoder.class_token.")
 
 
 def layer_of(name: str, depth: int) -> int:
-    """Layer of a parameter of a `SlideModel`, numbered as BEiT and LongViT number them.
+    """Return the layer of a parameter of a `SlideModel`, numbered as in BEiT and LongViT.
 
     Args:
         name: The parameter's.

@@ -18,7 +18,7 @@ from preprocessing.errors import CheckpointError
 def predict(
     model: SlideModel, patients: PatientDataset, device: torch.device, marks: Mapping[str, object]
 ) -> list[dict]:
-    """A row for each sequence that the model reads: a slide with late fusion, a patient with early fusion.
+    """Return a row for each sequence: a slide with late fusion, a patient with early fusion.
 
     Args:
         model: The model; it is moved to the device and into evaluation mode.

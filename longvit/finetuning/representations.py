@@ -22,7 +22,7 @@ from preprocessing.store.store import open_store
 def sequence_reader(
     model: SlideModel, wanted: Sequence[Slides], stores: dict[str, Path], config: FinetuneConfig
 ) -> SequenceReader:
-    """How a fold reads its sequences.
+    """Return the function that reads the sequences of a fold.
 
     Args:
         model: The model; one with a frozen encoder encodes what is wanted now, unless an earlier start did.
@@ -90,6 +90,6 @@ def file_name(slides: Slides) -> str:
 
 
 def _read_tensor(file: Path, name: str) -> Tensor:
-    """One tensor of a file, mapped into memory: what is not looked at is not read."""
+    """Return one tensor of a file, mapped into memory, so that only the parts in use are read."""
     with safe_open(file, "pt") as tensors:
         return tensors.get_tensor(name)

@@ -42,7 +42,7 @@ class BalancedWindows(Sampler[list[int]]):
         self.windows = wanted if most is None else max(1, min(wanted, most))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, a resumed one included."""
+        """Set the epoch; Lightning calls this before each epoch, also of a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:

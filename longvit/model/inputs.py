@@ -40,12 +40,12 @@ class PixelTokens(nn.Module):
 
 
 def _centred(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Pixels less the fixed mean, grey levels."""
+    """Return pixels less the fixed mean, grey levels."""
     return x_BLP.to(dtype, copy=True).sub_(MEAN_LEVEL)
 
 
 def _of_unit_contrast(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each patch less its mean colour, over the deviation from it, or over the noise of glass where that is larger."""
+    """Return each patch less its mean colour, over its deviation or the noise of glass, whichever is larger."""
     x_BL3p = _centred(x_BLP, torch.promote_types(dtype, torch.float32)).unflatten(-1, (3, -1))
     x_BL3p -= x_BL3p.mean(dim=-1, keepdim=True)
     power_BL11 = x_BL3p.pow(2).mean(dim=(-2, -1), keepdim=True)

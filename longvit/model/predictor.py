@@ -171,17 +171,13 @@ def load_model(path: Path | str) -> SlideModel:
         except ValidationError as error:
             raise weights.error("the file's settings are not those of a model of this version") from error
         weights.require_bounded(settings)
-        model = weights.fill(lambda: _with_settings(settings))
+        encoder = lambda: LongViT(settings.encoder) if settings.encoder else None
+        shape = (settings.task, settings.classes, settings.pooling, settings.width)
+        model = weights.fill(lambda: SlideModel(encoder(), *shape))
+        model.statistics = settings.all_statistics()
         scales = [module for module in (model.head, model.attention) if module is not None]
         if not all((module.std > 0).all() for module in scales):
             raise weights.error("the deviation of a channel is not positive")
         if model.encoder is not None:
             model.encoder.trained_on = settings.trained_on
-    return model
-
-
-def _with_settings(settings: _Settings) -> SlideModel:
-    encoder = LongViT(settings.encoder) if settings.encoder else None
-    model = SlideModel(encoder, settings.task, settings.classes, settings.pooling, settings.width)
-    model.statistics = settings.all_statistics()
     return model

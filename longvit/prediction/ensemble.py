@@ -44,17 +44,17 @@ class Ensemble:
 
     @property
     def source(self) -> TokenInput:
-        """What the models read."""
+        """Input of the models' encoders."""
         return next(iter(self.models.values())).encoder.config.input
 
     @cached_property
     def shares_encoder(self) -> bool:
-        """Whether all models have the same encoder, as they do where it was frozen."""
+        """True if all models have the same encoder, as they do if it was frozen."""
         return len({fingerprint(model.encoder) for model in self.models.values()}) == 1
 
     @torch.inference_mode()
     def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:
-        """What all say of one sequence, as `ensemble_row` has it; it is encoded once if they share their encoder."""
+        """Return the columns of one sequence, as of `ensemble_row`; a shared encoder runs once."""
         models = list(self.models.values())
         first, tokens = models[0].to(device), tokens.to(device)
         item = first.encode(tokens) if self.shares_encoder else tokens
@@ -98,7 +98,7 @@ def load_ensemble(run: Path) -> Ensemble:
 
 
 def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:
-    """What all models together say of one slide, and the standard deviation between them.
+    """Return the mean prediction of all models for one slide, and the standard deviation between them.
 
     Probabilities are averaged. Risks of a Cox model have no zero and no unit: two folds' differ by what is the same for
     all patients of a fold, so that their plain mean would be led by the model whose risks are spread widest. So each is

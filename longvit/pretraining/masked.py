@@ -32,7 +32,7 @@ class Restorer(nn.Module):
     def forward(
         self, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "N P"]]:
-        """Vectors of the slides as far as they are in sight, and what the N hidden tokens are thought to hold."""
+        """Return the slides' vectors, from visible tokens alone, and the restored content of the N hidden tokens."""
         content_BLD = mask_bool(self.encoder.input(batch), hidden_BL, self.unknown_D)
         tokens_BLD, slide_BD = self.encoder.encode(self.encoder.placed(content_BLD, batch), batch.mask_BL)
         return slide_BD, self.head(tokens_BLD[hidden_BL])
@@ -53,7 +53,7 @@ class MaskedModule(PretrainModule):
         return self.restorer.encoder
 
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views, each a sample of its own."""
+        """Return loss and numbers of one batch of views, each a sample of its own."""
         batch = TokenBatch.collate(views)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         hidden_BL = draw_hidden(batch.mask_BL, self.hidden_share, generator)
@@ -61,7 +61,7 @@ class MaskedModule(PretrainModule):
 
 
 def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Generator) -> Bool[Tensor, "B L"]:
-    """Which tokens are hidden: the same share of each slide's, rounded, at least one, and never padding.
+    """Draw the hidden tokens: the same share of each slide, rounded, at least one, and never padding.
 
     Args:
         mask_BL: True for real tokens.
@@ -74,7 +74,7 @@ def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Gen
 
 
 def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Step:
-    """Mean squared error of what is restored: 1 says nothing of a token but its mean, 0 all.
+    """Return the mean squared error of the restored tokens: 1 if only their mean is known, 0 if all is.
 
     Args:
         restorer: The network.
@@ -90,7 +90,7 @@ def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "
 
 
 def hidden_content(batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "N P"]:
-    """What is to be restored: each hidden token less its own mean, over its own deviation, as in MAE.
+    """Return the content to restore: each hidden token less its own mean, over its own deviation, as in MAE.
 
     Pixels are grey levels, and a scanner's noise is not blown up where there is nothing else; embeddings are as wide as
     their encoder made them.

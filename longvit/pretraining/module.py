@@ -45,7 +45,7 @@ class PretrainModule(TrainingModule, ABC):
 
     @abstractmethod
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views."""
+        """Return loss and numbers of one batch of views."""
 
     def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
         """Return the loss of one batch of views; its numbers are logged.
@@ -68,7 +68,7 @@ class PretrainModule(TrainingModule, ABC):
 
     @torch.no_grad()
     def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
-        """A vector per slide by the encoder that is kept, as a user of its checkpoint gets it."""
+        """Return a vector per slide by the encoder that is kept, as a user of its checkpoint gets it."""
         encoder, training = self.kept, self.kept.training
         encoder.eval()
         slides_BD = encoder.represent(batch)
@@ -88,7 +88,7 @@ class Branch(nn.Module):
         self.head = head
 
     def forward(self, batch: TokenBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
-        """Representations and projections of a batch of crops."""
+        """Return representations and projections of a batch of crops."""
         features_BD = self.encoder.represent(batch)
         features_BD = F.layer_norm(features_BD, features_BD.shape[-1:])
         return features_BD, self.head(features_BD)

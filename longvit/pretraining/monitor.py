@@ -25,7 +25,7 @@ class Monitor(Meter):
         self._norms: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing is measured yet."""
+        """Start without a measurement."""
         self._norms.clear()
 
     def on_before_optimizer_step(
@@ -36,7 +36,7 @@ class Monitor(Meter):
         self._norms.append(torch.nn.utils.get_total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: PretrainModule) -> None:
-        """Sum up the epoch."""
+        """Compute the measures of the epoch."""
         self.measured = {"gradient_norm": torch.stack(self._norms).mean().item()}
         if pl_module.momentum_now is not None:
             self.measured["momentum"] = float(pl_module.momentum_now)
@@ -44,12 +44,12 @@ class Monitor(Meter):
 
 
 def tell(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
-    """What the metrics of a run of so many epochs say in words; `noise` as in `verdict`."""
+    """Return sentences about the metrics of a run of so many epochs; `noise` as in `verdict`."""
     return risen(rows) + health(rows) + verdict(rows, epochs, noise)
 
 
 def health(rows: Sequence[Row]) -> list[str]:
-    """What a person should know of a run, from its metrics so far: nothing, while all is well.
+    """Return sentences about trouble in the metrics so far; none if all is well.
 
     Each kind of trouble is told once, with the first epoch it was seen in.
 
@@ -65,7 +65,7 @@ def health(rows: Sequence[Row]) -> list[str]:
 
 
 def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
-    """Whether pretraining helped, by the linear probe, once the last epoch is over; nothing where none was probed.
+    """Return a sentence on whether pretraining helped, by the linear probe, after the last epoch; none without a probe.
 
     Args:
         rows: Rows of `metrics.csv`, in order.

@@ -68,7 +68,7 @@ def _train(
 
 
 def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
-    """Batches of views; workers stay alive between epochs."""
+    """Return batches of views; workers stay alive between epochs."""
     draws, seed = config.regions_per_slide, config.seed
     source = config.encoder.input
     dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of)
@@ -83,5 +83,5 @@ def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[st
 
 
 def drawn_views(config: PretrainConfig) -> ViewsConfig:
-    """The views that the objective looks at: DINO alone looks at local ones."""
+    """Return the settings of the views that the objective uses: only DINO uses local ones."""
     return config.views if config.objective.kind == "dino" else config.views.model_copy(update={"local_views": 0})

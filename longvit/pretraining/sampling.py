@@ -39,7 +39,7 @@ class DrawSampler(Sampler[int]):
         self.length, self.seed, self.epoch = length, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, a resumed one included."""
+        """Set the epoch; Lightning calls this before each epoch, also of a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:

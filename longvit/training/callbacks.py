@@ -68,7 +68,7 @@ class MetricsFile(pl.Callback):
         self.path, self.meters, self.rows = path, meters, []
 
     def state_dict(self) -> dict:
-        """The rows so far, so that they travel with the checkpoint."""
+        """Return the rows so far, which the checkpoint keeps."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -115,7 +115,7 @@ class Notes(pl.Callback):
         self._said: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What the checkpoint's rows say was said before the run was interrupted."""
+        """Take the sentences of the checkpoint's rows as printed before the run was interrupted."""
         self._said = set(self.read(self.metrics.rows))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -137,12 +137,12 @@ class Waiting(Profiler):
         self.seconds, self._since = 0.0, 0.0
 
     def start(self, action_name: str) -> None:
-        """Lightning is about to do something."""
+        """Start the clock if Lightning asks for the next batch."""
         if action_name.endswith("train_dataloader_next"):
             self._since = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """Lightning has done it."""
+        """Stop the clock."""
         if action_name.endswith("train_dataloader_next"):
             self.seconds += time.perf_counter() - self._since
 

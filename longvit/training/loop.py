@@ -57,7 +57,7 @@ class TrainingModule(pl.LightningModule):
         self.settings, self.seed = optimiser, seed
 
     def configure_optimizers(self) -> dict:  # type: ignore[override]
-        """AdamW and its schedule, a step at a time."""
+        """Return AdamW and its schedule, which moves with every step."""
         groups = optimiser_groups(self, self.settings, self.rate_of)
         optimiser = torch.optim.AdamW(groups)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -85,7 +85,7 @@ class TrainingModule(pl.LightningModule):
             self.require_finite("a weight", *(x for x in self.state_dict().values() if x.is_floating_point()))
 
     def rate_of(self, name: str) -> float:
-        """Learning rate of the parameter of this name, as a share of the configured one."""
+        """Return the learning rate of the parameter of this name, as a share of the configured one."""
         return 1.0
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
@@ -96,7 +96,7 @@ class TrainingModule(pl.LightningModule):
 def optimiser_groups(
     module: nn.Module, settings: OptimiserConfig, rate_of: Callable[[str], float] = lambda name: 1.0
 ) -> list[dict]:
-    """Trainable parameters by learning rate, highest first, each in two: matrices decay; biases, norms, vectors do not.
+    """Return trainable parameters by learning rate, highest first, each with and without decay: only matrices decay.
 
     Args:
         module: What is trained.
@@ -112,7 +112,7 @@ def optimiser_groups(
 
 
 def warmup_cosine(optimiser: torch.optim.Optimizer, settings: OptimiserConfig, steps: int) -> LambdaLR:
-    """Linear warmup from 0, then half a cosine from the learning rate to the smallest one."""
+    """Return the schedule: linear warmup from 0, then half a cosine from the learning rate to the smallest one."""
     warmup = settings.warmup_epochs / settings.epochs * steps
     floor = settings.min_learning_rate / settings.learning_rate
 
@@ -179,16 +179,11 @@ def fit(
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
     )
-    if last.exists():
-        _read_on(loader, last)
+    if last.exists():  # workers begin to read before Lightning sets the epoch
+        loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if monitor:
         module.load_state_dict(_load(Path(best.best_model_path))["state_dict"])
-
-
-def _read_on(loader: DataLoader, last: Path) -> None:
-    """Tell the sampler which epoch is next: workers begin to read before Lightning tells it."""
-    loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
 
 
 def _load(checkpoint: Path) -> dict[str, Any]:
@@ -224,7 +219,7 @@ class Patience(EarlyStopping):
 
 
 def pick_device(device: Device) -> torch.device:
-    """The device of a config; `auto` is the accelerator if there is one."""
+    """Return the device of a config; `auto` is the accelerator if there is one."""
     if device != "auto":
         return torch.device(device)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
