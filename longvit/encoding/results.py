@@ -1,4 +1,4 @@
-"""What `encode` leaves: a file per slide, which a later start need not compute again, and one table of all."""
+"""Results of `encode`: a file per slide, which a later start uses again, and one table of all slides."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ TABLE = "representations.csv"
 _METADATA = "longvit_encoded"
 
 
-class _Told(BaseModel):
+class _Origin(BaseModel):
     """Metadata of a result's file."""
 
     origin: str
@@ -57,9 +57,9 @@ def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, 
         origin: What it was computed from and with (`origin_of`).
         tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
     """
-    told = _Told(origin=origin, n_tokens=result.n_tokens)
+    known = _Origin(origin=origin, n_tokens=result.n_tokens)
     with written_whole(path) as temporary:
-        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: told.model_dump_json()})
+        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: known.model_dump_json()})
 
 
 def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = False) -> SlideResult | None:
@@ -73,15 +73,15 @@ def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = Fals
     """
     try:
         with open_weights(path) as weights:
-            told = _Told.model_validate_json(weights.metadata.get(_METADATA, ""))
-            shapes = {"slide": (width,)} | ({"tokens": (told.n_tokens, width)} if with_tokens else {})
+            known = _Origin.model_validate_json(weights.metadata.get(_METADATA, ""))
+            shapes = {"slide": (width,)} | ({"tokens": (known.n_tokens, width)} if with_tokens else {})
             whole = all(weights.specs.get(name) == Spec(shape) for name, shape in shapes.items())
-            vector_D = weights.read("slide") if whole and told.origin == origin else None
+            vector_D = weights.read("slide") if whole and known.origin == origin else None
     except (CheckpointError, ValidationError):  # not yet, or damaged since
         return None
     if vector_D is None or not vector_D.isfinite().all():
         return None
-    return SlideResult(path.stem, vector_D.float(), told.n_tokens)
+    return SlideResult(path.stem, vector_D.float(), known.n_tokens)
 
 
 def fingerprint(encoder: nn.Module) -> str:

@@ -21,7 +21,7 @@ def encode_slide(
     """Encode a slide as `encoder` does, without ever holding more of its pixels than a few pieces.
 
     Args:
-        encoder: In evaluation mode; its weights say on which device and in which dtype all is computed.
+        encoder: In evaluation mode; its weights set device and dtype of the computation.
         pieces: The tokens of a slide, or of several that are one sequence.
         threads: Threads that read and decode tiles.
         embedded: Called after every piece with its number of tokens.

@@ -1,4 +1,4 @@
-"""Baselines `abmil` and `mean`: what the tiles alone say, without an encoder that sees the whole slide."""
+"""Baselines `abmil` and `mean`: predictions from tiles alone, without an encoder of the whole slide."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ RECIPES = {
     "mean": FinetuneOptimiserConfig(epochs=60, learning_rate=1e-2, warmup_epochs=5, weight_decay=0.1),
     "abmil": FinetuneOptimiserConfig(epochs=40, learning_rate=1e-3, warmup_epochs=4, weight_decay=0.01),
 }
-"""The optimiser of each baseline, the same for every cohort, so that nobody tunes it; windows of `WINDOW` patients."""
+"""The optimiser of each baseline, the same for every cohort, so that it is not tuned; windows of `WINDOW` patients."""
 WINDOW = 32
 
 
@@ -64,7 +64,7 @@ def tile_notes(study: Study, learner: Baseline) -> list[str]:
     how = f"{optimiser.epochs} epochs of AdamW at {optimiser.learning_rate:g}, windows of {WINDOW} patients"
     notes = [f"{what} of a slide's tile vectors ({of}); {how}, for every cohort alike."]
     if learner == "mean" and not study.source.features and study.config.brief:
-        notes.append("The model's encoder is frozen: if it pools by the mean, only the recipe tells the two apart.")
+        notes.append("The model's encoder is frozen: if it pools by the mean, the two differ in the recipe alone.")
     return notes
 
 

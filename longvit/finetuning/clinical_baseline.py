@@ -26,7 +26,7 @@ def clinical_covariates(study: Study) -> Clinical:
     where = _table(config)
     if "time" not in study.cohort.targets:
         fix = "leave it out; it is a baseline for survival"
-        raise ConfigError("age, sex and stage say nothing of a subtype", where="baselines: clinical", fix=fix)
+        raise ConfigError("age, sex and stage do not predict a subtype", where="baselines: clinical", fix=fix)
     found = read_clinical(where)
     cases = [case for case in study.cohort.slides if case in found.table.index]
     if not cases:

@@ -1,4 +1,4 @@
-"""What the models of one run share, and the list of those that it trains."""
+"""Inputs that all models of a run share, and the list of these models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from longvit.tokens.sequences import Slides, sequences
 
 @dataclass(frozen=True)
 class Study:
-    """What every model of a run is trained with: tables and paths, no weights, so that it travels to other processes.
+    """Inputs of every model of a run: tables and paths, no weights, so that they can be sent to other processes.
 
     Args:
         config: Settings of the run.
         cohort: Patients, slides and targets.
         folds: All folds.
         stores: The store of every slide of the folds.
-        source: What the encoder reads.
+        source: Input of the encoder.
     """
 
     config: FinetuneConfig
@@ -62,8 +62,8 @@ class Job:
     """One model to train.
 
     Args:
-        fold: Who it learns from, and who it predicts.
-        shuffle: Number of the permutation of labels that it learns; None learns the true ones.
+        fold: Patients to train on, and patients to predict.
+        shuffle: Number of the permutation of labels to train on; None for the true labels.
         learner: A baseline, or None for the model itself.
     """
 

@@ -1,4 +1,4 @@
-"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines beside them, and predictions.csv."""
+"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines, and predictions.csv."""
 
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: FinetuneConfig) -> Path:
-    """Train and predict every fold, of the model and its baselines; what an earlier start has finished stays.
+    """Train and predict every fold, by the model and its baselines; folds that an earlier start finished are kept.
 
     Returns:
         `predictions.csv` in the run's folder: a row per held-out sequence of every fold, and of every shuffled control.
-        Beside it `audit.json`, what the audit found and the user accepted; `membership.csv`, who was in which part; and
-        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, what the baseline is.
+        Next to it `audit.json`, with findings and those accepted; `membership.csv`, the part of each patient; and
+        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, describing the baseline.
 
     Raises:
         CohortError: The tables or the splits cannot be used, or the audit refuses them.
@@ -67,7 +67,7 @@ def _inputs(study: Study) -> Inputs:
 
 
 def _refuse_unfit(study: Study) -> None:
-    """Refuse what the models or their baselines could not be trained on, before anything is computed."""
+    """Refuse stores and tables that models or baselines cannot be trained on, before anything is computed."""
     require_one_scale(list(study.stores.values()))
     for store in study.stores.values():
         token_source(open_store(store), study.source)  # refuses a store that does not fit

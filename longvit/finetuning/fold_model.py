@@ -1,4 +1,4 @@
-"""The model of one fold: trained, saved, and asked about the patients it was not trained on."""
+"""The model of one fold: trained, saved, and applied to the patients it was not trained on."""
 
 import json
 

@@ -22,7 +22,7 @@ def predict(
 
     Args:
         model: The model; it is moved to the device and into evaluation mode.
-        patients: Who is predicted; the columns of its targets, if it has any, stand beside the predictions.
+        patients: Patients to predict; columns of their targets, if there are any, are next to the predictions.
         device: Where to compute.
         marks: More columns, the same in every row, such as fold and split.
 

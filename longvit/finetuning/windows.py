@@ -20,11 +20,11 @@ class Patient:
     time: float = float("nan")
     """Time of the event, or of the last visit."""
     event: bool = False
-    """Whether the event was observed."""
+    """True if the event was observed."""
 
 
 class BalancedWindows(Sampler[list[int]]):
-    """Patients in windows, dealt stratum by stratum, anew in every epoch.
+    """Patients in windows, dealt stratum by stratum in an order of each epoch's own.
 
     A Cox loss compares patients with each other: a window without events has no gradient, and one patient at a time
     has a loss of 0. So the patients with and without an event are shuffled apart and dealt round the windows.

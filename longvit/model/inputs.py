@@ -56,8 +56,8 @@ class StemTokens(nn.Module):
     """Patches of uint8 pixels -> x_BLD: convolutions within each patch, the mean of what they find in it, a projection.
 
     Ours, not the paper's. A linear projection has a weight for every pixel of a patch, and to it the same nucleus one
-    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions see it
-    wherever it lies (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
+    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions find it
+    wherever it is (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
     """
 
     def __init__(self, source: PixelInput, config: EncoderConfig) -> None:
@@ -75,7 +75,7 @@ class StemTokens(nn.Module):
         self.proj = nn.Linear(source.stem[-1], config.width)
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
-        """Scale the pixels as configured, and look at every patch by itself; in pieces, which bounds the memory."""
+        """Scale the pixels as configured and embed every patch by itself; in pieces, which bounds the memory."""
         recompute = self.config.recompute != "nothing"
         return in_pieces(self._embed, batch.x, self.config.tokens_at_once, recompute=recompute)
 

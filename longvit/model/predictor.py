@@ -157,7 +157,7 @@ def load_model(path: Path | str) -> SlideModel:
     """Read a model that `save_model` wrote; it is returned on the CPU and in evaluation mode.
 
     Raises:
-        CheckpointError: The file is missing, not a model of ours, or does not hold what its settings say.
+        CheckpointError: The file is missing, not a model of `longvit finetune`, or its tensors do not fit its settings.
     """
     with open_weights(path) as weights:
         if MODEL not in weights.metadata:

@@ -1,4 +1,4 @@
-"""The models of a run's folds as one: the mean of what they say of a slide, and how far they are apart."""
+"""The models of a run's folds as one: the mean of their predictions for a slide, and the deviation between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Ensemble:
 
     Args:
         models: One for each fold, by its number, in evaluation mode.
-        scales: Where the risks of each lie; empty for subtypes.
-        settings: What they were trained with.
-        membership: Whom they know.
+        scales: Scale of the risks of each survival model; empty for subtypes.
+        settings: Settings of the run.
+        membership: Patients that each model was trained or selected on.
         files: All files of the run that decide a prediction, by their role.
         failed: Folds whose model cannot be read, and why.
     """

@@ -21,10 +21,10 @@ from preprocessing.errors import CohortError, StoreError, few
 from preprocessing.store.store import PatchStore, find_stores
 
 ENSEMBLE = "ensemble"
-"""What the column `fold` says of a row that all folds' models made together."""
+"""Value of the column `fold` in a row of all folds' models together."""
 
 SAVE_SECONDS = 10.0
-"""Seconds between two savings of the table: what a killed run loses at most."""
+"""Seconds between two savings of the table: the most that a killed run loses."""
 
 
 def run(config: PredictConfig) -> Outcome:

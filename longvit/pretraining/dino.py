@@ -1,4 +1,4 @@
-"""DINO: a student that must say of any crop what a slowly moving teacher says of another (Caron et al. 2021)."""
+"""DINO: a student must predict, from any crop, a slowly moving teacher's output for another (Caron et al. 2021)."""
 
 from typing import Literal
 
@@ -78,8 +78,8 @@ def dino_step(
         centring: `mean` is the criterion's; for `sinkhorn`, its centre is and stays 0.
 
     Returns:
-        The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of what the teacher
-        says of a crop as a share of the largest possible. Where it goes to 1, the teacher says the same of every crop.
+        The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of the
+        teacher's output as a share of the largest possible. If it goes to 1, the output is the same for every crop.
     """
     globals_, local = TokenBatch.collate(views[:2]), views[2:]
     with torch.no_grad():
@@ -100,7 +100,7 @@ def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Ten
 
     Sinkhorn's and Knopp's scaling of rows and columns in turn (SwAV: Caron et al. 2020, arXiv:2006.09882; in place of
     DINO's centre in DINOv2: Oquab et al. 2023, arXiv:2304.07193). In double precision: at the low temperatures that
-    make it decide, a prototype that nobody chose would be 0 in all of a single-precision batch.
+    sharpen it, a prototype that no crop chose would be 0 in all of a single-precision batch.
     """
     logits_BP = said_BP.double()
     codes_BP = sinkhorn(logits_BP - logits_BP.max(), epsilon=temperature)

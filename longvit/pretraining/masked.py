@@ -1,4 +1,4 @@
-"""Masked modelling: say what hidden tokens hold, from where they lie and from the tokens in sight (MAE, SimMIM)."""
+"""Masked modelling: restore hidden tokens from their places and from the visible tokens (MAE, SimMIM)."""
 
 import torch
 from jaxtyping import Bool, Float

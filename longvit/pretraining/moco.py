@@ -49,10 +49,10 @@ def moco_step(
 ) -> Step:
     """Return the symmetric contrastive loss: each of two crops of a region must find the teacher's view of the other.
 
-    It is told from the other crops of the batch; where the criterion has a queue, from the crops in the queue alone,
-    which then takes up the batch. Both directions ask the queue at once, so that neither finds its own regions in it.
-    lightly's loss without a queue is SimCLR's: beside MoCo v3's negatives, the teacher's crops of other regions, it has
-    the student's.
+    Negatives are the other crops of the batch; if the criterion has a queue, the crops in the queue alone, to which the
+    batch is then added. Both directions use the queue at once, so that neither finds its own regions in it. lightly's
+    loss without a queue is SimCLR's: its negatives are MoCo v3's, the teacher's crops of other regions, and the
+    student's.
 
     Args:
         student: Sees both crops.

@@ -1,4 +1,4 @@
-"""What representations are worth while they are learned: k-NN and a linear probe on slides that have labels."""
+"""Value of representations during training: k-NN and a linear probe on slides that have labels."""
 
 import math
 from collections import Counter
@@ -53,7 +53,7 @@ class Probe(Meter):
         self.measured = self.measure(pl_module) if due else {}
 
     def measure(self, module: PretrainModule) -> dict[str, float]:
-        """Encode the labelled slides and see what can be told from the vectors."""
+        """Encode the labelled slides and measure the two classifiers on their vectors."""
         dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
         slides = DataLoader(dataset, batch_size=None, **loader_processes(self.config.loader_workers))
         vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])

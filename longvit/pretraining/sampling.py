@@ -1,4 +1,4 @@
-"""Whose turn it is: draws shared evenly among patients, whatever the number and the size of their slides."""
+"""Draws shared evenly among patients, whatever the number and the size of their slides."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

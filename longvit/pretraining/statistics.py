@@ -1,4 +1,4 @@
-"""Numbers that tell a healthy representation from a collapsed one."""
+"""Numbers that differ between a healthy representation and a collapsed one."""
 
 import torch
 from jaxtyping import Float
@@ -24,8 +24,8 @@ def spread(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
 def effective_rank(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Return the number of the features' directions: exp of the entropy of singular values (Roy & Vetterli 2007).
 
-    Of unit features less their mean, so that what all share is not counted as a direction. From 1, where they lie on a
-    line or are all the same, to the smaller of B - 1 and D; NaN if a feature is not finite.
+    Of unit features less their mean, so that what all share is not counted as a direction. From 1, if they are on a
+    line or all the same, to the smaller of B - 1 and D; NaN if a feature is not finite.
     """
     unit_BD = F.normalize(features_BD.float(), dim=-1)
     if not unit_BD.isfinite().all():

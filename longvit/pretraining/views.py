@@ -150,7 +150,7 @@ def turn(rc: Int[np.ndarray, "n 2"], rng: np.random.Generator) -> Int[np.ndarray
 def place(rc: Int[np.ndarray, "n 2"], grid_rc: np.ndarray, rng: np.random.Generator) -> Int[np.ndarray, "n 2"]:
     """Return tokens moved, all together, to a random place of the slide's grid.
 
-    Were two views of a region told their true places, the encoder could match them by place and see nothing.
+    With their true places, two views of a region could be matched by place alone, and the encoder would learn nothing.
     """
     rc = rc - rc.min(axis=0)
     return rc + rng.integers(0, np.maximum(grid_rc - rc.max(axis=0) - 1, 0) + 1)

@@ -20,7 +20,7 @@ def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: 
     so it gets ranks of times, all that the likelihood depends on, with the censored just after who died with them.
 
     Args:
-        risk_N: Log hazards, float32; they may lie 80 apart, beyond which exponentials vanish.
+        risk_N: Log hazards, float32; they may be 80 apart, beyond which exponentials vanish.
         time_N: Times of the event, or of the last visit.
         event_N: Whether the event was observed; 0 is the loss where none was, and of one patient alone.
     """

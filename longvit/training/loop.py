@@ -1,4 +1,4 @@
-"""What pretraining and finetuning share: seeds, optimiser groups, schedule, the loop's settings."""
+"""The training loop of pretraining and finetuning: seeds, optimiser groups, schedule, settings of Lightning."""
 
 import ctypes
 import logging
@@ -99,7 +99,7 @@ def optimiser_groups(
     """Return trainable parameters by learning rate, highest first, each with and without decay: only matrices decay.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         settings: Learning rate and weight decay.
         rate_of: A parameter's share of the learning rate, by its name.
     """
@@ -141,7 +141,7 @@ def fit(
     """Train in `folder`, from its last checkpoint if there is one; the module then holds the weights to use.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         loader: Its batches.
         config: Seed, device, precision.
         folder: Receives checkpoints, metrics, notes and timing, and `tensorboard/`.
@@ -149,8 +149,8 @@ def fit(
         monitor: A metric of the val part; none takes the last epoch.
         patience: Epochs without a smaller `monitor` after which training stops; none trains all of them.
         brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.
-        meters: What is measured beside what the module logs.
-        read: What the metrics say in words, for `notes.txt`.
+        meters: Measures in addition to the module's own log.
+        read: Rows of metrics -> sentences for `notes.txt`.
     """
     begin(config)
     keep_freed_memory()
@@ -227,7 +227,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 def begin(config: RunConfig) -> None:
-    """Seed all random numbers, before a model is made, and hide what libraries say to their developers."""
+    """Seed all random numbers, before a model is made, and hide warnings that are for the developers of libraries."""
     pl.seed_everything(config.seed, verbose=False)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in _NOTES:

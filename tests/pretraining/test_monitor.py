@@ -26,7 +26,7 @@ def test_a_healthy_run_says_nothing():
     [
         ({"feature_std": MIN_STD / 2}, "collapsed: all regions get nearly the same representation"),
         ({"effective_rank": (1 + MIN_RANK) / 2}, "collapsed: representations differ in a single direction"),
-        ({"teacher_entropy": (1 + MAX_ENTROPY) / 2}, "collapsed: the teacher says the same of every crop"),
+        ({"teacher_entropy": (1 + MAX_ENTROPY) / 2}, "collapsed: the teacher has the same output for every crop"),
     ],
 )
 def test_trouble_is_told_in_words_once_with_the_first_epoch_that_shows_it(change, words):
