@@ -25,7 +25,8 @@ SlideItem = TokenBatch | Tensor
 """A sequence as it was read: its tokens; or the output of a frozen encoder, (1, D) or token by token (1, L, D)."""
 
 
-_OWN_FIELD = ("class_weights", "bin_edges")
+_OWN_FIELDS = ("class_weights", "bin_edges")
+"""Statistics that are fields of a file's settings by themselves, as in files of version 0.1.0."""
 
 
 class SlideHead(nn.Module):
@@ -120,11 +121,11 @@ class _Settings(BaseModel):
     bin_edges: tuple[FiniteFloat, ...] = ()
     trained_on: Scale | None = None
     statistics: dict[str, tuple[FiniteFloat, ...]] = {}
-    """Those of other tasks than subtyping and survival by bins, which have fields of their own since 0.1.0."""
+    """All other statistics."""
 
     def all_statistics(self) -> Statistics:
         """Return the statistics by name."""
-        own = {name: values for name in _OWN_FIELD if (values := getattr(self, name))}
+        own = {name: values for name in _OWN_FIELDS if (values := getattr(self, name))}
         return own | self.statistics
 
     @model_validator(mode="after")
@@ -137,7 +138,7 @@ class _Settings(BaseModel):
 
 def save_model(path: Path | str, model: SlideModel) -> None:
     """Write weights, settings and the encoder's scale as one safetensors file, in full or not at all."""
-    others = {name: values for name, values in model.statistics.items() if name not in _OWN_FIELD}
+    others = {name: values for name, values in model.statistics.items() if name not in _OWN_FIELDS}
     settings = _Settings(
         encoder=model.encoder.config if model.encoder else None,
         width=model.width,
@@ -146,7 +147,7 @@ def save_model(path: Path | str, model: SlideModel) -> None:
         task=model.task,
         trained_on=model.encoder.trained_on if model.encoder else None,
         statistics=others,
-        **{name: model.statistics.get(name, ()) for name in _OWN_FIELD},
+        **{name: model.statistics.get(name, ()) for name in _OWN_FIELDS},
     )
     text = settings.model_dump_json(exclude=None if others else {"statistics"})
     with written_whole(Path(path)) as temporary:
