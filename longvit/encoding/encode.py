@@ -1,7 +1,6 @@
 """Verb `encode`: stores + encoder -> one vector per slide."""
 
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from longvit.model.cost import progress_bar, watched, work_per_token
 from longvit.model.official import preset_config
 from longvit.runs.folder import open_run
 from longvit.runs.inputs import read_inputs
+from longvit.runs.outcome import Outcome
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training.loop import begin, pick_device
@@ -36,17 +36,7 @@ from preprocessing.store.store import find_stores
 _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Encodings:
-    """What a run of `encode` gives."""
-
-    table: Path
-    """`representations.csv`, a row per slide."""
-    failed: dict[str, StoreError]
-    """Slides that could not be read, and why."""
-
-
-def run(config: EncodeConfig) -> Encodings:
+def run(config: EncodeConfig) -> Outcome:
     """Encode every slide of a folder; what an earlier start has encoded from the same stores is not done again.
 
     Raises:
@@ -74,7 +64,7 @@ def run(config: EncodeConfig) -> Encodings:
         todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
         if not todo and run.finished and set(read_table(config.out)) == set(slides):
             run.say_finished()
-            return Encodings(run.result, failed)
+            return Outcome(run.result, failed)
         run.begin()
         with progress_bar() as bar:
             task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
@@ -85,11 +75,11 @@ def run(config: EncodeConfig) -> Encodings:
                     failed[slide_id] = error
                 else:
                     save_result(slide_file(config.out, slide_id), results[slide_id], origins[slide_id], tokens)
-        return Encodings(write_table(config.out, [result for result in results.values() if result]), failed)
+        return Outcome(write_table(config.out, [result for result in results.values() if result]), failed)
 
 
 def build_encoder(config: EncodeConfig) -> LongViT:
-    """The encoder that a config names; a preset without weights is seeded, and warned of.
+    """Build the encoder that a config names; a preset without weights is seeded, with a warning.
 
     Raises:
         CheckpointError: There is no such preset or file, or the weights do not fit.
@@ -123,7 +113,7 @@ def _work(encoder: LongViT, pieces: SlidePieces) -> float:
 def _encode(
     encoder: LongViT, slide_id: str, pieces: SlidePieces, config: EncodeConfig, bar: Progress, task: TaskID
 ) -> tuple[SlideResult, dict[str, Tensor]]:
-    """One slide, and what else of it is kept."""
+    """Encode one slide; return its result, and more tensors to keep."""
     tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
     work, of = work_per_token(encoder.config, encoder.plan((tokens,))), f"{slide_id}: {tokens:,} tokens"
 

@@ -49,7 +49,7 @@ class PatientDataset(Dataset[list[Patient]]):
         return [self._patient(self.patients[i]) for i in window]
 
     def sequences(self, case: str) -> list[Slides]:
-        """The sequences of a patient."""
+        """Return the sequences of a patient."""
         return sequences(self.cohort.slides[case], self.fusion)
 
     def _patient(self, case: str) -> Patient:
@@ -61,7 +61,7 @@ class PatientDataset(Dataset[list[Patient]]):
 
 
 def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
-    """Balanced windows of the training patients."""
+    """Return balanced windows of the training patients."""
     targets = dataset.targets.loc[dataset.patients]
     strata = targets[config.task.stratum].to_numpy()
     windows = BalancedWindows(strata, config.window, config.seed, config.task.most_windows(strata))
@@ -70,12 +70,12 @@ def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
 
 
 def whole_loader(dataset: PatientDataset) -> DataLoader:
-    """All patients of a part, in one window."""
+    """Return all patients of a part, in one window."""
     return DataLoader(dataset, batch_size=None, sampler=[list(range(len(dataset)))])  # type: ignore[arg-type]
 
 
 def shuffled_targets(targets: pd.DataFrame, fold: Fold, seed: tuple[int, ...]) -> pd.DataFrame:
-    """Targets dealt anew among the patients of train, and among those of val; test keeps the truth."""
+    """Return targets shuffled among the patients of train, and among those of val; test keeps its own."""
     rng = np.random.default_rng((*seed, fold.index))
     shuffled = targets.copy()
     for part in (fold.train, fold.val):

@@ -1,10 +1,10 @@
-"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines beside them, and predictions.csv."""
+"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines, and predictions.csv."""
 
 from pathlib import Path
 
 from longvit.cohort.checks import audit
 from longvit.cohort.splits import read_splits
-from longvit.config import Baseline, FinetuneConfig
+from longvit.config import FinetuneConfig
 from longvit.finetuning.baselines import tile_notes, tile_vectors
 from longvit.finetuning.build import build_model
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
@@ -25,12 +25,12 @@ from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: FinetuneConfig) -> Path:
-    """Train and predict every fold, of the model and its baselines; what an earlier start has finished stays.
+    """Train and predict every fold, by the model and its baselines; folds that an earlier start finished are kept.
 
     Returns:
         `predictions.csv` in the run's folder: a row per held-out sequence of every fold, and of every shuffled control.
-        Beside it `audit.json`, what the audit found and the user accepted; `membership.csv`, who was in which part; and
-        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, what the baseline is.
+        Next to it `audit.json`, with findings and those accepted; `membership.csv`, the part of each patient; and
+        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, describing the baseline.
 
     Raises:
         CohortError: The tables or the splits cannot be used, or the audit refuses them.
@@ -67,7 +67,7 @@ def _inputs(study: Study) -> Inputs:
 
 
 def _refuse_unfit(study: Study) -> None:
-    """Refuse what the models or their baselines could not be trained on, before anything is computed."""
+    """Refuse stores and tables that models or baselines cannot be trained on, before anything is computed."""
     require_one_scale(list(study.stores.values()))
     for store in study.stores.values():
         token_source(open_store(store), study.source)  # refuses a store that does not fit
@@ -76,7 +76,7 @@ def _refuse_unfit(study: Study) -> None:
 
 
 def _train(study: Study, model: SlideModel, audit: str) -> None:
-    """All jobs, then the tables of their predictions; that of the model is the last, and says that all is done."""
+    """Train all jobs, then write their predictions; the model's own table is the last and marks the run as done."""
     config = study.config
     read = sequence_reader(model, study.sequences, study.stores, config)
     if {"abmil", "mean"} & set(config.baselines):
@@ -87,9 +87,6 @@ def _train(study: Study, model: SlideModel, audit: str) -> None:
         folder = config.out / (f"baselines/{learner}" if learner else "")
         write_whole(folder / "audit.json", audit)
         if learner:
-            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
+            notes = clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)
+            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in notes))
         write_rows(folder / "predictions.csv", collected(study, study.jobs(learner)))
-
-
-def _notes(study: Study, learner: Baseline) -> list[str]:
-    return clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)

@@ -1,4 +1,4 @@
-"""What a model takes from its training patients before the first step, and never from anybody else."""
+"""Statistics that a model takes from its training patients, and from no others, before the first step."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from longvit.model.predictor import SlideModel
 from preprocessing.errors import StoreError
 
 _SAME = (
-    "the representations of all {} training sequences are the same, so that the predictions say nothing: look at the "
-    "slides (are they blank?), or take another encoder"
+    "the representations of all {} training sequences are the same, so that predictions are meaningless: check the "
+    "slides (are they blank?), or use another encoder"
 )
 
 
@@ -24,7 +24,7 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
         device: Where to compute.
 
     Returns:
-        Sentences about what makes the training void; none if all is well.
+        Sentences about what makes the training meaningless; none if all is well.
 
     Raises:
         StoreError: A slide's representation holds NaN or infinity.
@@ -55,7 +55,7 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
 
 
 def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D) of all tokens together, from those of each sequence and its length."""
+    """Return mean and deviation (D) of all tokens together, from those of each sequence and its length."""
     share_N1 = (lengths_N.double() / lengths_N.sum())[:, None]
     mean_D = (share_N1 * means_ND).sum(dim=0)
     variance_D = (share_N1 * (variances_ND + (means_ND - mean_D) ** 2)).sum(dim=0)

@@ -1,4 +1,4 @@
-"""The model of one fold: trained, saved, and asked about the patients it was not trained on."""
+"""The model of one fold: trained, saved, and applied to the patients it was not trained on."""
 
 import json
 
@@ -66,7 +66,7 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
 def predict_held_out(
     model: SlideModel, study: Study, job: Job, read: SequenceReader, config: FinetuneConfig
 ) -> list[dict]:
-    """Rows of the val and test parts, with the true targets beside the predictions."""
+    """Return rows of the val and test parts, with the true targets next to the predictions."""
     rows, device = [], pick_device(config.device)
     for part in ("val", "test"):
         patients = PatientDataset(job.fold.parts[part], study.cohort, study.cohort.targets, read, config.fusion)
@@ -75,7 +75,7 @@ def predict_held_out(
 
 
 def risk_scale(model: SlideModel, train: PatientDataset, device: torch.device) -> RiskScale:
-    """Mean and standard deviation of the risks that a survival model gives its training patients, each counted once."""
+    """Return mean and deviation of the risks that a survival model gives its training patients, each counted once."""
     risks: dict[str, list[float]] = {}
     for row in predict(model, train, device, {}):
         risks.setdefault(row["patient_id"], []).append(row["risk"])

@@ -1,4 +1,4 @@
-"""What a fold needs to be trained on at all; what makes it sound is for `longvit.cohort.checks` to say."""
+"""Checks that a fold can be trained on at all; `longvit.cohort.checks` has those of its soundness."""
 
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
@@ -10,7 +10,7 @@ def check_fold(fold: Fold, cohort: Cohort, config: FinetuneConfig) -> None:
     """Refuse a fold that cannot be trained on, before anything is computed.
 
     Raises:
-        CohortError: Training patients of one class, too few events, or nobody who could be compared with another.
+        CohortError: Training patients of one class, too few events, or no two patients who can be compared.
         ConfigError: Selection on val where val is the held-out part.
     """
     where = config.splits / f"splits_{fold.index}.csv"

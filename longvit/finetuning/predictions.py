@@ -18,11 +18,11 @@ from preprocessing.errors import CheckpointError
 def predict(
     model: SlideModel, patients: PatientDataset, device: torch.device, marks: Mapping[str, object]
 ) -> list[dict]:
-    """A row for each sequence that the model reads: a slide with late fusion, a patient with early fusion.
+    """Return a row for each sequence: a slide with late fusion, a patient with early fusion.
 
     Args:
         model: The model; it is moved to the device and into evaluation mode.
-        patients: Who is predicted; the columns of its targets, if it has any, stand beside the predictions.
+        patients: Patients to predict; columns of their targets, if there are any, are next to the predictions.
         device: Where to compute.
         marks: More columns, the same in every row, such as fold and split.
 

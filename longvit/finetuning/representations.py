@@ -1,4 +1,4 @@
-"""How sequences of slides are read: as tokens, or as what a frozen encoder made of them, computed once."""
+"""Readers of sequences of slides: as tokens, or as vectors of a frozen encoder, which are computed once."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,13 +22,13 @@ from preprocessing.store.store import open_store
 def sequence_reader(
     model: SlideModel, wanted: Sequence[Slides], stores: dict[str, Path], config: FinetuneConfig
 ) -> SequenceReader:
-    """How a fold reads its sequences.
+    """Return the function that reads the sequences of a fold.
 
     Args:
-        model: The model; one with a frozen encoder encodes what is wanted now, unless an earlier start did.
+        model: The model; a frozen encoder encodes all sequences now, unless an earlier start did.
         wanted: The sequences of all folds.
         stores: The store of each slide.
-        config: Says whether the encoder is frozen, and the run's folder, which keeps the encoded sequences.
+        config: Sets whether the encoder is frozen, and the run's folder, which keeps the encoded sequences.
 
     Returns:
         A frozen encoder's vectors, from memory; its tokens, from a file for each sequence, where attention pools them;
@@ -63,7 +63,7 @@ def encode_sequences(
         stores: The store of each slide.
         config: Device, and threads that read.
         folder: Receives the files.
-        keep_tokens: Keep the vector of every token beside the sequence's own.
+        keep_tokens: Keep the vector of every token next to the sequence's own.
 
     Returns:
         The file of each sequence, with tensors `slide` (D) and maybe `tokens` (L, D).
@@ -85,11 +85,11 @@ def encode_sequences(
 
 
 def file_name(slides: Slides) -> str:
-    """Name of a sequence's file; a slide belongs to one patient, so its first one tells sequences apart."""
+    """Name a sequence's file by its first slide, which no other sequence has: a slide belongs to one patient."""
     return slides[0] if len(slides) == 1 else f"{slides[0]}_and_{len(slides) - 1}_more"
 
 
 def _read_tensor(file: Path, name: str) -> Tensor:
-    """One tensor of a file, mapped into memory: what is not looked at is not read."""
+    """Return one tensor of a file, mapped into memory, so that only the parts in use are read."""
     with safe_open(file, "pt") as tensors:
         return tensors.get_tensor(name)

@@ -56,7 +56,7 @@ class TileVectors:
                 save_file(kept, temporary)
 
     def tiles(self, slide: str) -> Float[Tensor, "n E"]:
-        """The vectors of a slide's tiles, in the store's order."""
+        """Return the vectors of a slide's tiles, in the store's order."""
         if not self.source.features:
             return self._kept(slide, "tiles")
         return torch.from_numpy(open_store(self.stores[slide]).embeddings(self.source.features)).float()
@@ -67,7 +67,7 @@ class TileVectors:
         return self.mean(next(iter(self.stores))).shape[1]
 
     def mean(self, slide: str) -> Float[Tensor, "1 E"]:
-        """The mean of a slide's tiles."""
+        """Return the mean of a slide's tiles."""
         return self._kept(slide, "mean")
 
     def _is_whole(self, slide: str) -> bool:
@@ -87,7 +87,7 @@ class TileVectors:
 
 
 def averaged_per_tile(encoder: LongViT, pieces: SlidePieces, threads: int = 1) -> Float[Tensor, "n D"]:
-    """The mean of the tokens of each tile, each token in the context of its slide; tiles in the store's order."""
+    """Return the mean of the tokens of each tile, in the store's order; each token is in the context of its slide."""
     tokens_LD = encode_slide(encoder, pieces, threads).tokens_BLD[0]
     by_tile = tokens_LD[pieces.rank_L.to(tokens_LD.device)].unflatten(0, (len(pieces.store), -1))
     return by_tile.float().mean(dim=1).cpu()

@@ -25,7 +25,7 @@ class Work(NamedTuple):
     """In every block."""
 
     def of_slide(self, tokens: int, config: EncoderConfig) -> float:
-        """All of a slide's tokens through the whole encoder."""
+        """Return the work of all of a slide's tokens in the whole encoder."""
         in_blocks = (tokens + config.class_token) * config.depth * (self.attention + self.feed_forward)
         return tokens * self.embedding + in_blocks
 
@@ -54,7 +54,7 @@ _EMBEDDING = {"pixels": _work_of_pixels, "embeddings": lambda source, width: 2 *
 
 
 def progress_bar() -> Progress:
-    """A bar whose estimate is over the whole run: between two steps of a large slide there may be minutes."""
+    """Return a bar whose estimate is over the whole run: between two steps of a large slide there may be minutes."""
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(TextColumn("{task.description}"), *columns, speed_estimate_period=_DAY_S)
 

@@ -40,12 +40,12 @@ class PixelTokens(nn.Module):
 
 
 def _centred(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Pixels less the fixed mean, grey levels."""
+    """Return pixels less the fixed mean, grey levels."""
     return x_BLP.to(dtype, copy=True).sub_(MEAN_LEVEL)
 
 
 def _of_unit_contrast(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each patch less its mean colour, over the deviation from it, or over the noise of glass where that is larger."""
+    """Return each patch less its mean colour, over its deviation or the noise of glass, whichever is larger."""
     x_BL3p = _centred(x_BLP, torch.promote_types(dtype, torch.float32)).unflatten(-1, (3, -1))
     x_BL3p -= x_BL3p.mean(dim=-1, keepdim=True)
     power_BL11 = x_BL3p.pow(2).mean(dim=(-2, -1), keepdim=True)
@@ -56,8 +56,8 @@ class StemTokens(nn.Module):
     """Patches of uint8 pixels -> x_BLD: convolutions within each patch, the mean of what they find in it, a projection.
 
     Ours, not the paper's. A linear projection has a weight for every pixel of a patch, and to it the same nucleus one
-    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions see it
-    wherever it lies (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
+    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions find it
+    wherever it is (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
     """
 
     def __init__(self, source: PixelInput, width: int) -> None:
@@ -75,7 +75,7 @@ class StemTokens(nn.Module):
         self.proj = nn.Linear(source.stem[-1], width)
 
     def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
-        """Scale the pixels as configured, and look at every patch by itself; in pieces, which bounds the memory."""
+        """Scale the pixels as configured and embed every patch by itself; in pieces, which bounds the memory."""
         execution = execution or ExecutionConfig()
         recompute = execution.recompute != "nothing"
         return in_pieces(self._embed, batch.x, execution.tokens_at_once, recompute=recompute)

@@ -25,7 +25,8 @@ SlideItem = TokenBatch | Tensor
 """A sequence as it was read: its tokens; or the output of a frozen encoder, (1, D) or token by token (1, L, D)."""
 
 
-_OWN_FIELD = ("class_weights", "bin_edges")
+_OWN_FIELDS = ("class_weights", "bin_edges")
+"""Statistics that are fields of a file's settings by themselves, as in files of version 0.1.0."""
 
 
 class SlideHead(nn.Module):
@@ -120,11 +121,11 @@ class _Settings(BaseModel):
     bin_edges: tuple[FiniteFloat, ...] = ()
     trained_on: Scale | None = None
     statistics: dict[str, tuple[FiniteFloat, ...]] = {}
-    """Those of other tasks than subtyping and survival by bins, which have fields of their own since 0.1.0."""
+    """All other statistics."""
 
     def all_statistics(self) -> Statistics:
         """Return the statistics by name."""
-        own = {name: values for name in _OWN_FIELD if (values := getattr(self, name))}
+        own = {name: values for name in _OWN_FIELDS if (values := getattr(self, name))}
         return own | self.statistics
 
     @model_validator(mode="after")
@@ -137,7 +138,7 @@ class _Settings(BaseModel):
 
 def save_model(path: Path | str, model: SlideModel) -> None:
     """Write weights, settings and the encoder's scale as one safetensors file, in full or not at all."""
-    others = {name: values for name, values in model.statistics.items() if name not in _OWN_FIELD}
+    others = {name: values for name, values in model.statistics.items() if name not in _OWN_FIELDS}
     settings = _Settings(
         encoder=model.encoder.config if model.encoder else None,
         width=model.width,
@@ -146,7 +147,7 @@ def save_model(path: Path | str, model: SlideModel) -> None:
         task=model.task,
         trained_on=model.encoder.trained_on if model.encoder else None,
         statistics=others,
-        **{name: model.statistics.get(name, ()) for name in _OWN_FIELD},
+        **{name: model.statistics.get(name, ()) for name in _OWN_FIELDS},
     )
     text = settings.model_dump_json(exclude=None if others else {"statistics"})
     with written_whole(Path(path)) as temporary:
@@ -157,7 +158,7 @@ def load_model(path: Path | str) -> SlideModel:
     """Read a model that `save_model` wrote; it is returned on the CPU and in evaluation mode.
 
     Raises:
-        CheckpointError: The file is missing, not a model of ours, or does not hold what its settings say.
+        CheckpointError: The file is missing, not a model of `longvit finetune`, or its tensors do not fit its settings.
     """
     with open_weights(path) as weights:
         if MODEL not in weights.metadata:
@@ -171,17 +172,13 @@ def load_model(path: Path | str) -> SlideModel:
         except ValidationError as error:
             raise weights.error("the file's settings are not those of a model of this version") from error
         weights.require_bounded(settings)
-        model = weights.fill(lambda: _with_settings(settings))
+        encoder = lambda: LongViT(settings.encoder) if settings.encoder else None
+        shape = (settings.task, settings.classes, settings.pooling, settings.width)
+        model = weights.fill(lambda: SlideModel(encoder(), *shape))
+        model.statistics = settings.all_statistics()
         scales = [module for module in (model.head, model.attention) if module is not None]
         if not all((module.std > 0).all() for module in scales):
             raise weights.error("the deviation of a channel is not positive")
         if model.encoder is not None:
             model.encoder.trained_on = settings.trained_on
-    return model
-
-
-def _with_settings(settings: _Settings) -> SlideModel:
-    encoder = LongViT(settings.encoder) if settings.encoder else None
-    model = SlideModel(encoder, settings.task, settings.classes, settings.pooling, settings.width)
-    model.statistics = settings.all_statistics()
     return model

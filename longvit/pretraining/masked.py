@@ -1,4 +1,4 @@
-"""Masked modelling: say what hidden tokens hold, from where they lie and from the tokens in sight (MAE, SimMIM)."""
+"""Masked modelling: restore hidden tokens from their places and from the visible tokens (MAE, SimMIM)."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,7 +32,7 @@ class Restorer(nn.Module):
     def forward(
         self, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "N P"]]:
-        """Vectors of the slides as far as they are in sight, and what the N hidden tokens are thought to hold."""
+        """Return the slides' vectors, from visible tokens alone, and the restored content of the N hidden tokens."""
         content_BLD = mask_bool(self.encoder.content(batch), hidden_BL, self.unknown_D)
         tokens_BLD, slide_BD = self.encoder.encode(self.encoder.placed(content_BLD, batch), batch.mask_BL)
         return slide_BD, self.head(tokens_BLD[hidden_BL])
@@ -54,7 +54,7 @@ class MaskedModule(PretrainModule):
         return self.restorer.encoder
 
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views, each a sample of its own."""
+        """Return loss and numbers of one batch of views, each a sample of its own."""
         batch = TokenBatch.collate(views)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         hidden_BL = draw_hidden(batch.mask_BL, self.hidden_share, generator)
@@ -62,7 +62,7 @@ class MaskedModule(PretrainModule):
 
 
 def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Generator) -> Bool[Tensor, "B L"]:
-    """Which tokens are hidden: the same share of each slide's, rounded, at least one, and never padding.
+    """Draw the hidden tokens: the same share of each slide, rounded, at least one, and never padding.
 
     Args:
         mask_BL: True for real tokens.
@@ -75,7 +75,7 @@ def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Gen
 
 
 def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Step:
-    """Mean squared error of what is restored: 1 says nothing of a token but its mean, 0 all.
+    """Return the mean squared error of the restored tokens: 1 if only their mean is known, 0 if all is.
 
     Args:
         restorer: The network.
@@ -91,7 +91,7 @@ def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "
 
 
 def hidden_content(batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "N P"]:
-    """What is to be restored: each hidden token less its own mean, over its own deviation, as in MAE.
+    """Return the content to restore: each hidden token less its own mean, over its own deviation, as in MAE.
 
     Pixels are grey levels, and a scanner's noise is not blown up where there is nothing else; embeddings are as wide as
     their encoder made them.

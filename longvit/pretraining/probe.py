@@ -1,4 +1,4 @@
-"""What representations are worth while they are learned: k-NN and a linear probe on slides that have labels."""
+"""Value of representations during training: k-NN and a linear probe on slides that have labels."""
 
 import math
 from collections import Counter
@@ -53,7 +53,7 @@ class Probe(Meter):
         self.measured = self.measure(pl_module) if due else {}
 
     def measure(self, module: PretrainModule) -> dict[str, float]:
-        """Encode the labelled slides and see what can be told from the vectors."""
+        """Encode the labelled slides and measure the two classifiers on their vectors."""
         dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
         slides = DataLoader(dataset, batch_size=None, **loader_processes(self.config.loader_workers))
         vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])
@@ -73,7 +73,7 @@ class Probe(Meter):
 def held_out_auroc(
     vectors_BD: Float[np.ndarray, "B D"], labelled: Labelled, judge: ClassifierMixin, folds: int, seed: int
 ) -> float:
-    """AUROC of a classifier on standardised vectors, every patient predicted by a fit without that patient.
+    """Return the AUROC of a classifier on standardised vectors; a patient is predicted by a fit without that patient.
 
     A patient's probabilities are the mean over the slides. With more than two classes: one against the rest, mean over
     the classes.
@@ -90,7 +90,7 @@ def held_out_auroc(
 
 
 def chance_error(labelled: Labelled) -> float:
-    """Standard error of the AUROC of a classifier that knows nothing, for the rarest class (Mann & Whitney 1947).
+    """Return the standard error of a random classifier's AUROC, for the rarest class (Mann & Whitney 1947).
 
     It depends on the numbers of patients alone: sqrt((m + n + 1) / 12 m n).
     """
@@ -113,7 +113,7 @@ class ProbeSlides(Dataset[TokenBatch]):
 
 
 def spread_tokens(store: PatchStore, source: TokenInput, most: int) -> TokenBatch:
-    """The tokens of whole tiles spread evenly over a slide, in raster order, at most `most` of them, but of one tile.
+    """Return the tokens of tiles spread evenly over a slide, in raster order: at most `most`, but one tile at least.
 
     Raises:
         StoreError: The store cannot give such tokens.
@@ -126,5 +126,5 @@ def spread_tokens(store: PatchStore, source: TokenInput, most: int) -> TokenBatc
 
 
 def evenly(n: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0 to n - 1, evenly spread."""
+    """Return at most `most` of the numbers 0 to n - 1, evenly spread."""
     return np.arange(n) if n <= most else np.arange(most) * n // most
