@@ -76,6 +76,10 @@ class ConfigError(PipelineError):
     """Setting that does not exist or whose value cannot be used."""
 
 
+class TrainingError(PipelineError):
+    """A training that cannot go on, because its loss, weights or representations are no longer finite."""
+
+
 class OutputError(PipelineError):
     """Result that the system cannot write: full disk, missing permission, read-only file system, name too long."""
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from longvit.config import EncoderConfig, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
+from longvit.config import EncoderConfig, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
+from longvit.model.attention.plan import AttentionPlan
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.schema import Source, StoreAttributes
@@ -80,6 +81,19 @@ class TinyCohort:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def executions(monkeypatch) -> list[ExecutionConfig]:
+    """The execution of each forward pass of an encoder from now on."""
+    seen, of = [], AttentionPlan.of
+
+    def remembered(config, lengths, execution=None, **more) -> AttentionPlan:
+        seen.append(execution)
+        return of(config, lengths, execution, **more)
+
+    monkeypatch.setattr(AttentionPlan, "of", remembered)
+    return seen
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ from cyclopts.exceptions import (
 )
 from pydantic import ValidationError
 
-from longvit.config import VERBS
+from longvit.config import VERBS, ExecutionConfig
 from longvit.config.messages import (
     Names,
     all_settings,
@@ -34,6 +34,8 @@ from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError, few, short
 
 _HERE = "command line"
+_OLD_FLAGS = {as_flag(("encoder", name)): as_flag(("execution", name)) for name in ExecutionConfig.model_fields}
+"""Flags of version 0.1 -> those of this one."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Request:
             if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
                 fix = "rename the file or folder, and set the shell to UTF-8"
                 raise ConfigError(f"{argument!r} is not UTF-8", where=_HERE, fix=fix)
-        rest, file = _take_config(list(arguments))
+        rest, file = _take_config([_with_new_name(argument) for argument in arguments])
         if not rest and file is None:
             return cls(rest, None, {})
         verb = rest[0] if rest else ""
@@ -162,6 +164,12 @@ class Request:
 def _flags(arguments: Sequence[str]) -> set[str]:
     """Return the flags of a command line, as `as_flag` writes them."""
     return {argument.split("=")[0].replace("_", "-") for argument in arguments}
+
+
+def _with_new_name(argument: str) -> str:
+    """Return an argument, which may be a flag with its value, by the flag's name in this version."""
+    flag, equals, value = argument.partition("=")
+    return _OLD_FLAGS.get(flag.replace("_", "-"), flag) + equals + value
 
 
 def _strangers(error: CycloptsError) -> list[str]:

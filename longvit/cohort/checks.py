@@ -14,7 +14,7 @@ from longvit.cohort.findings import Judge, refuse
 from longvit.cohort.follow_up import implausible
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.splits import Fold, Split, read_splits, to_fold
-from longvit.config import PARTS, SplitsConfig, SurvivalTask
+from longvit.config import PARTS, SplitsConfig
 from longvit.formats.audit_json import AuditFile, Finding
 from longvit.runs.privacy import shareable_values
 from preprocessing.errors import few
@@ -91,7 +91,7 @@ def audit(config: SplitsConfig) -> Audit:
 
 def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
     """Find times that are implausible in the stated unit."""
-    if isinstance(config.task, SurvivalTask):
+    if "time" in cohort.targets:
         found = implausible(cohort.targets["time"], config.task.time_unit)
         if found:
             said, likely = found

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from longvit.cohort.tables import bad_name, read_table
-from longvit.config import SubtypeTask, SurvivalTask, Task
+from longvit.config import LabelTask, SurvivalTask, Task
 from longvit.formats.csv_rows import exact_numbers
 from preprocessing.errors import CohortError, few
 
@@ -66,10 +66,10 @@ def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_co
         CohortError: A file or a column is missing, a value is missing or impossible, a slide is in two rows, or two
             rows of a patient contradict each other.
     """
-    columns = _target_columns(task)
+    columns = task.table_columns
     needed = ["case_id", *([] if slide_table else ["slide_id"]), *columns, *([site_column] if site_column else [])]
     table = read_table(path, needed)
-    rows = _subtypes(table, task, path) if isinstance(task, SubtypeTask) else _survival(table, task, path)
+    rows = _READERS[task.targets](table, task, path)
     rows["case_id"] = table["case_id"]
     rows["site"] = table[site_column] if site_column else table["case_id"].map(_barcode_site)
     if slide_table:
@@ -92,17 +92,11 @@ def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_co
         slides_of.setdefault(case, []).append(slide)
     return Cohort(
         slides=slides_of,
-        targets=patients[["label"] if classes else ["time", "event"]].first(),
+        targets=patients[list(task.targets)].first(),
         classes=classes,
         left_out=frozenset(names - {*rows["case_id"], *rows["slide_id"]}),
         sites=patients["site"].first().dropna().to_dict(),
     )
-
-
-def _target_columns(task: Task) -> list[str]:
-    if isinstance(task, SubtypeTask):
-        return [task.label_column]
-    return [task.time_column, task.event_column or task.censorship_column]
 
 
 def _barcode_site(case: str) -> str | None:
@@ -111,7 +105,7 @@ def _barcode_site(case: str) -> str | None:
     return match[1] if match else None
 
 
-def _subtypes(table: pd.DataFrame, task: SubtypeTask, path: Path) -> pd.DataFrame:
+def _labels(table: pd.DataFrame, task: LabelTask, path: Path) -> pd.DataFrame:
     labels = table[task.label_column]
     unknown = sorted(set(task.label_map) - set(labels))
     if unknown:
@@ -123,8 +117,8 @@ def _subtypes(table: pd.DataFrame, task: SubtypeTask, path: Path) -> pd.DataFram
     return labels.replace(task.label_map).where(~labels.isin(task.ignore)).to_frame("label")
 
 
-def _survival(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFrame:
-    columns = _target_columns(task)
+def _times(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFrame:
+    columns = task.table_columns
     numbers = table[columns].apply(exact_numbers).set_axis(["time", "status"], axis=1)
     bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["status"].isin([0, 1])
     if bad.any():
@@ -142,7 +136,7 @@ def _survival(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFra
 
 def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
     """Return the classes, in order; refuse classes of a subtyping task that no row has."""
-    if not isinstance(task, SubtypeTask):
+    if "label" not in rows:
         return ()
     found = sorted(rows["label"].dropna().unique())
     classes = task.classes or tuple(found)
@@ -174,3 +168,7 @@ def _refuse_contradictions(rows: pd.DataFrame, columns: list[str], where: Path) 
             where=where,
             fix="give all slides of a patient the same values",
         )
+
+
+_READERS = {LabelTask.targets: _labels, SurvivalTask.targets: _times}
+"""Reader of the targets of each kind, by their columns."""

@@ -7,24 +7,23 @@ from longvit.config.base import Device as Device
 from longvit.config.base import OptimiserConfig as OptimiserConfig
 from longvit.config.base import RunConfig as RunConfig
 from longvit.config.cohort import PARTS as PARTS
+from longvit.config.cohort import AnyTask as AnyTask
 from longvit.config.cohort import AuditConfig as AuditConfig
-from longvit.config.cohort import CoxTask as CoxTask
-from longvit.config.cohort import NllTask as NllTask
 from longvit.config.cohort import Part as Part
 from longvit.config.cohort import SplitConfig as SplitConfig
 from longvit.config.cohort import SplitsConfig as SplitsConfig
-from longvit.config.cohort import SubtypeTask as SubtypeTask
-from longvit.config.cohort import SurvivalTask as SurvivalTask
 from longvit.config.cohort import TableConfig as TableConfig
-from longvit.config.cohort import Task as Task
-from longvit.config.cohort import TimeUnit as TimeUnit
 from longvit.config.demo import DemoConfig as DemoConfig
 from longvit.config.encoder import STEM_STRIDE as STEM_STRIDE
 from longvit.config.encoder import EmbeddingInput as EmbeddingInput
 from longvit.config.encoder import EncoderConfig as EncoderConfig
+from longvit.config.encoder import ExecutionConfig as ExecutionConfig
 from longvit.config.encoder import LearnedPosition as LearnedPosition
 from longvit.config.encoder import PixelInput as PixelInput
 from longvit.config.encoder import SinCosPosition as SinCosPosition
+from longvit.config.encoder import TokenInput as TokenInput
+from longvit.config.encoder import paired as paired
+from longvit.config.encoder import without_execution as without_execution
 from longvit.config.encoding import EncodeConfig as EncodeConfig
 from longvit.config.evaluation import EvaluateConfig as EvaluateConfig
 from longvit.config.explanation import ExplainConfig as ExplainConfig
@@ -42,6 +41,13 @@ from longvit.config.pretraining import PretrainOptimiserConfig as PretrainOptimi
 from longvit.config.pretraining import ProbeConfig as ProbeConfig
 from longvit.config.pretraining import ViewsConfig as ViewsConfig
 from longvit.config.viewer import ViewConfig as ViewConfig
+from longvit.tasks.cox_task import CoxTask as CoxTask
+from longvit.tasks.nll_task import NllTask as NllTask
+from longvit.tasks.subtype_task import SubtypeTask as SubtypeTask
+from longvit.tasks.task import LabelTask as LabelTask
+from longvit.tasks.task import SurvivalTask as SurvivalTask
+from longvit.tasks.task import Task as Task
+from longvit.tasks.task import TimeUnit as TimeUnit
 from preprocessing.config import StageConfig
 from preprocessing.config import TileConfig as TileConfig
 

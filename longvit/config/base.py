@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from longvit.config.encoder import ExecutionConfig
 from preprocessing.config import StageConfig
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -23,6 +24,8 @@ class RunConfig(StageConfig):
     """Arithmetic: float32, or bfloat16 under autocast."""
     loader_workers: NonNegativeInt = 2
     """Processes that read stores; 0 reads in the training process."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """How the encoder is computed; a run may go on with other values."""
     overwrite: bool = False
     """Start again: first remove the result of an earlier run in `out`, and keep nothing of it."""
 

@@ -1,95 +1,19 @@
 """Settings of tables, classes, audits and splits: the cohort settings of `split`, `audit` and `finetune`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Union
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt
 
 from longvit.config.required import SPLITS, STORES, TABLE
-from preprocessing.config import Share, StageConfig
+from longvit.tasks import TASKS
+from longvit.tasks.subtype_task import SubtypeTask
+from preprocessing.config import StageConfig
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
-TimeUnit = Literal["days", "months", "years"]
-
-PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "tcga_brca": {
-        "classes": ("IDC", "ILC"),
-        "ignore": ("MDLC", "PD", "ACBC", "IMMC", "BRCNOS", "BRCA", "SPC", "MBC", "MPT"),
-    },
-    "tcga_lung": {"classes": ("LUAD", "LUSC")},
-    "tcga_kidney": {"classes": ("CCRCC", "PRCC", "CHRCC")},
-}
-"""Classes and ignored labels of LongViT's three subtyping tasks (arXiv 2312.03558), on the tables of HIPT
-(mahmoodlab/HIPT, 10 folds each)."""
-
-
-class SubtypeTask(StageConfig):
-    """Subtyping: the class of a slide. Loss: cross-entropy."""
-
-    kind: Literal["subtype"] = "subtype"
-    """Subtyping."""
-    preset: Literal["tcga_brca", "tcga_lung", "tcga_kidney"] | None = None
-    """Preset with the classes and ignored labels of one of the paper's tasks; classes and labels set next to it take
-    precedence."""
-    label_column: str = "oncotree_code"
-    """Column of the table with the label."""
-    ignore: tuple[str, ...] = ()
-    """Labels whose rows are left out, spelled as in the table."""
-    label_map: dict[str, str] = Field(default_factory=dict)
-    """Label of the table -> class, to merge or rename labels; labels not named here stay as they are."""
-    classes: tuple[str, ...] | None = None
-    """Classes, in order; patients of other classes are left out. Default: all classes in the table, sorted."""
-    label_smoothing: Share = 0.0
-    """Label smoothing of the cross-entropy."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weights each training patient by the inverse of the share of the class, so that rare classes count as
-    much as common ones."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_preset(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's: not yet validated
-        if not isinstance(values, dict) or values.get("preset") not in list(PRESETS):
-            return values
-        return values | {name: values.get(name) or given for name, given in PRESETS[values["preset"]].items()}
-
-
-class SurvivalTask(StageConfig):
-    """Survival: the columns of the table with the time of each patient, and whether the event was observed."""
-
-    kind: Literal["cox", "nll"]
-    """Loss."""
-    time_column: str = "survival_months"
-    """Column of the table with the time to the event or the last visit."""
-    time_unit: TimeUnit = "months"
-    """Unit of that column, shown in reports and figures. Times that are implausible in this unit are refused."""
-    censorship_column: str = "censorship"
-    """Column that is 1 if the event was NOT observed, as in the published TCGA tables."""
-    event_column: str | None = None
-    """Column that is 1 if the event WAS observed; read instead of the censorship column."""
-
-
-class CoxTask(SurvivalTask):
-    """Survival by the Cox partial likelihood (Cox 1972), ties as by Efron."""
-
-    kind: Literal["cox"] = "cox"
-    """Survival, by comparing hazards between patients."""
-    min_events: PositiveInt = 2
-    """Smallest number of observed events in every window of patients."""
-
-
-class NllTask(SurvivalTask):
-    """Survival by the discrete-time likelihood (Zadeh and Schmid 2020), as in LongViT, MCAT and PORPOISE."""
-
-    kind: Literal["nll"] = "nll"
-    """Survival, by the hazard in each of a few time bins."""
-    bins: int = Field(default=4, ge=2)
-    """Number of time bins; each contains equally many of the training patients whose event was observed."""
-    alpha: Share = 0.0
-    """Emphasis of the loss on patients whose event was observed: 0 counts all patients alike, 1 counts only these."""
-
-
-Task = SubtypeTask | CoxTask | NllTask
+AnyTask = Annotated[Union[TASKS], Field(discriminator="kind")]  # noqa: UP007 - of the registry
+"""A task of the registry, chosen by its `kind`."""
 
 
 class TableConfig(StageConfig):
@@ -102,7 +26,7 @@ class TableConfig(StageConfig):
     """Second table with the patient of each slide (`PATIENT`, `FILENAME`), for a `table` with one row per patient."""
     site_column: str | None = None
     """Column with the hospital of each patient; default: characters 6 and 7 of TCGA barcodes."""
-    task: Annotated[Task, Field(discriminator="kind")] = SubtypeTask()
+    task: AnyTask = SubtypeTask()
     """Prediction task."""
 
 

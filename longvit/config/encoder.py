@@ -1,5 +1,6 @@
 """Settings of the encoder, free of torch: what a token is, how its place enters, the blocks, the slide's vector."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -31,6 +32,15 @@ class PixelInput(StageConfig):
             raise ValueError(f"a stem needs a patch_px that is a multiple of {STEM_STRIDE}, not {self.patch_px}")
         return self
 
+    @property
+    def width(self) -> int:
+        """Return the numbers in a token."""
+        return 3 * self.patch_px**2
+
+    @property
+    def features(self) -> None:
+        """Return None: no features of the store are read."""
+
 
 class EmbeddingInput(StageConfig):
     """Tokens are tiles, each embedded beforehand by a tile encoder, as in Prov-GigaPath."""
@@ -41,6 +51,20 @@ class EmbeddingInput(StageConfig):
     """Name under which `preprocessing.add_embeddings` wrote the embeddings."""
     dim: PositiveInt
     """Width of one embedding."""
+
+    @property
+    def width(self) -> int:
+        """Return the numbers in a token."""
+        return self.dim
+
+    @property
+    def features(self) -> str:
+        """Return the name of the store's features that are read."""
+        return self.encoder
+
+
+TokenInput = PixelInput | EmbeddingInput
+"""What a token is; `longvit.tokens.source` reads it, `longvit.model.inputs` embeds it."""
 
 
 class SinCosPosition(StageConfig):
@@ -62,10 +86,38 @@ class LearnedPosition(StageConfig):
     when it loads a checkpoint."""
 
 
+class ExecutionConfig(StageConfig):
+    """How an encoder is computed, which decides memory and time; no checkpoint holds it, no result depends on it."""
+
+    recompute: Literal["nothing", "all_but_attention", "blocks"] = "nothing"
+    """Layers that training computes twice to save memory: `all_but_attention` costs little time on long sequences,
+    `blocks` about a third more, and keeps a single vector per token and block."""
+    heads_at_once: PositiveInt = 4
+    """Heads computed together; fewer need less memory and give the same numbers."""
+    tokens_at_once: PositiveInt = 4096
+    """Tokens that pass together through layers that treat each by itself; fewer need less memory, same numbers."""
+
+
+def without_execution(values: object) -> object:
+    """Return an encoder's settings without those of `ExecutionConfig`, which files of version 0.1 hold among them."""
+    if not isinstance(values, dict):
+        return values
+    return {name: value for name, value in values.items() if name not in ExecutionConfig.model_fields}
+
+
+def paired(segment_lengths: Sequence[int], dilation_ratios: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return (segment length, dilation ratio) of each branch of the attention, tokens.
+
+    Raises:
+        ValueError: The two lists differ in length.
+    """
+    return tuple(zip(segment_lengths, dilation_ratios, strict=True))
+
+
 class EncoderConfig(StageConfig):
     """LongViT: tokens -> LongNet blocks -> one vector per token. Defaults are LongViT-small's at 1,024 pixels."""
 
-    input: Annotated[PixelInput | EmbeddingInput, Field(discriminator="kind")] = PixelInput()
+    input: Annotated[TokenInput, Field(discriminator="kind")] = PixelInput()
     """What a token is."""
     position: Annotated[SinCosPosition | LearnedPosition, Field(discriminator="kind")] = SinCosPosition()
     """How a token's place enters."""
@@ -94,18 +146,11 @@ class EncoderConfig(StageConfig):
     tokens after the last block, as its forward pass does by default."""
     pooling: Literal["mean", "class"] = "mean"
     """What the slide's vector is: the mean of its tokens, or what the class token has become."""
-    recompute: Literal["nothing", "all_but_attention", "blocks"] = "nothing"
-    """What training computes twice to save memory: `all_but_attention` costs little time on long sequences, `blocks`
-    about a third more, and keeps a single vector per token and block."""
-    heads_at_once: PositiveInt = 4
-    """Heads computed together; fewer need less memory and give the same numbers."""
-    tokens_at_once: PositiveInt = 4096
-    """Tokens that pass together through layers that treat each by itself; fewer need less memory, same numbers."""
 
     @property
     def branches(self) -> tuple[tuple[int, int], ...]:
         """Return (segment length, dilation ratio) of each branch of the attention, tokens."""
-        return tuple(zip(self.segment_lengths, self.dilation_ratios, strict=True))
+        return paired(self.segment_lengths, self.dilation_ratios)
 
     @model_validator(mode="after")
     def _consistent(self) -> "EncoderConfig":

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from longvit.config import VERBS
+from longvit.config import VERBS, ExecutionConfig, without_execution
 from longvit.config.messages import Names, as_key, names_of, refused
 from longvit.config.yaml_reader import read_mapping
 from preprocessing.config import StageConfig
+from preprocessing.errors import ConfigError
 
 Config = TypeVar("Config", bound=StageConfig)
 _FIX = "correct the file; configs/reference has every setting"
@@ -24,7 +25,7 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
         ConfigError: The file is missing, is not YAML, or a key or value does not fit; the error names all problems.
     """
     try:
-        return kind.model_validate(read_mapping(path))
+        return kind.model_validate(_read(path, kind))
     except ValidationError as error:
         raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
 
@@ -40,7 +41,7 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or a value does not fit; the error names all problems.
     """
-    values = read_mapping(path)
+    values = _read(path, kind)
     try:
         kind.model_validate(values)
     except ValidationError as error:
@@ -53,6 +54,27 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
         if final:
             raise refused(final, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
     return values
+
+
+def _read(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
+    """Return a file's values; `execution` holds `encoder.recompute` and the like, as version 0.1 named its settings.
+
+    Raises:
+        ConfigError: The file cannot be read, or gives a setting by its old and its new name.
+    """
+    values = read_mapping(path)
+    encoder, execution = values.get("encoder"), values.get("execution", {})
+    if "encoder" not in kind.model_fields or not isinstance(encoder, dict) or not isinstance(execution, dict):
+        return values
+    old = [name for name in ExecutionConfig.model_fields if name in encoder]
+    for name in old:
+        if name in execution:
+            what = f"encoder.{name} is the old name of execution.{name}, and the file gives both"
+            raise ConfigError(what, where=path, fix=f"remove encoder.{name}")
+    if not old:
+        return values
+    moved = {name: encoder[name] for name in old}
+    return values | {"encoder": without_execution(encoder), "execution": execution | moved}
 
 
 def to_yaml(config: StageConfig) -> str:

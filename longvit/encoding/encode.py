@@ -1,7 +1,6 @@
 """Verb `encode`: stores + encoder -> one vector per slide."""
 
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from longvit.model.cost import progress_bar, watched, work_per_token
 from longvit.model.official import preset_config
 from longvit.runs.folder import REPRESENTATIONS, open_run
 from longvit.runs.inputs import read_inputs
+from longvit.runs.outcome import Outcome
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training.loop import begin, pick_device
@@ -35,17 +35,7 @@ from preprocessing.store.store import find_stores
 _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Encodings:
-    """What a run of `encode` gives."""
-
-    table: Path
-    """`representations.csv`, a row per slide."""
-    failed: dict[str, StoreError]
-    """Slides that could not be read, and why."""
-
-
-def run(config: EncodeConfig) -> Encodings:
+def run(config: EncodeConfig) -> Outcome:
     """Encode every slide of a folder; what an earlier start has encoded from the same stores is not done again.
 
     Raises:
@@ -56,6 +46,7 @@ def run(config: EncodeConfig) -> Encodings:
     stores = find_stores(config.stores)
     begin(config)
     encoder = build_encoder(config)
+    encoder.execution = config.execution
     opened, failed = open_stores(stores, encoder.config.input)
     readable = {slide_id: stores[slide_id] for slide_id in opened}
     require_one_scale(list(readable.values()))
@@ -72,7 +63,7 @@ def run(config: EncodeConfig) -> Encodings:
         todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
         if not todo and run.finished and set(read_table(config.out)) == set(slides):
             run.say_finished()
-            return Encodings(run.result, failed)
+            return Outcome(run.result, failed)
         run.begin()
         with progress_bar() as bar:
             task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
@@ -83,11 +74,11 @@ def run(config: EncodeConfig) -> Encodings:
                     failed[slide_id] = error
                 else:
                     save_result(slide_file(config.out, slide_id), results[slide_id], origins[slide_id], tokens)
-        return Encodings(write_table(config.out, [result for result in results.values() if result]), failed)
+        return Outcome(write_table(config.out, [result for result in results.values() if result]), failed)
 
 
 def build_encoder(config: EncodeConfig) -> LongViT:
-    """The encoder that a config names; a preset without weights is seeded, and warned of.
+    """Build the encoder that a config names; a preset without weights is seeded, with a warning.
 
     Raises:
         CheckpointError: There is no such preset or file, or the weights do not fit.
@@ -115,15 +106,15 @@ def encoder_file(checkpoint: Path) -> Path:
 
 def _work(encoder: LongViT, pieces: SlidePieces) -> float:
     tokens = len(pieces.rc_L2)
-    return work_per_token(encoder.config, tokens).of_slide(tokens, encoder.config)
+    return work_per_token(encoder.config, encoder.plan((tokens,))).of_slide(tokens, encoder.config)
 
 
 def _encode(
     encoder: LongViT, slide_id: str, pieces: SlidePieces, config: EncodeConfig, bar: Progress, task: TaskID
 ) -> tuple[SlideResult, dict[str, Tensor]]:
-    """One slide, and what else of it is kept."""
+    """Encode one slide; return its result, and more tensors to keep."""
     tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
-    work, of = work_per_token(encoder.config, tokens), f"{slide_id}: {tokens:,} tokens"
+    work, of = work_per_token(encoder.config, encoder.plan((tokens,))), f"{slide_id}: {tokens:,} tokens"
 
     def embedded(count: int) -> None:
         bar.update(task, advance=count * work.embedding, description=f"{of}, reading")
@@ -138,13 +129,6 @@ def _encode(
         bar.update(task, completed=before + work.of_slide(tokens, encoder.config))
     kept = {}
     if config.keep_tokens:
-        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous(), "rc": _in_sequence(pieces)}
+        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous(), "rc": pieces.rc_in_sequence()}
     vector_D = encoded.slide_BD[0].float().cpu()
     return SlideResult(slide_id, vector_D, tokens), kept
-
-
-def _in_sequence(pieces: SlidePieces) -> Tensor:
-    """Row and column (L, 2) of every token in the order of the sequence."""
-    rc_L2 = torch.empty_like(pieces.rc_L2)
-    rc_L2[pieces.rank_L] = pieces.rc_L2
-    return rc_L2

@@ -1,4 +1,4 @@
-"""What `encode` leaves: a file per slide, which a later start need not compute again, and one table of all."""
+"""Results of `encode`: a file per slide, which a later start uses again, and one table of all slides."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from preprocessing.store.store import PatchStore
 _METADATA = "longvit_encoded"
 
 
-class _Told(BaseModel):
+class _Origin(BaseModel):
     """Metadata of a result's file."""
 
     origin: str
@@ -38,13 +38,13 @@ class SlideResult:
     """Tokens in its sequence."""
 
     def row(self) -> dict[str, object]:
-        """A row of the table; nine digits give every float32 back."""
+        """Return a row of the table; nine digits restore every float32."""
         values = {f"v{i}": f"{value:.9g}" for i, value in enumerate(self.vector_D.tolist())}
         return {"slide_id": self.slide_id, "n_tokens": self.n_tokens} | values
 
 
 def slide_file(folder: Path, slide_id: str) -> Path:
-    """Where the result of a slide lies in the folder of a run."""
+    """Return the file of a slide's result in the folder of a run."""
     return folder / "slides" / f"{slide_id}.safetensors"
 
 
@@ -57,9 +57,9 @@ def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, 
         origin: What it was computed from and with (`origin_of`).
         tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
     """
-    told = _Told(origin=origin, n_tokens=result.n_tokens)
+    known = _Origin(origin=origin, n_tokens=result.n_tokens)
     with written_whole(path) as temporary:
-        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: told.model_dump_json()})
+        save_file({"slide": result.vector_D, **tokens}, temporary, {_METADATA: known.model_dump_json()})
 
 
 def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = False) -> SlideResult | None:
@@ -73,19 +73,19 @@ def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = Fals
     """
     try:
         with open_weights(path) as weights:
-            told = _Told.model_validate_json(weights.metadata.get(_METADATA, ""))
-            shapes = {"slide": (width,)} | ({"tokens": (told.n_tokens, width)} if with_tokens else {})
+            known = _Origin.model_validate_json(weights.metadata.get(_METADATA, ""))
+            shapes = {"slide": (width,)} | ({"tokens": (known.n_tokens, width)} if with_tokens else {})
             whole = all(weights.specs.get(name) == Spec(shape) for name, shape in shapes.items())
-            vector_D = weights.read("slide") if whole and told.origin == origin else None
+            vector_D = weights.read("slide") if whole and known.origin == origin else None
     except (CheckpointError, ValidationError):  # not yet, or damaged since
         return None
     if vector_D is None or not vector_D.isfinite().all():
         return None
-    return SlideResult(path.stem, vector_D.float(), told.n_tokens)
+    return SlideResult(path.stem, vector_D.float(), known.n_tokens)
 
 
 def fingerprint(encoder: nn.Module) -> str:
-    """SHA-256 of an encoder's weights and their names."""
+    """Return the SHA-256 of an encoder's weights and their names."""
     digest = hashlib.sha256()
     for name, tensor in encoder.state_dict().items():
         digest.update(name.encode())
@@ -94,7 +94,7 @@ def fingerprint(encoder: nn.Module) -> str:
 
 
 def origin_of(encoder: str, store: PatchStore) -> str:
-    """What a result was computed with and from: the encoder's fingerprint, the store's attributes and its tiles."""
+    """Return a hash of a result's inputs: the encoder's fingerprint, the store's attributes and its tiles."""
     attributes = json.dumps(store.attributes, sort_keys=True).encode()
     return hashlib.sha256(encoder.encode() + attributes + store.rc.tobytes()).hexdigest()
 

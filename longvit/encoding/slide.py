@@ -8,21 +8,20 @@ from torch import Tensor
 
 from longvit.model.encoder import Encoded, LongViT
 from longvit.model.position import extent_of
-from longvit.tokens.joined import JoinedPieces
-from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.pieces import Pieces
 
 
 @torch.inference_mode()
 def encode_slide(
     encoder: LongViT,
-    pieces: SlidePieces | JoinedPieces,
+    pieces: Pieces,
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> Encoded:
     """Encode a slide as `encoder` does, without ever holding more of its pixels than a few pieces.
 
     Args:
-        encoder: In evaluation mode; its weights say on which device and in which dtype all is computed.
+        encoder: In evaluation mode; its weights set device and dtype of the computation.
         pieces: The tokens of a slide, or of several that are one sequence.
         threads: Threads that read and decode tiles.
         embedded: Called after every piece with its number of tokens.
@@ -39,11 +38,11 @@ def encode_slide(
 @torch.inference_mode()
 def embed_slide(
     encoder: LongViT,
-    pieces: SlidePieces | JoinedPieces,
+    pieces: Pieces,
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "1 L D"]:
-    """What enters the blocks: all tokens of a slide in the order of the sequence. Arguments as of `encode_slide`."""
+    """Return the embedded tokens of a slide in the order of the sequence. Arguments as of `encode_slide`."""
     device = encoder.input.proj.weight.device
     rc_1L2 = pieces.rc_L2[None].to(device)
     extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longvit.model.attention.plan import AttentionPlan, row_lengths
 from longvit.model.attention.received import idle_share, received_by_keys
 from longvit.model.encoder import Block, LongViT
 
@@ -29,12 +30,13 @@ def received_attention(
     heads = slice(None) if head is None else slice(head, head + 1)
     branches = slice(None) if branch is None else slice(branch, branch + 1)
     layers, x_1MD, blocks = [], _entering(encoder, x_LD), encoder.encoder.layers
+    plan = encoder.plan(row_lengths(x_1MD, None))
     for block in blocks:
-        received_RMH = received_by_keys(block.self_attn, x_1MD, norm=block.self_attn_layer_norm)[:, 0]
+        received_RMH = received_by_keys(block.self_attn, x_1MD, plan, norm=block.self_attn_layer_norm)[:, 0]
         layers.append(received_RMH[branches, -len(x_LD) :, heads].sum(0).mean(-1))
         del received_RMH  # before the next layer's tokens
         if block is not blocks[-1]:
-            x_1MD = block(x_1MD)
+            x_1MD = block(x_1MD, plan)
     return torch.stack(layers)
 
 
@@ -58,7 +60,8 @@ def attention_rollout(
         pooled_L: Weights of the tokens in the slide's vector; default those of the encoder's own pooling.
     """
     x_1MD = _entering(encoder, x_LD)
-    return _read_down(list(encoder.encoder.layers), x_1MD, _of_the_slide(encoder, x_LD, pooled_L))[0, -len(x_LD) :]
+    plan, share_1M = encoder.plan(row_lengths(x_1MD, None)), _of_the_slide(encoder, x_LD, pooled_L)
+    return _read_down(list(encoder.encoder.layers), x_1MD, plan, share_1M)[0, -len(x_LD) :]
 
 
 def _entering(encoder: LongViT, x_LD: Tensor) -> Float[Tensor, "1 M D"]:
@@ -66,7 +69,9 @@ def _entering(encoder: LongViT, x_LD: Tensor) -> Float[Tensor, "1 M D"]:
     return x_LD[None] if encoder.class_token is None else encoder.class_token(x_LD[None], None)[0]
 
 
-def _read_down(blocks: Sequence[Block], x_1MD: Float[Tensor, "1 M D"], share_1M: Tensor) -> Float[Tensor, "1 M"]:
+def _read_down(
+    blocks: Sequence[Block], x_1MD: Float[Tensor, "1 M D"], plan: AttentionPlan, share_1M: Tensor
+) -> Float[Tensor, "1 M"]:
     """What of the tokens that enter `blocks` is in a mixture of those that leave them, which holds `share_1M` of each.
 
     Blocks are needed from the last to the first, and each needs the tokens that enter it. Those that enter the middle
@@ -74,23 +79,23 @@ def _read_down(blocks: Sequence[Block], x_1MD: Float[Tensor, "1 M D"], share_1M:
     every time that the blocks can be halved.
     """
     if len(blocks) == 1:
-        return _read_block(blocks[0], x_1MD, share_1M)
+        return _read_block(blocks[0], x_1MD, plan, share_1M)
     middle = len(blocks) // 2
-    share_1M = _read_down(blocks[middle:], _through(blocks[:middle], x_1MD), share_1M)
-    return _read_down(blocks[:middle], x_1MD, share_1M)
+    share_1M = _read_down(blocks[middle:], _through(blocks[:middle], x_1MD, plan), plan, share_1M)
+    return _read_down(blocks[:middle], x_1MD, plan, share_1M)
 
 
-def _through(blocks: Sequence[Block], x_1MD: Tensor) -> Float[Tensor, "1 M D"]:
+def _through(blocks: Sequence[Block], x_1MD: Tensor, plan: AttentionPlan) -> Float[Tensor, "1 M D"]:
     for block in blocks:
-        x_1MD = block(x_1MD)
+        x_1MD = block(x_1MD, plan)
     return x_1MD
 
 
-def _read_block(block: Block, x_1MD: Tensor, share_1M: Tensor) -> Float[Tensor, "1 M"]:
+def _read_block(block: Block, x_1MD: Tensor, plan: AttentionPlan, share_1M: Tensor) -> Float[Tensor, "1 M"]:
     """Half of a token's share stays in place, half goes where the heads look; where none looks anywhere, all stays."""
     attention, norm = block.self_attn, block.self_attn_layer_norm
-    moved_1M = received_by_keys(attention, x_1MD, given_BL=share_1M, norm=norm).sum(0).mean(-1)
-    return (share_1M * (1 + idle_share(attention, x_1MD)) + moved_1M) / 2
+    moved_1M = received_by_keys(attention, x_1MD, plan, given_BL=share_1M, norm=norm).sum(0).mean(-1)
+    return (share_1M * (1 + idle_share(x_1MD, plan)) + moved_1M) / 2
 
 
 def _of_the_slide(encoder: LongViT, x_LD: Tensor, pooled_L: Tensor | None) -> Float[Tensor, "1 M"]:

@@ -5,27 +5,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from longvit.config import ExplainConfig, PixelInput
+from longvit.config import ExplainConfig
 from longvit.encoding.slide import embed_slide
 from longvit.explanation.attribution import squares
 from longvit.explanation.colour import ranked
-from longvit.explanation.explained import Explained, frugal
+from longvit.explanation.explained import Explained
 from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
 from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import Explanation
-from longvit.finetuning.model import SlideModel, load_model
 from longvit.formats.explanation_json import EXPLANATION, is_explanation
-from longvit.model.outputs import columns
+from longvit.model.predictor import SlideModel, load_model
 from longvit.runs.folder import INPUTS, refuse_others, settings_of
 from longvit.runs.inputs import Inputs, read_inputs
 from longvit.runs.privacy import Pseudonyms, shareable_path
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_scale
+from longvit.tokens.source import token_source
 from longvit.training.loop import pick_device
 from preprocessing.errors import ConfigError, PipelineError, StoreError
 from preprocessing.jobs.atomic_folder import claimed
@@ -67,7 +68,8 @@ def run(config: ExplainConfig) -> Explanations:
     todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
-    model = frugal(model).to(pick_device(config.device))
+    model.encoder.execution = config.execution
+    model = model.requires_grad_(False).to(pick_device(config.device))
     for slide in todo:
         try:
             _explain_slide(model, opened[slide], config, inputs[slide], folders[slide])
@@ -125,11 +127,10 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
     """
     pieces = SlidePieces(store, model.encoder.config.input)
     x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, so that gradients may pass
-    rc_L2 = torch.empty_like(pieces.rc_L2)
-    rc_L2[pieces.rank_L] = pieces.rc_L2
     with torch.no_grad():
         outputs_O = model.head(Explained(model).slide(x_LD)[None])[0].float().cpu()
-    return Question(Explained(model, _output_index(model, outputs_O, target)), x_LD, rc_L2.to(x_LD.device), outputs_O)
+    explained = Explained(model, _output_index(model, outputs_O, target))
+    return Question(explained, x_LD, pieces.rc_in_sequence().to(x_LD.device), outputs_O)
 
 
 def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
@@ -138,14 +139,13 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig, folder
     maps = score_maps(question, config)
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
-    source = model.encoder.config.input
-    per_side = store.tile_st // source.patch_px if isinstance(source, PixelInput) else 1
+    per_side = token_source(store, model.encoder.config.input).per_side
     return Explanation(
         slide_id=folder.name,
         store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
         model=shareable_path(config.model, folder),
         target=question.explained.target,
-        prediction=columns(question.outputs_O, model.task, model.classes),
+        prediction=model.task.predictions(question.outputs_O, model.classes),
         size_l0=tuple(attributes["size_l0"]),
         side_l0=tuple(side / per_side for side in attributes["side_l0"]),
         mpp=attributes["mpp_level0"],
@@ -176,7 +176,8 @@ def measure_faithfulness(question: Question, explanation: Explanation, side: int
 
 def _output_index(model: SlideModel, outputs_O: Tensor, target: str | None) -> int:
     if target is None:
-        return int(outputs_O.argmax()) if model.classes else 0
+        probabilities = list(model.task.predictions(outputs_O, model.classes).values())
+        return int(np.argmax(probabilities)) if model.classes else 0
     if target not in model.classes:
         raise ConfigError(
             f"the model has no class {target}",

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.config import EncoderConfig, NllTask
-from longvit.finetuning.model import SlideModel
-from longvit.model.outputs import nll_risk
+from longvit.model.predictor import SlideModel
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class Explained:
     """
 
     model: SlideModel
-    """A model with an encoder; see `frugal` for long sequences."""
+    """A model with an encoder; its weights need no gradient, and on long sequences want none."""
     output: int = 0
     """Index of the class; 0 for survival."""
 
@@ -30,9 +28,8 @@ class Explained:
     @property
     def quantity(self) -> str:
         """What the output is called."""
-        if self.model.classes:
-            return f"logit of {self.target}"
-        return "risk" if isinstance(self.model.task, NllTask) else "log hazard"
+        quantity = self.model.task.quantity
+        return f"{quantity} of {self.target}" if self.model.classes else quantity
 
     def __call__(self, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, ""]:
         """The output for embedded tokens of one slide."""
@@ -46,20 +43,10 @@ class Explained:
 
     def of_slide(self, slide_D: Float[Tensor, " D"]) -> Float[Tensor, ""]:
         """The output for a slide's vector: a number that is larger where the class or the event is likelier."""
-        outputs_1O = self.model.head(slide_D[None])
-        return nll_risk(outputs_1O)[0] if isinstance(self.model.task, NllTask) else outputs_1O[0, self.output]
+        return self.model.task.score(self.model.head(slide_D[None]), self.output)[0]
 
     def pooled(self, tokens_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
         """Weights of the encoder's tokens in the slide's vector: those of attention pooling, or those of a mean."""
         if self.model.attention is None:
             return tokens_LD.new_full((len(tokens_LD),), 1 / len(tokens_LD))
         return self.model.attention.weights(tokens_LD[None])[0]
-
-
-def frugal(model: SlideModel) -> SlideModel:
-    """The model itself, set to explain a million tokens: it keeps of a layer its input alone, and trains no weight."""
-    config = model.encoder.config.model_copy(update={"recompute": "blocks"})
-    for module in model.modules():
-        if isinstance(getattr(module, "config", None), EncoderConfig):
-            module.config = config
-    return model.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from longvit.explanation.attribution import (
 )
 from longvit.explanation.explained import Explained
 from longvit.explanation.result import ScoreMap
-from longvit.finetuning.model import SlideModel
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import CheckpointError, ConfigError
 
 

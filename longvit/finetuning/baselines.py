@@ -1,17 +1,18 @@
-"""Baselines `abmil` and `mean`: what the tiles alone say, without an encoder that sees the whole slide."""
+"""Baselines `abmil` and `mean`: predictions from tiles alone, without an encoder of the whole slide."""
 
 from functools import cache
 
 from torch import Tensor
 
-from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
-from longvit.finetuning.data import PatientDataset, SequenceReader, Slides, train_loader
+from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig
+from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.fit_statistics import prepare
 from longvit.finetuning.fold_model import predict_held_out
-from longvit.finetuning.model import SlideModel
 from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.tile_vectors import TileVectors
+from longvit.model.predictor import SlideModel
+from longvit.tokens.sequences import Slides
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
 
@@ -19,12 +20,12 @@ RECIPES = {
     "mean": FinetuneOptimiserConfig(epochs=60, learning_rate=1e-2, warmup_epochs=5, weight_decay=0.1),
     "abmil": FinetuneOptimiserConfig(epochs=40, learning_rate=1e-3, warmup_epochs=4, weight_decay=0.01),
 }
-"""The optimiser of each baseline, the same for every cohort, so that nobody tunes it; windows of `WINDOW` patients."""
+"""The optimiser of each baseline, the same for every cohort, so that it is not tuned; windows of `WINDOW` patients."""
 WINDOW = 32
 
 
 def recipe(config: FinetuneConfig, learner: Baseline) -> FinetuneConfig:
-    """The run's settings with a baseline's own recipe: nothing of it depends on how the model is trained."""
+    """Return the run's settings with a baseline's own recipe, which does not depend on how the model is trained."""
     values = {"optimiser": RECIPES[learner], "window": WINDOW, "trained_blocks": 0, "select": "last", "patience": None}
     return config.model_copy(update=values | {"fusion": "late", "precision": "32"})
 
@@ -49,27 +50,26 @@ def predict_tile_baseline(study: Study, job: Job) -> list[dict]:
 
 
 def tile_vectors(study: Study) -> TileVectors:
-    """What the baselines read of this run's slides."""
+    """Return the tile vectors of this run's slides, which the baselines read."""
     return TileVectors(study.config.out / "baselines" / "tiles", study.stores, study.source)
 
 
 def tile_notes(study: Study, learner: Baseline) -> list[str]:
-    """What a baseline is, in sentences for the report."""
+    """Return sentences for the report that describe a baseline."""
     what = "a linear head on the mean" if learner == "mean" else "gated attention (ABMIL) and a linear head on the bag"
     of = "the tokens of a tile averaged, by the frozen encoder this training started from"
-    if not isinstance(study.source, PixelInput):
-        of = f"embeddings/{study.source.encoder} of the stores, which the encoder reads too"
+    if study.source.features:
+        of = f"embeddings/{study.source.features} of the stores, which the encoder reads too"
     optimiser = RECIPES[learner]
     how = f"{optimiser.epochs} epochs of AdamW at {optimiser.learning_rate:g}, windows of {WINDOW} patients"
     notes = [f"{what} of a slide's tile vectors ({of}); {how}, for every cohort alike."]
-    config = study.config
-    if learner == "mean" and isinstance(study.source, PixelInput) and config.frozen and config.pooling == "encoder":
-        notes.append("The model's encoder is frozen: if it pools by the mean, only the recipe tells the two apart.")
+    if learner == "mean" and not study.source.features and study.config.brief:
+        notes.append("The model's encoder is frozen: if it pools by the mean, the two differ in the recipe alone.")
     return notes
 
 
 def _reader(tiles: TileVectors, learner: Baseline | None) -> SequenceReader:
-    """Sequence of one slide -> (1, E), kept in memory, or (1, n, E)."""
+    """Return a reader of one slide's vectors: (1, E), kept in memory, or (1, n, E)."""
 
     def read_mean(slides: Slides) -> Tensor:
         return tiles.mean(slides[0])

@@ -6,7 +6,7 @@ import pandas as pd
 from lifelines import CoxPHFitter
 
 from longvit.cohort.clinical import Clinical, read_clinical
-from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.config import FinetuneConfig
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.predictions import truth
 from longvit.formats.predictions_csv import sequence_columns
@@ -17,7 +17,7 @@ PENALTY = 0.01
 
 
 def clinical_covariates(study: Study) -> Clinical:
-    """Age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
+    """Read age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
 
     Raises:
         ConfigError: The task is not survival.
@@ -25,9 +25,9 @@ def clinical_covariates(study: Study) -> Clinical:
     """
     config = study.config
     where = _table(config)
-    if isinstance(config.task, SubtypeTask):
+    if "time" not in study.cohort.targets:
         fix = "leave it out; it is a baseline for survival"
-        raise ConfigError("age, sex and stage say nothing of a subtype", where="baselines: clinical", fix=fix)
+        raise ConfigError("age, sex and stage do not predict a subtype", where="baselines: clinical", fix=fix)
     found = read_clinical(where)
     cases = [case for case in study.cohort.slides if case in found.table.index]
     if not cases:
@@ -63,7 +63,7 @@ def predict_clinical(study: Study, job: Job) -> list[dict]:
 
 
 def clinical_notes(study: Study) -> list[str]:
-    """What this baseline is, and whose values were missing, in sentences for the report."""
+    """Return sentences for the report that describe this baseline and count the missing values."""
     found = clinical_covariates(study)
     names = ", ".join(name[0].lower() + name[1:] for name in found.table)
     notes = [

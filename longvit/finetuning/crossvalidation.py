@@ -1,4 +1,4 @@
-"""Jobs -> trained models and their predictions: one after the other or several at once; what is done stays done."""
+"""Jobs -> trained models and their predictions: one after the other or several at once; finished jobs stay done."""
 
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -30,8 +30,8 @@ def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:
         read: How the model reads sequences in this process; others make their own.
 
     Raises:
-        PipelineError: What stopped a job, with the job in its notes; jobs that are done stay done.
-        ConfigError: A process died, twice, with this job in work.
+        PipelineError: A job failed; its notes name the job. Finished jobs stay done.
+        ConfigError: A process that trained this job died twice.
     """
     todo = [job for job in jobs if not study.predictions(job).exists()]
     processes = min(study.config.parallel_folds, len(todo))
@@ -52,7 +52,7 @@ def train_all(study: Study, jobs: Sequence[Job], read: SequenceReader) -> None:
 
 
 def train_job(job: Job, study: Study, read: SequenceReader | None = None) -> None:
-    """Train one model and write its predictions: what a job ends with, and what says that it is done."""
+    """Train one model and write its predictions, the last file of a job, which marks it as done."""
     result = study.predictions(job)
     result.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -64,7 +64,7 @@ def train_job(job: Job, study: Study, read: SequenceReader | None = None) -> Non
 
 
 def collected(study: Study, jobs: Sequence[Job]) -> list[dict]:
-    """The rows that jobs have written, job after job, as strings."""
+    """Read the rows that jobs have written, job after job, as strings."""
     return [row for job in jobs for row in read_prediction_rows(study.predictions(job))]
 
 
@@ -75,7 +75,7 @@ def _train(job: Job, study: Study, read: SequenceReader | None) -> list[dict]:
 
 
 def _train_apart(job: Job, *, study: Study, threads: int) -> None:
-    """`train_job` in a process of its own; what it would show on the terminal goes into a file beside its metrics."""
+    """Run `train_job` in a process of its own; its output goes to a file next to its metrics, not to the terminal."""
     torch.set_num_threads(threads)
     folder = study.folder(job)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,19 +9,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
-from longvit.config import CoxTask, FinetuneConfig
-from longvit.finetuning.windows import BalancedWindows, Patient, SlideItem
+from longvit.config import FinetuneConfig
+from longvit.finetuning.windows import BalancedWindows, Patient
+from longvit.model.predictor import SlideItem
+from longvit.tokens.sequences import Slides, sequences
 from longvit.training.loop import loader_processes
 
-Slides = tuple[str, ...]
-"""The slides of one sequence, by their ids."""
 SequenceReader = Callable[[Slides], SlideItem]
 """Slides -> what is read of them: their tokens, or what a frozen encoder made of them."""
-
-
-def sequences(slides: Sequence[str], fusion: Literal["late", "early"]) -> list[Slides]:
-    """The sequences in which a patient's slides are read: one for each, or one for all."""
-    return [tuple(slides)] if fusion == "early" else [(slide,) for slide in slides]
 
 
 class PatientDataset(Dataset[list[Patient]]):
@@ -54,7 +49,7 @@ class PatientDataset(Dataset[list[Patient]]):
         return [self._patient(self.patients[i]) for i in window]
 
     def sequences(self, case: str) -> list[Slides]:
-        """The sequences of a patient."""
+        """Return the sequences of a patient."""
         return sequences(self.cohort.slides[case], self.fusion)
 
     def _patient(self, case: str) -> Patient:
@@ -66,22 +61,21 @@ class PatientDataset(Dataset[list[Patient]]):
 
 
 def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
-    """Balanced windows of the training patients."""
+    """Return balanced windows of the training patients."""
     targets = dataset.targets.loc[dataset.patients]
-    strata = targets["label" if dataset.cohort.classes else "event"].to_numpy()
-    most = int(strata.sum()) // config.task.min_events if isinstance(config.task, CoxTask) else None
-    windows = BalancedWindows(strata, config.window, config.seed, most)
+    strata = targets[config.task.stratum].to_numpy()
+    windows = BalancedWindows(strata, config.window, config.seed, config.task.most_windows(strata))
     workers = 0 if config.frozen else config.loader_workers
     return DataLoader(dataset, batch_size=None, sampler=windows, **loader_processes(workers))
 
 
 def whole_loader(dataset: PatientDataset) -> DataLoader:
-    """All patients of a part, in one window."""
+    """Return all patients of a part, in one window."""
     return DataLoader(dataset, batch_size=None, sampler=[list(range(len(dataset)))])  # type: ignore[arg-type]
 
 
 def shuffled_targets(targets: pd.DataFrame, fold: Fold, seed: tuple[int, ...]) -> pd.DataFrame:
-    """Targets dealt anew among the patients of train, and among those of val; test keeps the truth."""
+    """Return targets shuffled among the patients of train, and among those of val; test keeps its own."""
     rng = np.random.default_rng((*seed, fold.index))
     shuffled = targets.copy()
     for part in (fold.train, fold.val):

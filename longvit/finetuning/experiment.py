@@ -1,4 +1,4 @@
-"""What the models of one run share, and the list of those that it trains."""
+"""Inputs that all models of a run share, and the list of these models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,52 +8,53 @@ import pandas as pd
 
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
-from longvit.config import Baseline, EmbeddingInput, FinetuneConfig, PixelInput
-from longvit.finetuning.data import Slides, sequences, shuffled_targets
+from longvit.config import Baseline, FinetuneConfig, TokenInput
+from longvit.finetuning.data import shuffled_targets
 from longvit.formats.predictions_csv import PREDICTIONS
+from longvit.tokens.sequences import Slides, sequences
 
 
 @dataclass(frozen=True)
 class Study:
-    """What every model of a run is trained with: tables and paths, no weights, so that it travels to other processes.
+    """Inputs of every model of a run: tables and paths, no weights, so that they can be sent to other processes.
 
     Args:
         config: Settings of the run.
         cohort: Patients, slides and targets.
         folds: All folds.
         stores: The store of every slide of the folds.
-        source: What the encoder reads.
+        source: Input of the encoder.
     """
 
     config: FinetuneConfig
     cohort: Cohort
     folds: Sequence[Fold]
     stores: dict[str, Path]
-    source: PixelInput | EmbeddingInput
+    source: TokenInput
 
     @property
     def sequences(self) -> list[Slides]:
-        """Everything that the model reads, once: slide by slide, or patient by patient."""
+        """All sequences that the model reads: one for each slide, or one for each patient."""
         cases = dict.fromkeys(case for fold in self.folds for part in fold.parts.values() for case in part)
         return [slides for case in cases for slides in sequences(self.cohort.slides[case], self.config.fusion)]
 
     def jobs(self, learner: Baseline | None = None) -> list["Job"]:
-        """The models to train of one kind: for every fold one on the true labels, then its shuffled controls."""
+        """Return the models of one kind: for every fold one on the true labels, then its shuffled controls."""
         return [Job(fold, shuffle, learner) for fold in self.folds for shuffle in (None, *range(self.config.shuffles))]
 
     def targets(self, job: "Job") -> pd.DataFrame:
-        """A row of targets per patient, as the model of this job learns them."""
+        """Return the targets that the model of this job is trained on, a row per patient."""
         if job.shuffle is None:
             return self.cohort.targets
         return shuffled_targets(self.cohort.targets, job.fold, (self.config.seed, job.shuffle))
 
     def folder(self, job: "Job") -> Path:
-        """Where the model of a job and its predictions go."""
+        """Return the folder of a job's model and predictions."""
         kind = self.config.out / ("" if job.learner is None else f"baselines/{job.learner}")
         return kind / f"fold_{job.fold.index}" / ("" if job.shuffle is None else f"shuffled_{job.shuffle}")
 
     def predictions(self, job: "Job") -> Path:
-        """The file that a job ends with; where it is, the job is done."""
+        """Return the last file that a job writes; if it exists, the job is done."""
         return self.folder(job) / PREDICTIONS
 
 
@@ -62,8 +63,8 @@ class Job:
     """One model to train.
 
     Args:
-        fold: Who it learns from, and who it predicts.
-        shuffle: Number of the permutation of labels that it learns; None learns the true ones.
+        fold: Patients to train on, and patients to predict.
+        shuffle: Number of the permutation of labels to train on; None for the true labels.
         learner: A baseline, or None for the model itself.
     """
 

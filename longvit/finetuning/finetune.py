@@ -1,35 +1,37 @@
-"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines beside them, and predictions.csv."""
+"""Verb `finetune`: encoder + table + splits -> one model per fold, baselines, and predictions.csv."""
 
 from pathlib import Path
 
 from longvit.cohort.checks import audit
 from longvit.cohort.splits import read_splits
-from longvit.config import Baseline, FinetuneConfig
+from longvit.config import FinetuneConfig
 from longvit.finetuning.baselines import tile_notes, tile_vectors
+from longvit.finetuning.build import build_model
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
 from longvit.finetuning.crossvalidation import collected, train_all
 from longvit.finetuning.experiment import Study
 from longvit.finetuning.guards import check_fold
-from longvit.finetuning.model import SlideModel, build_model
 from longvit.finetuning.representations import sequence_reader
 from longvit.formats.audit_json import AuditFile, write_audit
 from longvit.formats.membership_csv import write_membership
 from longvit.formats.predictions_csv import PREDICTIONS, write_predictions
+from longvit.model.predictor import SlideModel
 from longvit.runs.folder import open_run
 from longvit.runs.inputs import Inputs, read_inputs
-from longvit.tokens.read import require_fit, require_one_scale, require_scale
+from longvit.tokens.read import require_one_scale, require_scale
+from longvit.tokens.source import token_source
 from longvit.training.loop import begin, pick_device
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: FinetuneConfig) -> Path:
-    """Train and predict every fold, of the model and its baselines; what an earlier start has finished stays.
+    """Train and predict every fold, by the model and its baselines; folds that an earlier start finished are kept.
 
     Returns:
         `predictions.csv` in the run's folder: a row per held-out sequence of every fold, and of every shuffled control.
-        Beside it `audit.json`, what the audit found and the user accepted; `membership.csv`, who was in which part; and
-        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, what the baseline is.
+        Next to it `audit.json`, with findings and those accepted; `membership.csv`, the part of each patient; and
+        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, describing the baseline.
 
     Raises:
         CohortError: The tables or the splits cannot be used, or the audit refuses them.
@@ -67,16 +69,16 @@ def _inputs(study: Study) -> Inputs:
 
 
 def _refuse_unfit(study: Study) -> None:
-    """Refuse what the models or their baselines could not be trained on, before anything is computed."""
+    """Refuse stores and tables that models or baselines cannot be trained on, before anything is computed."""
     require_one_scale(list(study.stores.values()))
     for store in study.stores.values():
-        require_fit(open_store(store), study.source)
+        token_source(open_store(store), study.source)  # refuses a store that does not fit
     if "clinical" in study.config.baselines:
         clinical_covariates(study)
 
 
 def _train(study: Study, model: SlideModel, audit: AuditFile) -> None:
-    """All jobs, then the tables of their predictions; that of the model is the last, and says that all is done."""
+    """Train all jobs, then write their predictions; the model's own table is the last and marks the run as done."""
     config = study.config
     read = sequence_reader(model, study.sequences, study.stores, config)
     if {"abmil", "mean"} & set(config.baselines):
@@ -87,9 +89,6 @@ def _train(study: Study, model: SlideModel, audit: AuditFile) -> None:
         folder = config.out / (f"baselines/{learner}" if learner else "")
         write_audit(folder, audit)
         if learner:
-            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in _notes(study, learner)))
+            notes = clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)
+            write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in notes))
         write_predictions(folder / PREDICTIONS, collected(study, study.jobs(learner)))
-
-
-def _notes(study: Study, learner: Baseline) -> list[str]:
-    return clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)

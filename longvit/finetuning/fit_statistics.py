@@ -1,17 +1,16 @@
-"""What a model takes from its training patients before the first step, and never from anybody else."""
+"""Statistics that a model takes from its training patients, and from no others, before the first step."""
 
 import torch
 from torch import Tensor
 
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.model import SlideModel
-from longvit.finetuning.task_loss import TaskLoss
 from longvit.model.pooling import varies
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import StoreError
 
 _SAME = (
-    "the representations of all {} training sequences are the same, so that the predictions say nothing: look at the "
-    "slides (are they blank?), or take another encoder"
+    "the representations of all {} training sequences are the same, so that predictions are meaningless: check the "
+    "slides (are they blank?), or use another encoder"
 )
 
 
@@ -25,12 +24,12 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
         device: Where to compute.
 
     Returns:
-        Sentences about what makes the training void; none if all is well.
+        Sentences about what makes the training meaningless; none if all is well.
 
     Raises:
         StoreError: A slide's representation holds NaN or infinity.
     """
-    model.loss = TaskLoss.from_training(model.loss.task, train.targets.loc[train.patients], model.classes)
+    model.statistics = model.task.fit(train.targets.loc[train.patients], model.classes)
     model.eval().to(device)
     vectors, lengths, means, variances = [], [], [], []
     for case in train.patients:
@@ -56,7 +55,7 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
 
 
 def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (D) of all tokens together, from those of each sequence and its length."""
+    """Return mean and deviation (D) of all tokens together, from those of each sequence and its length."""
     share_N1 = (lengths_N.double() / lengths_N.sum())[:, None]
     mean_D = (share_N1 * means_ND).sum(dim=0)
     variance_D = (share_N1 * (variances_ND + (means_ND - mean_D) ** 2)).sum(dim=0)

@@ -1,19 +1,20 @@
-"""The model of one fold: trained, saved, and asked about the patients it was not trained on."""
+"""The model of one fold: trained, saved, and applied to the patients it was not trained on."""
 
 import json
 
 import numpy as np
 import torch
 
-from longvit.config import FinetuneConfig, SubtypeTask
+from longvit.config import FinetuneConfig
+from longvit.finetuning.build import build_model
 from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader, whole_loader
 from longvit.finetuning.experiment import Job, Study
 from longvit.finetuning.fit_statistics import prepare
-from longvit.finetuning.model import SlideModel, build_model, save_model
 from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.predictions import predict
 from longvit.finetuning.representations import sequence_reader
 from longvit.model.outputs import SCALE_FILE, RiskScale
+from longvit.model.predictor import SlideModel, save_model
 from longvit.tokens.read import Scale
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
@@ -56,7 +57,7 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
     if job.shuffle is None:
         model.encoder.trained_on = Scale.of(open_store(next(iter(study.stores.values()))))
         save_model(folder / "model.safetensors", model)
-        if not isinstance(config.task, SubtypeTask):
+        if not model.classes:
             scale = risk_scale(model, train, device)
             write_whole(folder / SCALE_FILE, json.dumps(scale._asdict()) + "\n")
     return predict_held_out(model, study, job, read, config)
@@ -65,7 +66,7 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
 def predict_held_out(
     model: SlideModel, study: Study, job: Job, read: SequenceReader, config: FinetuneConfig
 ) -> list[dict]:
-    """Rows of the val and test parts, with the true targets beside the predictions."""
+    """Return rows of the val and test parts, with the true targets next to the predictions."""
     rows, device = [], pick_device(config.device)
     for part in ("val", "test"):
         patients = PatientDataset(job.fold.parts[part], study.cohort, study.cohort.targets, read, config.fusion)
@@ -74,7 +75,7 @@ def predict_held_out(
 
 
 def risk_scale(model: SlideModel, train: PatientDataset, device: torch.device) -> RiskScale:
-    """Mean and standard deviation of the risks that a survival model gives its training patients, each counted once."""
+    """Return mean and deviation of the risks that a survival model gives its training patients, each counted once."""
     risks: dict[str, list[float]] = {}
     for row in predict(model, train, device, {}):
         risks.setdefault(row["patient_id"], []).append(row["risk"])

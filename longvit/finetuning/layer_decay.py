@@ -1,23 +1,23 @@
-"""Which layer of a model a parameter belongs to, and so whether it is trained, and how fast."""
+"""Layers of a model's parameters, which decide whether and how fast each is trained."""
 
 import re
 
-from longvit.finetuning.model import SlideModel
 from longvit.model.encoder import Block
+from longvit.model.predictor import SlideModel
 
 _BLOCK = re.compile(r"encoder\.encoder\.layers\.(\d+)\.")
 _EMBEDDING = ("encoder.input.", "encoder.position.", "encoder.class_token.")
 
 
 def layer_of(name: str, depth: int) -> int:
-    """Layer of a parameter of a `SlideModel`, numbered as BEiT and LongViT number them.
+    """Return the layer of a parameter of a `SlideModel`, numbered as in BEiT and LongViT.
 
     Args:
         name: The parameter's.
         depth: Blocks of the encoder.
 
     Returns:
-        0 for what embeds patches and places, 1 to `depth` for the blocks, `depth + 1` for all that comes after.
+        0 for the embedding of patches and places, 1 to `depth` for the blocks, `depth + 1` for all layers after them.
     """
     if block := _BLOCK.match(name):
         return int(block[1]) + 1

@@ -6,8 +6,8 @@ from torch.utils.checkpoint import checkpoint
 
 from longvit.config import FinetuneConfig
 from longvit.finetuning.layer_decay import layer_of, train_last_blocks
-from longvit.finetuning.model import SlideModel
-from longvit.finetuning.windows import Patient, SlideItem
+from longvit.finetuning.windows import Patient
+from longvit.model.predictor import SlideItem, SlideModel
 from longvit.training.loop import TrainingModule
 
 
@@ -20,46 +20,48 @@ class FinetuneModule(TrainingModule):
         self._frozen_blocks = train_last_blocks(model, config.trained_blocks)
 
     def train(self, mode: bool = True) -> "FinetuneModule":
-        """Random layers are on in what is trained; frozen blocks give what they give in a prediction."""
+        """Switch random layers on in what is trained; frozen blocks compute as in a prediction."""
         super().train(mode)
         for block in self._frozen_blocks:
             block.eval()
         return self
 
     def rate_of(self, name: str) -> float:
-        """Layer decay as in BEiT: decay^(depth + 1 - layer) of the learning rate, so that the head has all of it."""
+        """Return the layer decay as in BEiT: decay^(depth + 1 - layer) of the learning rate; 1 for the head."""
         if self.model.encoder is None:
             return 1.0
         depth = self.model.encoder.config.depth
         return self.layer_decay ** (depth + 1 - layer_of(name.removeprefix("model."), depth))
 
     def training_step(self, window: list[Patient], batch_idx: int) -> Tensor:
-        """Loss of one window.
+        """Return the loss of one window.
 
         Raises:
-            ConfigError: The loss is not a number: training has run away.
+            TrainingError: The loss is not finite: training has diverged.
         """
         loss = self._loss(window, "loss")
         self.require_finite("the loss", loss)
         return loss
 
     def validation_step(self, window: list[Patient], batch_idx: int) -> None:
-        """Loss of the val part, all in one window."""
+        """Log the loss of the val part, which is one window."""
         self._loss(window, "val_loss")
 
     def transfer_batch_to_device(
         self, batch: list[Patient], device: torch.device, dataloader_idx: int
     ) -> list[Patient]:
-        """Slides travel one at a time, in `_run`: a window of whole slides may not fit."""
+        """Return the batch as it is: `_run` moves one slide at a time, since a window of whole slides may not fit."""
         return batch
 
     def _loss(self, window: list[Patient], name: str) -> Tensor:
-        loss = self.model.loss(self.outputs(window), window)
+        outputs = self.outputs(window)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        loss = self.model.task.loss(outputs, window, self.model.statistics)
         self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(window))
         return loss
 
     def outputs(self, window: list[Patient]) -> Tensor:
-        """(patients, outputs): each sequence is run for itself, whatever its length.
+        """Return the outputs (patients, O); each sequence is run by itself, whatever its length.
 
         It is brought to the device and run again in the backward pass, so that the device holds one sequence and its
         activations at a time, and the gradient is that of the whole window.

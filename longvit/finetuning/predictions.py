@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.config import SurvivalTask, Task
+from longvit.config import Task
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.model import SlideModel
 from longvit.formats.predictions_csv import TIME_UNIT, sequence_columns
-from longvit.model.outputs import columns
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import CheckpointError
 
 
@@ -20,11 +19,11 @@ from preprocessing.errors import CheckpointError
 def predict(
     model: SlideModel, patients: PatientDataset, device: torch.device, marks: Mapping[str, object]
 ) -> list[dict]:
-    """A row for each sequence that the model reads: a slide with late fusion, a patient with early fusion.
+    """Return a row for each sequence: a slide with late fusion, a patient with early fusion.
 
     Args:
         model: The model; it is moved to the device and into evaluation mode.
-        patients: Who is predicted; the columns of its targets, if it has any, stand beside the predictions.
+        patients: Patients to predict; columns of their targets, if there are any, are next to the predictions.
         device: Where to compute.
         marks: More columns, the same in every row, such as fold and split.
 
@@ -35,12 +34,12 @@ def predict(
     model.eval().to(device)
     rows = []
     for case in patients.patients:
-        target = truth(patients.targets, case, model.loss.task)
+        target = truth(patients.targets, case, model.task)
         for slides in patients.sequences(case):
             output_O = model(patients.read(slides).to(device))[0].float().cpu()
             keys = {**sequence_columns(case, slides), **marks}
             require_finite(output_O, keys["slide_id"])
-            rows.append(keys | target | columns(output_O, model.loss.task, model.classes))
+            rows.append(keys | target | model.task.predictions(output_O, model.classes))
     return rows
 
 
@@ -60,5 +59,5 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
     """Return the targets of a patient as columns of predictions.csv, with the unit of a time."""
-    unit = {TIME_UNIT: task.time_unit} if isinstance(task, SurvivalTask) and "time" in targets else {}
+    unit = {TIME_UNIT: task.time_unit} if "time" in targets else {}
     return targets.loc[case].to_dict() | unit

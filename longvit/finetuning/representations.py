@@ -1,4 +1,4 @@
-"""How sequences of slides are read: as tokens, or as what a frozen encoder made of them, computed once."""
+"""Readers of sequences of slides: as tokens, or as vectors of a frozen encoder, which are computed once."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,16 +8,13 @@ from rich.progress import track
 from safetensors import safe_open
 from torch import Tensor
 
-from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput
+from longvit.config import FinetuneConfig
 from longvit.encoding.results import SlideResult, fingerprint, load_result, origin_of, save_result, slide_file
 from longvit.encoding.slide import encode_slide
-from longvit.finetuning.data import SequenceReader, Slides
-from longvit.finetuning.model import SlideModel
+from longvit.finetuning.data import SequenceReader
 from longvit.model import LongViT
-from longvit.tokens.batch import TokenBatch
-from longvit.tokens.joined import JoinedPieces, join_slides
-from longvit.tokens.pieces import SlidePieces
-from longvit.tokens.read import slide_tokens
+from longvit.model.predictor import SlideModel
+from longvit.tokens.sequences import Slides, read_tokens, sequence_pieces
 from longvit.training.loop import pick_device
 from preprocessing.store.store import open_store
 
@@ -25,13 +22,13 @@ from preprocessing.store.store import open_store
 def sequence_reader(
     model: SlideModel, wanted: Sequence[Slides], stores: dict[str, Path], config: FinetuneConfig
 ) -> SequenceReader:
-    """How a fold reads its sequences.
+    """Return the function that reads the sequences of a fold.
 
     Args:
-        model: The model; one with a frozen encoder encodes what is wanted now, unless an earlier start did.
+        model: The model; a frozen encoder encodes all sequences now, unless an earlier start did.
         wanted: The sequences of all folds.
         stores: The store of each slide.
-        config: Says whether the encoder is frozen, and the run's folder, which keeps the encoded sequences.
+        config: Sets whether the encoder is frozen, and the run's folder, which keeps the encoded sequences.
 
     Returns:
         A frozen encoder's vectors, from memory; its tokens, from a file for each sequence, where attention pools them;
@@ -45,15 +42,6 @@ def sequence_reader(
     if keep_tokens:
         return lambda slides: _read_tensor(files[slides], "tokens")[None]
     return {slides: _read_tensor(file, "slide")[None] for slides, file in files.items()}.__getitem__
-
-
-def read_tokens(stores: dict[str, Path], source: PixelInput | EmbeddingInput, slides: Slides) -> TokenBatch:
-    """The tokens of a sequence, as one batch of one.
-
-    Raises:
-        StoreError: A store cannot be read, or cannot give such tokens.
-    """
-    return join_slides([slide_tokens(open_store(stores[slide]), source) for slide in slides])
 
 
 def encode_sequences(
@@ -75,7 +63,7 @@ def encode_sequences(
         stores: The store of each slide.
         config: Device, and threads that read.
         folder: Receives the files.
-        keep_tokens: Keep the vector of every token beside the sequence's own.
+        keep_tokens: Keep the vector of every token next to the sequence's own.
 
     Returns:
         The file of each sequence, with tensors `slide` (D) and maybe `tokens` (L, D).
@@ -87,7 +75,7 @@ def encode_sequences(
     todo = [s for s in wanted if load_result(files[s], origins[s], width, with_tokens=keep_tokens) is None]
     encoder = encoder.eval().to(pick_device(config.device))
     for slides in track(todo, "encode slides") if todo else ():
-        pieces = JoinedPieces([SlidePieces(open_store(stores[s]), encoder.config.input) for s in slides])
+        pieces = sequence_pieces(stores, encoder.config.input, slides)
         encoded = encode_slide(encoder, pieces, max(1, config.loader_workers))
         kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous()} if keep_tokens else {}
         result = SlideResult(file_name(slides), encoded.slide_BD[0].cpu(), len(pieces.rc_L2))
@@ -97,11 +85,11 @@ def encode_sequences(
 
 
 def file_name(slides: Slides) -> str:
-    """Name of a sequence's file; a slide belongs to one patient, so its first one tells sequences apart."""
+    """Name a sequence's file by its first slide, which no other sequence has: a slide belongs to one patient."""
     return slides[0] if len(slides) == 1 else f"{slides[0]}_and_{len(slides) - 1}_more"
 
 
 def _read_tensor(file: Path, name: str) -> Tensor:
-    """One tensor of a file, mapped into memory: what is not looked at is not read."""
+    """Return one tensor of a file, mapped into memory, so that only the parts in use are read."""
     with safe_open(file, "pt") as tensors:
         return tensors.get_tensor(name)

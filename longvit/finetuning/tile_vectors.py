@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from longvit.config import EmbeddingInput, PixelInput
+from longvit.config import TokenInput
 from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT
 from longvit.model.weights import open_weights
@@ -33,7 +33,7 @@ class TileVectors:
 
     folder: Path
     stores: dict[str, Path]
-    source: PixelInput | EmbeddingInput
+    source: TokenInput
 
     def prepare(self, encoder: LongViT, device: torch.device, threads: int) -> None:
         """Compute what an earlier start has not, one slide at a time.
@@ -47,17 +47,19 @@ class TileVectors:
         self.folder.mkdir(parents=True, exist_ok=True)
         encoder = encoder.eval().to(device)
         for slide in track(todo, "tile vectors"):
-            if isinstance(self.source, PixelInput):
+            if self.source.features:
+                kept = {"mean": self.tiles(slide).mean(dim=0, keepdim=True)}
+            else:
                 tiles_nE = averaged_per_tile(encoder, SlidePieces(open_store(self.stores[slide]), self.source), threads)
                 kept = {"tiles": tiles_nE, "mean": tiles_nE.mean(dim=0, keepdim=True)}
-            else:
-                kept = {"mean": self._embeddings(slide).mean(dim=0, keepdim=True)}
             with written_whole(self._file(slide)) as temporary:
                 save_file(kept, temporary)
 
     def tiles(self, slide: str) -> Float[Tensor, "n E"]:
-        """The vectors of a slide's tiles, in the store's order."""
-        return self._kept(slide, "tiles") if isinstance(self.source, PixelInput) else self._embeddings(slide)
+        """Return the vectors of a slide's tiles, in the store's order."""
+        if not self.source.features:
+            return self._kept(slide, "tiles")
+        return torch.from_numpy(open_store(self.stores[slide]).embeddings(self.source.features)).float()
 
     @property
     def width(self) -> int:
@@ -65,14 +67,11 @@ class TileVectors:
         return self.mean(next(iter(self.stores))).shape[1]
 
     def mean(self, slide: str) -> Float[Tensor, "1 E"]:
-        """The mean of a slide's tiles."""
+        """Return the mean of a slide's tiles."""
         return self._kept(slide, "mean")
 
-    def _embeddings(self, slide: str) -> Tensor:
-        return torch.from_numpy(open_store(self.stores[slide]).embeddings(self.source.encoder)).float()
-
     def _is_whole(self, slide: str) -> bool:
-        names = {"mean", "tiles"} if isinstance(self.source, PixelInput) else {"mean"}
+        names = {"mean"} if self.source.features else {"mean", "tiles"}
         try:
             with open_weights(self._file(slide)) as weights:
                 return names <= set(weights.specs)
@@ -88,7 +87,7 @@ class TileVectors:
 
 
 def averaged_per_tile(encoder: LongViT, pieces: SlidePieces, threads: int = 1) -> Float[Tensor, "n D"]:
-    """The mean of the tokens of each tile, each token in the context of its slide; tiles in the store's order."""
+    """Return the mean of the tokens of each tile, in the store's order; each token is in the context of its slide."""
     tokens_LD = encode_slide(encoder, pieces, threads).tokens_BLD[0]
     by_tile = tokens_LD[pieces.rank_L.to(tokens_LD.device)].unflatten(0, (len(pieces.store), -1))
     return by_tile.float().mean(dim=1).cpu()

@@ -4,13 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 from torch.utils.data import Sampler
 
-from longvit.tokens.batch import TokenBatch
-
-SlideItem = TokenBatch | Tensor
-"""A sequence as it was read: its tokens; or what a frozen encoder made of it, (1, D) or token by token (1, L, D)."""
+from longvit.model.predictor import SlideItem
 
 
 @dataclass(frozen=True)
@@ -24,11 +20,11 @@ class Patient:
     time: float = float("nan")
     """Time of the event, or of the last visit."""
     event: bool = False
-    """Whether the event was observed."""
+    """True if the event was observed."""
 
 
 class BalancedWindows(Sampler[list[int]]):
-    """Patients in windows, dealt stratum by stratum, anew in every epoch.
+    """Patients in windows, dealt stratum by stratum in an order of each epoch's own.
 
     A Cox loss compares patients with each other: a window without events has no gradient, and one patient at a time
     has a loss of 0. So the patients with and without an event are shuffled apart and dealt round the windows.
@@ -46,7 +42,7 @@ class BalancedWindows(Sampler[list[int]]):
         self.windows = wanted if most is None else max(1, min(wanted, most))
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, a resumed one included."""
+        """Set the epoch; Lightning calls this before each epoch, also of a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from safetensors.torch import save_file
 
-from longvit.config import EncoderConfig
+from longvit.config import EncoderConfig, without_execution
 from longvit.model.encoder import LongViT
 from longvit.model.weights import Weights, open_weights
 from longvit.tokens.read import Scale
@@ -18,17 +19,22 @@ MODEL = "longvit_model"
 """Metadata of a model with a head, which holds an encoder too."""
 
 
+SavedConfig = Annotated[EncoderConfig, BeforeValidator(without_execution)]
+"""An encoder's config in a file, which may be of version 0.1."""
+
+
 class _Encoder(EncoderConfig):
     """An encoder's config, and the scale it was trained at; one text, since safetensors writes several in any order."""
 
     trained_on: Scale | None = None
+    _of_version_0_1 = model_validator(mode="before")(without_execution)
 
 
 class _Model(BaseModel):
     """What of a finetuned model's settings is about its encoder."""
 
     model_config = ConfigDict(extra="ignore")
-    encoder: EncoderConfig
+    encoder: SavedConfig
     trained_on: Scale | None = None
 
 

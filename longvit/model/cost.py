@@ -7,8 +7,9 @@ from typing import NamedTuple
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
+from longvit.config import STEM_STRIDE, EncoderConfig, PixelInput
 from longvit.model import LongViT
+from longvit.model.attention.plan import AttentionPlan
 
 _DAY_S = 86_400.0
 
@@ -24,35 +25,36 @@ class Work(NamedTuple):
     """In every block."""
 
     def of_slide(self, tokens: int, config: EncoderConfig) -> float:
-        """All of a slide's tokens through the whole encoder."""
+        """Return the work of all of a slide's tokens in the whole encoder."""
         in_blocks = (tokens + config.class_token) * config.depth * (self.attention + self.feed_forward)
         return tokens * self.embedding + in_blocks
 
 
-def work_per_token(config: EncoderConfig, tokens: int) -> Work:
-    """What a token of a slide of so many tokens costs: a query meets w / r keys in a segment, in 1 / r of the heads."""
-    keys = sum(min(length, tokens) / ratio**2 for length, ratio in config.branches)
+def work_per_token(config: EncoderConfig, plan: AttentionPlan) -> Work:
+    """Return what a token costs in a forward pass with this plan."""
     width = config.width
     return Work(
-        embedding=float(_work_of_embedding(config.input, width)),
-        attention=8 * width**2 + 4 * width * keys,
+        embedding=float(_EMBEDDING[config.input.kind](config.input, width)),
+        attention=8 * width**2 + 4 * width * plan.keys_per_query,
         feed_forward=4 * config.ffn_ratio * width**2,
     )
 
 
-def _work_of_embedding(source: PixelInput | EmbeddingInput, width: int) -> int:
-    if isinstance(source, EmbeddingInput):
-        return 2 * source.dim * width
+def _work_of_pixels(source: PixelInput, width: int) -> int:
     channels_in, kernel, stride, side, work = 3, STEM_STRIDE, STEM_STRIDE, source.patch_px, 0
     for channels in source.stem:
         side = -(-side // stride)
         work += 2 * channels_in * kernel**2 * channels * side**2
         channels_in, kernel, stride = channels, 3, 2
-    return work + 2 * (channels_in if source.stem else 3 * side**2) * width
+    return work + 2 * (channels_in if source.stem else source.width) * width
+
+
+_EMBEDDING = {"pixels": _work_of_pixels, "embeddings": lambda source, width: 2 * source.width * width}
+"""Multiplications and additions of embedding one token, for each kind of input."""
 
 
 def progress_bar() -> Progress:
-    """A bar whose estimate is over the whole run: between two steps of a large slide there may be minutes."""
+    """Return a bar whose estimate is over the whole run: between two steps of a large slide there may be minutes."""
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(TextColumn("{task.description}"), *columns, speed_estimate_period=_DAY_S)
 

@@ -5,7 +5,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.config import EncoderConfig
+from longvit.config import EncoderConfig, ExecutionConfig
+from longvit.model.attention.plan import AttentionPlan, row_lengths
 from longvit.model.encoder import Encoder
 from longvit.model.position import sincos_position
 
@@ -17,6 +18,9 @@ class LongNetDecoder(nn.Module):
     symbol's place are added to its embedding, which is also what logits are read off.
     """
 
+    execution = ExecutionConfig()
+    """As of `LongViT`."""
+
     def __init__(self, config: EncoderConfig, vocabulary: int) -> None:
         """Of `config`, everything that is about blocks counts; `input` and `position` do not.
 
@@ -25,9 +29,10 @@ class LongNetDecoder(nn.Module):
             vocabulary: Number of symbols V.
         """
         super().__init__()
+        self.config = config
         self.embedding = nn.Embedding(vocabulary, config.width)
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
-        self.blocks = Encoder(config, causal=True)
+        self.blocks = Encoder(config)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, symbols_BL: Int64[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
@@ -36,4 +41,5 @@ class LongNetDecoder(nn.Module):
         rc_1L2 = torch.stack([place_L, torch.zeros_like(place_L)], dim=-1).unsqueeze(0)
         x_BLD = self.embedding(symbols_BL)
         x_BLD = x_BLD + sincos_position(rc_1L2, x_BLD.shape[-1]).to(x_BLD.dtype)
-        return linear(self.norm(self.blocks(x_BLD)), self.embedding.weight)
+        plan = AttentionPlan.of(self.config, row_lengths(x_BLD, None), self.execution, causal=True)
+        return linear(self.norm(self.blocks(x_BLD, plan)), self.embedding.weight)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
 
-from longvit.config import EncoderConfig
+from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.model.attention.layer import DilatedSelfAttention
+from longvit.model.attention.plan import AttentionPlan, row_lengths
 from longvit.model.attention.recompute import in_pieces, piece_tokens
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
@@ -40,26 +41,25 @@ class Block(nn.Module):
     Parameters have their official names; `final_layer_norm` is the norm before the feed-forward layer.
     """
 
-    def __init__(self, config: EncoderConfig, drop_path: float, *, causal: bool = False) -> None:
+    def __init__(self, config: EncoderConfig, drop_path: float) -> None:
         super().__init__()
-        self.config = config
         self.self_attn_layer_norm = nn.LayerNorm(config.width)
-        self.self_attn = DilatedSelfAttention(config, causal=causal)
+        self.self_attn = DilatedSelfAttention(config)
         self.final_layer_norm = nn.LayerNorm(config.width)
         self.ffn = FeedForward(config.width, int(config.width * config.ffn_ratio))
         self.drop = nn.Sequential(nn.Dropout(config.dropout), DropPath(drop_path))
 
     def forward(
-        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
+        self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
         """One round of mixing tokens, then one of mixing channels.
 
         With `overwrite`, in evaluation mode and where no gradients are wanted, the result takes the memory of `x_BLD`.
         """
-        mixed_BLD = self.self_attn(x_BLD, mask_BL, norm=self.self_attn_layer_norm)
+        mixed_BLD = self.self_attn(x_BLD, plan, norm=self.self_attn_layer_norm)
         mix_channels = lambda piece_BLD: self.ffn(self.final_layer_norm(piece_BLD))
-        at_once = piece_tokens(self.config.tokens_at_once, x_BLD, self.ffn.fc1.weight)
-        recompute = self.config.recompute != "nothing"
+        at_once = piece_tokens(plan.execution.tokens_at_once, x_BLD, self.ffn.fc1.weight)
+        recompute = plan.execution.recompute != "nothing"
         if overwrite:
             for piece_BlD, mixed_BlD in zip(x_BLD.split(at_once, 1), mixed_BLD.split(at_once, 1), strict=True):
                 piece_BlD += mixed_BlD  # torch widens a copy of what it adds
@@ -86,12 +86,11 @@ class Encoder(nn.Module):
     encoder is then almost linear, and finds no texture.
     """
 
-    def __init__(self, config: EncoderConfig, *, causal: bool = False) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config = config
         last = max(config.depth - 1, 1)
         shares = (config.drop_path * i / last for i in range(config.depth))
-        self.layers = nn.ModuleList(Block(config, share, causal=causal) for share in shares)
+        self.layers = nn.ModuleList(Block(config, share) for share in shares)
         self.layer_norm = nn.LayerNorm(config.width) if config.final_norm == "both" else nn.Identity()
         gain = math.sqrt(math.log(2 * config.depth))
         for name, module in self.named_modules():
@@ -101,19 +100,19 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(
-        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
+        self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
         """All blocks in turn; what comes out at padding means nothing.
 
         With `overwrite`, in evaluation mode and where no gradients are wanted, every block's result takes the memory of
         `x_BLD`, which a caller would otherwise hold to the end.
         """
-        recompute = self.config.recompute == "blocks" and torch.is_grad_enabled()
+        recompute = plan.execution.recompute == "blocks" and torch.is_grad_enabled()
         for layer in self.layers:
             if recompute:
-                x_BLD = checkpoint(layer, x_BLD, mask_BL, use_reentrant=False)
+                x_BLD = checkpoint(layer, x_BLD, plan, use_reentrant=False)
             else:
-                x_BLD = layer(x_BLD, mask_BL, overwrite=overwrite)
+                x_BLD = layer(x_BLD, plan, overwrite=overwrite)
         return self.layer_norm(x_BLD)
 
 
@@ -139,6 +138,8 @@ class LongViT(nn.Module):
 
     trained_on: Scale | None = None
     """Scale of the slides that the weights were trained on; None if they were not, or if it is unknown."""
+    execution = ExecutionConfig()
+    """How much is computed at once, and twice: the caller's to set, at any time. It is not saved with the weights."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -181,11 +182,19 @@ class LongViT(nn.Module):
             batch: The tokens.
             extent: The box around the whole slide, where the tokens are a piece of one.
         """
-        return self.placed(self.input(batch), batch, extent)
+        return self.placed(self.content(batch), batch, extent)
+
+    def content(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+        """Return the content of each token, without its place."""
+        return self.input(batch, self.execution)
 
     def placed(self, content_BLD: Tensor, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
         """Add each token's place to its content, in the type of the stream."""
         return (content_BLD + self.position(batch, extent)).to(self.dtype)
+
+    def plan(self, lengths: tuple[int, ...]) -> AttentionPlan:
+        """Return the plan of a forward pass for slides of so many tokens, the class token among them."""
+        return AttentionPlan.of(self.config, lengths, self.execution)
 
     def encode(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
@@ -198,7 +207,7 @@ class LongViT(nn.Module):
             overwrite: Whether the result may take the memory of `x_BLD`, where no gradients are wanted.
         """
         x_BMD, mask_BM = (x_BLD, mask_BL) if self.class_token is None else self.class_token(x_BLD, mask_BL)
-        x_BMD = self.encoder(x_BMD, mask_BM, overwrite=overwrite)
+        x_BMD = self.encoder(x_BMD, self.plan(row_lengths(x_BMD, mask_BM)), overwrite=overwrite)
         tokens_BLD = x_BMD[:, x_BMD.shape[1] - x_BLD.shape[1] :]
         if mask_BL is not None:
             tokens_BLD = tokens_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0)

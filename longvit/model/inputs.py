@@ -1,4 +1,4 @@
-"""What a token is: a patch of pixels or the embedding of a tile; both become one vector of the encoder's width."""
+"""Modules that embed tokens: patches of pixels, or embeddings of tiles, as vectors of the encoder's width."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.config import STEM_STRIDE, EmbeddingInput, EncoderConfig, PixelInput
+from longvit.config import STEM_STRIDE, EncoderConfig, ExecutionConfig, PixelInput
 from longvit.model.attention.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
@@ -29,9 +29,9 @@ class PixelTokens(nn.Module):
     def __init__(self, source: PixelInput, width: int) -> None:
         super().__init__()
         self.scale = source.scale
-        self.proj = nn.Linear(3 * source.patch_px**2, width)
+        self.proj = nn.Linear(source.width, width)
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+    def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
         """Scale the pixels as configured and project them."""
         weight, bias = self.proj.weight, self.proj.bias
         if self.scale == "patch":
@@ -40,12 +40,12 @@ class PixelTokens(nn.Module):
 
 
 def _centred(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Pixels less the fixed mean, grey levels."""
+    """Return pixels less the fixed mean, grey levels."""
     return x_BLP.to(dtype, copy=True).sub_(MEAN_LEVEL)
 
 
 def _of_unit_contrast(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each patch less its mean colour, over the deviation from it, or over the noise of glass where that is larger."""
+    """Return each patch less its mean colour, over its deviation or the noise of glass, whichever is larger."""
     x_BL3p = _centred(x_BLP, torch.promote_types(dtype, torch.float32)).unflatten(-1, (3, -1))
     x_BL3p -= x_BL3p.mean(dim=-1, keepdim=True)
     power_BL11 = x_BL3p.pow(2).mean(dim=(-2, -1), keepdim=True)
@@ -56,13 +56,13 @@ class StemTokens(nn.Module):
     """Patches of uint8 pixels -> x_BLD: convolutions within each patch, the mean of what they find in it, a projection.
 
     Ours, not the paper's. A linear projection has a weight for every pixel of a patch, and to it the same nucleus one
-    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions see it
-    wherever it lies (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
+    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions find it
+    wherever it is (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
     """
 
-    def __init__(self, source: PixelInput, config: EncoderConfig) -> None:
+    def __init__(self, source: PixelInput, width: int) -> None:
         super().__init__()
-        self.source, self.config = source, config
+        self.source = source
         layers: list[nn.Module] = []
         for channels_in, channels in pairwise((3, *source.stem)):
             strided = {"kernel_size": 3, "stride": 2, "padding": 1}
@@ -72,12 +72,13 @@ class StemTokens(nn.Module):
             nn.init.zeros_(convolution.bias)
             layers += [convolution, nn.GELU()]
         self.stem = nn.Sequential(*layers)
-        self.proj = nn.Linear(source.stem[-1], config.width)
+        self.proj = nn.Linear(source.stem[-1], width)
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
-        """Scale the pixels as configured, and look at every patch by itself; in pieces, which bounds the memory."""
-        recompute = self.config.recompute != "nothing"
-        return in_pieces(self._embed, batch.x, self.config.tokens_at_once, recompute=recompute)
+    def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
+        """Scale the pixels as configured and embed every patch by itself; in pieces, which bounds the memory."""
+        execution = execution or ExecutionConfig()
+        recompute = execution.recompute != "nothing"
+        return in_pieces(self._embed, batch.x, execution.tokens_at_once, recompute=recompute)
 
     def _embed(self, x_BLP: Tensor) -> Tensor:
         dtype, side = self.proj.weight.dtype, self.source.patch_px
@@ -96,14 +97,18 @@ class EmbeddingTokens(nn.Module):
         super().__init__()
         self.proj = nn.Linear(dim, width)
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
+    def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
         """Project the embeddings, which stores may hold in half precision."""
         return self.proj(batch.x.to(self.proj.weight.dtype))
 
 
 def build_input(config: EncoderConfig) -> PixelTokens | StemTokens | EmbeddingTokens:
     """Build the module for an encoder's source of tokens."""
-    source = config.input
-    if isinstance(source, EmbeddingInput):
-        return EmbeddingTokens(source.dim, config.width)
-    return StemTokens(source, config) if source.stem else PixelTokens(source, config.width)
+    return _BUILD[config.input.kind](config.input, config)
+
+
+_BUILD = {
+    "pixels": lambda source, config: (StemTokens if source.stem else PixelTokens)(source, config.width),
+    "embeddings": lambda source, config: EmbeddingTokens(source.dim, config.width),
+}
+"""Module of each kind of input."""

@@ -1,4 +1,4 @@
-"""The models of a run's folds as one: the mean of what they say of a slide, and how far they are apart."""
+"""The models of a run's folds as one: the mean of their predictions for a slide, and the deviation between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from longvit.config import EmbeddingInput, FinetuneConfig, PixelInput, SubtypeTask
+from longvit.config import FinetuneConfig, TokenInput
 from longvit.config.yaml_files import load_yaml
 from longvit.encoding.results import fingerprint
-from longvit.finetuning.model import SlideModel, load_model
 from longvit.formats.membership_csv import FOLD, Membership, read_membership
 from longvit.formats.predictions_csv import PREDICTIONS
-from longvit.model.outputs import SCALE_FILE, RiskScale, columns
+from longvit.model.outputs import SCALE_FILE, RiskScale
+from longvit.model.predictor import SlideModel, load_model
 from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, PipelineError
 
@@ -29,9 +29,9 @@ class Ensemble:
 
     Args:
         models: One for each fold, by its number, in evaluation mode.
-        scales: Where the risks of each lie; empty for subtypes.
-        settings: What they were trained with.
-        membership: Whom they know.
+        scales: Scale of the risks of each survival model; empty for subtypes.
+        settings: Settings of the run.
+        membership: Patients that each model was trained or selected on.
         files: All files of the run that decide a prediction, by their role.
         failed: Folds whose model cannot be read, and why.
     """
@@ -44,23 +44,23 @@ class Ensemble:
     failed: dict[str, CheckpointError]
 
     @property
-    def source(self) -> PixelInput | EmbeddingInput:
-        """What the models read."""
+    def source(self) -> TokenInput:
+        """Input of the models' encoders."""
         return next(iter(self.models.values())).encoder.config.input
 
     @cached_property
     def shares_encoder(self) -> bool:
-        """Whether all models have the same encoder, as they do where it was frozen."""
+        """True if all models have the same encoder, as they do if it was frozen."""
         return len({fingerprint(model.encoder) for model in self.models.values()}) == 1
 
     @torch.inference_mode()
     def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:
-        """What all say of one sequence, as `ensemble_row` has it; it is encoded once if they share their encoder."""
+        """Return the columns of one sequence, as of `ensemble_row`; a shared encoder runs once."""
         models = list(self.models.values())
         first, tokens = models[0].to(device), tokens.to(device)
         item = first.encode(tokens) if self.shares_encoder else tokens
         outputs = [model.to(device)(item)[0].float().cpu() for model in models]
-        return ensemble_row([columns(one_O, first.task, first.classes) for one_O in outputs], self.scales)
+        return ensemble_row([first.task.predictions(one_O, first.classes) for one_O in outputs], self.scales)
 
 
 def load_ensemble(run: Path) -> Ensemble:
@@ -85,7 +85,7 @@ def load_ensemble(run: Path) -> Ensemble:
         try:
             model = load_model(path)
             _require_alike(path, model, models)
-            if not isinstance(model.task, SubtypeTask):
+            if not model.classes:
                 scales.append(_read_scale(scale))
                 used[f"{fold} scale"] = scale
         except CheckpointError as error:
@@ -99,7 +99,7 @@ def load_ensemble(run: Path) -> Ensemble:
 
 
 def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:
-    """What all models together say of one slide, and the standard deviation between them.
+    """Return the mean prediction of all models for one slide, and the standard deviation between them.
 
     Probabilities are averaged. Risks of a Cox model have no zero and no unit: two folds' differ by what is the same for
     all patients of a fold, so that their plain mean would be led by the model whose risks are spread widest. So each is

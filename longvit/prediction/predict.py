@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +9,6 @@ from rich.progress import track
 
 from longvit.cohort.tables import barcodes, read_table
 from longvit.config import PredictConfig
-from longvit.finetuning.data import sequences
-from longvit.finetuning.representations import read_tokens
 from longvit.formats.csv_rows import JOINED
 from longvit.formats.predictions_csv import (
     ENSEMBLE,
@@ -23,26 +20,18 @@ from longvit.formats.predictions_csv import (
 from longvit.prediction.ensemble import Ensemble, load_ensemble
 from longvit.runs.folder import Run, open_run
 from longvit.runs.inputs import read_inputs
+from longvit.runs.outcome import Outcome
 from longvit.tokens.read import Scale, open_stores, require_one_scale, require_scale
+from longvit.tokens.sequences import read_tokens, sequences
 from longvit.training.loop import pick_device
-from preprocessing.errors import CohortError, PipelineError, StoreError, few
+from preprocessing.errors import CohortError, StoreError, few
 from preprocessing.store.store import PatchStore, find_stores
 
 SAVE_SECONDS = 10.0
-"""Seconds between two savings of the table: what a killed run loses at most."""
+"""Seconds between two savings of the table: the most that a killed run loses."""
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What a run of `predict` gives."""
-
-    table: Path
-    """`predictions.csv`; not there if nothing could be read."""
-    failed: dict[str, PipelineError]
-    """Sequences and folds' models that could not be read, and why."""
-
-
-def run(config: PredictConfig) -> Predicted:
+def run(config: PredictConfig) -> Outcome:
     """Predict every slide of a folder of stores; started again, only new ones, and those whose store has changed.
 
     Returns:
@@ -58,6 +47,8 @@ def run(config: PredictConfig) -> Predicted:
         ConfigError: `out` holds another prediction.
     """
     ensemble = load_ensemble(config.run)
+    for model in ensemble.models.values():
+        model.encoder.execution = config.execution
     stores = find_stores(config.stores)
     patients = read_patients(stores, config.table)
     opened, failed = open_stores(stores, ensemble.source)
@@ -76,7 +67,7 @@ def run(config: PredictConfig) -> Predicted:
         todo = [name for name in wanted if name not in table.rows and name not in failed]
         if not todo and run.finished and table.is_current():
             run.say_finished()
-            return Predicted(run.result, failed)
+            return Outcome(run.result, failed)
         run.begin(table.slides())
         try:
             for name in track(todo, "predict"):
@@ -89,7 +80,7 @@ def run(config: PredictConfig) -> Predicted:
                     table.add(name, wanted[name].columns() | {"models": models} | predicted)
         finally:
             table.save()
-    return Predicted(run.result, failed)
+    return Outcome(run.result, failed)
 
 
 class Sequence(NamedTuple):
@@ -142,7 +133,7 @@ class Table:
 
 
 def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
-    """Rows of an earlier start that still hold: of stores that have not changed, and of the same patients."""
+    """Return rows of an earlier start that are still valid: of unchanged stores, and of the same patients."""
     rows = {row["slide_id"]: row for row in read_prediction_rows(run.result)} if run.finished else {}
     return {
         name: row
@@ -154,7 +145,7 @@ def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
 
 
 def read_patients(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
-    """Patient -> slides, in order; from the table, or by TCGA barcode, and else each slide a patient of its own.
+    """Return the slides of each patient, by the table or by TCGA barcode; else each slide is a patient of its own.
 
     Raises:
         CohortError: The table cannot be read, or lacks a slide that has a store.

@@ -17,7 +17,7 @@ Image = UInt8[np.ndarray, "height width 3"]
 
 
 def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image:
-    """One random version of a square crop: one of the eight turns and flips, its own stain, now and then a blur."""
+    """Return a random version of a square crop: one of eight turns and flips, a stain of its own, sometimes a blur."""
     turn = _TURNS[rng.integers(4)]
     if turn is not None:
         image = cv2.rotate(image, turn)  # several times faster than a copy of numpy's turned view

@@ -1,4 +1,4 @@
-"""DINO: a student that must say of any crop what a slowly moving teacher says of another (Caron et al. 2021)."""
+"""DINO: a student must predict, from any crop, a slowly moving teacher's output for another (Caron et al. 2021)."""
 
 from typing import Literal
 
@@ -39,7 +39,7 @@ class DinoModule(MomentumModule):
         return self.teacher.encoder
 
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views; the first two are the global ones."""
+        """Return loss and numbers of one batch of views; the first two are the global ones."""
         return dino_step(self.student, self.teacher, self.criterion, views, self.current_epoch, self.centring)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -48,7 +48,7 @@ class DinoModule(MomentumModule):
 
 
 def dino_head(width: int, objective: DinoConfig) -> DINOProjectionHead:
-    """Three layers, and prototypes of length 1 to compare with."""
+    """Build the projection head: three layers, and prototypes of length 1."""
     return DINOProjectionHead(
         width,
         objective.hidden,
@@ -67,7 +67,7 @@ def dino_step(
     epoch: int = 0,
     centring: Literal["mean", "sinkhorn"] = "mean",
 ) -> Step:
-    """Cross-entropy between what the teacher says of a global crop and the student of each other crop.
+    """Return the cross-entropy between the teacher's output for a global crop and the student's for each other crop.
 
     Args:
         student: Sees all crops.
@@ -78,8 +78,8 @@ def dino_step(
         centring: `mean` is the criterion's; for `sinkhorn`, its centre is and stays 0.
 
     Returns:
-        The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of what the teacher
-        says of a crop as a share of the largest possible. Where it goes to 1, the teacher says the same of every crop.
+        The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of the
+        teacher's output as a share of the largest possible. If it goes to 1, the output is the same for every crop.
     """
     globals_, local = TokenBatch.collate(views[:2]), views[2:]
     with torch.no_grad():
@@ -96,11 +96,11 @@ def dino_step(
 
 
 def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, "B P"]:
-    """Logits whose softmax at a temperature is what was said, but of every prototype as often as of any other.
+    """Return logits whose softmax is close to the given one, but has the same mean for every prototype.
 
     Sinkhorn's and Knopp's scaling of rows and columns in turn (SwAV: Caron et al. 2020, arXiv:2006.09882; in place of
     DINO's centre in DINOv2: Oquab et al. 2023, arXiv:2304.07193). In double precision: at the low temperatures that
-    make it decide, a prototype that nobody chose would be 0 in all of a single-precision batch.
+    sharpen it, a prototype that no crop chose would be 0 in all of a single-precision batch.
     """
     logits_BP = said_BP.double()
     codes_BP = sinkhorn(logits_BP - logits_BP.max(), epsilon=temperature)
@@ -109,12 +109,12 @@ def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Ten
 
 
 def _temperature(criterion: DINOLoss, epoch: int) -> float:
-    """The teacher's temperature in an epoch, as the criterion takes it."""
+    """Return the teacher's temperature in an epoch, as the criterion uses it."""
     warming = epoch < criterion.warmup_teacher_temp_epochs
     return float(criterion.teacher_temp_schedule[epoch] if warming else criterion.teacher_temp)
 
 
 def _entropy_share(logits_BP: Float[Tensor, "B P"]) -> Float[Tensor, ""]:
-    """Mean entropy of softmaxes over P, from 0 where one prototype has all to 1 where all have the same."""
+    """Return the mean entropy of softmaxes over P: 0 if one prototype has all, 1 if all have the same."""
     entropy = torch.special.entr(logits_BP.float().softmax(dim=-1)).sum(dim=-1)
     return entropy.mean() / torch.tensor(float(logits_BP.shape[-1])).log()

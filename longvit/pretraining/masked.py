@@ -1,4 +1,4 @@
-"""Masked modelling: say what hidden tokens hold, from where they lie and from the tokens in sight (MAE, SimMIM)."""
+"""Masked modelling: restore hidden tokens from their places and from the visible tokens (MAE, SimMIM)."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,7 +6,7 @@ from lightly.models.utils import mask_bool, normalize_mean_var
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longvit.config import EncoderConfig, MaskedConfig, PixelInput, PretrainConfig
+from longvit.config import EncoderConfig, MaskedConfig, PretrainConfig
 from longvit.model import LongViT
 from longvit.model.inputs import NOISE_LEVELS
 from longvit.pretraining.module import PretrainModule, Step
@@ -19,8 +19,6 @@ class Restorer(nn.Module):
 
     def __init__(self, encoder: EncoderConfig, objective: MaskedConfig) -> None:
         super().__init__()
-        source = encoder.input
-        content = 3 * source.patch_px**2 if isinstance(source, PixelInput) else source.dim
         self.encoder = LongViT(encoder)
         self.unknown_D = nn.Parameter(torch.empty(encoder.width))
         nn.init.normal_(self.unknown_D, std=0.02)
@@ -28,14 +26,14 @@ class Restorer(nn.Module):
             nn.LayerNorm(encoder.width),
             nn.Linear(encoder.width, objective.decoder_width),
             nn.GELU(),
-            nn.Linear(objective.decoder_width, content),
+            nn.Linear(objective.decoder_width, encoder.input.width),
         )
 
     def forward(
         self, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "N P"]]:
-        """Vectors of the slides as far as they are in sight, and what the N hidden tokens are thought to hold."""
-        content_BLD = mask_bool(self.encoder.input(batch), hidden_BL, self.unknown_D)
+        """Return the slides' vectors, from visible tokens alone, and the restored content of the N hidden tokens."""
+        content_BLD = mask_bool(self.encoder.content(batch), hidden_BL, self.unknown_D)
         tokens_BLD, slide_BD = self.encoder.encode(self.encoder.placed(content_BLD, batch), batch.mask_BL)
         return slide_BD, self.head(tokens_BLD[hidden_BL])
 
@@ -48,6 +46,7 @@ class MaskedModule(PretrainModule):
         assert isinstance(config.objective, MaskedConfig)
         self.hidden_share = config.objective.hidden_share
         self.restorer = Restorer(config.encoder, config.objective)
+        self.restorer.encoder.execution = config.execution
 
     @property
     def kept(self) -> LongViT:
@@ -55,7 +54,7 @@ class MaskedModule(PretrainModule):
         return self.restorer.encoder
 
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views, each a sample of its own."""
+        """Return loss and numbers of one batch of views, each a sample of its own."""
         batch = TokenBatch.collate(views)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         hidden_BL = draw_hidden(batch.mask_BL, self.hidden_share, generator)
@@ -63,7 +62,7 @@ class MaskedModule(PretrainModule):
 
 
 def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Generator) -> Bool[Tensor, "B L"]:
-    """Which tokens are hidden: the same share of each slide's, rounded, at least one, and never padding.
+    """Draw the hidden tokens: the same share of each slide, rounded, at least one, and never padding.
 
     Args:
         mask_BL: True for real tokens.
@@ -76,7 +75,7 @@ def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Gen
 
 
 def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Step:
-    """Mean squared error of what is restored: 1 says nothing of a token but its mean, 0 all.
+    """Return the mean squared error of the restored tokens: 1 if only their mean is known, 0 if all is.
 
     Args:
         restorer: The network.
@@ -92,7 +91,7 @@ def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "
 
 
 def hidden_content(batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "N P"]:
-    """What is to be restored: each hidden token less its own mean, over its own deviation, as in MAE.
+    """Return the content to restore: each hidden token less its own mean, over its own deviation, as in MAE.
 
     Pixels are grey levels, and a scanner's noise is not blown up where there is nothing else; embeddings are as wide as
     their encoder made them.

@@ -31,12 +31,12 @@ class MocoModule(MomentumModule):
         return self.student.encoder
 
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views, of which there are two."""
+        """Return loss and numbers of one batch of views, of which there are two."""
         return moco_step(self.student, self.predictor, self.teacher, self.criterion, views)
 
 
 def contrast(objective: MocoConfig) -> NTXentLoss:
-    """The contrastive loss, with its queue in the state dict: lightly leaves it out, and a resumed run needs it."""
+    """Return the contrastive loss with its queue in the state dict, which lightly's lacks and a resumed run needs."""
     criterion = NTXentLoss(objective.temperature, (objective.queue, objective.dim) if objective.queue else 0)
     if objective.queue:
         for name, buffer in list(criterion.memory_bank.named_buffers()):
@@ -47,12 +47,12 @@ def contrast(objective: MocoConfig) -> NTXentLoss:
 def moco_step(
     student: Projector, predictor: nn.Module, teacher: Projector, criterion: NTXentLoss, views: list[TokenBatch]
 ) -> Step:
-    """Symmetric contrastive loss: each of two crops of a region must find the other, as the teacher sees it.
+    """Return the symmetric contrastive loss: each of two crops of a region must find the teacher's view of the other.
 
-    It is told from the other crops of the batch; where the criterion has a queue, from the crops in the queue alone,
-    which then takes up the batch. Both directions ask the queue at once, so that neither finds its own regions in it.
-    lightly's loss without a queue is SimCLR's: beside MoCo v3's negatives, the teacher's crops of other regions, it has
-    the student's.
+    Negatives are the other crops of the batch; if the criterion has a queue, the crops in the queue alone, to which the
+    batch is then added. Both directions use the queue at once, so that neither finds its own regions in it. lightly's
+    loss without a queue is SimCLR's: its negatives are MoCo v3's, the teacher's crops of other regions, and the
+    student's.
 
     Args:
         student: Sees both crops.

@@ -1,4 +1,4 @@
-"""What the objectives share as Lightning modules: a step that is logged, an encoder that is kept, one that follows."""
+"""Base Lightning modules of the objectives: a logged step, the encoder to keep, and a teacher that follows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from longvit.tokens.batch import TokenBatch
 from longvit.training.loop import TrainingModule
 
 Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
-"""What a `Branch` is to a step: crops -> their representations and their projections."""
+"""A function as `Branch` is: crops -> their representations and their projections."""
 
 
 class Step(NamedTuple):
-    """What a step of an objective gives."""
+    """Result of a step of an objective."""
 
     loss: Float[Tensor, ""]
-    """To be made smaller."""
+    """Loss."""
     logged: dict[str, Tensor]
     """Numbers for the log, without gradient; their mean over an epoch is written."""
 
@@ -33,7 +33,7 @@ class PretrainModule(TrainingModule, ABC):
     """Base of the objectives: batches of views in, the encoder that is worth keeping out."""
 
     momentum_now: float | None = None
-    """Momentum of the network that follows the trained one; none where no network follows."""
+    """Momentum of the network that follows the trained one; None if no network follows."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config.optimiser, config.seed)
@@ -45,13 +45,13 @@ class PretrainModule(TrainingModule, ABC):
 
     @abstractmethod
     def step(self, views: list[TokenBatch]) -> Step:
-        """Loss and numbers of one batch of views."""
+        """Return loss and numbers of one batch of views."""
 
     def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
         """Return the loss of one batch of views; its numbers are logged.
 
         Raises:
-            ConfigError: The loss is not a number: training has diverged.
+            TrainingError: The loss is not finite: training has diverged.
         """
         loss, logged = self.step(views)
         self.require_finite("the loss", loss)
@@ -68,7 +68,7 @@ class PretrainModule(TrainingModule, ABC):
 
     @torch.no_grad()
     def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
-        """A vector per slide by the encoder that is kept, as a user of its checkpoint gets it."""
+        """Return a vector per slide by the encoder that is kept, as a user of its checkpoint gets it."""
         encoder, training = self.kept, self.kept.training
         encoder.eval()
         slides_BD = encoder.represent(batch)
@@ -88,7 +88,7 @@ class Branch(nn.Module):
         self.head = head
 
     def forward(self, batch: TokenBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
-        """Representations and projections of a batch of crops."""
+        """Return representations and projections of a batch of crops."""
         features_BD = self.encoder.represent(batch)
         features_BD = F.layer_norm(features_BD, features_BD.shape[-1:])
         return features_BD, self.head(features_BD)
@@ -104,6 +104,7 @@ class MomentumModule(PretrainModule):
         steady = config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})
         self.teacher = Branch(steady, head())
         self.teacher.load_state_dict(self.student.state_dict())
+        self.student.encoder.execution = self.teacher.encoder.execution = config.execution
         deactivate_requires_grad(self.teacher)
 
     @property

@@ -1,4 +1,4 @@
-"""Is the run healthy? The gradient and the teacher's momentum as numbers, and what the metrics say in words."""
+"""Health of a run: the gradient and the teacher's momentum as numbers, and trouble in the metrics as sentences."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,9 +12,9 @@ from longvit.training.callbacks import Meter, Row, risen
 MIN_STD = 0.02
 """Spread of unit features, as a share of that of random directions, below which they are all the same."""
 MIN_RANK = 1.5
-"""Effective rank below which features lie on a line."""
+"""Effective rank below which features are on a line."""
 MAX_ENTROPY = 0.99
-"""Entropy of what a teacher says, as a share of the largest possible, above which it says the same of everything."""
+"""Entropy of a teacher's output, as a share of the largest possible, above which it is the same for every crop."""
 
 
 class Monitor(Meter):
@@ -25,7 +25,7 @@ class Monitor(Meter):
         self._norms: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing is measured yet."""
+        """Start without a measurement."""
         self._norms.clear()
 
     def on_before_optimizer_step(
@@ -36,22 +36,22 @@ class Monitor(Meter):
         self._norms.append(torch.nn.utils.get_total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: PretrainModule) -> None:
-        """Sum up the epoch."""
+        """Compute the measures of the epoch."""
         self.measured = {"gradient_norm": torch.stack(self._norms).mean().item()}
         if pl_module.momentum_now is not None:
             self.measured["momentum"] = float(pl_module.momentum_now)
         self._norms.clear()
 
 
-def tell(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
-    """What the metrics of a run of so many epochs say in words; `noise` as in `verdict`."""
+def noted(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
+    """Return sentences about the metrics of a run of so many epochs; `noise` as in `verdict`."""
     return risen(rows) + health(rows) + verdict(rows, epochs, noise)
 
 
 def health(rows: Sequence[Row]) -> list[str]:
-    """What a person should know of a run, from its metrics so far: nothing, while all is well.
+    """Return sentences about trouble in the metrics so far; none if all is well.
 
-    Each kind of trouble is told once, with the first epoch it was seen in.
+    Each kind of trouble is reported once, with its first epoch.
 
     Args:
         rows: Rows of `metrics.csv`, in order.
@@ -65,12 +65,12 @@ def health(rows: Sequence[Row]) -> list[str]:
 
 
 def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
-    """Whether pretraining helped, by the linear probe, once the last epoch is over; nothing where none was probed.
+    """Return a sentence on whether pretraining helped, by the linear probe, after the last epoch; none without a probe.
 
     Args:
         rows: Rows of `metrics.csv`, in order.
         epochs: Epochs of the run.
-        noise: Standard error of the probe's AUROC; a gain below it is none that a person should trust.
+        noise: Standard error of the probe's AUROC; a smaller gain is within chance.
     """
     probed = [row for row in rows if "probe_linear" in row]
     if len(probed) < 2 or probed[-1]["epoch"] != epochs - 1:
@@ -86,7 +86,7 @@ def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
 
 
 _COLLAPSED = "the run has collapsed: "
-_CURE = "; lower the learning rate or the stain jitter, or take a larger batch, and start anew"
+_CURE = "; lower the learning rate or the stain jitter, or use a larger batch, and start again"
 _TROUBLES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "feature_std",
@@ -101,7 +101,8 @@ _TROUBLES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "teacher_entropy",
         lambda value: value > MAX_ENTROPY,
-        _COLLAPSED + "the teacher says the same of every crop (teacher_entropy {:.4f}); lower teacher_temperature",
+        _COLLAPSED
+        + "the teacher has the same output for every crop (teacher_entropy {:.4f}); lower teacher_temperature",
     ),
 )
-"""Column, what is wrong with it, and what to say."""
+"""Column, test for trouble, and sentence."""

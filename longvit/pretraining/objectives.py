@@ -10,5 +10,5 @@ _MODULES: dict[str, type[PretrainModule]] = {"dino": DinoModule, "moco": MocoMod
 
 
 def build_objective(config: PretrainConfig) -> PretrainModule:
-    """What trains an encoder of the configured shape with the configured objective."""
+    """Build the module that trains an encoder of the configured shape with the configured objective."""
     return _MODULES[config.objective.kind](config)

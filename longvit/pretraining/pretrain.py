@@ -7,11 +7,11 @@ from torch.utils.data import DataLoader
 from longvit.cohort.labels import Labelled, read_labelled, read_patients
 from longvit.config import PretrainConfig, ViewsConfig
 from longvit.model import LongViT, save_encoder
-from longvit.pretraining.monitor import Monitor, tell
+from longvit.pretraining.monitor import Monitor, noted
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.sampling import DrawSampler
-from longvit.pretraining.views import build_views, collate_views
+from longvit.pretraining.views import VIEWS, collate_views
 from longvit.runs.folder import open_run
 from longvit.runs.inputs import read_inputs
 from longvit.tokens.read import Scale, require_one_scale
@@ -59,7 +59,7 @@ def _train(
     meters = [Monitor(), *([Probe(config, labelled)] if labelled else [])]
     loader = views_loader(config, stores, patient_of)
     noise = chance_error(labelled) if labelled else 0.0
-    read = lambda rows: tell(rows, config.optimiser.epochs, noise)
+    read = lambda rows: noted(rows, config.optimiser.epochs, noise)
     fit(module, loader, config, config.out, meters=meters, read=read)
     encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
     encoder.load_state_dict(module.kept.state_dict())
@@ -68,9 +68,10 @@ def _train(
 
 
 def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
-    """Batches of views; workers stay alive between epochs."""
+    """Return batches of views; workers stay alive between epochs."""
     draws, seed = config.regions_per_slide, config.seed
-    dataset = build_views(stores, config.encoder.input, drawn_views(config), draws, seed, patient_of)
+    source = config.encoder.input
+    dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of)
     return DataLoader(
         dataset,
         config.batch_size,
@@ -82,5 +83,5 @@ def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[st
 
 
 def drawn_views(config: PretrainConfig) -> ViewsConfig:
-    """The views that the objective looks at: DINO alone looks at local ones."""
+    """Return the settings of the views that the objective uses: only DINO uses local ones."""
     return config.views if config.objective.kind == "dino" else config.views.model_copy(update={"local_views": 0})

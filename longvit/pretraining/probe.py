@@ -1,4 +1,4 @@
-"""What representations are worth while they are learned: k-NN and a linear probe on slides that have labels."""
+"""Value of representations during training: k-NN and a linear probe on slides that have labels."""
 
 import math
 from collections import Counter
@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset
 
 from longvit.cohort.labels import Labelled
-from longvit.config import EmbeddingInput, PixelInput, PretrainConfig
+from longvit.config import PretrainConfig, TokenInput
 from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
-from longvit.tokens.read import patch_rc, read_patches, require_fit
+from longvit.tokens.source import token_source
 from longvit.training.callbacks import Meter
 from longvit.training.loop import loader_processes
 from preprocessing.store.store import PatchStore, open_store
@@ -53,7 +53,7 @@ class Probe(Meter):
         self.measured = self.measure(pl_module) if due else {}
 
     def measure(self, module: PretrainModule) -> dict[str, float]:
-        """Encode the labelled slides and see what can be told from the vectors."""
+        """Encode the labelled slides and measure the two classifiers on their vectors."""
         dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
         slides = DataLoader(dataset, batch_size=None, **loader_processes(self.config.loader_workers))
         vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])
@@ -73,7 +73,7 @@ class Probe(Meter):
 def held_out_auroc(
     vectors_BD: Float[np.ndarray, "B D"], labelled: Labelled, judge: ClassifierMixin, folds: int, seed: int
 ) -> float:
-    """AUROC of a classifier on standardised vectors, every patient predicted by a fit without that patient.
+    """Return the AUROC of a classifier on standardised vectors; a patient is predicted by a fit without that patient.
 
     A patient's probabilities are the mean over the slides. With more than two classes: one against the rest, mean over
     the classes.
@@ -90,7 +90,7 @@ def held_out_auroc(
 
 
 def chance_error(labelled: Labelled) -> float:
-    """Standard error of the AUROC of a classifier that knows nothing, for the rarest class (Mann & Whitney 1947).
+    """Return the standard error of a random classifier's AUROC, for the rarest class (Mann & Whitney 1947).
 
     It depends on the numbers of patients alone: sqrt((m + n + 1) / 12 m n).
     """
@@ -102,7 +102,7 @@ def chance_error(labelled: Labelled) -> float:
 class ProbeSlides(Dataset[TokenBatch]):
     """Labelled slide i -> at most so many of its tokens, as a batch of one."""
 
-    def __init__(self, labelled: Labelled, source: PixelInput | EmbeddingInput, tokens: int) -> None:
+    def __init__(self, labelled: Labelled, source: TokenInput, tokens: int) -> None:
         self.stores, self.source, self.tokens = labelled.stores, source, tokens
 
     def __len__(self) -> int:
@@ -112,28 +112,19 @@ class ProbeSlides(Dataset[TokenBatch]):
         return spread_tokens(open_store(self.stores[index]), self.source, self.tokens)
 
 
-def spread_tokens(store: PatchStore, source: PixelInput | EmbeddingInput, most: int) -> TokenBatch:
-    """The tokens of whole tiles spread evenly over a slide, in raster order, at most `most` of them, but of one tile.
+def spread_tokens(store: PatchStore, source: TokenInput, most: int) -> TokenBatch:
+    """Return the tokens of tiles spread evenly over a slide, in raster order: at most `most`, but one tile at least.
 
     Raises:
         StoreError: The store cannot give such tokens.
     """
-    require_fit(store, source)
-    per_tile = (store.tile_st // source.patch_px) ** 2 if isinstance(source, PixelInput) else 1
-    tiles = evenly(len(store), max(1, most // per_tile))
-    if isinstance(source, PixelInput):
-        x = read_patches(store, source.patch_px, tiles)
-        rc = patch_rc(store, source.patch_px).reshape(len(store), per_tile, 2)[tiles].reshape(-1, 2)
-    else:
-        x, rc = store.embeddings(source.encoder)[tiles], store.rc[tiles]
+    tokens = token_source(store, source)
+    tiles = evenly(len(store), max(1, most // tokens.per_tile))
+    x, rc = tokens.read(tiles), tokens.rc.reshape(len(store), -1, 2)[tiles].reshape(-1, 2)
     order = raster_order(rc)
-    return TokenBatch(
-        x=torch.from_numpy(x[order])[None],
-        rc_BL2=torch.from_numpy(rc[order].astype(np.int64))[None],
-        mask_BL=torch.ones(1, len(order), dtype=torch.bool),
-    )
+    return TokenBatch.of_one(torch.from_numpy(x[order]), torch.from_numpy(rc[order].astype(np.int64)))
 
 
 def evenly(n: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0 to n - 1, evenly spread."""
+    """Return at most `most` of the numbers 0 to n - 1, evenly spread."""
     return np.arange(n) if n <= most else np.arange(most) * n // most

@@ -1,4 +1,4 @@
-"""Whose turn it is: draws shared evenly among patients, whatever the number and the size of their slides."""
+"""Draws shared evenly among patients, whatever the number and the size of their slides."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ class DrawSampler(Sampler[int]):
         self.length, self.seed, self.epoch = length, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, a resumed one included."""
+        """Set the epoch; Lightning calls this before each epoch, also of a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:

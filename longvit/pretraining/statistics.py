@@ -1,4 +1,4 @@
-"""Numbers that tell a healthy representation from a collapsed one."""
+"""Numbers that differ between a healthy representation and a collapsed one."""
 
 import torch
 from jaxtyping import Float
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 @torch.no_grad()
 def feature_statistics(features_BD: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, ""]]:
-    """What every objective logs of a batch's features: `feature_std` and `effective_rank`."""
+    """Return the numbers that every objective logs of a batch's features: `feature_std` and `effective_rank`."""
     return {"feature_std": spread(features_BD), "effective_rank": effective_rank(features_BD)}
 
 
 def spread(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Deviation of unit features over the batch, times the square root of D: about 1 is healthy, 0 is collapse.
+    """Return the deviation of unit features over the batch, times the square root of D: 1 is healthy, 0 is collapse.
 
     It sees all features becoming one; `effective_rank` sees them becoming a line or a plane.
     """
@@ -22,10 +22,10 @@ def spread(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
 
 
 def effective_rank(features_BD: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Number of directions the features spread in: exp of the entropy of their singular values (Roy & Vetterli 2007).
+    """Return the number of the features' directions: exp of the entropy of singular values (Roy & Vetterli 2007).
 
-    Of unit features less their mean, so that what all share is not counted as a direction. From 1, where they lie on a
-    line or are all the same, to the smaller of B - 1 and D; NaN if a feature is not finite.
+    Of unit features less their mean, so that what all share is not counted as a direction. From 1, if they are on a
+    line or all the same, to the smaller of B - 1 and D; NaN if a feature is not finite.
     """
     unit_BD = F.normalize(features_BD.float(), dim=-1)
     if not unit_BD.isfinite().all():

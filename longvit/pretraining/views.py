@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
-from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
+from longvit.config import TokenInput, ViewsConfig
 from longvit.pretraining.augment import augment
 from longvit.pretraining.sampling import SlideTurns
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
-from longvit.tokens.read import patchify
+from longvit.tokens.source import patchify
 from preprocessing.store.store import PatchStore, open_store
 
 _TRIES = 100
@@ -29,7 +29,8 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
 
     Args:
         stores: One store per slide.
-        views: What a view is.
+        source: Input of the encoder.
+        views: Sizes, numbers and changes of the views.
         draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
         seed: Seed of all draws.
         patient_of: Patient of each slide id; slides that it does not name are patients of their own.
@@ -38,13 +39,14 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
     def __init__(
         self,
         stores: Sequence[Path],
+        source: TokenInput,
         views: ViewsConfig,
         draws_per_slide: int,
         seed: int,
         patient_of: Mapping[str, str] | None = None,
     ) -> None:
         self.turns = SlideTurns(stores, patient_of or {})
-        self.views, self.seed, self.length = views, seed, len(stores) * draws_per_slide
+        self.source, self.views, self.seed, self.length = source, views, seed, len(stores) * draws_per_slide
         self._open: dict[Path, PatchStore] = {}
 
     def __len__(self) -> int:
@@ -58,78 +60,36 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
 
     @abstractmethod
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
-        """The views of one draw, each a batch of one."""
+        """Return the views of one draw, each a batch of one."""
 
 
 class RegionDataset(ViewsDataset):
-    """Views are square crops of one random region of a slide, in the store's pixels.
-
-    Args:
-        stores: One store per slide.
-        views: Sides, numbers and changes of the crops.
-        patch_px: Side of a token.
-        draws_per_slide: Regions in an epoch for every slide there is; patients share them evenly.
-        seed: Seed of all draws.
-        patient_of: Patient of each slide id.
-    """
-
-    def __init__(
-        self,
-        stores: Sequence[Path],
-        views: ViewsConfig,
-        patch_px: int,
-        draws_per_slide: int,
-        seed: int,
-        patient_of: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(stores, views, draws_per_slide, seed, patient_of)
-        self.patch_px = patch_px
+    """Views are square crops of one random region of a slide, in the store's pixels."""
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
-        """Crops of one region, whose tiles are decoded once."""
+        """Return crops of one region, whose tiles are decoded once."""
         views = self.views
         corner_st = draw_region(store, views.region_px, views.min_tissue, rng)
         region = store.read_region(tuple(corner_st), (views.region_px, views.region_px))
         sides = [views.global_px] * 2 + [views.local_px] * views.local_views
-        grid_rc = np.array(store.grid_shape) * store.tile_st // self.patch_px
+        grid_rc = np.array(store.grid_shape) * store.tile_st // self.source.patch_px
         return [self._crop(region, grid_rc, side, rng) for side in sides]
 
     def _crop(self, region: np.ndarray, grid_rc: np.ndarray, side: int, rng: np.random.Generator) -> TokenBatch:
-        """One crop at a random place of the token grid, as uint8: the device scales what the queue carries."""
+        """Return one crop at a random place of the token grid, as uint8: the device scales it, not the worker."""
         x, y = rng.integers(0, len(region) - side + 1, 2)
         image = augment(region[y : y + side, x : x + side], self.views, rng)
-        patches = patchify(image[None], self.patch_px)[0]
+        patches = patchify(image[None], self.source.patch_px)[0]
         rc = np.stack(np.mgrid[0 : len(patches), 0 : len(patches)], axis=-1).reshape(-1, 2)
         return _batch(patches.reshape(len(rc), -1), place(rc, grid_rc, rng))
 
 
 class PieceDataset(ViewsDataset):
-    """Views are pieces of a slide whose tiles are embedded: the tiles around a random one, some of them dropped.
-
-    Args:
-        stores: One store per slide.
-        views: Sizes of the pieces, and how many tiles are dropped.
-        encoder: Name of the embeddings.
-        draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
-        seed: Seed of all draws.
-        patient_of: Patient of each slide id.
-    """
-
-    def __init__(
-        self,
-        stores: Sequence[Path],
-        views: ViewsConfig,
-        encoder: str,
-        draws_per_slide: int,
-        seed: int,
-        patient_of: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(stores, views, draws_per_slide, seed, patient_of)
-        self.encoder = encoder
+    """Views are pieces of a slide whose tiles are embedded: the tiles around a random one, some of them dropped."""
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
-        """Pieces of one slide, each turned and flipped as a crop of pixels is."""
-        views, embeddings = self.views, store.embeddings(self.encoder)
+        """Return pieces of one slide, each turned and flipped as a crop of pixels is."""
+        views, embeddings = self.views, store.embeddings(self.source.encoder)
         pieces = []
         for share in [views.global_tiles] * 2 + [views.local_tiles] * views.local_views:
             tiles = draw_piece(store.rc, share, views.drop_tiles, rng)
@@ -139,22 +99,12 @@ class PieceDataset(ViewsDataset):
         return pieces
 
 
-def build_views(
-    stores: Sequence[Path],
-    source: PixelInput | EmbeddingInput,
-    views: ViewsConfig,
-    draws_per_slide: int,
-    seed: int,
-    patient_of: Mapping[str, str],
-) -> ViewsDataset:
-    """The views that go with what a token is: crops of pixels, or pieces of slides."""
-    if isinstance(source, PixelInput):
-        return RegionDataset(stores, views, source.patch_px, draws_per_slide, seed, patient_of)
-    return PieceDataset(stores, views, source.encoder, draws_per_slide, seed, patient_of)
+VIEWS: dict[str, type[ViewsDataset]] = {"pixels": RegionDataset, "embeddings": PieceDataset}
+"""Views of each kind of an encoder's input."""
 
 
 def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.Generator) -> np.ndarray:
-    """Corner (x, y) in store pixels of a random square with at least `min_tissue` of tissue.
+    """Return the corner (x, y), in store pixels, of a random square with at least `min_tissue` of tissue.
 
     A slide with too little tissue anywhere gives the best of the squares that were tried.
     """
@@ -172,7 +122,7 @@ def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.
 
 
 def tissue_share(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
-    """Share of a square that is tissue, taking each tile's tissue as spread evenly over the tile."""
+    """Return the share of a square that is tissue; each tile's tissue is taken as spread evenly over the tile."""
     tiles_st = store.rc[:, ::-1] * store.tile_st
     overlap = np.minimum(tiles_st + store.tile_st, corner_st + side) - np.maximum(tiles_st, corner_st)
     return float((overlap.clip(0).prod(axis=1) * store.tissue).sum() / side**2)
@@ -181,7 +131,7 @@ def tissue_share(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
 def draw_piece(
     rc: Int[np.ndarray, "n 2"], share: float, drop: float, rng: np.random.Generator
 ) -> Int[np.ndarray, " k"]:
-    """Indices of the `share` of all tiles that are nearest to a random one, less a random `drop` of them.
+    """Return indices of the `share` of all tiles that are nearest to a random one, less a random `drop` of them.
 
     Nearest along the farther axis, so that a piece is a square where there is tissue all around. One tile at least.
     """
@@ -192,28 +142,24 @@ def draw_piece(
 
 
 def turn(rc: Int[np.ndarray, "n 2"], rng: np.random.Generator) -> Int[np.ndarray, "n 2"]:
-    """The same tokens after one of the eight turns and flips of the grid."""
+    """Return the same tokens after one of the eight turns and flips of the grid."""
     rc = rc[:, ::-1] if rng.random() < 0.5 else rc
     return rc * rng.choice([-1, 1], 2)
 
 
 def place(rc: Int[np.ndarray, "n 2"], grid_rc: np.ndarray, rng: np.random.Generator) -> Int[np.ndarray, "n 2"]:
-    """Tokens as they lie to each other, moved to a random place of the slide's grid.
+    """Return tokens moved, all together, to a random place of the slide's grid.
 
-    Were two views of a region told their true places, the encoder could match them by place and see nothing.
+    With their true places, two views of a region could be matched by place alone, and the encoder would learn nothing.
     """
     rc = rc - rc.min(axis=0)
     return rc + rng.integers(0, np.maximum(grid_rc - rc.max(axis=0) - 1, 0) + 1)
 
 
 def collate_views(samples: list[list[TokenBatch]]) -> list[TokenBatch]:
-    """Samples of views -> one batch per view."""
+    """Join samples of views into one batch per view."""
     return [TokenBatch.collate(list(view)) for view in zip(*samples, strict=True)]
 
 
 def _batch(x: np.ndarray, rc: np.ndarray) -> TokenBatch:
-    return TokenBatch(
-        x=torch.from_numpy(x)[None],
-        rc_BL2=torch.from_numpy(rc.astype(np.int64))[None],
-        mask_BL=torch.ones(1, len(rc), dtype=torch.bool),
-    )
+    return TokenBatch.of_one(torch.from_numpy(x), torch.from_numpy(rc.astype(np.int64)))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from longvit import __version__
-from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig
+from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig, without_execution
 from longvit.config.yaml_files import to_yaml
 from longvit.formats.audit_json import AUDIT
 from longvit.formats.membership_csv import MEMBERSHIP
@@ -34,7 +34,7 @@ INPUTS = "inputs.json"
 REPORT, REPRESENTATIONS, TRAINING_METRICS = "report.html", "representations.csv", "metrics.csv"
 """Files of `evaluate`, `encode` and every training."""
 _LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
-_MACHINE_ONLY = {"overwrite", "device", "loader_workers", "parallel_folds"}
+_MACHINE_ONLY = {"overwrite", "device", "execution", "loader_workers", "parallel_folds"}
 """Settings that may change between two starts of a run, since another machine may continue the run."""
 _TRAINING = ("checkpoints", "tensorboard", TRAINING_METRICS, "notes.txt", "timing.csv")
 _REPORT = (METRICS, REPORT, "report.md", "figures")
@@ -189,7 +189,8 @@ def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bo
     Raises:
         ConfigError: Settings or files differ, or stores that may not differ.
     """
-    changed = [key for key in now.settings if now.settings[key] != earlier.settings.get(key)]
+    before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
+    changed = [key for key in now.settings if now.settings[key] != before.get(key)]
     if changed:
         raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
     found = differences(earlier, now)

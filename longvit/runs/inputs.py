@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from longvit.config import EmbeddingInput, PixelInput
+from longvit.config import TokenInput
 from preprocessing.errors import ConfigError, few
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.rules import embedding_attributes, n_tiles, read_attributes
@@ -70,7 +70,7 @@ class Differences(NamedTuple):
 def read_inputs(
     files: Mapping[str, Path | Iterable[Path] | None],
     stores: Mapping[str, Path] | None = None,
-    source: PixelInput | EmbeddingInput | None = None,
+    source: TokenInput | None = None,
 ) -> Inputs:
     """Return the identity of a run's inputs.
 
@@ -86,7 +86,7 @@ def read_inputs(
     for role, given in files.items():
         paths = [] if given is None else [given] if isinstance(given, Path) else list(given)
         named |= {f"{role} {path.name}": hash_file(path) for path in paths}
-    encoder = source.encoder if isinstance(source, EmbeddingInput) else None
+    encoder = source.features if source else None
     return Inputs(files=named, stores={slide: store_identity(path, encoder) for slide, path in (stores or {}).items()})
 
 

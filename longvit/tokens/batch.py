@@ -1,4 +1,4 @@
-"""What an encoder reads: the tokens of a batch of slides, where they lie, and which of them are real."""
+"""Input of an encoder: the tokens of a batch of slides, their places, and a mask of the real ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +25,11 @@ class TokenBatch:
     mask_BL: Bool[Tensor, "B L"]
     """True for a real token, False for padding."""
 
+    @staticmethod
+    def of_one(x_LP: Tensor, rc_L2: Int64[Tensor, "L 2"]) -> "TokenBatch":
+        """Return the tokens of one slide, all of them real, as a batch; shares their memory."""
+        return TokenBatch(x_LP[None], rc_L2[None], torch.ones(1, len(rc_L2), dtype=torch.bool))
+
     @property
     def lengths(self) -> Int64[Tensor, " B"]:
         """Number of real tokens of each slide."""
@@ -36,7 +41,7 @@ class TokenBatch:
 
     @staticmethod
     def collate(batches: Sequence["TokenBatch"]) -> "TokenBatch":
-        """Several batches (as a rule of one slide each) -> one, padded to the longest; a DataLoader's `collate_fn`."""
+        """Join batches, as a rule of one slide each, and pad them to the longest; a DataLoader's `collate_fn`."""
         longest = max(batch.mask_BL.shape[1] for batch in batches)
         missing = [longest - batch.mask_BL.shape[1] for batch in batches]
         return TokenBatch(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from longvit.config import EmbeddingInput, PixelInput
+from longvit.config import TokenInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import slide_tokens
 from preprocessing.store.store import open_store
@@ -19,7 +19,7 @@ class SlideDataset(Dataset[TokenBatch]):
         source: What a token is.
     """
 
-    def __init__(self, stores: Sequence[Path], source: PixelInput | EmbeddingInput) -> None:
+    def __init__(self, stores: Sequence[Path], source: TokenInput) -> None:
         self.stores, self.source = list(stores), source
 
     def __len__(self) -> int:

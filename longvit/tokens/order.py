@@ -5,5 +5,5 @@ from jaxtyping import Int
 
 
 def raster_order(rc: Int[np.ndarray, "l 2"]) -> Int[np.ndarray, " l"]:
-    """Indices that sort tokens row by row, left to right, as the official LongViT reads an image."""
+    """Return indices that sort tokens row by row, left to right, as the official LongViT reads an image."""
     return np.lexsort((rc[:, 1], rc[:, 0]))

@@ -1,5 +1,6 @@
-"""One store -> the tokens of its slide, a few tiles at a time: a million patches are 3 GB of pixels."""
+"""The tokens of one store, or of several that are one sequence, a few tiles at a time: a million patches are 3 GB."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,59 +10,90 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from longvit.config import EmbeddingInput, PixelInput
+from longvit.config import TokenInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
-from longvit.tokens.read import patch_rc, read_patches, require_fit
+from longvit.tokens.source import TokenSource, token_source
 from preprocessing.store.store import PatchStore
 
 PIECE_TOKENS = 4096
-"""Tokens in a piece, about: 12 MB of pixels, which are 50 MB as float32."""
+"""Approximate number of tokens in a piece: 12 MB of pixels, which are 50 MB as float32."""
 
 
-class SlidePieces:
+class Pieces(ABC):
+    """Tokens of a sequence in pieces, in the order in which stores hold them, and the rank of each in the sequence."""
+
+    source: TokenSource
+    """Source of the tokens; of several slides, that of the first."""
+    rc_L2: Int64[Tensor, "L 2"]
+    """Row and column of each token, in the stores' order."""
+    rank_L: Int64[Tensor, " L"]
+    """Place of each token in the sequence."""
+
+    @abstractmethod
+    def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
+        """Yield rank and tokens of all pieces in turn; `threads` read the next ones while the caller works.
+
+        Raises:
+            StoreError: A tile is missing or damaged.
+        """
+
+    def rc_in_sequence(self) -> Int64[Tensor, "L 2"]:
+        """Return row and column of each token in the order of the sequence."""
+        rc_L2 = torch.empty_like(self.rc_L2)
+        rc_L2[self.rank_L] = self.rc_L2
+        return rc_L2
+
+    def gathered(self) -> TokenBatch:
+        """Return all tokens in the order of the sequence, as a batch of one.
+
+        Each piece is written to its place as it is read, so that the tokens are in memory once.
+
+        Raises:
+            StoreError: A tile is missing or damaged.
+        """
+        x_LP = np.empty((len(self.rc_L2), self.source.width), self.source.dtype)
+        for rank_l, piece in self.ahead(1):
+            x_LP[rank_l.numpy()] = piece.x[0].numpy()
+        return TokenBatch.of_one(torch.from_numpy(x_LP), self.rc_in_sequence())
+
+
+class SlidePieces(Pieces):
     """The tokens of a slide in pieces of neighbouring tiles, and the rank of each token in the slide's sequence.
 
     Args:
         store: The slide.
-        source: What a token is.
-        tokens: Tokens in a piece, about; at least those of one tile.
+        settings: Input of the encoder.
+        tokens: Approximate number of tokens in a piece; at least those of one tile.
 
     Raises:
         StoreError: The store cannot give such tokens.
     """
 
-    def __init__(self, store: PatchStore, source: PixelInput | EmbeddingInput, tokens: int = PIECE_TOKENS) -> None:
-        require_fit(store, source)
-        self.store, self.source = store, source
-        rc = patch_rc(store, source.patch_px) if isinstance(source, PixelInput) else store.rc
-        self.rc_L2: Int64[Tensor, "L 2"] = torch.from_numpy(rc.astype(np.int64))
-        """Row and column of each token, in the store's order."""
-        self.rank_L: Int64[Tensor, " L"] = torch.from_numpy(np.argsort(raster_order(rc)))
-        """Place of each token in the sequence."""
-        self._per_tile = len(rc) // len(store)
-        self._tiles = max(1, tokens // self._per_tile)
+    def __init__(self, store: PatchStore, settings: TokenInput, tokens: int = PIECE_TOKENS) -> None:
+        self.store, self.source = store, token_source(store, settings)
+        rc = self.source.rc
+        self.rc_L2 = torch.from_numpy(rc.astype(np.int64))
+        self.rank_L = torch.from_numpy(np.argsort(raster_order(rc)))
+        self._tiles = max(1, tokens // self.source.per_tile)
 
     def __len__(self) -> int:
         return -(-len(self.store) // self._tiles)
 
     def read(self, index: int) -> tuple[Int64[Tensor, " l"], TokenBatch]:
-        """One piece: the rank of its tokens, and the tokens as a batch of one.
+        """Return one piece: the rank of its tokens, and the tokens as a batch of one.
 
         Raises:
             StoreError: A tile is missing or damaged.
         """
         tiles = np.arange(len(self.store))[index * self._tiles : (index + 1) * self._tiles]
-        if isinstance(self.source, PixelInput):
-            x = read_patches(self.store, self.source.patch_px, tiles)
-        else:
-            x = self.store.embeddings(self.source.encoder)[tiles].astype(np.float32)
-        part = slice(tiles[0] * self._per_tile, (tiles[-1] + 1) * self._per_tile)
-        mask_BL = torch.ones(1, len(x), dtype=torch.bool)
-        return self.rank_L[part], TokenBatch(torch.from_numpy(x)[None], self.rc_L2[part][None], mask_BL)
+        x = torch.from_numpy(self.source.read(tiles))
+        start = int(tiles[0]) * self.source.per_tile
+        part = slice(start, start + len(x))
+        return self.rank_L[part], TokenBatch.of_one(x, self.rc_L2[part])
 
     def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
-        """All pieces in turn, read and decoded by `threads` while the caller works on those before."""
+        """Yield all pieces in turn, as of `Pieces.ahead`."""
         with ThreadPoolExecutor(threads) as pool:
             reading = deque(pool.submit(self.read, i) for i in range(min(len(self), 2 * threads)))
             for i in range(len(self)):

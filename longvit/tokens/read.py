@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Int, UInt8
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from longvit.config import EmbeddingInput, PixelInput
+from longvit.config import TokenInput
 from longvit.tokens.batch import TokenBatch
-from longvit.tokens.order import raster_order
+from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.source import token_source
 from preprocessing.errors import StoreError
 from preprocessing.store.store import PatchStore, open_store
 
@@ -51,50 +49,19 @@ class Scale(BaseModel):
         return self.tile_px == other.tile_px and abs(other.mpp / self.mpp - 1) <= MPP_TOLERANCE
 
 
-def slide_tokens(store: PatchStore, source: PixelInput | EmbeddingInput) -> TokenBatch:
-    """All tokens of a slide in raster order, as a batch of one.
+def slide_tokens(store: PatchStore, settings: TokenInput) -> TokenBatch:
+    """Return all tokens of a slide in raster order, as a batch of one.
 
     Pixels give a token for each patch of each tissue tile; embeddings one for each tile.
 
     Raises:
-        StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.
+        StoreError: The store cannot give such tokens, or a tile is missing or damaged.
     """
-    require_fit(store, source)
-    if isinstance(source, PixelInput):
-        x, rc = read_patches(store, source.patch_px, np.arange(len(store))), patch_rc(store, source.patch_px)
-    else:
-        x, rc = store.embeddings(source.encoder).astype(np.float32), store.rc
-    order = raster_order(rc)
-    return TokenBatch(
-        x=torch.from_numpy(x[order])[None],
-        rc_BL2=torch.from_numpy(rc[order].astype(np.int64))[None],
-        mask_BL=torch.ones(1, len(order), dtype=torch.bool),
-    )
-
-
-def require_fit(store: PatchStore, source: PixelInput | EmbeddingInput) -> None:
-    """Refuse a store that cannot give the tokens an encoder reads, before its tiles are read.
-
-    Raises:
-        StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.
-    """
-    if isinstance(source, PixelInput):
-        if store.tile_st % source.patch_px:
-            raise StoreError(
-                f"patches of {source.patch_px} pixels do not divide tiles of {store.tile_st}",
-                where=store.path,
-                fix="set encoder.input.patch_px to a divisor of the tile side, or tile with another --tile-px",
-            )
-    elif (width := store.embeddings(source.encoder).shape[1]) != source.dim:
-        raise StoreError(
-            f"embeddings/{source.encoder} are {width} wide, the encoder expects {source.dim}",
-            where=store.path,
-            fix=f"set encoder.input.dim to {width}",
-        )
+    return SlidePieces(store, settings).gathered()
 
 
 def open_stores(
-    stores: Mapping[str, Path], source: PixelInput | EmbeddingInput
+    stores: Mapping[str, Path], settings: TokenInput
 ) -> tuple[dict[str, PatchStore], dict[str, StoreError]]:
     """Open the stores that can give an encoder its tokens; return them, and why the others cannot.
 
@@ -105,7 +72,7 @@ def open_stores(
     for slide_id, path in stores.items():
         try:
             store = open_store(path)
-            require_fit(store, source)
+            token_source(store, settings)  # refuses those that do not fit
             _ = store.rc  # checked when it is read
         except StoreError as error:
             failed[slide_id] = error
@@ -151,26 +118,3 @@ def require_one_scale(stores: Sequence[Path]) -> None:
                 where=store.path,
                 fix="tile all slides of a cohort with the same --mpp and --tile-px",
             )
-
-
-def patchify(
-    images: UInt8[np.ndarray, "n height width 3"], patch_px: int
-) -> UInt8[np.ndarray, "n rows columns pixels"]:
-    """Cut images into square patches, each flattened channel first, as a convolution's weights are."""
-    n, height, width, _ = images.shape
-    rows, columns = height // patch_px, width // patch_px
-    patches = images.reshape(n, rows, patch_px, columns, patch_px, 3).transpose(0, 1, 3, 5, 2, 4)
-    return np.ascontiguousarray(patches).reshape(n, rows, columns, 3 * patch_px**2)
-
-
-def read_patches(store: PatchStore, patch_px: int, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n pixels"]:
-    """The patches of some tiles, tile after tile; those of a tile row by row."""
-    patches = patchify(store.read_tiles(tiles), patch_px)
-    return patches.reshape(-1, patches.shape[-1])
-
-
-def patch_rc(store: PatchStore, patch_px: int) -> Int[np.ndarray, "n 2"]:
-    """Row and column in the grid of patches of every patch of a store, in the order of `read_patches`."""
-    side = store.tile_st // patch_px
-    within = np.stack(np.mgrid[0:side, 0:side], axis=-1)  # (side, side, 2)
-    return (store.rc[:, None, None, :] * side + within).reshape(-1, 2)

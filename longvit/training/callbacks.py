@@ -1,7 +1,7 @@
-"""What a training run leaves on disk while it goes on: metrics, notes, where its time went, checkpoints.
+"""Files of a training run: metrics, notes, timing and checkpoints.
 
-What the seed decides is in `metrics.csv` and `notes.txt`: a resumed run writes the bytes of an undisturbed one. What
-the machine decides is in `timing.csv`.
+`metrics.csv` and `notes.txt` depend on the seed alone: a resumed run writes the bytes of an undisturbed one.
+`timing.csv` depends on the machine.
 """
 
 import csv
@@ -26,7 +26,7 @@ Row = Mapping[str, int | float]
 _FAR = 10.0
 """Factor by which a loss is far above another."""
 Reader = Callable[[Sequence[Row]], list[str]]
-"""Rows of metrics so far -> what a person should be told about them, in sentences."""
+"""Rows of metrics so far -> sentences for the user about them."""
 
 
 def risen(rows: Sequence[Row]) -> list[str]:
@@ -48,27 +48,27 @@ def risen(rows: Sequence[Row]) -> list[str]:
 
 
 class Meter(pl.Callback):
-    """Measures something that Lightning's log does not hold; stands before `MetricsFile`, which writes it down."""
+    """Measures in addition to Lightning's log; comes before `MetricsFile`, which writes them."""
 
     measured: dict[str, float]
-    """What was measured for the row that is written next; empty where nothing was."""
+    """Measures for the next row; empty if there are none."""
 
 
 class MetricsFile(pl.Callback):
     """`metrics.csv`, a row per epoch; a resumed run goes on after the last epoch that its checkpoint holds.
 
-    Where a meter measures before the first step, a row of epoch -1 says so.
+    Measures of a meter before the first step are a row of epoch -1.
 
     Args:
         path: The file.
-        meters: What is written beside what the module logs; TensorBoard gets it too.
+        meters: Measures to write in addition to the module's log; TensorBoard gets them too.
     """
 
     def __init__(self, path: Path, meters: Sequence[Meter] = ()) -> None:
         self.path, self.meters, self.rows = path, meters, []
 
     def state_dict(self) -> dict:
-        """The rows so far, so that they travel with the checkpoint."""
+        """Return the rows so far, which the checkpoint keeps."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -76,7 +76,7 @@ class MetricsFile(pl.Callback):
         self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what is measured of a model that is not trained yet."""
+        """Write the measures of the untrained model."""
         measured = self._measured()
         if trainer.global_step == 0 and measured:
             self._add(trainer, {"epoch": -1, "step": 0}, measured)
@@ -100,33 +100,33 @@ class MetricsFile(pl.Callback):
 
 
 class Notes(pl.Callback):
-    """`notes.txt`: what a person should know of the run, in words; each sentence is also said aloud, once.
+    """`notes.txt`: sentences about trouble in the run; each is also printed, once.
 
-    Stands after `MetricsFile`. Read from its rows alone, so that a resumed run has the same notes.
+    Comes after `MetricsFile`. Read from its rows alone, so that a resumed run has the same notes.
 
     Args:
-        path: The file, written when there is something to say.
+        path: The file, written if there are sentences.
         metrics: Holds the rows.
         read: Rows so far -> sentences.
     """
 
     def __init__(self, path: Path, metrics: MetricsFile, read: Reader) -> None:
         self.path, self.metrics, self.read = path, metrics, read
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What the checkpoint's rows say was said before the run was interrupted."""
-        self._said = set(self.read(self.metrics.rows))
+        """Take the sentences of the checkpoint's rows as printed before the run was interrupted."""
+        self._printed = set(self.read(self.metrics.rows))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the rows, write the file, say what is new."""
+        """Read the rows, write the file, print new sentences."""
         sentences = self.read(self.metrics.rows)
         if sentences:
             write_whole(self.path, "".join(f"{sentence}\n" for sentence in sentences))
         for sentence in sentences:
-            if sentence not in self._said:
+            if sentence not in self._printed:
                 rich.get_console().print(f"[bold yellow]{self.path.parent.name}:[/] {sentence}", highlight=False)
-        self._said.update(sentences)
+        self._printed.update(sentences)
 
 
 class Waiting(Profiler):
@@ -137,12 +137,12 @@ class Waiting(Profiler):
         self.seconds, self._since = 0.0, 0.0
 
     def start(self, action_name: str) -> None:
-        """Lightning is about to do something."""
+        """Start the clock if Lightning asks for the next batch."""
         if action_name.endswith("train_dataloader_next"):
             self._since = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """Lightning has done it."""
+        """Stop the clock."""
         if action_name.endswith("train_dataloader_next"):
             self.seconds += time.perf_counter() - self._since
 
@@ -151,7 +151,7 @@ class TimingFile(pl.Callback):
     """`timing.csv`, a row per epoch: `seconds`, and `data_wait`, the share of them spent waiting for the next batch.
 
     A resumed run adds its rows; an epoch that was interrupted and done again has none of its own. The measures of other
-    callbacks at the end of an epoch are not counted: this one stands first.
+    callbacks at the end of an epoch are not counted: this one comes first.
     """
 
     def __init__(self, path: Path, waiting: Waiting) -> None:
@@ -176,7 +176,7 @@ class TimingFile(pl.Callback):
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, down to the disk, and then puts it there: the last good one stays loadable.
+    """Writes a checkpoint under another name, down to the disk, then renames it: the last good one stays loadable.
 
     Lightning's own way writes to the system's temporary folder and moves the file. Between two file systems that is a
     copy, and a copy that is cut short leaves half a checkpoint in the place of the last good one.

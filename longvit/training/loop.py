@@ -1,4 +1,4 @@
-"""What pretraining and finetuning share: seeds, optimiser groups, schedule, the loop's settings."""
+"""The training loop of pretraining and finetuning: seeds, optimiser groups, schedule, settings of Lightning."""
 
 import ctypes
 import logging
@@ -32,7 +32,7 @@ from longvit.training.callbacks import (
     Waiting,
 )
 from longvit.training.events import EventsFile
-from preprocessing.errors import CheckpointError, ConfigError
+from preprocessing.errors import CheckpointError, TrainingError
 from preprocessing.jobs.processes import end_with, lifeline
 
 _NOTES = (
@@ -58,7 +58,7 @@ class TrainingModule(pl.LightningModule):
         self.settings, self.seed = optimiser, seed
 
     def configure_optimizers(self) -> dict:  # type: ignore[override]
-        """AdamW and its schedule, a step at a time."""
+        """Return AdamW and its schedule, which moves with every step."""
         groups = optimiser_groups(self, self.settings, self.rate_of)
         optimiser = torch.optim.AdamW(groups)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -69,11 +69,11 @@ class TrainingModule(pl.LightningModule):
         """Refuse to go on with numbers that are not finite.
 
         Raises:
-            ConfigError: One is NaN or infinite: training has diverged.
+            TrainingError: One is NaN or infinite: training has diverged.
         """
         for value in values:
             if not value.isfinite().all():
-                raise ConfigError(
+                raise TrainingError(
                     f"{name} became {'nan' if value.isnan().any() else 'inf'} in epoch {self.current_epoch}",
                     where=f"optimiser.learning_rate {self.settings.learning_rate:g}",
                     fix="lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm; with other "
@@ -86,7 +86,7 @@ class TrainingModule(pl.LightningModule):
             self.require_finite("a weight", *(x for x in self.state_dict().values() if x.is_floating_point()))
 
     def rate_of(self, name: str) -> float:
-        """Learning rate of the parameter of this name, as a share of the configured one."""
+        """Return the learning rate of the parameter of this name, as a share of the configured one."""
         return 1.0
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
@@ -97,10 +97,10 @@ class TrainingModule(pl.LightningModule):
 def optimiser_groups(
     module: nn.Module, settings: OptimiserConfig, rate_of: Callable[[str], float] = lambda name: 1.0
 ) -> list[dict]:
-    """Trainable parameters by learning rate, highest first, each in two: matrices decay; biases, norms, vectors do not.
+    """Return trainable parameters by learning rate, highest first, each with and without decay: only matrices decay.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         settings: Learning rate and weight decay.
         rate_of: A parameter's share of the learning rate, by its name.
     """
@@ -113,7 +113,7 @@ def optimiser_groups(
 
 
 def warmup_cosine(optimiser: torch.optim.Optimizer, settings: OptimiserConfig, steps: int) -> LambdaLR:
-    """Linear warmup from 0, then half a cosine from the learning rate to the smallest one."""
+    """Return the schedule: linear warmup from 0, then half a cosine from the learning rate to the smallest one."""
     warmup = settings.warmup_epochs / settings.epochs * steps
     floor = settings.min_learning_rate / settings.learning_rate
 
@@ -142,7 +142,7 @@ def fit(
     """Train in `folder`, from its last checkpoint if there is one; the module then holds the weights to use.
 
     Args:
-        module: What is trained.
+        module: Module to train.
         loader: Its batches.
         config: Seed, device, precision.
         folder: Receives checkpoints, metrics, notes and timing, and `tensorboard/`.
@@ -150,8 +150,8 @@ def fit(
         monitor: A metric of the val part; none takes the last epoch.
         patience: Epochs without a smaller `monitor` after which training stops; none trains all of them.
         brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.
-        meters: What is measured beside what the module logs.
-        read: What the metrics say in words, for `notes.txt`.
+        meters: Measures in addition to the module's own log.
+        read: Rows of metrics -> sentences for `notes.txt`.
     """
     begin(config)
     keep_freed_memory()
@@ -180,16 +180,11 @@ def fit(
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
     )
-    if last.exists():
-        _read_on(loader, last)
+    if last.exists():  # workers begin to read before Lightning sets the epoch
+        loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if monitor:
         module.load_state_dict(_load(Path(best.best_model_path))["state_dict"])
-
-
-def _read_on(loader: DataLoader, last: Path) -> None:
-    """Tell the sampler which epoch is next: workers begin to read before Lightning tells it."""
-    loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
 
 
 def _load(checkpoint: Path) -> dict[str, Any]:
@@ -225,7 +220,7 @@ class Patience(EarlyStopping):
 
 
 def pick_device(device: Device) -> torch.device:
-    """The device of a config; `auto` is the accelerator if there is one."""
+    """Return the device of a config; `auto` is the accelerator if there is one."""
     if device != "auto":
         return torch.device(device)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -233,7 +228,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 def begin(config: RunConfig) -> None:
-    """Seed all random numbers, before a model is made, and hide what libraries say to their developers."""
+    """Seed all random numbers, before a model is made, and hide warnings that are for the developers of libraries."""
     pl.seed_everything(config.seed, verbose=False)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in _NOTES:

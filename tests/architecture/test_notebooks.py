@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 SHOWN = {
-    "longvit.finetuning.model": {"load_model"},
+    "longvit.model.predictor": {"load_model"},
     "longvit.pretraining.views": {"RegionDataset"},
     "preprocessing.synthetic.cohort": {"make_cohort"},
 }

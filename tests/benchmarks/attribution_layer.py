@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import PRESETS, LongViT
-from longvit.model.attention.dilated import attend_branches, attend_branches_backward, plan_calls
+from longvit.model.attention.dilated import attend_branches, attend_branches_backward
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def by_backward(encoder: LongViT, x_LD: Tensor) -> Tensor:
     projections = (block.self_attn.q_proj, block.self_attn.k_proj)
     q, k = (proj(normed_1LD).unflatten(-1, (config.heads, -1)) for proj in projections)
     received_LH = x_LD.new_empty(len(x_LD), config.heads)
-    for heads, groups in plan_calls((len(x_LD),), config.heads, config.branches, False, config.heads_at_once):
+    for heads, groups in encoder.plan((len(x_LD),)).calls():
         some_q, some_k = q[:, :, heads], k[:, :, heads]
         out = torch.empty_like(some_q)
         logsumexp = attend_branches(some_q, some_k, some_k, groups, False, out)

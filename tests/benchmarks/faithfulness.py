@@ -24,14 +24,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from longvit.config import ExplainConfig
+from longvit.config import ExplainConfig, PixelInput
 from longvit.explanation.attribution import squares
 from longvit.explanation.explain import ask, explain
-from longvit.explanation.explained import frugal
 from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
-from longvit.finetuning.model import load_model
-from longvit.tokens.read import patch_rc, read_patches
+from longvit.model.predictor import load_model
+from longvit.tokens.source import token_source
 from preprocessing.store.schema import MASK_CLASSES
 from preprocessing.store.store import PatchStore, open_store
 
@@ -79,8 +78,9 @@ def share_of(mask: np.ndarray, rc: np.ndarray, tokens: tuple[float, float]) -> n
 def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarray:
     """How much bluer than red each token is: nuclei against fibres."""
     grid = np.zeros(rc.max(axis=0) + 1)
-    of_tokens = read_patches(store, patch_px, np.arange(len(store))).reshape(-1, 3, patch_px**2).mean(-1)
-    grid[tuple(patch_rc(store, patch_px).T)] = of_tokens[:, 2] - of_tokens[:, 0]
+    source = token_source(store, PixelInput(patch_px=patch_px))
+    of_tokens = source.read(np.arange(len(store))).reshape(-1, 3, patch_px**2).mean(-1)
+    grid[tuple(source.rc.T)] = of_tokens[:, 2] - of_tokens[:, 0]
     return grid[rc[:, 0], rc[:, 1]]
 
 
@@ -88,8 +88,9 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     """Every method's map of one slide, by the model of the fold that held it out, and those that know no model."""
     fold, slide_id = slide
     path = case.run / f"fold_{fold}" / "model.safetensors"
-    model, store = frugal(load_model(path)), open_store(case.stores / f"{slide_id}.zarr")
+    model, store = load_model(path).requires_grad_(False), open_store(case.stores / f"{slide_id}.zarr")
     config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
+    model.encoder.execution = config.execution
     question = ask(model, store, None)
     explanation = explain(question, store, config)
     rc, square_L = explanation.rc, squares(question.rc_L2, side)

@@ -70,7 +70,7 @@ def megaflops(tokens: int) -> float:
     A segment is no longer than the sequence: of 16,384 tokens none has the keys that 32,768 would give it.
     """
     config = PRESETS[PRESET]
-    branches = list(zip(config.segment_lengths, config.dilation_ratios, strict=True))[:FLAT_BRANCHES]
+    branches = config.branches[:FLAT_BRANCHES]
     keys = sum(min(length, tokens) / ratio**2 for length, ratio in branches)
     return (8 * config.width**2 + 4 * config.width * keys) / 1e6
 

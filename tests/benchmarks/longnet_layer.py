@@ -15,8 +15,9 @@ import textbook
 import torch
 from torch import Tensor
 
-from longvit.config import PRESETS
+from longvit.config import PRESETS, EncoderConfig, ExecutionConfig
 from longvit.model.attention.layer import DilatedSelfAttention
+from longvit.model.attention.plan import AttentionPlan, row_lengths
 
 PRESET = "longvit_small_32768"
 
@@ -32,10 +33,10 @@ def main() -> None:
     a = parser.parse_args()
     torch.manual_seed(0)
     branches = {name: getattr(PRESETS[PRESET], name)[: a.branches] for name in ("segment_lengths", "dilation_ratios")}
-    config = PRESETS[PRESET].model_copy(update={"recompute": "all_but_attention", **branches})
+    config = PRESETS[PRESET].model_copy(update=branches)
     layer = DilatedSelfAttention(config).to(getattr(torch, a.dtype))
     x_BLD = torch.randn(1, a.tokens, config.width, dtype=getattr(torch, a.dtype), requires_grad=a.backward)
-    run = layer if a.side == "ours" else partial(textbook_layer, layer)
+    run = partial(our_layer if a.side == "ours" else textbook_layer, layer, config)
     step(run, x_BLD[:, : min(config.segment_lengths)].detach().requires_grad_(a.backward))  # kernels are set up
     before, start = _peak_mb(), time.perf_counter()
     step(run, x_BLD)
@@ -50,12 +51,16 @@ def step(run: Callable[[Tensor], Tensor], x_BLD: Tensor) -> None:
             out_BLD.sum().backward()
 
 
-def textbook_layer(layer: DilatedSelfAttention, x_BLD: Tensor) -> Tensor:
+def our_layer(layer: DilatedSelfAttention, config: EncoderConfig, x_BLD: Tensor) -> Tensor:
+    """The layer, which keeps nothing but its input for the backward pass."""
+    execution = ExecutionConfig(recompute="all_but_attention")
+    return layer(x_BLD, AttentionPlan.of(config, row_lengths(x_BLD, None), execution))
+
+
+def textbook_layer(layer: DilatedSelfAttention, config: EncoderConfig, x_BLD: Tensor) -> Tensor:
     """The layer's own weights around the textbook's attention."""
-    q, k, v = (
-        proj(x_BLD).unflatten(-1, (layer.config.heads, -1)) for proj in (layer.q_proj, layer.k_proj, layer.v_proj)
-    )
-    out = textbook.dilated_attention(q, k, v, layer.config.segment_lengths, layer.config.dilation_ratios)
+    q, k, v = (proj(x_BLD).unflatten(-1, (config.heads, -1)) for proj in (layer.q_proj, layer.k_proj, layer.v_proj))
+    out = textbook.dilated_attention(q, k, v, config.segment_lengths, config.dilation_ratios)
     return layer.out_proj(layer.inner_attn_ln(out.flatten(-2)))
 
 

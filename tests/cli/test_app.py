@@ -10,7 +10,7 @@ import pytest
 
 import longvit.cli.app
 from longvit.cli.app import run_command
-from longvit.config import VERBS
+from longvit.config import VERBS, EncoderConfig, ExecutionConfig
 from preprocessing.errors import ConfigError
 from preprocessing.jobs.signals import Stopped
 from preprocessing.tiling.report import TileReport
@@ -76,6 +76,21 @@ def finetuned(monkeypatch, tmp_path):
         return seen[-1]
 
     return run
+
+
+@pytest.mark.parametrize("place", ["file", "flag", "flag with =", "both"])
+def test_how_to_compute_may_be_given_by_the_names_of_version_0_1(place, finetuned, tmp_path):
+    (tmp_path / "old.yaml").write_text("encoder: {recompute: blocks, heads_at_once: 2}\n")
+    file = [] if place.startswith("flag") else ["--config", str(tmp_path / "old.yaml")]
+    flags = {
+        "file": [],
+        "flag": ["--encoder.recompute", "blocks", "--encoder.heads-at-once", "2"],
+        "flag with =": ["--encoder.recompute=blocks", "--execution.heads_at_once=2"],
+        "both": ["--encoder.heads_at_once", "2"],
+    }[place]
+    config = finetuned(*file, *flags)
+    assert config.execution == ExecutionConfig(recompute="blocks", heads_at_once=2)
+    assert config.encoder == EncoderConfig()
 
 
 def test_lists_are_given_as_words_after_their_flag(finetuned):

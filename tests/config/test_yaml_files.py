@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from longvit.config import VERBS, DemoConfig, EvaluateConfig, ExplainConfig, FinetuneConfig, TileConfig
+from longvit.config import (
+    VERBS,
+    DemoConfig,
+    EncoderConfig,
+    EvaluateConfig,
+    ExecutionConfig,
+    ExplainConfig,
+    FinetuneConfig,
+    PredictConfig,
+    PretrainConfig,
+    TileConfig,
+)
 from longvit.config.yaml_files import load_yaml, reference_yaml, to_yaml
 from preprocessing.errors import ConfigError
 
@@ -155,6 +166,34 @@ def test_the_reference_asks_for_what_is_required_and_for_nothing_else(verb):
     lines = reference_yaml(VERBS[verb]).splitlines()
     asked = {line.removesuffix(": REQUIRED") for line in lines if line.endswith(": REQUIRED")}
     assert asked == {name for name, field in VERBS[verb].model_fields.items() if field.is_required()}
+
+
+OLD_NAMES = "stores: s\nout: o\nencoder: {depth: 2, recompute: blocks, heads_at_once: 1}\n"
+
+
+def test_settings_of_version_0_1_that_say_how_to_compute_are_read_by_their_old_names(tmp_path):
+    (tmp_path / "a.yaml").write_text(OLD_NAMES + "execution: {tokens_at_once: 7}\n")
+    config = load_yaml(tmp_path / "a.yaml", PretrainConfig)
+    assert config.execution == ExecutionConfig(recompute="blocks", heads_at_once=1, tokens_at_once=7)
+    assert config.encoder == EncoderConfig(depth=2)
+    written = to_yaml(config)
+    assert written.index("encoder:") > written.index("recompute:") > written.index("execution:")
+    (tmp_path / "a.yaml").write_text(written)
+    assert load_yaml(tmp_path / "a.yaml", PretrainConfig) == config
+
+
+def test_a_setting_by_its_old_and_its_new_name_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text(OLD_NAMES + "execution: {recompute: nothing}\n")
+    with pytest.raises(ConfigError) as error:
+        load_yaml(tmp_path / "a.yaml", PretrainConfig)
+    assert error.value.what == "encoder.recompute is the old name of execution.recompute, and the file gives both"
+    assert error.value.where == tmp_path / "a.yaml"
+
+
+def test_old_names_are_none_of_a_verb_that_had_none(tmp_path):
+    (tmp_path / "a.yaml").write_text("run: r\nstores: s\nout: o\nencoder: {recompute: blocks}\n")
+    with pytest.raises(ConfigError, match="there is no setting encoder"):
+        load_yaml(tmp_path / "a.yaml", PredictConfig)
 
 
 def test_configs_are_shipped():

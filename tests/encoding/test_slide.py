@@ -12,6 +12,7 @@ from longvit.config import EmbeddingInput, LearnedPosition, PixelInput, SinCosPo
 from longvit.encoding.results import SlideResult, load_result, save_result
 from longvit.encoding.slide import embed_slide, encode_slide
 from longvit.model import LongViT
+from longvit.model.attention.plan import AttentionPlan
 from longvit.model.cost import watched, work_per_token
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
@@ -116,7 +117,7 @@ def test_a_damaged_tile_is_refused_by_name_whichever_thread_reads_it(save_store,
 def test_the_work_that_is_reported_adds_up_to_the_work_that_was_expected(encoder, save_store):
     pieces = SlidePieces(save_store("S", RC), encoder.config.input)
     tokens = len(pieces.rc_L2)
-    work, blocks, done = work_per_token(encoder.config, tokens), [], [0.0]
+    work, blocks, done = work_per_token(encoder.config, encoder.plan((tokens,))), [], [0.0]
 
     def add(block: int, amount: float) -> None:
         blocks.append(block)
@@ -137,8 +138,12 @@ def test_the_work_of_attention_is_the_cost_of_the_paper(tiny_encoder):
         update={"width": 384, "segment_lengths": (1024, 4096, 32768), "dilation_ratios": (1, 2, 4)}
     )
     projections = 8 * 384**2
-    assert work_per_token(config, 10**6).attention - projections == 4 * 384 * (1024 + 1024 + 2048)
-    assert work_per_token(config, 1024).attention - projections == 4 * 384 * (1024 + 256 + 64)
+    assert work_per_token(config, AttentionPlan.of(config, (10**6,))).attention - projections == 4 * 384 * (
+        1024 + 1024 + 2048
+    )
+    assert work_per_token(config, AttentionPlan.of(config, (1024,))).attention - projections == 4 * 384 * (
+        1024 + 256 + 64
+    )
 
 
 @pytest.mark.parametrize(("patch_px", "stem"), [(32, ()), (32, (6, 10, 12)), (8, (4,)), (12, (5, 7))])
@@ -148,4 +153,4 @@ def test_the_work_of_embedding_is_what_torch_counts(save_store, tiny_encoder, pa
     batch = TokenBatch(pixels, torch.zeros(1, 3, 2).long(), torch.ones(1, 3).bool())
     with FlopCounterMode(display=False) as counter:
         LongViT(config).input(batch)
-    assert counter.get_total_flops() == 3 * work_per_token(config, 3).embedding
+    assert counter.get_total_flops() == 3 * work_per_token(config, AttentionPlan.of(config, (3,))).embedding

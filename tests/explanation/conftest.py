@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from longvit.config import CoxTask, EncoderConfig, NllTask, SubtypeTask, Task
-from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
+from longvit.model.predictor import SlideModel, save_model
 from longvit.tokens.read import slide_tokens
 from preprocessing.store.store import PatchStore
 

@@ -24,12 +24,12 @@ def encoder(**changes) -> LongViT:
     return built
 
 
-def dense(attention: DilatedSelfAttention, x_MD: Tensor) -> Tensor:
+def dense(attention: DilatedSelfAttention, config: EncoderConfig, x_MD: Tensor) -> Tensor:
     """Weights (branches, heads, queries, keys), and for an idle head all of a token's weight on itself, in branch 0."""
-    config, token = attention.config, torch.arange(len(x_MD))
+    token = torch.arange(len(x_MD))
     q, k = (proj(x_MD).unflatten(-1, (config.heads, -1)) for proj in (attention.q_proj, attention.k_proj))
     joined = torch.zeros(len(config.segment_lengths), config.heads, len(x_MD), len(x_MD)).double()
-    for i, (w, r) in enumerate(zip(config.segment_lengths, config.dilation_ratios, strict=True)):
+    for i, (w, r) in enumerate(config.branches):
         for head in range(config.heads):
             kept = token % min(w, len(x_MD)) % r == head // -(-config.heads // r)
             joined[i, head] += kept[:, None] & kept & (token[:, None] // w == token // w)
@@ -44,8 +44,8 @@ def dense_layers(model: LongViT, x_LD: Tensor) -> list[Tensor]:
     x_1MD = x_LD[None] if model.class_token is None else model.class_token(x_LD[None], None)[0]
     found = []
     for block in model.encoder.layers:
-        found.append(dense(block.self_attn, block.self_attn_layer_norm(x_1MD)[0]))
-        x_1MD = block(x_1MD)
+        found.append(dense(block.self_attn, model.config, block.self_attn_layer_norm(x_1MD)[0]))
+        x_1MD = block(x_1MD, model.plan((x_1MD.shape[1],)))
     return found
 
 
@@ -111,14 +111,14 @@ def test_rollout_starts_from_the_weights_of_attention_pooling(x_LD):
 @torch.no_grad()
 def test_tokens_that_are_computed_again_give_the_bits_of_tokens_that_were_kept(x_LD, depth):
     model = encoder(depth=depth)
-    kept = [x_LD[None]]
+    kept, plan = [x_LD[None]], model.plan((LENGTH,))
     for block in model.encoder.layers[:-1]:
-        kept.append(block(kept[-1]))
+        kept.append(block(kept[-1], plan))
     share_1L = torch.full((1, LENGTH), 1 / LENGTH, dtype=torch.float64)
     for block, x_1LD in zip(reversed(model.encoder.layers), reversed(kept), strict=True):
         normed_1LD = block.self_attn_layer_norm(x_1LD)
-        moved_1L = received_by_keys(block.self_attn, normed_1LD, given_BL=share_1L).sum(0).mean(-1)
-        share_1L = (share_1L * (1 + idle_share(block.self_attn, x_1LD)) + moved_1L) / 2
+        moved_1L = received_by_keys(block.self_attn, normed_1LD, plan, given_BL=share_1L).sum(0).mean(-1)
+        share_1L = (share_1L * (1 + idle_share(x_1LD, plan)) + moved_1L) / 2
     assert torch.equal(attention_rollout(model, x_LD), share_1L[0])
 
 

@@ -9,12 +9,12 @@ import pytest
 import tifffile
 import torch
 
-from longvit.config import EmbeddingInput, ExplainConfig, ViewConfig
+from longvit.config import EmbeddingInput, ExecutionConfig, ExplainConfig, ViewConfig
 from longvit.explanation import attention_rollout, files, received_attention, token_contributions
 from longvit.explanation.explain import run as explain
 from longvit.explanation.explained import Explained
-from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import LongViT
+from longvit.model.predictor import SlideModel, save_model
 from longvit.runs.privacy import Pseudonyms
 from longvit.tokens.read import Scale, slide_tokens
 from longvit.viewer.find import find
@@ -56,6 +56,22 @@ def test_a_run_leaves_scores_pictures_and_files_for_qupath(config):
     for picture in folder.glob("*.png"):
         assert cv2.imread(str(picture)).std() > 5
     assert [path.name for path in config.out.iterdir()] == ["slide"]
+
+
+def test_gradients_are_computed_as_the_execution_says_and_by_default_with_one_vector_per_token_and_block(
+    config, executions
+):
+    run(changed(config, methods=("gradient", "received")))
+    assert {one.recompute for one in executions} == {"blocks"}
+    executions.clear()
+    run(changed(config, methods=("gradient",), overwrite=True, execution=ExecutionConfig(heads_at_once=1)))
+    assert set(executions) == {ExecutionConfig(heads_at_once=1)}
+
+
+def test_another_execution_is_no_other_explanation(config, capsys):
+    run(config)
+    run(changed(config, execution=ExecutionConfig()))
+    assert "nothing to do" in capsys.readouterr().err
 
 
 def test_the_document_says_what_the_columns_are(config, store, subtype_model, saved):

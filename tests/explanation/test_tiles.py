@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
+from longvit.config import PixelInput
 from longvit.explanation.geojson import AGAINST, FOR, HIGH, REST, write_tiles
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import ScoreMap
 from longvit.explanation.tiles import sheet, tile_scores
-from longvit.tokens.read import patch_rc
+from longvit.tokens.source import token_source
 from preprocessing.errors import ConfigError
 from preprocessing.tissue.geojson import read_geojson
 
@@ -17,7 +18,7 @@ def one(scores: np.ndarray, *, signed: bool = True) -> ScoreMap:
 
 
 def test_a_tile_has_the_mean_score_of_its_tokens_whatever_their_order(store):
-    rc = patch_rc(store, 16)  # tile after tile, 16 tokens each
+    rc = token_source(store, PixelInput(patch_px=16)).rc  # tile after tile, 16 tokens each
     scores = np.random.default_rng(0).normal(size=64)
     mixed = np.random.default_rng(1).permutation(64)
     expected = scores.reshape(4, 16).mean(1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from longvit.config import SubtypeTask
-from longvit.finetuning.model import SlideModel
 from longvit.model import LongViT
+from longvit.model.predictor import SlideModel
 from longvit.tokens import TokenBatch
 
 

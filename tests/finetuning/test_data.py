@@ -5,7 +5,8 @@ import torch
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, SubtypeTask
-from longvit.finetuning.data import PatientDataset, Slides, sequences, shuffled_targets, train_loader, whole_loader
+from longvit.finetuning.data import PatientDataset, shuffled_targets, train_loader, whole_loader
+from longvit.tokens.sequences import Slides, sequences
 
 
 @pytest.fixture

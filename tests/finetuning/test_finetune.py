@@ -13,12 +13,12 @@ from longvit.config.yaml_files import load_yaml
 from longvit.evaluation.evaluate import run as evaluate
 from longvit.evaluation.predictions import read_predictions
 from longvit.finetuning.finetune import run
-from longvit.finetuning.model import load_model
 from longvit.finetuning.module import FinetuneModule
 from longvit.model import LongViT, save_encoder
+from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
 from longvit.tokens.read import Scale, slide_tokens
-from preprocessing.errors import CheckpointError, CohortError, ConfigError, PipelineError, StoreError
+from preprocessing.errors import CheckpointError, CohortError, ConfigError, PipelineError, StoreError, TrainingError
 from preprocessing.store.store import open_store
 
 
@@ -403,7 +403,7 @@ def test_a_model_that_diverged_in_its_last_step_predicts_nothing(config):
 
 def test_weights_that_overflow_end_in_a_sentence_and_no_checkpoint_holds_them(config):
     optimiser = config.optimiser.model_copy(update={"learning_rate": 1e30, "warmup_epochs": 0, "epochs": 3})
-    with pytest.raises(ConfigError, match=r"became (nan|inf) in epoch"):
+    with pytest.raises(TrainingError, match=r"became (nan|inf) in epoch"):
         run(changed(config, optimiser=optimiser, folds=(0,)))
     last = config.out / "fold_0" / "checkpoints" / "last.ckpt"
     if last.exists():

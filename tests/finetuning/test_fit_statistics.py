@@ -10,7 +10,7 @@ from longvit.cohort.patients import Cohort
 from longvit.config import NllTask, SubtypeTask
 from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.fit_statistics import moments, prepare
-from longvit.finetuning.model import SlideModel
+from longvit.model.predictor import SlideModel
 from preprocessing.errors import StoreError
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_an_attention_model_takes_statistics_of_tokens_and_of_slides_from_the_tr
     vectors = torch.stack([one.mean(dim=0) for one in read])
     assert_close(model.head.mean, vectors.mean(dim=0))
     assert_close(model.head.std, vectors.std(dim=0, correction=0))
-    assert model.loss.class_weights == (1.0, 1.0)  # one patient each: R, the second of b, is not in training
+    assert model.statistics["class_weights"] == (1.0, 1.0)  # one patient each: R, the second of b, is not in training
 
 
 @pytest.mark.parametrize("pooling", ["encoder", "attention"])
@@ -78,7 +78,7 @@ def test_bins_come_from_the_training_patients_alone(cohort_of_three):
     survival = Cohort(cohort_of_three.slides, targets, (), frozenset(), {})
     model = SlideModel(None, NllTask(bins=2), (), width=4)
     prepare(model, PatientDataset(["P", "Q"], survival, targets, lambda slides: tokens(slides)[:, 0]), CPU)
-    assert model.loss.bin_edges == (1.5,)
+    assert model.statistics["bin_edges"] == (1.5,)
 
 
 def test_values_that_are_not_finite_are_refused_with_the_slide(cohort_of_three):

@@ -6,9 +6,8 @@ import torch
 
 from longvit.config import CoxTask, FinetuneConfig, NllTask, SubtypeTask
 from longvit.finetuning.finetune import run
-from longvit.finetuning.model import load_model
-from longvit.finetuning.representations import read_tokens
-from longvit.model.outputs import columns
+from longvit.model.predictor import load_model
+from longvit.tokens.sequences import read_tokens
 from preprocessing.store.store import find_stores
 
 CASES = {
@@ -35,5 +34,5 @@ def test_the_saved_model_gives_the_predictions_of_its_fold_from_the_stores(confi
     for _, row in table.iterrows():
         tokens = read_tokens(stores, config.encoder.input, tuple(row["slide_id"].split(";")))
         with torch.no_grad():
-            expected = columns(model(tokens)[0], model.task, model.classes)
+            expected = model.task.predictions(model(tokens)[0], model.classes)
         assert row[list(expected)].to_dict() == pytest.approx(expected, abs=1e-4)

@@ -7,10 +7,10 @@ from safetensors.torch import load_file, save_file
 from timm.layers.drop import DropPath
 from torch.testing import assert_close
 
-from longvit.config import CoxTask, FinetuneConfig, NllTask, SubtypeTask
-from longvit.finetuning.model import SlideHead, SlideModel, build_model, load_model, save_model
-from longvit.finetuning.task_loss import TaskLoss
+from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, NllTask, SubtypeTask
+from longvit.finetuning.build import build_model
 from longvit.model import LongViT, save_encoder
+from longvit.model.predictor import SlideHead, SlideModel, load_model, save_model
 from longvit.tokens import TokenBatch
 from preprocessing.errors import CheckpointError, ConfigError
 
@@ -106,6 +106,11 @@ def test_segments_are_those_of_this_training_one_for_each_branch(config, random_
         build_model(config.model_copy(update={"segment_lengths": (16,)}), ("a", "b"))
 
 
+def test_the_encoder_is_computed_as_the_execution_says(config):
+    execution = ExecutionConfig(recompute="blocks")
+    assert build_model(config.model_copy(update={"execution": execution}), ("a", "b")).encoder.execution == execution
+
+
 def test_no_more_blocks_are_trained_than_there_are(config):
     with pytest.raises(ConfigError, match="3 blocks are to be trained, and the encoder has 2"):
         build_model(config.model_copy(update={"trained_blocks": 3}), ("a", "b"))
@@ -114,14 +119,14 @@ def test_no_more_blocks_are_trained_than_there_are(config):
 
 def test_weights_of_classes_bins_and_pooling_are_saved_with_the_model(tiny_encoder, random_slide, tmp_path):
     subtype = SlideModel(LongViT(tiny_encoder), SubtypeTask(class_weights="balanced"), ("a", "b"), "attention").eval()
-    subtype.loss = TaskLoss(subtype.task, class_weights=(0.7, 1.75))
+    subtype.statistics = {"class_weights": (0.7, 1.75)}
     survival = SlideModel(None, NllTask(alpha=0.3), (), width=7)
-    survival.loss = TaskLoss(survival.task, bin_edges=(1.1, 2.2, 3.3))
+    survival.statistics = {"bin_edges": (1.1, 2.2, 3.3)}
     for model in (subtype, survival):
         torch.nn.init.normal_(model.head.linear.weight)
         save_model(tmp_path / "model.safetensors", model)
         loaded = load_model(tmp_path / "model.safetensors")
-        assert (loaded.loss, loaded.pooling, loaded.width) == (model.loss, model.pooling, model.width)
+        assert (loaded.statistics, loaded.pooling, loaded.width) == (model.statistics, model.pooling, model.width)
         item = torch.randn(1, 4, model.width)
         assert torch.equal(loaded(item), model(item))
 
@@ -194,6 +199,8 @@ def write_unknown_settings(path, model) -> None:
         (with_settings(task="junk"), "settings are not those of a model"),
         (with_settings(task={"kind": "cox"}), "settings are not those of a model"),
         (with_settings(class_weights=[1.0] * 10**5), "settings are not those of a model"),
+        (with_settings(bin_edges=[1.0]), "settings are not those of a model"),
+        (with_settings(statistics={"of another task": [1.0]}), "settings are not those of a model"),
         (with_settings(pooling="attention"), "attention.mean is missing"),
         (with_settings(width=10**12, encoder=None), "describe a model"),
         (with_settings(classes=[str(i) for i in range(10**4)]), "describe a model"),

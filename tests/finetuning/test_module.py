@@ -9,13 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from longvit.config import CoxTask, NllTask, SubtypeTask
-from longvit.finetuning.model import SlideModel
 from longvit.finetuning.module import FinetuneModule
-from longvit.finetuning.task_loss import TaskLoss
 from longvit.finetuning.windows import Patient
 from longvit.model import LongViT
+from longvit.model.predictor import SlideModel
 from longvit.tokens import TokenBatch
-from preprocessing.errors import ConfigError
+from preprocessing.errors import TrainingError
 
 
 @pytest.fixture
@@ -54,17 +53,17 @@ def test_the_gradient_of_a_window_is_that_of_the_full_batch(
     torch.manual_seed(0)
     classes = ("LUAD", "LUSC") if isinstance(task, SubtypeTask) else ()
     model = SlideModel(LongViT(tiny_encoder), task, classes, pooling).eval().to(dtype)
-    model.loss = TaskLoss(task, bin_edges=(1.5, 2.0, 2.5) if isinstance(task, NllTask) else ())
+    statistics = {"bin_edges": (1.5, 2.0, 2.5)} if isinstance(task, NllTask) else {}
     for weight in (
         model.head.linear.weight,
         *(p for name, p in model.named_parameters() if name.startswith("attention.score")),
     ):
         torch.nn.init.normal_(weight)
     module = FinetuneModule(model, config)
-    model.loss(module.outputs(window), window).backward()
+    task.loss(module.outputs(window), window, statistics).backward()
     found = gradients(model)
     out = model(TokenBatch.collate([slide for patient in window for slide in patient.items]))  # nothing is done again
-    model.loss(torch.stack([(out[0] + out[1]) / 2, out[2], out[3]]), window).backward()
+    task.loss(torch.stack([(out[0] + out[1]) / 2, out[2], out[3]]), window, statistics).backward()
     expected = gradients(model)
     assert found.keys() == expected.keys() == dict(model.named_parameters()).keys()
     assert relative_difference(found, expected) < largest
@@ -111,11 +110,11 @@ def test_memory_does_not_grow_with_the_window(module, random_slide):
 
 def test_what_is_computed_again_draws_the_same_dropout(module, window):
     torch.manual_seed(1)
-    module.model.loss(module.train().outputs(window), window).backward()
+    module.model.task.loss(module.train().outputs(window), window, {}).backward()
     found = gradients(module)
     torch.manual_seed(1)
     outputs = [torch.cat([module.model(slide) for slide in patient.items]).mean(dim=0) for patient in window]
-    module.model.loss(torch.stack(outputs), window).backward()
+    module.model.task.loss(torch.stack(outputs), window, {}).backward()
     assert_close(found, gradients(module), rtol=1e-5, atol=1e-7)
 
 
@@ -130,7 +129,7 @@ def test_a_patient_with_two_slides_counts_once(module, window):
     (slide,) = window[1].items
     twice = [window[0], Patient([slide, slide], label=1), window[2]]
     assert_close(module.outputs(twice), module.outputs(window))
-    loss = [module.model.loss(module.outputs(patients), patients) for patients in (twice, window)]
+    loss = [module.model.task.loss(module.outputs(patients), patients, {}) for patients in (twice, window)]
     assert_close(*loss)
 
 
@@ -166,5 +165,5 @@ def test_a_loss_that_is_not_a_number_stops_the_training(module, window, monkeypa
     monkeypatch.setattr(FinetuneModule, "current_epoch", 3)
     assert module.training_step(window, 0).isfinite()
     torch.nn.init.constant_(module.model.head.linear.weight, float("nan"))
-    with pytest.raises(ConfigError, match="the loss became nan in epoch 3"):
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 3"):
         module.training_step(window, 0)

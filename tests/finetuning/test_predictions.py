@@ -4,10 +4,11 @@ import torch
 
 from longvit.cohort.patients import Cohort
 from longvit.config import CoxTask, NllTask, SubtypeTask
-from longvit.finetuning.data import PatientDataset, Slides
-from longvit.finetuning.model import SlideModel
+from longvit.finetuning.data import PatientDataset
 from longvit.finetuning.predictions import predict, truth
-from longvit.model.outputs import columns, nll_risk
+from longvit.model.predictor import SlideModel
+from longvit.tasks.losses import nll_risk
+from longvit.tokens.sequences import Slides
 
 CPU = torch.device("cpu")
 SLIDES = {"P": ["p"], "Q": ["q1", "q2"]}
@@ -58,11 +59,11 @@ def test_predictions_are_made_without_random_layers(counter):
 
 
 def test_outputs_become_columns():
-    assert columns(torch.tensor([0.25]), CoxTask(), ()) == {"risk": 0.25}
-    probabilities = columns(torch.tensor([0.0, 0.0, 0.0]), SubtypeTask(), ("a", "b", "c"))
+    assert CoxTask().predictions(torch.tensor([0.25]), ()) == {"risk": 0.25}
+    probabilities = SubtypeTask().predictions(torch.tensor([0.0, 0.0, 0.0]), ("a", "b", "c"))
     assert probabilities == pytest.approx({"p_a": 1 / 3, "p_b": 1 / 3, "p_c": 1 / 3})
     logits = torch.tensor([0.3, -1.0, 2.0, 0.0])
-    assert columns(logits, NllTask(), ()) == {"risk": nll_risk(logits[None]).item()}
+    assert NllTask().predictions(logits, ()) == {"risk": nll_risk(logits[None]).item()}
 
 
 @pytest.mark.parametrize("unit", ["days", "months", "years"])

@@ -4,10 +4,11 @@ from torch.testing import assert_close
 
 from longvit.config import CoxTask
 from longvit.finetuning import representations
-from longvit.finetuning.model import SlideModel
-from longvit.finetuning.representations import file_name, read_tokens, sequence_reader
+from longvit.finetuning.representations import file_name, sequence_reader
 from longvit.model import LongViT
+from longvit.model.predictor import SlideModel
 from longvit.tokens import TokenBatch
+from longvit.tokens.sequences import read_tokens
 from preprocessing.store.store import find_stores
 
 WANTED = [("P00-0",), ("P02-0", "P02-1")]

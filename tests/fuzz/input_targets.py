@@ -361,7 +361,8 @@ def encoder(folder: Path) -> Case:
 def model(folder: Path) -> Case:
     """Files of finetuned models."""
     from longvit.config import FinetuneConfig
-    from longvit.finetuning.model import build_model, load_model, save_model
+    from longvit.finetuning.build import build_model
+    from longvit.model.predictor import load_model, save_model
 
     small = {"width": 32, "depth": 1, "heads": 4, "segment_lengths": (16,), "dilation_ratios": (1,)}
     config = FinetuneConfig(stores="s", table="t", splits="p", out="o", encoder=small)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from longvit.config import EncoderConfig
+from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.model.attention.dilated import dilated_attention
 from longvit.model.decoder import LongNetDecoder
 
@@ -87,7 +87,8 @@ def test_a_decoder_that_recomputes_has_the_same_gradients(recompute):
     symbols, results = torch.randint(11, (2, 40), generator=torch.Generator().manual_seed(0)), []
     for how in ("nothing", recompute):
         torch.manual_seed(0)
-        model = decoder(recompute=how, tokens_at_once=16, heads_at_once=3)
+        model = decoder()
+        model.execution = ExecutionConfig(recompute=how, tokens_at_once=16, heads_at_once=3)
         model(symbols).square().sum().backward()
         results.append({name: weight.grad for name, weight in model.named_parameters()})
     assert_close(*results, rtol=1e-4, atol=1e-5)

@@ -6,9 +6,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from longvit.config import SubtypeTask
-from longvit.finetuning.model import SlideModel, save_model
+from longvit.config import ExecutionConfig, SubtypeTask
 from longvit.model import PRESETS, LongViT, checkpoint, load_encoder, save_encoder
+from longvit.model.predictor import SlideModel, load_model, save_model
 from longvit.tokens.read import Scale
 from preprocessing.errors import CheckpointError
 
@@ -122,6 +122,31 @@ def with_settings(path, **changes) -> None:
     save_file(state, path, {"longvit_encoder_config": json.dumps(settings)})
 
 
+def test_how_an_encoder_is_computed_is_not_saved_and_is_dropped_from_files_of_version_0_1(saved):
+    path, encoder = saved
+    encoder.execution = ExecutionConfig(heads_at_once=1)
+    before = path.read_bytes()
+    save_encoder(path, encoder)
+    assert path.read_bytes() == before
+    assert b"heads_at_once" not in before
+    with_settings(path, recompute="blocks", heads_at_once=1, tokens_at_once=10**30)
+    loaded = load_encoder(path)
+    assert (loaded.config, loaded.execution) == (encoder.config, ExecutionConfig())
+    assert same_weights(loaded, encoder)
+
+
+def test_a_model_with_a_head_of_version_0_1_opens_as_an_encoder_and_as_a_model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = SlideModel(LongViT(PRESETS["longvit_tiny"]), SubtypeTask(), ("a", "b"))
+    save_model(path, model)
+    with safe_open(path, "pt") as file:
+        settings = json.loads(file.metadata()["longvit_model"])
+    assert "heads_at_once" not in settings["encoder"]
+    settings["encoder"] |= {"recompute": "all_but_attention", "heads_at_once": 2, "tokens_at_once": 64}
+    save_file(load_file(path), path, {"longvit_model": json.dumps(settings)})
+    assert load_encoder(path).config == load_model(path).encoder.config == model.encoder.config
+
+
 HUGE = {
     "depth": {"depth": 10**6},
     "depth no tensor has": {"depth": 10**30},
@@ -134,7 +159,6 @@ HUGE = {
     "branches": {"segment_lengths": [64] * 10**5, "dilation_ratios": [1] * 10**5},
     "segments": {"segment_lengths": [10**30] * 3},
     "feed-forward": {"ffn_ratio": 1e300},
-    "tokens at once": {"tokens_at_once": 10**30},
 }
 
 

@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from longvit.config import EmbeddingInput, EncoderConfig, LearnedPosition, PixelInput
+from longvit.config import EmbeddingInput, EncoderConfig, ExecutionConfig, LearnedPosition, PixelInput
 from longvit.model.inputs import EmbeddingTokens, PixelTokens, StemTokens, build_input
 from longvit.model.position import build_position
 from longvit.tokens.batch import TokenBatch
@@ -45,9 +45,7 @@ def test_embeddings_kept_in_half_precision_are_projected_in_the_precision_of_the
 @pytest.fixture
 def stem():
     torch.manual_seed(0)
-    return lambda **settings: StemTokens(
-        PixelInput(patch_px=16, stem=(6, 10), **settings), EncoderConfig(width=8, heads=1, tokens_at_once=4)
-    )
+    return lambda **settings: StemTokens(PixelInput(patch_px=16, stem=(6, 10), **settings), width=8)
 
 
 def patches(x: torch.Tensor) -> TokenBatch:
@@ -56,7 +54,7 @@ def patches(x: torch.Tensor) -> TokenBatch:
 
 def test_a_stem_sees_the_same_texture_wherever_it_lies_in_a_patch():
     torch.manual_seed(0)
-    source = StemTokens(PixelInput(patch_px=16, stem=(8,)), EncoderConfig(width=8, heads=1))
+    source = StemTokens(PixelInput(patch_px=16, stem=(8,)), width=8)
     images = torch.randint(256, (1, 1, 3, 16, 16), dtype=torch.uint8)
     moved, turned = images.roll((4, 8), dims=(3, 4)), images.rot90(2, dims=(3, 4))
     seen, seen_moved, seen_turned = (source(patches(x.flatten(2))) for x in (images, moved, turned))
@@ -69,7 +67,7 @@ def test_a_stem_embeds_each_patch_by_itself_whatever_the_pieces(stem):
     whole = source(patches(x))
     assert whole.shape == (2, 7, 8)
     with torch.no_grad():
-        assert_close(source(patches(x)), whole)
+        assert_close(source(patches(x), ExecutionConfig(tokens_at_once=4)), whole)
     alone = [source(patches(x[row : row + 1, token : token + 1])) for row in range(2) for token in range(7)]
     assert_close(torch.cat(alone).view(2, 7, 8), whole)
 
@@ -78,9 +76,8 @@ def test_a_stem_that_computes_twice_learns_the_same(stem):
     source, x = stem(), torch.randint(256, (2, 7, 768), dtype=torch.uint8)
     grads = {}
     for recompute in ("nothing", "blocks"):
-        source.config = source.config.model_copy(update={"recompute": recompute})
         source.zero_grad()
-        source(patches(x)).pow(2).sum().backward()
+        source(patches(x), ExecutionConfig(recompute=recompute, tokens_at_once=4)).pow(2).sum().backward()
         grads[recompute] = [weight.grad for weight in source.parameters()]
     assert_close(grads["nothing"], grads["blocks"])
 

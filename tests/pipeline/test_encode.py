@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from longvit.cli.app import run_command
 from longvit.config import EncoderConfig, PixelInput, SubtypeTask
-from longvit.finetuning.model import SlideModel, save_model
 from longvit.model import PRESETS, LongViT, save_encoder
+from longvit.model.predictor import SlideModel, save_model
 from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
 from preprocessing.store.store import open_store
@@ -56,6 +56,11 @@ def vectors(stores: Path) -> np.ndarray:
 def damage(store: Path) -> None:
     shards = [path for path in (store / "tiles").rglob("*") if path.is_file() and path.name != "zarr.json"]
     shards[0].write_bytes(bytes(shards[0].stat().st_size))
+
+
+def test_slides_are_encoded_as_the_execution_says(stores, encoder, executions):
+    assert encode(stores, "--execution.heads-at-once", "1") == 0
+    assert {one.heads_at_once for one in executions} == {1}
 
 
 def test_every_slide_has_a_row_with_the_vector_that_the_encoder_gives(stores, encoder):

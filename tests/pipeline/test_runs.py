@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from longvit.config import PretrainConfig
+from longvit.config import ExecutionConfig, PretrainConfig
 from longvit.config.yaml_files import load_yaml
 from longvit.runs.folder import INPUTS, open_run
 from longvit.runs.inputs import Inputs, read_inputs
@@ -52,6 +52,25 @@ def test_a_run_may_go_on_elsewhere_and_on_another_device(config, tmp_path):
     config.out.rename(moved)
     start(config.model_copy(update={"out": moved, "device": "cpu", "loader_workers": 0}))
     assert len(json.loads((moved / "run.json").read_text())) == 2
+
+
+def test_a_run_may_go_on_with_another_execution(config):
+    start(config)
+    start(config.model_copy(update={"execution": ExecutionConfig(recompute="blocks", heads_at_once=1)}))
+    assert "execution" not in Inputs.read(config.out / INPUTS).settings
+    assert len(starts(config)) == 2
+
+
+def test_a_run_of_version_0_1_goes_on_whatever_its_execution_was(config):
+    start(config)
+    record = json.loads((config.out / INPUTS).read_text())
+    record["settings"]["encoder"] |= {"recompute": "blocks", "heads_at_once": 2, "tokens_at_once": 4096}
+    (config.out / INPUTS).write_text(json.dumps(record))
+    start(config)
+    record["settings"]["encoder"] |= {"depth": 3}
+    (config.out / INPUTS).write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"other settings \(encoder\)"):
+        start(config)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"batch_size": 8}, {"precision": "bf16"}])

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from longvit.config import CoxTask, FinetuneConfig, FinetuneOptimiserConfig, PredictConfig
+from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PredictConfig
 from longvit.finetuning.finetune import run as finetune
-from longvit.finetuning.model import load_model
+from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
 from longvit.prediction.predict import read_patients, run
 from longvit.tokens.read import slide_tokens
@@ -65,6 +65,11 @@ def test_probabilities_are_the_mean_of_the_models_of_all_folds(runs, new):
     assert table.loc[0, ["p_LUAD", "p_LUSC"]].tolist() == pytest.approx(each.mean(axis=0), abs=1e-5)
     assert table.loc[0, ["sd_LUAD", "sd_LUSC"]].tolist() == pytest.approx(each.std(axis=0), abs=1e-5)
     assert each[0, 0] != pytest.approx(each[1, 0], abs=1e-4)
+
+
+def test_slides_are_predicted_as_the_execution_says(runs, new, executions):
+    run(config(runs["subtype"], new, execution=ExecutionConfig(tokens_at_once=64)))
+    assert executions == [ExecutionConfig(tokens_at_once=64)] * 4  # two slides by two models
 
 
 def test_risks_are_put_on_the_scale_of_the_training_patients_of_each_fold(runs, new, cohort):

@@ -5,7 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from longvit.config import DinoConfig, MaskedConfig, MocoConfig, PretrainConfig, PretrainOptimiserConfig, ViewsConfig
+from longvit.config import (
+    DinoConfig,
+    MaskedConfig,
+    MocoConfig,
+    PixelInput,
+    PretrainConfig,
+    PretrainOptimiserConfig,
+    ViewsConfig,
+)
 from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.views import RegionDataset, collate_views
@@ -57,7 +65,7 @@ def any_config(request, config) -> PretrainConfig:
 @pytest.fixture
 def batch(cohort, views) -> list[TokenBatch]:
     """Views of four regions: two of 16 tokens, two of 4."""
-    dataset = RegionDataset(list(find_stores(cohort.stores).values()), views, 16, 1, 0)
+    dataset = RegionDataset(list(find_stores(cohort.stores).values()), PixelInput(patch_px=16), views, 1, 0)
     return collate_views([dataset[i] for i in range(4)])
 
 

@@ -8,7 +8,7 @@ from longvit.model import load_encoder
 from longvit.pretraining.pretrain import run
 from longvit.pretraining.statistics import feature_statistics
 from longvit.training.loop import TrainingModule
-from preprocessing.errors import ConfigError
+from preprocessing.errors import ConfigError, TrainingError
 
 
 def finite(path) -> bool:
@@ -25,7 +25,7 @@ def test_a_learning_rate_that_is_too_high_ends_in_a_sentence_or_in_a_finite_enco
     error = None
     try:
         load_encoder(run(config))  # which takes finite weights alone
-    except ConfigError as raised:
+    except TrainingError as raised:
         error = raised
     if error:
         assert "became" in error.what
@@ -48,7 +48,7 @@ def test_the_last_finite_epoch_stays_when_a_later_one_diverges(config, monkeypat
             next(module.parameters()).data.fill_(torch.inf)
 
     monkeypatch.setattr(TrainingModule, "on_train_batch_start", poison)
-    with pytest.raises(ConfigError, match=r"became (nan|inf) in epoch 1"):
+    with pytest.raises(TrainingError, match=r"became (nan|inf) in epoch 1"):
         run(config)
     last = config.out / "checkpoints" / "last.ckpt"
     assert finite(last)

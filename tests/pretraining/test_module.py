@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from longvit.config import ExecutionConfig
 from longvit.tokens import TokenBatch
 
 
@@ -27,6 +28,13 @@ def test_the_loss_is_finite_and_reaches_every_weight_that_is_trained(any_config,
     trained = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
     assert all(grad is not None and grad.isfinite().all() for grad in trained.values())
     assert any(grad.abs().max() > 0 for name, grad in trained.items() if ".encoder.encoder." in name)
+
+
+def test_every_objective_is_computed_as_the_execution_says(any_config, start, batch, executions):
+    execution = ExecutionConfig(recompute="all_but_attention", heads_at_once=1)
+    start(any_config.model_copy(update={"execution": execution})).training_step(batch[:2], 0).backward()
+    assert len(executions) == (1 if any_config.objective.kind == "masked" else 2)
+    assert set(executions) == {execution}
 
 
 def test_every_objective_logs_its_loss_and_the_statistics_of_its_features(any_config, start, batch):

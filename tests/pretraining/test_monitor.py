@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longvit.model import LongViT
-from longvit.pretraining.monitor import MAX_ENTROPY, MIN_RANK, MIN_STD, health, tell, verdict
+from longvit.pretraining.monitor import MAX_ENTROPY, MIN_RANK, MIN_STD, health, noted, verdict
 from longvit.pretraining.pretrain import run
 from longvit.tokens import TokenBatch
 
@@ -26,7 +26,7 @@ def test_a_healthy_run_says_nothing():
     [
         ({"feature_std": MIN_STD / 2}, "collapsed: all regions get nearly the same representation"),
         ({"effective_rank": (1 + MIN_RANK) / 2}, "collapsed: representations differ in a single direction"),
-        ({"teacher_entropy": (1 + MAX_ENTROPY) / 2}, "collapsed: the teacher says the same of every crop"),
+        ({"teacher_entropy": (1 + MAX_ENTROPY) / 2}, "collapsed: the teacher has the same output for every crop"),
     ],
 )
 def test_trouble_is_told_in_words_once_with_the_first_epoch_that_shows_it(change, words):
@@ -54,14 +54,14 @@ def test_numbers_within_the_criteria_are_no_trouble(numbers):
     ("losses", "epoch"), [((2.0, 1.5, 900.0, 800.0), 2), ((3e6,), 0), ((11.0, 200.0), 1), ((0.7, 8.0, 12.0), 2)]
 )
 def test_a_loss_that_ends_far_above_an_untrained_models_is_told_with_the_epoch(losses, epoch):
-    (sentence,) = tell(rows(*({"loss": loss} for loss in losses)), 10, 0.1)
+    (sentence,) = noted(rows(*({"loss": loss} for loss in losses)), 10, 0.1)
     assert sentence.startswith(f"epoch {epoch}: the loss has risen to {losses[epoch]:.4g}")
     assert "lower optimiser.learning_rate" in sentence
 
 
 @pytest.mark.parametrize("losses", [(), (0.7, 0.1), (11.0, 10.0), (2.0, 900.0, 1.5)])
 def test_a_loss_that_ends_low_is_no_trouble(losses):
-    assert tell(rows(*({"loss": loss} for loss in losses)), 10, 0.1) == []
+    assert noted(rows(*({"loss": loss} for loss in losses)), 10, 0.1) == []
 
 
 def test_what_an_objective_does_not_log_is_no_trouble():
@@ -78,7 +78,7 @@ def test_after_the_last_epoch_the_linear_probe_says_whether_pretraining_helped(l
     (sentence,) = verdict(probed, 2, noise=0.1)
     assert words in sentence
     assert f"0.600 as it was drawn, {last:.3f} at the end" in sentence
-    assert tell(probed, 2, 0.1) == [sentence]
+    assert noted(probed, 2, 0.1) == [sentence]
 
 
 def test_without_a_probe_there_is_no_verdict():

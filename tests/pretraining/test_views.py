@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
 from longvit.pretraining.sampling import DrawSampler
 from longvit.pretraining.views import (
+    VIEWS,
     PieceDataset,
     RegionDataset,
-    build_views,
     collate_views,
     draw_piece,
     draw_region,
@@ -23,6 +23,7 @@ from longvit.pretraining.views import (
 from preprocessing.store.store import PatchStore, add_embeddings, find_stores, open_store
 
 PATCH = 16
+PIXELS, PLACES = PixelInput(patch_px=PATCH), EmbeddingInput(encoder="places", dim=3)
 
 
 class FakeStore(PatchStore):
@@ -48,7 +49,7 @@ def equal(a, b) -> bool:
 
 @pytest.fixture
 def dataset(cohort, views) -> RegionDataset:
-    return RegionDataset(list(find_stores(cohort.stores).values()), views, PATCH, draws_per_slide=2, seed=3)
+    return RegionDataset(list(find_stores(cohort.stores).values()), PIXELS, views, draws_per_slide=2, seed=3)
 
 
 def test_a_draw_is_two_global_crops_and_then_the_local_ones(dataset):
@@ -61,7 +62,7 @@ def test_a_draw_is_two_global_crops_and_then_the_local_ones(dataset):
 def test_a_draw_depends_on_seed_and_number_alone(cohort, draw):
     views = ViewsConfig(region_px=128, global_px=64, local_px=32, local_views=1)
     stores = list(find_stores(cohort.stores).values())
-    one, same, other = (RegionDataset(stores, views, PATCH, 1, seed) for seed in (3, 3, 4))
+    one, same, other = (RegionDataset(stores, PIXELS, views, 1, seed) for seed in (3, 3, 4))
     same[draw // 2]  # what was drawn before leaves no trace
     assert equal(one[draw], same[draw])
     assert not equal(one[draw], other[draw])
@@ -96,7 +97,7 @@ def test_draws_go_round_the_patients_and_then_round_their_slides(save_store, vie
         save_store(f"s{i}", [[0, 0]], np.full((1, 64, 64, 3), 60 * i, np.uint8), grid_shape=(1, 1)) for i in (1, 2, 3)
     ]
     plain = views.model_copy(update={"stain_jitter": 0.0, "blur_probability": 0.0, "region_px": 64, "global_px": 64})
-    dataset = RegionDataset([store.path for store in stores], plain, PATCH, 2, 0, {"s1": "p", "s2": "p"})
+    dataset = RegionDataset([store.path for store in stores], PIXELS, plain, 2, 0, {"s1": "p", "s2": "p"})
     assert [round(float(dataset[i][0].x.float().mean()) / 60) for i in range(6)] == [1, 3, 2, 3, 1, 3]
 
 
@@ -105,7 +106,7 @@ def test_draws_go_round_the_slides(save_store, views):
         save_store(f"s{i}", [[0, 0]], np.full((1, 64, 64, 3), 60 * i, np.uint8), grid_shape=(1, 1)) for i in (1, 2, 3)
     ]
     plain = views.model_copy(update={"stain_jitter": 0.0, "blur_probability": 0.0, "region_px": 64, "global_px": 64})
-    dataset = RegionDataset([store.path for store in stores], plain, PATCH, 2, 0)
+    dataset = RegionDataset([store.path for store in stores], PIXELS, plain, 2, 0)
     assert [round(float(dataset[i][0].x.float().mean()) / 60) for i in range(6)] == [1, 2, 3, 1, 2, 3]
 
 
@@ -113,7 +114,7 @@ def test_crops_of_one_region_get_unrelated_places(save_store, views):
     # Crops as large as their region show the same pixels, so places that followed the pixels would be equal.
     store = save_store("slide", [[row, column] for row in range(4) for column in range(5)])
     whole = views.model_copy(update={"region_px": 64, "global_px": 64, "local_px": 64, "local_views": 0})
-    dataset = RegionDataset([store.path], whole, PATCH, 200, 0)
+    dataset = RegionDataset([store.path], PIXELS, whole, 200, 0)
     corners = np.array([[view.rc_BL2[0, 0].tolist() for view in dataset[i]] for i in range(200)])
     for axis, places in ((0, 13), (1, 17)):  # a grid of 16 x 20 tokens has room for 4 x 4 of them at these
         assert set(corners[:, :, axis].ravel()) == set(range(places))
@@ -134,7 +135,7 @@ def test_a_crop_shows_pixels_of_the_slide_not_rescaled(save_store, views):
     ramp = np.stack([2 * x, 2 * y, np.zeros_like(x)], axis=-1).astype(np.uint8)[None]
     plain = views.model_copy(update={"region_px": 64, "stain_jitter": 0.0, "blur_probability": 0.0})
     store = save_store("slide", [[0, 0]], ramp, grid_shape=(1, 1))
-    dataset = RegionDataset([store.path], plain, PATCH, 50, 0)
+    dataset = RegionDataset([store.path], PIXELS, plain, 50, 0)
     for i in range(50):
         patch = dataset[i][2].x[0, 0].reshape(3, PATCH, PATCH)[:2].double()
         steps = [float(patch.diff(dim=axis).mean(dim=(1, 2)).abs().max()) for axis in (1, 2)]
@@ -173,7 +174,7 @@ def test_the_share_of_tissue_is_that_of_a_map_with_every_pixel(tissue, x, y, sid
 def test_what_lies_outside_of_a_small_slide_is_white(save_store, views):
     store = save_store("slide", [[0, 0]], np.zeros((1, 64, 64, 3), np.uint8), grid_shape=(1, 1))
     plain = views.model_copy(update={"stain_jitter": 0.0, "blur_probability": 0.0, "global_px": 128})
-    pixels = RegionDataset([store.path], plain, PATCH, 1, 0)[0][0].x.float()
+    pixels = RegionDataset([store.path], PIXELS, plain, 1, 0)[0][0].x.float()
     assert float((pixels == 255).float().mean()) == 0.75
 
 
@@ -194,7 +195,7 @@ def embedded(save_store) -> PatchStore:
 
 def test_views_of_embeddings_are_pieces_of_the_slide_of_the_configured_sizes(embedded):
     views = ViewsConfig(local_views=3, global_tiles=0.6, local_tiles=0.2, drop_tiles=0.0)
-    pieces = PieceDataset([embedded.path], views, "places", 1, 0)[0]
+    pieces = PieceDataset([embedded.path], PLACES, views, 1, 0)[0]
     assert [int(piece.lengths) for piece in pieces] == [9, 9, 3, 3, 3]
     for piece in pieces:
         assert piece.x.dtype == torch.float16  # as stored: half of what float32 would take through the queue
@@ -204,7 +205,7 @@ def test_views_of_embeddings_are_pieces_of_the_slide_of_the_configured_sizes(emb
 
 def test_tokens_of_a_piece_lie_to_each_other_as_their_tiles_do(embedded):
     views = ViewsConfig(local_views=0, global_tiles=0.6, drop_tiles=0.3)
-    dataset = PieceDataset([embedded.path], views, "places", 40, 0)
+    dataset = PieceDataset([embedded.path], PLACES, views, 40, 0)
     for i in range(40):
         for piece in dataset[i]:
             true, given_ = piece.x[0, :, :2].double(), piece.rc_BL2[0].double()
@@ -216,7 +217,7 @@ def test_tokens_of_a_piece_lie_to_each_other_as_their_tiles_do(embedded):
 
 def test_pieces_of_one_slide_get_unrelated_places(embedded):
     views = ViewsConfig(local_views=0, global_tiles=0.01)
-    dataset = PieceDataset([embedded.path], views, "places", 200, 0)
+    dataset = PieceDataset([embedded.path], PLACES, views, 200, 0)
     tokens = [piece for i in range(200) for piece in dataset[i]]
     true, placed = (
         np.array([t.tolist() for t in of]) for of in ([p.x[0, 0] for p in tokens], [p.rc_BL2[0, 0] for p in tokens])
@@ -264,10 +265,6 @@ def test_tokens_are_moved_as_one_and_stay_on_a_grid_that_is_large_enough(rc, row
 
 
 def test_the_kind_of_token_decides_what_a_view_is(embedded, views):
-    for source, kind in (
-        (PixelInput(patch_px=PATCH), RegionDataset),
-        (EmbeddingInput(encoder="places", dim=3), PieceDataset),
-    ):
-        dataset = build_views([embedded.path], source, views, 2, 0, {})
-        assert type(dataset) is kind
-        assert len(dataset[0]) == 4
+    for source, kind in ((PIXELS, RegionDataset), (PLACES, PieceDataset)):
+        assert VIEWS[source.kind] is kind
+        assert len(kind([embedded.path], source, views, 2, 0)[0]) == 4

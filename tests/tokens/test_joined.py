@@ -1,4 +1,7 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,18 +11,37 @@ from hypothesis import strategies as st
 
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens import TokenBatch
-from longvit.tokens.joined import GAP, JoinedPieces, first_rows, join_slides
-from longvit.tokens.pieces import SlidePieces
+from longvit.tokens.joined import GAP, JoinedPieces, first_rows
+from longvit.tokens.pieces import Pieces, SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing.store.store import add_embeddings
 
 places = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=20, unique=True)
 
 
-def batch(rc: list[tuple[int, int]], first: int = 0) -> TokenBatch:
-    """A slide of one number per token, counted on from `first`."""
-    x = torch.arange(first, first + len(rc), dtype=torch.float32)[None, :, None]
-    return TokenBatch(x, torch.tensor([sorted(rc)]), torch.ones(1, len(rc)).bool())
+@dataclass
+class Numbers(Pieces):
+    """A slide of one number per token, counted on from `first`; its store has them in the order of `rc`."""
+
+    rc: list[tuple[int, int]]
+    first: int = 0
+    source = SimpleNamespace(width=1, dtype=np.float32)
+
+    def __post_init__(self) -> None:
+        self.rc_L2 = torch.tensor(self.rc)
+        self.rank_L = torch.tensor([sorted(self.rc).index(place) for place in self.rc])
+
+    def ahead(self, threads: int) -> Iterator[tuple[torch.Tensor, TokenBatch]]:
+        """One token at a time."""
+        for rank, rc in zip(self.rank_L, self.rc_L2, strict=True):
+            yield rank[None], TokenBatch.of_one((rank[None, None] + self.first).float(), rc[None])
+
+
+def join_slides(slides: list[Numbers]) -> TokenBatch:
+    return JoinedPieces(slides).gathered()
+
+
+batch = Numbers
 
 
 @given(slides=st.lists(places, min_size=1, max_size=4))
@@ -45,15 +67,18 @@ def test_slides_keep_their_shape_and_lie_a_gap_apart(slides):
 
 @given(rc=places)
 def test_a_single_slide_stays_where_it_is(rc):
-    assert join_slides([batch(rc)]).rc_BL2.equal(batch(rc).rc_BL2)
-    assert first_rows([batch(rc).rc_BL2[0]]) == [0]
+    assert join_slides([batch(rc)]).rc_BL2[0].tolist() == [list(place) for place in sorted(rc)]
+    assert first_rows([batch(rc).rc_L2]) == [0]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_pieces_of_several_slides_make_up_their_joined_tokens(save_store, threads):
     source = PixelInput(patch_px=16)
     stores = [save_store("a", [[0, 0], [0, 1], [3, 1]]), save_store("b", [[1, 2], [2, 0]])]
-    whole = join_slides([slide_tokens(store, source) for store in stores])
+    one, other = (slide_tokens(store, source) for store in stores)
+    below = torch.tensor([int(one.rc_BL2[..., 0].max()) + 1 + GAP, 0])
+    rc_BL2 = torch.cat([one.rc_BL2, other.rc_BL2 + below], dim=1)
+    whole = TokenBatch(torch.cat([one.x, other.x], dim=1), rc_BL2, torch.ones(rc_BL2.shape[:2]).bool())
     pieces = JoinedPieces([SlidePieces(store, source, tokens=16) for store in stores])
     assert pieces.rc_L2[pieces.rank_L.argsort()].equal(whole.rc_BL2[0])
     seen = torch.zeros(whole.mask_BL.shape[1], dtype=torch.int64)
@@ -62,10 +87,13 @@ def test_pieces_of_several_slides_make_up_their_joined_tokens(save_store, thread
         assert whole.rc_BL2[:, rank_l].equal(piece.rc_BL2)
         seen[rank_l] += 1
     assert (seen == 1).all()
+    gathered = pieces.gathered()
+    assert gathered.x.equal(whole.x)
+    assert gathered.rc_BL2.equal(whole.rc_BL2)
 
 
 def test_a_source_is_joined_whatever_its_tokens_are(save_store):
     store = save_store("a", [[0, 0]])
     add_embeddings(store.path, "tile", np.ones((1, 3), np.float32), {})
-    source = EmbeddingInput(encoder="tile", dim=3)
-    assert join_slides([slide_tokens(store, source)] * 2).rc_BL2[0].tolist() == [[0, 0], [1 + GAP, 0]]
+    pieces = SlidePieces(store, EmbeddingInput(encoder="tile", dim=3))
+    assert JoinedPieces([pieces] * 2).gathered().rc_BL2[0].tolist() == [[0, 0], [1 + GAP, 0]]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.model.inputs import PixelTokens
 from longvit.tokens import TokenBatch
-from longvit.tokens.read import Scale, patchify, require_scale, slide_tokens
+from longvit.tokens.read import Scale, require_scale, slide_tokens
+from longvit.tokens.source import patchify
 from preprocessing.errors import StoreError
 from preprocessing.store.store import add_embeddings
 

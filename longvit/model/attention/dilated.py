@@ -7,24 +7,17 @@ flash-attention backward of each branch returns its share of the exact gradient.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from longvit.config import ExecutionConfig, paired
+from longvit.model.attention.plan import AttentionPlan, Calls, Group, Padding, row_lengths
 from longvit.model.kernels.registry import attend, attend_backward
-
-Padding = Literal["masked", "zero_keys"]
-
-_TOKENS_AT_ONCE = 16384
-"""Tokens of neighbouring segments in one call of the primitive, so that what it needs beside its arguments stays small;
-a segment is never cut."""
 
 
 def dilated_attention(
@@ -67,125 +60,41 @@ def dilated_attention(
     Raises:
         ValueError: `mask_BL` has padding before a real token, or the two lists differ in length.
     """
-    branches = tuple(zip(segment_lengths, dilation_ratios, strict=True))
-    phantoms = padding == "zero_keys" and not causal
-    plan = plan_calls(row_lengths(q_BLHK, mask_BL), q_BLHK.shape[2], branches, phantoms, heads_at_once)
-    return _DilatedAttention.apply(q_BLHK, k_BLHK, v_BLHK, plan, causal)
+    branches, execution = paired(segment_lengths, dilation_ratios), ExecutionConfig(heads_at_once=heads_at_once)
+    plan = AttentionPlan(row_lengths(q_BLHK, mask_BL), q_BLHK.shape[2], branches, padding, causal, execution)
+    return attend_by_plan(QKV(), plan.calls(), causal, q_BLHK, k_BLHK, v_BLHK)
 
 
-@dataclass(frozen=True)
-class Group:
-    """One call of the primitive: heads of one branch over neighbouring segments of one length.
+class QKV:
+    """Queries, keys and values, made of tensors that autograd knows: here they are these three tensors themselves."""
 
-    Heads with neighbouring offsets share a call where each offset has as many heads, and keeps as many tokens.
-    """
+    def empty(self, heads: int, *tensors: Tensor) -> Float[Tensor, "B L H K"]:
+        """Return memory for the output of all heads."""
+        return torch.empty_like(tensors[0])
 
-    rows: slice
-    """Slides of the batch."""
-    start: int
-    """First token of the first segment."""
-    segments: int
-    """Number of segments."""
-    span: int
-    """Tokens in a segment."""
-    offset: int
-    """First token kept in a segment by the first of the heads."""
-    offsets: int
-    """How many offsets the heads have; each keeps the tokens just after those of the one before."""
-    ratio: int
-    """Every how many tokens one is kept."""
-    heads: slice
-    """The heads, counted from the first that is computed at the same time."""
-    phantoms: int
-    """Zero keys that fill a segment up in the official code."""
+    def of_heads(self, heads: slice, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return q, k and v of some heads, each (B, L, h, K)."""
+        return tuple(x_BLHK[:, :, heads] for x_BLHK in tensors)
 
-    def view(self, x: Tensor) -> Tensor:
-        """(B, L, H, ...) -> the group's (rows, segments, offsets, heads of one, kept tokens, ...), sharing memory."""
-        x = x[self.rows, self.start : self.start + self.segments * self.span]
-        x = x.unflatten(1, (self.segments, self.span))[:, :, self.offset :, self.heads]
-        # Windows of neighbouring offsets, of which the i-th share of the heads keeps the i-th token: a diagonal.
-        x = x.unfold(2, self.offsets, self.ratio).unflatten(3, (self.offsets, -1)).diagonal(dim1=3, dim2=-1)
-        return x.movedim((-1, 3, 2), (2, 3, 4))
-
-    def take(self, x: Tensor) -> Tensor:
-        """(B, L, H, ...) -> (rows * segments, heads, kept tokens, ...), as the primitive wants it.
-
-        Copies unless the tokens of a head are packed: kernels are up to twice as fast on packed ones.
-        """
-        x = self.view(x).flatten(2, 3).flatten(0, 1)
-        packed = x.ndim == 4 and x.stride()[2:] == (x.shape[3], 1)
-        return x if packed else x.contiguous()
-
-    def put_back(self, x: Tensor) -> Tensor:
-        """Undo the layout of `take`, giving that of `view`."""
-        return x.unflatten(0, (-1, self.segments)).unflatten(2, (self.offsets, -1))
+    def add_gradients_(
+        self, grads: Sequence[Tensor | None], grad_qkv: Sequence[Tensor], heads: slice, *tensors: Tensor
+    ) -> None:
+        """Add what reaches the tensors from q, k and v of some heads; None is for a tensor that wants no gradient."""
+        for grad_BLHK, part in zip(grads, grad_qkv, strict=True):
+            if grad_BLHK is not None:
+                grad_BLHK[:, :, heads] = part
 
 
-Plan = tuple[tuple[slice, tuple[Group, ...]], ...]
-"""Heads that are computed together, and the calls that they need."""
-
-
-def row_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None) -> tuple[int, ...]:
-    """Real tokens in each row of `x` (B, L, ...).
-
-    Raises:
-        ValueError: `mask_BL` has padding before a real token.
-    """
-    if mask_BL is None:
-        return (x.shape[1],) * len(x)
-    if (mask_BL[:, 1:] & ~mask_BL[:, :-1]).any():
-        raise ValueError("mask_BL has padding before a real token; padding belongs at the end of each sequence")
-    return tuple(mask_BL.sum(1).tolist())
-
-
-@lru_cache(maxsize=64)  # all layers of an encoder ask for the same
-def plan_calls(
-    lengths: tuple[int, ...], heads: int, branches: tuple[tuple[int, int], ...], phantoms: bool, heads_at_once: int
-) -> Plan:
-    """Every call of the primitive that `dilated_attention` makes.
+def attend_by_plan(qkv: QKV, calls: Calls, causal: bool, *tensors: Tensor) -> Float[Tensor, "B L H K"]:
+    """Attend as `dilated_attention` does.
 
     Args:
-        lengths: Real tokens in each row; neighbouring rows of equal length share calls.
-        heads: Number of heads H.
-        branches: (segment length, dilation ratio) of each branch.
-        phantoms: Whether segments that are short of tokens are filled up with zero keys.
-        heads_at_once: Heads computed together.
+        qkv: What the queries, keys and values are of the tensors.
+        calls: Calls of the primitive, of `AttentionPlan.calls`; those of some heads follow those of others.
+        causal: Whether a token sees only those up to itself.
+        tensors: All that the queries, keys and values are made of.
     """
-    chunks = (slice(first, min(first + heads_at_once, heads)) for first in range(0, heads, heads_at_once))
-    return tuple((chunk, tuple(_groups(lengths, heads, chunk, branches, phantoms))) for chunk in chunks)
-
-
-def _groups(
-    lengths: Sequence[int], heads: int, chunk: slice, branches: Sequence[tuple[int, int]], phantoms: bool
-) -> Iterator[Group]:
-    first = 0
-    for length, run in groupby(lengths):
-        rows = slice(first, first + len(list(run)))
-        first = rows.stop
-        for segment_length, ratio in branches if length else ():
-            whole = min(segment_length, length)
-            filled_to = math.ceil(whole / ratio) if phantoms else 0
-            count, tail = divmod(length, whole)
-            for start, segments, span in ((0, count, whole), (count * whole, 1, tail)):
-                for kept, offset, offsets, share in _diagonals(heads, chunk, ratio, span):
-                    lanes = offset, offsets, ratio, share, max(0, filled_to - kept)
-                    most = max(1, _TOKENS_AT_ONCE // span)
-                    for at in range(0, segments, most):
-                        yield Group(rows, start + at * span, min(most, segments - at), span, *lanes)
-
-
-def _diagonals(heads: int, chunk: slice, ratio: int, span: int) -> Iterator[tuple[int, int, int, slice]]:
-    """(kept tokens, first offset, offsets, heads) of each call for `chunk` of the heads in segments of `span`."""
-    size = math.ceil(heads / ratio)
-    shares = []
-    for offset, head in enumerate(range(0, heads, size)):
-        low, high = max(head, chunk.start), min(head + size, chunk.stop)
-        if low < high and offset < span:
-            shares.append((math.ceil((span - offset) / ratio), high - low, offset, low - chunk.start))
-    for (kept, width), run in groupby(shares, key=lambda share: share[:2]):
-        (_, _, offset, low), *more = run
-        offsets = 1 + len(more)
-        yield kept, offset, offsets, slice(low, low + offsets * width)
+    return _DilatedAttention.apply(qkv, calls, causal, *tensors)
 
 
 def attend_branches(
@@ -225,27 +134,31 @@ def _add_share_(grads: list[Tensor], group: Group, grad_BLHK: Tensor, saved: tup
 
 class _DilatedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, plan: Plan, causal: bool) -> Tensor:  # noqa: ANN401
-        out_BLHK = torch.empty_like(q_BLHK)
-        logsumexps = [
-            attend_branches(*(x[:, :, heads] for x in (q_BLHK, k_BLHK, v_BLHK)), groups, causal, out_BLHK[:, :, heads])
-            for heads, groups in plan
-        ]
-        ctx.plan, ctx.causal = plan, causal
-        ctx.save_for_backward(q_BLHK, k_BLHK, v_BLHK, out_BLHK, torch.cat(logsumexps, dim=2))
+    def forward(ctx: Any, qkv: QKV, calls: Calls, causal: bool, *tensors: Tensor) -> Tensor:  # noqa: ANN401
+        out_BLHK, logsumexps, wanted = qkv.empty(calls[-1][0].stop, *tensors), [], any(ctx.needs_input_grad)
+        for heads, groups in calls:
+            some = qkv.of_heads(heads, *tensors)
+            logsumexp_BLh = attend_branches(*some, groups, causal, out_BLHK[:, :, heads])
+            del some  # before those of the next heads
+            logsumexps += [logsumexp_BLh] if wanted else []
+        ctx.qkv, ctx.calls, ctx.causal = qkv, calls, causal
+        if wanted:
+            ctx.save_for_backward(out_BLHK, torch.cat(logsumexps, dim=2), *tensors)
         return out_BLHK
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BLHK: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        saved = ctx.saved_tensors  # asked for once: a checkpoint around us gives them no second time
-        grads = [torch.empty_like(x) for x in saved[:3]]
-        for heads, groups in ctx.plan:
-            some = tuple(x[:, :, heads] for x in saved)
-            parts = attend_branches_backward(grad_BLHK[:, :, heads], some, groups, ctx.causal)
-            for grad, part in zip(grads, parts, strict=True):
-                grad[:, :, heads] = part
-        return *grads, None, None
+        out_BLHK, logsumexp_BLH, *tensors = ctx.saved_tensors  # once: a checkpoint around us gives them no second time
+        wanted = ctx.needs_input_grad[-len(tensors) :]
+        grads = [torch.zeros_like(x) if want else None for x, want in zip(tensors, wanted, strict=True)]
+        for heads, groups in ctx.calls:
+            some = ctx.qkv.of_heads(heads, *tensors)
+            saved = (*some, out_BLHK[:, :, heads], logsumexp_BLH[:, :, heads])
+            grad_qkv = attend_branches_backward(grad_BLHK[:, :, heads], saved, groups, ctx.causal)
+            del some, saved  # before more memory is needed
+            ctx.qkv.add_gradients_(grads, grad_qkv, heads, *tensors)
+        return None, None, None, *grads
 
 
 def _with_phantoms(out: Tensor, logsumexp: Tensor, phantoms: int) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,14 @@
 """LongNet's multi-head attention: projections around `dilated_attention`, with the sub-LayerNorm of Magneto."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from longvit.config import EncoderConfig
-from longvit.model.attention.dilated import dilated_attention, plan_calls, row_lengths
-from longvit.model.attention.recompute import in_pieces, piece_tokens, projected_attention
+from longvit.model.attention.dilated import QKV, attend_by_plan
+from longvit.model.attention.plan import AttentionPlan
+from longvit.model.attention.recompute import ProjectedQKV, in_pieces, piece_tokens
 
 _LONG = 2**16
 """Tokens from which on half as many heads at once pay, in memory, for a stream that is wider than the weights; each
@@ -22,9 +23,8 @@ class DilatedSelfAttention(nn.Module):
     in evaluation.
     """
 
-    def __init__(self, config: EncoderConfig, *, causal: bool = False) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config, self.causal = config, causal
         self.q_proj = nn.Linear(config.width, config.width)
         self.k_proj = nn.Linear(config.width, config.width)
         self.v_proj = nn.Linear(config.width, config.width)
@@ -32,44 +32,36 @@ class DilatedSelfAttention(nn.Module):
         self.out_proj = nn.Linear(config.width, config.width)
 
     def forward(
-        self,
-        x_BLD: Float[Tensor, "B L D"],
-        mask_BL: Bool[Tensor, "B L"] | None = None,
-        norm: nn.Module | None = None,
+        self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, norm: nn.Module | None = None
     ) -> Float[Tensor, "B L D"]:
         """Attend from every token to the tokens of its segments.
 
         Args:
             x_BLD: Tokens.
-            mask_BL: True for real tokens, which come before all padding of their row.
-            norm: Applied to the tokens before they are projected; given here, its result is never there as a whole.
+            plan: Plan of the forward pass.
+            norm: Applied to the tokens before they are projected; passed in instead of applied by the caller, so that
+                the normalised sequence is never in memory as a whole.
         """
-        norm = norm or nn.Identity()
-        keep = torch.is_grad_enabled() and self.config.recompute == "nothing"
-        heads_BLD = (self._keeping if keep else self._recomputing)(x_BLD, mask_BL, norm)
+        norm, execution = norm or nn.Identity(), plan.execution
+        keep = torch.is_grad_enabled() and execution.recompute == "nothing"
+        heads_BLHK = (self._keeping if keep else self._recomputing)(x_BLD, plan, norm)
         return in_pieces(
             lambda piece_BLD: self.out_proj(self.inner_attn_ln(piece_BLD)),
-            heads_BLD,
-            self.config.tokens_at_once,
+            heads_BLHK.flatten(2),
+            execution.tokens_at_once,
             recompute=not keep,
             overwrite=True,
         )
 
-    def _keeping(self, x_BLD: Tensor, mask_BL: Tensor | None, norm: nn.Module) -> Tensor:
-        config, x_BLD = self.config, norm(x_BLD).to(self.q_proj.weight.dtype)
-        return dilated_attention(
-            *(proj(x_BLD).unflatten(-1, (config.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj)),
-            config.segment_lengths,
-            config.dilation_ratios,
-            padding=config.padding,
-            mask_BL=mask_BL,
-            causal=self.causal,
-            heads_at_once=config.heads_at_once,
-        ).flatten(-2)
+    def _keeping(self, x_BLD: Tensor, plan: AttentionPlan, norm: nn.Module) -> Tensor:
+        x_BLD = norm(x_BLD).to(self.q_proj.weight.dtype)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        tensors = (proj(x_BLD).unflatten(-1, (plan.heads, -1)) for proj in projections)
+        return attend_by_plan(QKV(), plan.calls(), plan.causal, *tensors)
 
-    def _recomputing(self, x_BLD: Tensor, mask_BL: Tensor | None, norm: nn.Module) -> Tensor:
-        config, projections = self.config, (self.q_proj, self.k_proj, self.v_proj)
-        width = config.width // config.heads
+    def _recomputing(self, x_BLD: Tensor, plan: AttentionPlan, norm: nn.Module) -> Tensor:
+        projections, execution = (self.q_proj, self.k_proj, self.v_proj), plan.execution
+        width = self.q_proj.out_features // plan.heads
 
         def project(piece_BLD: Tensor, heads: slice) -> tuple[Tensor, ...]:
             normed_BLD = norm(piece_BLD).to(self.q_proj.weight.dtype)
@@ -79,10 +71,9 @@ class DilatedSelfAttention(nn.Module):
                 for proj in projections
             )
 
-        phantoms = config.padding == "zero_keys" and not self.causal
         narrow = x_BLD.dtype != self.q_proj.weight.dtype and x_BLD.shape[1] > _LONG
-        heads_at_once = max(1, config.heads_at_once // 2) if narrow else config.heads_at_once
-        plan = plan_calls(row_lengths(x_BLD, mask_BL), config.heads, config.branches, phantoms, heads_at_once)
+        heads_at_once = max(1, execution.heads_at_once // 2) if narrow else execution.heads_at_once
+        at_once = piece_tokens(execution.tokens_at_once, x_BLD, self.q_proj.weight)
+        qkv = ProjectedQKV(project, at_once, x_BLD.device.type)
         weights = (weight for module in (norm, *projections) for weight in module.parameters())
-        at_once = piece_tokens(config.tokens_at_once, x_BLD, self.q_proj.weight)
-        return projected_attention(project, tuple(weights), x_BLD, plan, causal=self.causal, tokens_at_once=at_once)
+        return attend_by_plan(qkv, plan.calls(heads_at_once), plan.causal, x_BLD, *weights)

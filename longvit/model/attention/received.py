@@ -11,12 +11,13 @@ right of the product. The forward kernel gives its logarithm; no backward pass i
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from longvit.model.attention.dilated import Group, plan_calls, row_lengths
 from longvit.model.attention.layer import DilatedSelfAttention
+from longvit.model.attention.plan import AttentionPlan, Group
+from longvit.model.attention.recompute import token_slices
 from longvit.model.kernels.registry import attend
 
 _WIDTH_ALIGNMENT = 8
@@ -27,7 +28,7 @@ _WIDTH_ALIGNMENT = 8
 def received_by_keys(
     attention: DilatedSelfAttention,
     x_BLD: Float[Tensor, "B L D"],
-    mask_BL: Bool[Tensor, "B L"] | None = None,
+    plan: AttentionPlan,
     given_BL: Float[Tensor, "B L"] | None = None,
     norm: nn.Module | None = None,
 ) -> Float[Tensor, "R B L H"]:
@@ -41,46 +42,46 @@ def received_by_keys(
     Args:
         attention: The layer's attention; not a causal one.
         x_BLD: Tokens.
-        mask_BL: True for real tokens, which come before all padding of their row.
+        plan: Plan of the forward pass.
         given_BL: What each query gives, not negative; default 1.
-        norm: Applied to the tokens before they are projected; given here, its result is never there as a whole.
+        norm: Applied to the tokens before they are projected, a piece of the sequence at a time.
     """
-    config, lengths = attention.config, row_lengths(x_BLD, mask_BL)
-    plan = plan_calls(lengths, config.heads, config.branches, False, config.heads_at_once)
-    plans = [plan_calls(lengths, config.heads, (branch,), False, config.heads_at_once) for branch in config.branches]
     exact = torch.promote_types(x_BLD.dtype, torch.float32)
     given_BL = x_BLD.new_ones(x_BLD.shape[:2], dtype=exact) if given_BL is None else given_BL.to(exact)
     # The logarithm of nothing would be -inf, of which a row that gets nothing at all would make NaN.
     log_given_BL1 = given_BL.clamp_min(torch.finfo(exact).tiny).log().unsqueeze(-1)
-    received_RBLH = x_BLD.new_zeros((len(config.branches), *x_BLD.shape[:2], config.heads), dtype=exact)
-    for chunk, (heads, groups) in enumerate(plan):
-        q_BLHW, k_BLHW = _widened(attention, norm or nn.Identity(), x_BLD, heads, exact)
-        width = config.width // config.heads
+    received_RBLH = x_BLD.new_zeros((len(plan.branches), *x_BLD.shape[:2], plan.heads), dtype=exact)
+    width = x_BLD.shape[-1] // plan.heads
+    for heads, groups in plan.calls():
+        q_BLHW, k_BLHW = _widened(attention, norm or nn.Identity(), x_BLD, heads, plan, exact)
         logsumexp_BLH = _logsumexp(q_BLHW[..., :width], k_BLHW[..., :width], groups)
         _add_bias_(q_BLHW, k_BLHW, width, log_given_BL1 - logsumexp_BLH)
-        for received_BLH, of_branch in zip(received_RBLH, plans, strict=True):
-            _add_received_(received_BLH[:, :, heads], q_BLHW, k_BLHW, of_branch[chunk][1])
+        _add_received_(received_RBLH[:, :, :, heads], q_BLHW, k_BLHW, groups)
         del q_BLHW, k_BLHW  # before those of the next heads
     return received_RBLH
 
 
 def _widened(
-    attention: DilatedSelfAttention, norm: nn.Module, x_BLD: Tensor, heads: slice, dtype: torch.dtype
+    attention: DilatedSelfAttention,
+    norm: nn.Module,
+    x_BLD: Tensor,
+    heads: slice,
+    plan: AttentionPlan,
+    dtype: torch.dtype,
 ) -> list[Tensor]:
     """Queries and keys of some heads (B, L, h, W), with room for a bias: zeros after their own channels.
 
     They are laid out head by head, which the kernels read fastest.
     """
-    width = attention.config.width // attention.config.heads
+    width = x_BLD.shape[-1] // plan.heads
     rows, wider = slice(heads.start * width, heads.stop * width), width + 1 + -(width + 1) % _WIDTH_ALIGNMENT
     shape = (len(x_BLD), heads.stop - heads.start, x_BLD.shape[1], wider)
     q_and_k = [x_BLD.new_zeros(shape, dtype=dtype).transpose(1, 2) for _ in range(2)]
-    size = max(1, attention.config.tokens_at_once // max(1, len(x_BLD)))
-    for start in range(0, x_BLD.shape[1], size):
-        piece_BLD = norm(x_BLD[:, start : start + size]).to(attention.q_proj.weight.dtype)
+    for tokens in token_slices(x_BLD, plan.execution.tokens_at_once):
+        piece_BLD = norm(x_BLD[:, tokens]).to(attention.q_proj.weight.dtype)
         for whole_BLHW, proj in zip(q_and_k, (attention.q_proj, attention.k_proj), strict=True):
             of_heads_BLHK = linear(piece_BLD, proj.weight[rows], proj.bias[rows]).unflatten(-1, (-1, width))
-            whole_BLHW[:, start : start + size, :, :width] = of_heads_BLHK
+            whole_BLHW[:, tokens, :, :width] = of_heads_BLHK
     return q_and_k
 
 
@@ -102,29 +103,24 @@ def _add_bias_(q_BLHW: Tensor, k_BLHW: Tensor, width: int, bias_BLH: Tensor) -> 
     k_BLHW[..., width] = math.sqrt(wider)
 
 
-def _add_received_(received_BLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[Group, ...]) -> None:
+def _add_received_(received_RBLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[Group, ...]) -> None:
     for group in groups:
         q = group.take(q_BLHW)
         _, log_received = attend(group.take(k_BLHW), q, q)  # values are not asked for
-        group.view(received_BLH).add_(group.put_back(log_received.exp()))
+        group.view(received_RBLH[group.branch]).add_(group.put_back(log_received.exp()))
 
 
-def idle_share(
-    attention: DilatedSelfAttention, tokens_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
-) -> Float[Tensor, "B L"]:
+def idle_share(tokens_BLD: Float[Tensor, "B L D"], plan: AttentionPlan) -> Float[Tensor, "B L"]:
     """Share of the heads that look nowhere from a token, because none of their branches covers it.
 
     It is 0 wherever a branch has ratio 1, as in all published models.
 
     Args:
-        attention: The layer's attention.
-        tokens_BLD: Its tokens, for their number, device and dtype.
-        mask_BL: True for real tokens, which come before all padding of their row.
+        tokens_BLD: The tokens, for their number, device and dtype.
+        plan: Plan of the forward pass.
     """
-    config = attention.config
-    idle_BLH = tokens_BLD.new_ones(*tokens_BLD.shape[:2], config.heads)
-    lengths = row_lengths(tokens_BLD, mask_BL)
-    for heads, groups in plan_calls(lengths, config.heads, config.branches, False, config.heads_at_once):
+    idle_BLH = tokens_BLD.new_ones(*tokens_BLD.shape[:2], plan.heads)
+    for heads, groups in plan.calls():
         for group in groups:
             group.view(idle_BLH[:, :, heads]).zero_()
     return idle_BLH.mean(-1)

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from longvit.config import EncoderConfig
 from longvit.model.attention.layer import DilatedSelfAttention
+from longvit.model.attention.plan import AttentionPlan
 
 DIVIDES = ["dil_clean", "dil_hd24", "dil_ratio1", "dil_longvit1024", "dil_heads_not_div", "dil_heads_lt_ratio"]
 RAGGED = ["dil_N_not_multiple", "dil_N_short", "dil_ratio1_ragged"]
@@ -17,7 +18,7 @@ DISAGREES = {
 }
 
 
-def ours(case, padding: str = "zero_keys") -> DilatedSelfAttention:
+def ours(case, padding: str = "zero_keys") -> tuple[DilatedSelfAttention, AttentionPlan]:
     config = EncoderConfig(
         width=case.config["heads"] * case.config["head_dim"],
         heads=case.config["heads"],
@@ -27,41 +28,44 @@ def ours(case, padding: str = "zero_keys") -> DilatedSelfAttention:
     )
     attention = DilatedSelfAttention(config)
     attention.load_state_dict(case.weights)
-    return attention
+    return attention, AttentionPlan.of(config, (case["x"].shape[1],) * len(case["x"]))
 
 
 @pytest.mark.parametrize("name", AGREES)
 def test_matches_official_longnet(golden, name):
     case, heads_out = golden(name), []
-    attention = ours(case)
+    attention, plan = ours(case)
     attention.inner_attn_ln.register_forward_pre_hook(lambda _, inputs: heads_out.extend(inputs))
-    assert_close(attention(case["x"]), case["out"], rtol=1e-5, atol=1e-5)
+    assert_close(attention(case["x"], plan), case["out"], rtol=1e-5, atol=1e-5)
     assert_close(heads_out[0], case["attn_pre_ln"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DIVIDES)
 def test_masked_padding_matches_too_where_everything_divides(golden, name):
     case = golden(name)
-    assert_close(ours(case, "masked")(case["x"]), case["out"], rtol=1e-5, atol=1e-5)
+    attention, plan = ours(case, "masked")
+    assert_close(attention(case["x"], plan), case["out"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", RAGGED)
 def test_masked_padding_differs_where_official_phantom_keys_take_softmax_mass(golden, name):
     case = golden(name)
-    assert not torch.allclose(ours(case, "masked")(case["x"]), case["out"], atol=1e-2)
+    attention, plan = ours(case, "masked")
+    assert not torch.allclose(attention(case["x"], plan), case["out"], atol=1e-2)
 
 
 @pytest.mark.parametrize("name", DISAGREES, ids=lambda name: f"{name} ({DISAGREES[name]})")
 def test_differs_from_official_longnet_where_that_is_a_bug(golden, name):
     case = golden(name)
-    assert not torch.allclose(ours(case)(case["x"]), case["out"], atol=1e-2)
+    attention, plan = ours(case)
+    assert not torch.allclose(attention(case["x"], plan), case["out"], atol=1e-2)
 
 
 @pytest.mark.parametrize("name", WITH_GRADIENTS)
 def test_gradients_are_the_true_ones_and_not_the_official_ones(golden, name):
     case = golden(name)
-    attention, x = ours(case), case["x"].clone().requires_grad_()
-    attention(x).backward(case["grad_out"])
+    (attention, plan), x = ours(case), case["x"].clone().requires_grad_()
+    attention(x, plan).backward(case["grad_out"])
     assert_close(x.grad, case["grad_x.true"], rtol=1e-4, atol=1e-4)
     for weight, parameter in attention.named_parameters():
         assert_close(parameter.grad, case[f"grad_w.true.{weight}"], rtol=1e-4, atol=1e-4)

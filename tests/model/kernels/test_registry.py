@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
-from longvit.model.kernels import registry as backends
+from longvit.model.kernels import math as plain
 from longvit.model.kernels.registry import BACKENDS, MATH, Kind, attend, attend_backward, choose, kind_of
 
 CUDA = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -113,7 +113,7 @@ def test_plain_math_takes_some_queries_at_a_time_with_the_same_numbers(monkeypat
     inputs, grad = qkv((2, 3, 50, 4), 0), torch.ones(2, 3, 50, 4, dtype=torch.float64)
     at_once = MATH.attend(*inputs, causal=causal)
     grads = MATH.attend_backward(grad, *inputs, *at_once, causal=causal)
-    monkeypatch.setattr(backends, "_MATH_LOGITS", 2 * 3 * 50 * 7)
+    monkeypatch.setattr(plain, "_LOGITS_AT_ONCE", 2 * 3 * 50 * 7)
     assert_close(MATH.attend(*inputs, causal=causal), at_once)
     assert_close(MATH.attend_backward(grad, *inputs, *at_once, causal=causal), grads)
 

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longvit.finetuning.losses import cox_loss, nll_loss
-from longvit.model.outputs import nll_risk
+from longvit.tasks.losses import cox_loss, nll_loss, nll_risk
 
 row = st.tuples(st.floats(-3, 3, width=32), st.sampled_from([1.0, 2.0, 2.5, 7.0]), st.booleans())
 windows = st.lists(row, min_size=1, max_size=9).filter(lambda rows: any(event for *_, event in rows))

@@ -1,10 +1,11 @@
-"""What training makes small: losses of a window of patients, as pure functions of their outputs."""
+"""Training losses for a window of patients, and the risk of a discrete-time model (pure functions)."""
 
 import warnings
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import cross_entropy as cross_entropy
 from torch.nn.functional import logsigmoid
 
 with warnings.catch_warnings():  # torchsurv 0.2 compiles itself with torch.jit.script, which torch calls deprecated
@@ -13,15 +14,16 @@ with warnings.catch_warnings():  # torchsurv 0.2 compiles itself with torch.jit.
 
 
 def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: Bool[Tensor, " N"]) -> Tensor:
-    """Mean over events of the negative log partial likelihood (Cox 1972), with Efron's ties (Efron 1977).
+    """Return the mean over events of the negative log partial likelihood (Cox 1972), with Efron's ties (Efron 1977).
 
-    Who is censored at a time is still at risk at that time. torchsurv 0.2 lets the order of the patients decide that,
-    so it gets ranks of times, all that the likelihood depends on, with the censored just after who died with them.
+    Patients censored at a time are still at risk at that time. In torchsurv 0.2 this depends on the order of the
+    patients. So torchsurv gets ranks of times, on which alone the likelihood depends: censored patients come just after
+    those who died at the same time.
 
     Args:
-        risk_N: Log hazards, float32; they may lie 80 apart, beyond which exponentials vanish.
+        risk_N: Log hazards, float32; they may be 80 apart, beyond which exponentials vanish.
         time_N: Times of the event, or of the last visit.
-        event_N: Whether the event was observed; 0 is the loss where none was, and of one patient alone.
+        event_N: True if the event was observed; without any, or for one patient alone, the loss is 0.
     """
     if len(risk_N) == 1 or not event_N.any():
         return risk_N.sum() * 0.0
@@ -34,16 +36,16 @@ def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: 
 def nll_loss(
     logits_NM: Float[Tensor, "N M"], bin_N: Int64[Tensor, " N"], event_N: Bool[Tensor, " N"], alpha: float
 ) -> Tensor:
-    """Mean negative log likelihood of a discrete-time model (Zadeh and Schmid 2020), as MCAT and LongViT compute it.
+    """Return the mean negative log likelihood of a discrete-time model (Zadeh and Schmid 2020).
 
-    The hazard of bin m is h_m = sigmoid(logit), and S_m = (1 - h_1)...(1 - h_m) is the chance to outlive it. Who has
-    the event in bin m contributes S_{m-1} h_m, who was last seen in it S_m. In logarithms throughout, where the
-    published code clamps the probabilities at 1e-7.
+    The hazard of bin m is h_m = sigmoid(logit), and S_m = (1 - h_1)...(1 - h_m) is the chance to outlive it. A
+    patient with the event in bin m contributes S_{m-1} h_m, one last seen in bin m S_m. As MCAT and LongViT compute it,
+    but in logarithms throughout, where the published code clamps the probabilities at 1e-7.
 
     Args:
         logits_NM: One for each bin.
         bin_N: Bin of the event, or of the last visit.
-        event_N: Whether the event was observed.
+        event_N: True if the event was observed.
         alpha: The loss is (1 - alpha) times that of all, plus alpha times that of the observed events.
     """
     log_survival_NM = logsigmoid(-logits_NM).cumsum(dim=1)
@@ -54,3 +56,8 @@ def nll_loss(
     observed_N = -(log_before_N + log_hazard_N) * event_N
     censored_N = -log_outlived_N * ~event_N
     return (observed_N + (1 - alpha) * censored_N).mean()
+
+
+def nll_risk(logits_NM: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
+    """Return minus the sum over bins of the chance to outlive them (MCAT, LongViT): higher dies earlier."""
+    return -logsigmoid(-logits_NM).cumsum(dim=1).exp().sum(dim=1)

@@ -1,4 +1,4 @@
-"""Encoder, pooling and head: a slide -> class logits, or hazards; and the file that keeps all three."""
+"""Encoder, pooling and head as one model: a slide -> class logits or hazards; and its file."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,19 +9,24 @@ from pydantic import BaseModel, FiniteFloat, PositiveFloat, PositiveInt, Validat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from longvit.config import EncoderConfig, FinetuneConfig, NllTask, SubtypeTask, Task
-from longvit.finetuning.task_loss import TaskLoss
-from longvit.finetuning.windows import SlideItem
-from longvit.model import LongViT, load_encoder
-from longvit.model.checkpoint import MODEL
+from longvit.config import AnyTask, Task
+from longvit.model import LongViT
+from longvit.model.checkpoint import MODEL, SavedConfig
 from longvit.model.pooling import GatedAttention, mean_pool, varies
-from longvit.model.weights import open_weights, weights_of
+from longvit.model.weights import open_weights
+from longvit.tasks.task import Statistics
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import Scale
-from preprocessing.errors import CheckpointError, ConfigError
+from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import written_whole
 
 Pooling = Literal["encoder", "attention"]
+SlideItem = TokenBatch | Tensor
+"""A sequence as it was read: its tokens; or the output of a frozen encoder, (1, D) or token by token (1, L, D)."""
+
+
+_OWN_FIELDS = ("class_weights", "bin_edges")
+"""Statistics that are fields of a file's settings by themselves, as in files of version 0.1.0."""
 
 
 class SlideHead(nn.Module):
@@ -49,20 +54,23 @@ class SlideHead(nn.Module):
         self.std.copy_(std_D.where(varies(mean_D, std_D), 1.0))
 
     def forward(self, representations_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B O"]:
-        """Logits or log hazards."""
+        """Return the outputs of each representation."""
         return self.linear((representations_BD - self.mean) / self.std)
 
 
 class SlideModel(nn.Module):
-    """What predicts: LongViT, a pooling of its tokens, a head.
+    """Predictor of a slide: LongViT, a pooling of its tokens, and a head.
 
     Args:
-        encoder: The encoder; none for a model of vectors that something else made, such as a baseline's.
-        task: What is predicted.
-        classes: Classes in the order of the outputs; empty for survival.
+        encoder: The encoder; None for a model of vectors that something else made, such as those of a baseline.
+        task: The task, which defines the outputs.
+        classes: Classes in the order of their probabilities; empty for survival.
         pooling: `encoder` takes the slide's vector as the encoder pools it, `attention` trains a gated attention.
-        width: Width of the vectors, where there is no encoder.
+        width: Width of the vectors if there is no encoder.
     """
+
+    statistics: Statistics
+    """Numbers that the task's loss takes from the training patients; kept in the file, not used to predict."""
 
     def __init__(
         self,
@@ -74,121 +82,83 @@ class SlideModel(nn.Module):
     ) -> None:
         super().__init__()
         self.width = encoder.config.width if encoder else width
-        self.encoder, self.classes, self.pooling, self.loss = encoder, classes, pooling, TaskLoss(task)
+        self.encoder, self.task, self.classes, self.pooling = encoder, task, classes, pooling
+        self.statistics = {}
         self.attention = GatedAttention(self.width) if pooling == "attention" else None
-        self.head = SlideHead(self.width, task.bins if isinstance(task, NllTask) else len(classes) or 1)
-
-    @property
-    def task(self) -> Task:
-        """What is predicted."""
-        return self.loss.task
+        self.head = SlideHead(self.width, task.outputs(classes))
 
     def encode(self, item: SlideItem) -> Tensor:
-        """What a frozen encoder makes of a sequence once: (B, D), or (B, L, D) where attention is to pool it."""
+        """Return the encoder's output for a sequence: vectors (B, D), or tokens (B, L, D) if attention pools them."""
         if isinstance(item, Tensor):
             return item
         encoded = self.encoder.encode(self.encoder.embed(item), item.mask_BL)
         return encoded.slide_BD if self.attention is None else encoded.tokens_BLD
 
     def pool(self, encoded: Tensor, mask_BL: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B D"]:
-        """One vector per sequence, of tokens (B, L, D) or of the vector (B, D) itself."""
+        """Return one vector per sequence, of tokens (B, L, D) or of the vector (B, D) itself."""
         if encoded.ndim == 2:
             return encoded
         return mean_pool(encoded, mask_BL) if self.attention is None else self.attention(encoded, mask_BL)
 
     def represent(self, item: SlideItem) -> Float[Tensor, "B D"]:
-        """The sequences' representations, whatever was read of them."""
+        """Return one vector per sequence, from tokens or from what `encode` returned."""
         return self.pool(self.encode(item), item.mask_BL if isinstance(item, TokenBatch) else None)
 
     def forward(self, item: SlideItem) -> Float[Tensor, "B O"]:
-        """Logits of the classes, the log hazard, or a logit of the hazard in each bin of time."""
+        """Return the task's outputs, such as logits of the classes or the log hazard."""
         return self.head(self.represent(item))
 
 
-def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
-    """The model of a config, before anything is learned from labels.
-
-    Raises:
-        CheckpointError: There is no such encoder, or its weights do not fit.
-        ConfigError: More blocks are to be trained than there are, or segments do not fit the dilations.
-    """
-    encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
-    made = encoder.config
-    if config.trained_blocks is not None and config.trained_blocks > made.depth:
-        raise ConfigError(
-            f"{config.trained_blocks} blocks are to be trained, and the encoder has {made.depth}",
-            where="trained_blocks",
-            fix="name fewer, or leave it out to train all of the encoder",
-        )
-    if config.segment_lengths is not None and len(config.segment_lengths) != len(made.dilation_ratios):
-        raise ConfigError(
-            f"there are {len(config.segment_lengths)} segment lengths for {len(made.dilation_ratios)} branches",
-            where="segment_lengths",
-            fix=f"give one for each of the encoder's dilation ratios, {', '.join(map(str, made.dilation_ratios))}",
-        )
-    changes = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
-    changed = made.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    if config.checkpoint and config.encoder not in (EncoderConfig(), made, changed):
-        raise ConfigError(
-            "the encoder of the settings is not that of the checkpoint",
-            where=config.checkpoint,
-            fix="leave encoder out: a checkpoint holds its encoder's settings",
-        )
-    if changed != made:  # the weights depend on neither
-        trained_on = encoder.trained_on
-        encoder = weights_of(encoder.state_dict(), config.checkpoint).fill(lambda: LongViT(changed))
-        encoder.trained_on = trained_on
-    return SlideModel(encoder, config.task, classes, config.pooling)
-
-
 class _Settings(BaseModel):
-    """A model's settings, as its file holds them beside the weights."""
+    """Settings of a model, stored as metadata of its weights."""
 
-    encoder: EncoderConfig | None
+    encoder: SavedConfig | None
     width: PositiveInt
     pooling: Pooling
     classes: tuple[str, ...]
-    task: Task
+    task: AnyTask
     class_weights: tuple[PositiveFloat, ...] = ()
     bin_edges: tuple[FiniteFloat, ...] = ()
     trained_on: Scale | None = None
+    statistics: dict[str, tuple[FiniteFloat, ...]] = {}
+    """All other statistics."""
+
+    def all_statistics(self) -> Statistics:
+        """Return the statistics by name."""
+        own = {name: values for name in _OWN_FIELDS if (values := getattr(self, name))}
+        return own | self.statistics
 
     @model_validator(mode="after")
     def _consistent(self) -> "_Settings":
-        bins = self.task.bins - 1 if isinstance(self.task, NllTask) else 0
-        fits = (
-            self.width == (self.encoder.width if self.encoder else self.width),
-            bool(self.classes) == isinstance(self.task, SubtypeTask),
-            len(set(self.classes)) == len(self.classes),
-            len(self.class_weights) in (0, len(self.classes)),
-            len(self.bin_edges) in (0, bins) and list(self.bin_edges) == sorted(self.bin_edges),
-        )
-        if not all(fits):
+        of_encoder = self.encoder is None or self.width == self.encoder.width
+        if not of_encoder or not self.task.accepts(self.classes, self.all_statistics()):
             raise ValueError("classes, weights, bins and width are of different models")
         return self
 
 
 def save_model(path: Path | str, model: SlideModel) -> None:
-    """Write weights, settings and the encoder's scale as one safetensors file, through a temporary name."""
+    """Write weights, settings and the encoder's scale as one safetensors file, in full or not at all."""
+    others = {name: values for name, values in model.statistics.items() if name not in _OWN_FIELDS}
     settings = _Settings(
         encoder=model.encoder.config if model.encoder else None,
         width=model.width,
         pooling=model.pooling,
         classes=model.classes,
         task=model.task,
-        class_weights=model.loss.class_weights,
-        bin_edges=model.loss.bin_edges,
         trained_on=model.encoder.trained_on if model.encoder else None,
+        statistics=others,
+        **{name: model.statistics.get(name, ()) for name in _OWN_FIELDS},
     )
+    text = settings.model_dump_json(exclude=None if others else {"statistics"})
     with written_whole(Path(path)) as temporary:
-        save_file(model.state_dict(), temporary, {MODEL: settings.model_dump_json()})
+        save_file(model.state_dict(), temporary, {MODEL: text})
 
 
 def load_model(path: Path | str) -> SlideModel:
     """Read a model that `save_model` wrote; it is returned on the CPU and in evaluation mode.
 
     Raises:
-        CheckpointError: The file is missing, not a model of ours, or does not hold what its settings say.
+        CheckpointError: The file is missing, not a model of `longvit finetune`, or its tensors do not fit its settings.
     """
     with open_weights(path) as weights:
         if MODEL not in weights.metadata:
@@ -202,17 +172,13 @@ def load_model(path: Path | str) -> SlideModel:
         except ValidationError as error:
             raise weights.error("the file's settings are not those of a model of this version") from error
         weights.require_bounded(settings)
-        model = weights.fill(lambda: _with_settings(settings))
+        encoder = lambda: LongViT(settings.encoder) if settings.encoder else None
+        shape = (settings.task, settings.classes, settings.pooling, settings.width)
+        model = weights.fill(lambda: SlideModel(encoder(), *shape))
+        model.statistics = settings.all_statistics()
         scales = [module for module in (model.head, model.attention) if module is not None]
         if not all((module.std > 0).all() for module in scales):
             raise weights.error("the deviation of a channel is not positive")
         if model.encoder is not None:
             model.encoder.trained_on = settings.trained_on
-    return model
-
-
-def _with_settings(settings: _Settings) -> SlideModel:
-    encoder = LongViT(settings.encoder) if settings.encoder else None
-    model = SlideModel(encoder, settings.task, settings.classes, settings.pooling, settings.width)
-    model.loss = TaskLoss(settings.task, settings.class_weights, settings.bin_edges)
     return model

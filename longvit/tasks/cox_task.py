@@ -1,0 +1,58 @@
+"""Survival by hazards that are compared between patients: one log hazard, and Cox's partial likelihood."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from longvit.tasks.task import Array, Classes, Problem, Statistics, SurvivalTask, Table, Target, Tensor
+
+_WITHOUT_VAL = "set select: last, which needs no loss on val"
+
+
+class CoxTask(SurvivalTask):
+    """Survival by the Cox partial likelihood (Cox 1972), ties as by Efron."""
+
+    quantity: ClassVar[str] = "log hazard"
+
+    kind: Literal["cox"] = "cox"
+    """Survival, by comparing hazards between patients."""
+    min_events: PositiveInt = 2
+    """Smallest number of observed events in every window of patients."""
+
+    def outputs(self, classes: Classes) -> int:
+        """Return one output, the log hazard."""
+        return 1
+
+    def loss(self, outputs_NO: Tensor, patients: Sequence[Target], statistics: Statistics) -> Tensor:
+        """Return the negative log partial likelihood, mean over events."""
+        from longvit.tasks.losses import cox_loss
+
+        time_N = outputs_NO.new_tensor([patient.time for patient in patients])
+        return cox_loss(outputs_NO[:, 0], time_N, outputs_NO.new_tensor([patient.event for patient in patients]).bool())
+
+    def predictions(self, output_O: Tensor, classes: Classes) -> dict[str, float]:
+        """Return the log hazard as `risk`."""
+        return {"risk": output_O.item()}
+
+    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+        """Return a lack of events, or of patients still at risk at the first event: the likelihood is constant then."""
+        event, needed = targets["event"] == 1, self.min_events if part == "train" else 1
+        if event.sum() < needed:
+            last = "lower task.min_events" if part == "train" else _WITHOUT_VAL
+            return Problem(
+                f"has {event.sum()} observed events in {part}, fewer than {needed}",
+                f"use splits stratified by event, leave the fold out with folds, or {last}",
+            )
+        first = targets.loc[event, "time"].min()
+        if not ((targets["time"] > first) | ((targets["time"] == first) & ~event)).any():
+            return Problem(
+                f"has nobody in {part} who is still at risk when the first event happens: all are censored before",
+                "check the time column, use splits stratified by event, or leave the fold out with folds"
+                + ("" if part == "train" else f", or {_WITHOUT_VAL}"),
+            )
+        return None
+
+    def most_windows(self, strata: Array) -> int:
+        """Return the number of windows that hold `min_events` observed events each."""
+        return int(strata.sum()) // self.min_events

@@ -1,0 +1,174 @@
+"""Base classes of the tasks: one target is a class of the patient, the other the time of an event."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import Field, model_validator
+
+from preprocessing.config import StageConfig
+
+Array = Any
+"""An array of numpy. None of these three libraries is imported here: `longvit --help` does not wait for them."""
+Table = Any
+"""A DataFrame of pandas."""
+Tensor = Any
+"""A tensor of torch."""
+Classes = tuple[str, ...]
+"""Classes in the order of the probabilities; empty for survival."""
+Statistics = Mapping[str, tuple[float, ...]]
+"""Numbers that a loss takes from the training patients, by their name; a model's file holds them."""
+TimeUnit = Literal["days", "months", "years"]
+
+PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
+    "tcga_brca": {
+        "classes": ("IDC", "ILC"),
+        "ignore": ("MDLC", "PD", "ACBC", "IMMC", "BRCNOS", "BRCA", "SPC", "MBC", "MPT"),
+    },
+    "tcga_lung": {"classes": ("LUAD", "LUSC")},
+    "tcga_kidney": {"classes": ("CCRCC", "PRCC", "CHRCC")},
+}
+"""Classes and ignored labels of LongViT's three subtyping tasks (arXiv 2312.03558), on the tables of HIPT
+(mahmoodlab/HIPT, 10 folds each)."""
+
+
+class Problem(NamedTuple):
+    """Reason why a loss of some patients is constant or undefined, after the words "fold k", and its fix."""
+
+    what: str
+    fix: str
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Target of a patient: the index of the class, or the time and whether the event was observed."""
+
+    label: int
+    time: float
+    event: bool
+
+
+class Task(StageConfig, ABC):
+    """Settings of a prediction, with its loss, its outputs and its checks."""
+
+    targets: ClassVar[tuple[str, ...]]
+    """Columns of a table of targets: `label`, or `time` and `event`."""
+    stratum: ClassVar[str]
+    """Column of targets whose values are shared evenly among the windows of an epoch."""
+    quantity: ClassVar[str]
+    """Name of `score` in explanations."""
+
+    @property
+    @abstractmethod
+    def table_columns(self) -> list[str]:
+        """Columns of the user's table, in the order of `targets`."""
+
+    @abstractmethod
+    def outputs(self, classes: Classes) -> int:
+        """Return the number O of a head's outputs."""
+
+    @abstractmethod
+    def loss(self, outputs_NO: Tensor, patients: Sequence[Target], statistics: Statistics) -> Tensor:
+        """Return the loss of a window of patients; outputs are float32 or wider."""
+
+    @abstractmethod
+    def predictions(self, output_O: Tensor, classes: Classes) -> dict[str, float]:
+        """Return one slide's output as columns of predictions.csv: `p_<class>` of each class, or `risk`."""
+
+    def score(self, outputs_NO: Tensor, index: int) -> Tensor:
+        """Return a number that is larger where a class, by its index, or the event is likelier; differentiable."""
+        return outputs_NO[:, index]
+
+    def fit(self, targets: Table, classes: Classes) -> Statistics:
+        """Return what the loss takes from the targets of the training patients, a row each."""
+        return {}
+
+    def sizes(self, classes: Classes) -> dict[str, int]:
+        """Return the length of each entry that `fit` may return."""
+        return {}
+
+    def accepts(self, classes: Classes, statistics: Statistics) -> bool:
+        """Check that classes and statistics, read from a file, belong to this task."""
+        sizes = self.sizes(classes)
+        of_this_task = all(len(values) == sizes.get(name) for name, values in statistics.items())
+        return of_this_task and bool(classes) == ("label" in self.targets) and len(set(classes)) == len(classes)
+
+    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+        """Return why the loss of these patients is of no use, or None.
+
+        Args:
+            targets: Targets of the patients, a row each.
+            part: `train`, or `val` if it selects the epoch.
+            classes: All classes.
+        """
+        return None
+
+    def most_windows(self, strata: Array) -> int | None:
+        """Return the number of windows into which patients of these strata may be dealt, or None if any will do."""
+        return None
+
+
+class LabelTask(Task):
+    """A class of the patient, named in one column of the table."""
+
+    targets: ClassVar[tuple[str, ...]] = ("label",)
+    stratum: ClassVar[str] = "label"
+    quantity: ClassVar[str] = "logit"
+
+    kind: str
+    """Kind of task."""
+    preset: Literal["tcga_brca", "tcga_lung", "tcga_kidney"] | None = None
+    """Preset with the classes and ignored labels of one of the paper's tasks; classes and labels set next to it take
+    precedence."""
+    label_column: str = "oncotree_code"
+    """Column of the table with the label."""
+    ignore: tuple[str, ...] = ()
+    """Labels whose rows are left out, spelled as in the table."""
+    label_map: dict[str, str] = Field(default_factory=dict)
+    """Label of the table -> class, to merge or rename labels; labels not named here stay as they are."""
+    classes: Classes | None = None
+    """Classes, in order; patients of other classes are left out. Default: all classes in the table, sorted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's: not yet validated
+        if not isinstance(values, dict) or values.get("preset") not in list(PRESETS):
+            return values
+        return values | {name: values.get(name) or given for name, given in PRESETS[values["preset"]].items()}
+
+    @property
+    def table_columns(self) -> list[str]:
+        """The column with the label."""
+        return [self.label_column]
+
+    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+        """Return the classes that no training patient has."""
+        absent = sorted(set(classes) - set(targets["label"])) if part == "train" else []
+        if not absent:
+            return None
+        fix = "use splits stratified by class, or leave the fold out with folds"
+        return Problem(f"has no training patient of class {', '.join(absent)}", fix)
+
+
+class SurvivalTask(Task):
+    """Survival: the columns of the table with the time of each patient, and whether the event was observed."""
+
+    targets: ClassVar[tuple[str, ...]] = ("time", "event")
+    stratum: ClassVar[str] = "event"
+    quantity: ClassVar[str] = "risk"
+
+    kind: str
+    """Kind of task."""
+    time_column: str = "survival_months"
+    """Column of the table with the time to the event or the last visit."""
+    time_unit: TimeUnit = "months"
+    """Unit of that column, shown in reports and figures. Times that are implausible in this unit are refused."""
+    censorship_column: str = "censorship"
+    """Column that is 1 if the event was NOT observed, as in the published TCGA tables."""
+    event_column: str | None = None
+    """Column that is 1 if the event WAS observed; read instead of the censorship column."""
+
+    @property
+    def table_columns(self) -> list[str]:
+        """The columns with the time and the status."""
+        return [self.time_column, self.event_column or self.censorship_column]

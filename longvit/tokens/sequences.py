@@ -1,0 +1,37 @@
+"""Sequences of a patient's slides: one for each slide, or one for all."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from longvit.config import TokenInput
+from longvit.tokens.batch import TokenBatch
+from longvit.tokens.joined import JoinedPieces
+from longvit.tokens.pieces import SlidePieces
+from preprocessing.store.store import open_store
+
+Slides = tuple[str, ...]
+"""The slides of one sequence, by their ids."""
+
+
+def sequences(slides: Sequence[str], fusion: Literal["late", "early"]) -> list[Slides]:
+    """Return the sequences in which a patient's slides are read: one for each, or with early fusion one for all."""
+    return [tuple(slides)] if fusion == "early" else [(slide,) for slide in slides]
+
+
+def sequence_pieces(stores: Mapping[str, Path], settings: TokenInput, slides: Slides) -> JoinedPieces:
+    """Return the tokens of a sequence in pieces.
+
+    Raises:
+        StoreError: A store cannot be read, or cannot give such tokens.
+    """
+    return JoinedPieces([SlidePieces(open_store(stores[slide]), settings) for slide in slides])
+
+
+def read_tokens(stores: Mapping[str, Path], settings: TokenInput, slides: Slides) -> TokenBatch:
+    """Return the tokens of a sequence, as a batch of one.
+
+    Raises:
+        StoreError: A store cannot be read, or cannot give such tokens.
+    """
+    return sequence_pieces(stores, settings, slides).gathered()

@@ -1,0 +1,140 @@
+"""Token sources: the tokens that a store gives, as patches of its pixels or as embeddings of its tiles."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from longvit.config import TokenInput
+from preprocessing.errors import StoreError
+from preprocessing.store.store import PatchStore
+
+
+@dataclass(frozen=True)
+class TokenSource(ABC):
+    """Tokens of one store; `token_source` chooses the kind.
+
+    Args:
+        store: The store.
+        settings: Input of an encoder.
+    """
+
+    store: PatchStore
+    settings: Any
+    dtype: ClassVar[type[np.generic]]
+
+    def __post_init__(self) -> None:
+        self.require_fit()
+
+    @abstractmethod
+    def require_fit(self) -> None:
+        """Check that the store can give such tokens, before a tile is read.
+
+        Raises:
+            StoreError: It cannot.
+        """
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token."""
+        return self.settings.width
+
+    @property
+    def per_side(self) -> int:
+        """Tokens along the side of a tile."""
+        return 1
+
+    @property
+    def per_tile(self) -> int:
+        """Tokens of a tile."""
+        return self.per_side**2
+
+    @property
+    def rc(self) -> Int[np.ndarray, "n 2"]:
+        """Row and column of every token in the grid of tokens, tile after tile, those of a tile row by row."""
+        within = np.stack(np.mgrid[0 : self.per_side, 0 : self.per_side], axis=-1)  # (side, side, 2)
+        return (self.store.rc[:, None, None, :] * self.per_side + within).reshape(-1, 2)
+
+    @abstractmethod
+    def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"] | Float[np.ndarray, "n E"]:
+        """Return the tokens of some tiles, by the tiles' indices, in the order of `rc`.
+
+        Raises:
+            StoreError: A tile is missing or damaged.
+        """
+
+
+class PixelSource(TokenSource):
+    """Tokens are square patches of a tile's pixels, uint8."""
+
+    dtype = np.uint8
+
+    def require_fit(self) -> None:
+        """Check that patches divide tiles.
+
+        Raises:
+            StoreError: The patch side does not divide the tile side.
+        """
+        if self.store.tile_st % self.settings.patch_px:
+            raise StoreError(
+                f"patches of {self.settings.patch_px} pixels do not divide tiles of {self.store.tile_st}",
+                where=self.store.path,
+                fix="set encoder.input.patch_px to a divisor of the tile side, or tile with another --tile-px",
+            )
+
+    @property
+    def per_side(self) -> int:
+        """Patches along the side of a tile."""
+        return self.store.tile_st // self.settings.patch_px
+
+    def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"]:
+        """Return the patches of some tiles."""
+        return patchify(self.store.read_tiles(tiles), self.settings.patch_px).reshape(-1, self.width)
+
+
+class EmbeddingSource(TokenSource):
+    """Tokens are the embeddings of tiles, float32, one for each tile."""
+
+    dtype = np.float32
+
+    def require_fit(self) -> None:
+        """Check that the store has embeddings of this width.
+
+        Raises:
+            StoreError: The embeddings are missing or of another width.
+        """
+        width = self.store.embeddings(self.settings.encoder).shape[1]
+        if width != self.width:
+            raise StoreError(
+                f"embeddings/{self.settings.encoder} are {width} wide, the encoder expects {self.width}",
+                where=self.store.path,
+                fix=f"set encoder.input.dim to {width}",
+            )
+
+    def read(self, tiles: Int[np.ndarray, " t"]) -> Float[np.ndarray, "n E"]:
+        """Return the embeddings of some tiles."""
+        return self.store.embeddings(self.settings.encoder)[tiles].astype(np.float32)
+
+
+_SOURCES: dict[str, type[TokenSource]] = {"pixels": PixelSource, "embeddings": EmbeddingSource}
+
+
+def token_source(store: PatchStore, settings: TokenInput) -> TokenSource:
+    """Return the token source of a store that an encoder's input names.
+
+    Raises:
+        StoreError: The store cannot give such tokens.
+    """
+    return _SOURCES[settings.kind](store, settings)
+
+
+def patchify(
+    images: UInt8[np.ndarray, "n height width 3"], patch_px: int
+) -> UInt8[np.ndarray, "n rows columns pixels"]:
+    """Cut images into square patches, each flattened channel first, as a convolution's weights are."""
+    n, height, width, _ = images.shape
+    rows, columns = height // patch_px, width // patch_px
+    patches = images.reshape(n, rows, patch_px, columns, patch_px, 3).transpose(0, 1, 3, 5, 2, 4)
+    return np.ascontiguousarray(patches).reshape(n, rows, columns, 3 * patch_px**2)
