@@ -133,7 +133,7 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
 
 def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
     """Return all maps that are asked for, of a slide that goes by the name of its folder."""
-    model, attributes = question.explained.model, store.attributes
+    model = question.explained.model
     maps = score_maps(question, config)
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
@@ -145,9 +145,9 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig, folder
         model=shareable_path(config.model, folder),
         target=question.explained.target,
         prediction=columns(question.outputs_O, model.task, model.classes),
-        size_l0=tuple(attributes["size_l0"]),
-        side_l0=tuple(side / per_side for side in attributes["side_l0"]),
-        mpp=attributes["mpp_level0"],
+        size_l0=store.size_l0,
+        side_l0=tuple(side / per_side for side in store.side_l0),
+        mpp=store.mpp_l0,
         rc=question.rc_L2.cpu().numpy(),
         maps=maps,
     )

@@ -39,7 +39,7 @@ def write_membership(
     rows = []
     for slide, path in stores.items():
         store, case = open_store(path), patient_of[slide]
-        row = {"slide_id": slide, "patient_id": case, "sha256": store.attributes["source"]["sha256"]}
+        row = {"slide_id": slide, "patient_id": case, "sha256": store.source.sha256 or ""}
         row |= {"mpp": store.mpp, "tile_px": store.tile_st}
         for fold in folds:
             row[f"fold_{fold.index}"] = ";".join(part for part in PARTS if case in fold.parts[part])
@@ -62,7 +62,7 @@ class Membership:
         known = {k: self.table[self.table[name].map(_is_training)] for k, name in folds.items()}
         names = {k: [frozenset(rows[column]) for column in _KEYS] for k, rows in known.items()}
         return [
-            tuple(k for k, sets in names.items() if any(one in of for one, of in zip(new, sets, strict=True)))
+            tuple(k for k, sets in names.items() if any(one and one in of for one, of in zip(new, sets, strict=True)))
             for new in zip(slides, patients, hashes, strict=True)
         ]
 

@@ -76,9 +76,13 @@ def require_fit(store: PatchStore, source: PixelInput | EmbeddingInput) -> None:
     """Refuse a store that cannot give the tokens an encoder reads, before its tiles are read.
 
     Raises:
-        StoreError: The patch side does not divide the tile side, or the embeddings are missing or of another width.
+        StoreError: The store has no tiles or no pixels, the patch side does not divide the tile side, or the embeddings
+            are missing or of another width.
     """
+    if not len(store):
+        raise StoreError("the slide has no tiles, so no tokens", where=store.path, fix="leave the slide out")
     if isinstance(source, PixelInput):
+        store.require("tiles")
         if store.tile_st % source.patch_px:
             raise StoreError(
                 f"patches of {source.patch_px} pixels do not divide tiles of {store.tile_st}",

@@ -24,6 +24,8 @@ class Backend(Protocol):
     """What the file says of its resolution, x and y, micrometres per pixel of level 0; NaN where that is no number."""
     objective_power: float | None
     """What the file says of its magnification, which is not a resolution."""
+    bounds_l0: tuple[int, int, int, int] | None
+    """Left, top, width and height of the part that was scanned, for a slide with empty borders, if the file says."""
     decoded_pixels: int
     """Pixels of the largest tile or strip, which is decoded whole; 0 if the format does not say."""
 

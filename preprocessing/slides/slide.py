@@ -57,6 +57,7 @@ class Slide:
         files: It, and those that the slide has besides.
         vendor: What OpenSlide calls the format, `dicom` and `generic-tiff` among them, or `ome-tiff`.
         size_l0: Size of level 0, pixels.
+        bounds_l0: Left, top, width and height of the part that was scanned; None if the file states none.
         level_sizes: Size of every level, pixels.
         downsamples: How many level-0 pixels make a pixel, for every level.
         mpp_l0: Micrometres per pixel of level 0.
@@ -69,6 +70,7 @@ class Slide:
         self._backend = backend
         self.vendor, self.level_sizes, self.size_l0 = backend.vendor, backend.level_sizes, backend.level_sizes[0]
         width_l0, height_l0 = self.size_l0
+        self.bounds_l0 = backend.bounds_l0
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
         self._jpeg = self._open_jpeg()
         self.jpeg_levels = self._jpeg.levels if self._jpeg and self._agrees(self._jpeg.levels.get(0)) else {}
