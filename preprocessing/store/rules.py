@@ -1,19 +1,17 @@
-"""The rules of a store: metadata with which it opens, and values that its arrays may have."""
+"""The rules of a store: metadata with which it opens. `preprocessing.store.values` has those of its arrays' values."""
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from preprocessing.errors import StoreError, VersionError
-from preprocessing.frames import grid_shape, l0_from_rc, nearest_rc
+from preprocessing.frames import grid_shape
 from preprocessing.jobs.files import is_plain_name
 from preprocessing.jpeg.codec import CODEC_NAME
 from preprocessing.store.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
@@ -21,7 +19,6 @@ from preprocessing.store.schema import (
     ARRAYS,
     EMBEDDING,
     FIRST,
-    MASK_CLASSES,
     MAX_OVERVIEW_PX,
     MAX_PIXELS,
     MAX_TILES,
@@ -33,7 +30,6 @@ from preprocessing.store.schema import (
 )
 from preprocessing.store.shards import shard_path
 
-Rc = npt.NDArray[np.int32]
 MPP_TOLERANCE = 1e-6
 """Relative difference of a store's resolution from the one that follows from the size of its tiles."""
 SMALLEST_SIDE = 1e-5
@@ -176,54 +172,6 @@ def _broken_embedding(array: StoredArray, n: int | None) -> Iterator[str]:
         yield f"array {array.name} has shape {array.shape}, not ({n}, {array.shape[1]})"
     if not broken and array.shape[1] > MAX_CHANNELS:
         yield f"array {array.name} has {array.shape[1]} channels, more than {MAX_CHANNELS}"
-
-
-def broken_value(name: str, array: npt.NDArray[Any], attributes: StoreAttributes, rc: Callable[[], Rc]) -> str | None:
-    """Return the rule that the values of an array break, None if they break none.
-
-    Args:
-        name: The array's name in the store.
-        array: Its values.
-        attributes: The store's.
-        rc: Returns the store's `rc`, checked.
-    """
-    if name.startswith("embeddings/"):
-        finite = array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max()))
-        return None if finite else f"{name} is not finite"
-    return next((rule for rule, holds in _VALUES.get(name, ()) if not holds(array, attributes, rc)), None)
-
-
-def _in_grid(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
-    return bool(((rc >= 0) & (rc < attributes.grid_shape)).all())
-
-
-def _unique(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
-    if not attributes.lattice:
-        return True
-    place = rc[:, 0].astype(np.int64) * attributes.grid_shape[1] + rc[:, 1]
-    return bool((np.diff(place) > 0).all()) or len(np.unique(place)) == len(place)  # the first costs less
-
-
-def _on_slide(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, _: object) -> bool:
-    """Each tile has a part of the slide: other tools begin a tile before the first pixel, but none outside."""
-    return bool(((xy_l0 > -np.array(attributes.side_l0)) & (xy_l0 < attributes.size_l0)).all())
-
-
-def _agree(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, rc: Callable[[], Rc]) -> bool:
-    if attributes.lattice:
-        return np.array_equal(xy_l0, l0_from_rc(rc(), attributes.side_l0))
-    return np.array_equal(rc(), nearest_rc(xy_l0, attributes.side_l0, attributes.grid_shape))
-
-
-_VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes, Callable[[], Rc]], bool]], ...]] = {
-    "rc": (("rc leaves the grid", _in_grid), ("rc names a tile twice", _unique)),
-    "xy_l0": (("xy_l0 leaves the slide", _on_slide), ("xy_l0 is not rc times side_l0", _agree)),
-    "piece": (("piece is not -1 to n", lambda piece, *_: bool(((piece >= -1) & (piece < len(piece))).all())),),
-    "tissue": (("tissue leaves 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
-    "overview_mask": (
-        ("overview_mask has values above 3", lambda mask, *_: int(mask.max()) <= max(MASK_CLASSES.values())),
-    ),
-}
 
 
 def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreError]]:

@@ -132,7 +132,7 @@ class StoreAttributes(BaseModel):
     side_l0: tuple[Length, Length]
     lattice: bool = True
     """Whether each tile is the cell `rc` of the grid, and no two tiles the same."""
-    arrays: Annotated[tuple[ArrayName, ...], FailFast()] = FIRST
+    arrays: Annotated[tuple[ArrayName, ...], Field(max_length=len(ARRAYS)), FailFast()] = FIRST
     """The arrays that the store has."""
     config: dict[str, Any]
     versions: dict[str, str]

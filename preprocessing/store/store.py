@@ -1,7 +1,7 @@
-"""The patch store `<slide_id>.zarr`: open it, check it, add embeddings. `preprocessing.store.schema` has its schema."""
+"""The patch store `<slide_id>.zarr`: open it, check it, read it. `preprocessing.store.schema` has its schema."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from preprocessing.errors import StoreError
 from preprocessing.frames import st_from_l0, st_from_rc
-from preprocessing.jobs.atomic_folder import claimed
-from preprocessing.jobs.files import is_plain_name
 from preprocessing.jpeg.codec import decode_into, empty_pixels
 from preprocessing.jpeg.markers import scan_start
 from preprocessing.store.arrays import (
@@ -24,10 +22,11 @@ from preprocessing.store.arrays import (
     values_sha256,
     without_checksum,
 )
-from preprocessing.store.rules import MAX_CHANNELS, Metadata, broken_value, examine, read_embedding, read_metadata
-from preprocessing.store.schema import EMBEDDING, encoders
+from preprocessing.store.rules import Metadata, examine, read_embedding, read_metadata
+from preprocessing.store.schema import encoders
 from preprocessing.store.shards import EMPTY, read_chunks, read_index, shard_path
-from preprocessing.store.writer import WHITE, create_array
+from preprocessing.store.values import broken_value
+from preprocessing.store.writer import WHITE
 
 MAX_JPEG_HEADER = 1 << 16
 """Bytes of a tile besides two for each of its samples; random noise at quality 100 takes less than two."""
@@ -308,46 +307,3 @@ class PatchStore:
             decode_into(data, out)
         except ValueError as error:
             raise StoreError(f"tile {i} is damaged ({error})", where=self.path, fix=REDO) from error
-
-
-def add_embeddings(
-    path: Path | str, encoder: str, array: npt.NDArray[np.floating], attributes: Mapping[str, Any]
-) -> None:
-    """Add one vector per tile to a finished store, whole or not at all; replaces those of the same name.
-
-    Args:
-        path: The store.
-        encoder: Name under which they are kept, a plain name without separators.
-        array: (n, e), float16 or float32, finite, in the order of the store's tiles.
-        attributes: Where they come from: weights, versions, settings; whatever JSON can hold. `encoder` is added unless
-            it is given, and `values_sha256`, with which the values are compared when they are read.
-
-    Raises:
-        StoreError: No finished store, or vectors that do not fit it.
-    """
-    store = open_store(path)
-    wrong = [
-        sentence
-        for sentence, holds in {
-            f"{encoder!r} is not a plain name": is_plain_name(encoder),
-            f"embeddings have shape {array.shape}, not ({len(store)}, e)": array.ndim == 2
-            and len(array) == len(store)
-            and 1 <= array.shape[1] <= MAX_CHANNELS,
-            f"embeddings are {array.dtype}, not float16 or float32": str(array.dtype) in EMBEDDING.dtypes,
-            "embeddings are not finite": bool(np.isfinite(array).all()),
-            "attributes are more than JSON can hold, or than 64 kB": _fits_json(attributes),
-        }.items()
-        if not holds
-    ]
-    if wrong:
-        raise StoreError("; ".join(wrong), where=path, fix="give one finite float16 or float32 vector per tile")
-    with claimed(store.path / "embeddings" / encoder, "zarr.json") as folder:
-        known = {"encoder": encoder} | dict(attributes) | {VALUES_SHA256: values_sha256(array)}
-        create_array(folder, EMBEDDING, array.shape, known, dtype=str(array.dtype))[:] = array
-
-
-def _fits_json(attributes: Mapping[str, Any]) -> bool:
-    try:
-        return len(json.dumps(dict(attributes), allow_nan=False)) < 1 << 16
-    except (TypeError, ValueError, RecursionError):
-        return False

@@ -19,7 +19,7 @@ from longvit.runs.privacy import Pseudonyms
 from longvit.tokens.read import Scale, slide_tokens
 from longvit.viewer.find import find
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
-from preprocessing.store.store import add_embeddings
+from preprocessing.store.features import add_embeddings
 
 EVERY_METHOD = ("contribution", "received", "rollout", "gradient", "integrated_gradients", "occlusion")
 

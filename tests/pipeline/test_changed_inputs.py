@@ -13,7 +13,8 @@ from longvit.finetuning import crossvalidation
 from longvit.model import LongViT, save_encoder
 from longvit.runs.inputs import differences, read_inputs
 from preprocessing.errors import ConfigError
-from preprocessing.store.store import add_embeddings, open_store
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import open_store
 
 CHANGES: dict[str, dict[str, Callable]] = {
     "pretrain": {

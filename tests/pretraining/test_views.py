@@ -20,7 +20,8 @@ from longvit.pretraining.views import (
     tissue_share,
     turn,
 )
-from preprocessing.store.store import PatchStore, add_embeddings, find_stores, open_store
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import PatchStore, find_stores, open_store
 
 PATCH = 16
 

@@ -9,7 +9,7 @@ from longvit.model.inputs import PixelTokens
 from longvit.tokens import TokenBatch
 from longvit.tokens.read import Scale, patchify, require_scale, slide_tokens
 from preprocessing.errors import StoreError
-from preprocessing.store.store import add_embeddings
+from preprocessing.store.features import add_embeddings
 
 PLACES = [[3, 1], [0, 4], [0, 0], [2, 2]]
 

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from preprocessing import TileConfig, open_store, tile_slides
+from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.slide import read_slide
 
 MPP = 0.5
@@ -197,3 +198,33 @@ def test_what_philips_left_out_is_white_though_it_opens(tmp_path, image):
     with read_slide(tmp_path / "slide.tiff") as slide:
         assert slide.read_region((0, 0), 0, (256, 256)).min() == 255
         assert slide.read_region((256, 256), 0, (256, 256)).min() < 200
+
+
+def stated(monkeypatch, **bounds) -> None:
+    numbers = {f"openslide.bounds-{name}": value for name, value in bounds.items()}
+    number = OpenSlideBackend._number
+    monkeypatch.setattr(OpenSlideBackend, "_number", lambda self, name: numbers.get(name, number(self, name)))
+
+
+def test_the_part_that_was_scanned_is_written_down(svs, tmp_path, monkeypatch):
+    stated(monkeypatch, x=256, y=128, width=1000, height=800)
+    tile_slides(TileConfig(slides=svs, out=tmp_path, mpp=0.5))
+    assert open_store(tmp_path / "slide.zarr").bounds_l0 == (256, 128, 1000, 800)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {},
+        {"x": 256, "y": 128, "width": 1000},
+        {"x": 256, "y": 128, "width": 1025, "height": 10},
+        {"x": -1, "y": 0, "width": 5, "height": 5},
+        {"x": 0, "y": 0, "width": 0, "height": 5},
+        {"x": 0, "y": float("nan"), "width": 5, "height": 5},
+        {"x": 0, "y": 0, "width": float("inf"), "height": 5},
+    ],
+)
+def test_bounds_that_are_not_stated_or_leave_the_slide_are_none(svs, monkeypatch, bounds):
+    stated(monkeypatch, **bounds)
+    with read_slide(svs) as slide:
+        assert (slide.size_l0, slide.bounds_l0) == ((1280, 1024), None)
