@@ -56,7 +56,9 @@ class Membership:
     """The rows of `membership.csv`, as strings."""
     path: Path
 
-    def seen(self, slides: Iterable[str], patients: Iterable[str], hashes: Iterable[str]) -> list[tuple[int, ...]]:
+    def seen(
+        self, slides: Iterable[str], patients: Iterable[str], hashes: Iterable[str | None]
+    ) -> list[tuple[int, ...]]:
         """For each new slide the folds whose model was trained or selected on its patient, itself, or an equal file."""
         folds = {int(name.removeprefix("fold_")): name for name in self.table if name.startswith("fold_")}
         known = {k: self.table[self.table[name].map(_is_training)] for k, name in folds.items()}

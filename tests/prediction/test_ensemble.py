@@ -84,6 +84,13 @@ def test_a_membership_that_is_not_ours_is_refused(tmp_path, content):
         read_membership(tmp_path)
 
 
+def test_a_slide_whose_file_is_unknown_is_not_taken_for_another(tmp_path):
+    (tmp_path / "membership.csv").write_text(MEMBERSHIP.replace(",x,", ",,"))
+    membership = read_membership(tmp_path)
+    assert membership.seen(["b", "a"], ["B", "B"], [None, None]) == [(), (0,)]
+    assert membership.seen(["b"], ["B"], [""]) == [()]
+
+
 def test_a_membership_holds_the_scale(tmp_path):
     (tmp_path / "membership.csv").write_text(MEMBERSHIP)
     assert read_membership(tmp_path).scale == Scale(mpp=0.5, tile_px=64)
