@@ -265,7 +265,7 @@ class PatchStore:
             array = read_array(stored)
             if broken := broken_value(name, array, self._metadata.attributes, lambda: self.rc):
                 raise StoreError(broken, where=self.path, fix=REDO)
-            if stored.values_sha256 not in (None, values_sha256(array)):
+            if stored.values_sha256 is not None and stored.values_sha256 != values_sha256(array):
                 what, fix = f"{name} has other values than its {VALUES_SHA256}", "write these features again"
                 raise StoreError(what, where=self.path, fix=fix)
             array.flags.writeable = False
