@@ -32,7 +32,7 @@ class OverviewPixels:
     def __init__(self, store: PatchStore) -> None:
         height, width = store.overview.shape[:2]
         self.size = (width, height)
-        self._px_l0 = np.array(store.size_l0) / self.size
+        self._px_l0 = tuple((np.array(store.size_l0) / self.size).tolist())
         self._image = Image.fromarray(store.overview)
 
     def fine_enough(self, box_l0: Box, size: tuple[int, int]) -> bool:

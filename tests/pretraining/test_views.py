@@ -33,6 +33,7 @@ class FakeStore(PatchStore):
 
     def __init__(self, rc: list[list[int]], tissue: list[float]) -> None:
         self.path, self.mpp, self.tile_st, self.grid_shape = Path("none"), 0.5, 64, (4, 5)
+        self.lattice = True
         self.rc, self.tissue = np.array(rc, np.int32), np.array(tissue, np.float32)
 
     def __len__(self) -> int:
