@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from preprocessing.errors import StoreError as StoreError
     from preprocessing.slides.slide import Slide as Slide
     from preprocessing.slides.slide import read_slide as read_slide
+    from preprocessing.store.features import add_embeddings as add_embeddings
     from preprocessing.store.store import PatchStore as PatchStore
-    from preprocessing.store.store import add_embeddings as add_embeddings
     from preprocessing.store.store import find_stores as find_stores
     from preprocessing.store.store import open_store as open_store
     from preprocessing.store.store import problems as problems
@@ -38,7 +38,7 @@ _HOME = {
     "Slide": "slides.slide",
     "read_slide": "slides.slide",
     "PatchStore": "store.store",
-    "add_embeddings": "store.store",
+    "add_embeddings": "store.features",
     "find_stores": "store.store",
     "open_store": "store.store",
     "problems": "store.store",

@@ -1,11 +1,12 @@
-"""The four coordinate frames and the maps between them. A coordinate without a suffix is a bug.
+"""The coordinate frames and the maps between them. A coordinate without a suffix is a bug.
 
     _l0  pixel of level 0 of the slide         (x, y)        what OpenSlide's read_region takes
     _um  micrometres from the slide's corner   (x, y)        what is comparable across scanners
     _st  pixel of the store, at the store's mpp (x, y)       what a tile is measured in
     _rc  tile in the store's grid              (row, column) what positional embeddings take
+    _px  pixel of an image of the slide        (x, y)        a level, an overview, a picture for a reader
 
-All four have their origin at the slide's top-left corner. Axis order is part of the frame and is turned only here.
+All of them have their origin at the slide's top-left corner. Axis order is part of the frame and is turned only here.
 Sizes wear the suffix too: `tile_st` is the side of a tile in store pixels, `side_l0` the same side in level-0 pixels:
 no whole number, because the store's resolution is seldom a multiple of the slide's, and its width and height where the
 slide was squeezed to a square.
@@ -18,8 +19,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
-Side = float | tuple[float, float]
-"""Side of a tile; or its width and height."""
+Side = float | tuple[float, float] | Floats
+"""Side of a tile or a pixel; or its width and height."""
 
 
 def side_l0_from_st(tile_st: int, mpp_st: float, mpp_l0: float) -> float:
@@ -27,14 +28,19 @@ def side_l0_from_st(tile_st: int, mpp_st: float, mpp_l0: float) -> float:
     return tile_st * mpp_st / mpp_l0
 
 
+def px_from_rc(rc: Ints, side_px: Side) -> npt.NDArray[np.int64]:
+    """Return the top-left corners x, y (n, 2) of the tiles `rc` (n, 2) in an image, rounded to its whole pixels.
+
+    Args:
+        rc: Row and column of each tile.
+        side_px: Side of a tile in the image, or its width and height.
+    """
+    return np.rint(np.asarray(rc)[..., ::-1] * side_px).astype(np.int64)
+
+
 def l0_from_rc(rc: Ints, side_l0: Side) -> npt.NDArray[np.int64]:
     """Top-left corners (n, 2) as x, y of the tiles `rc` (n, 2), rounded to whole level-0 pixels."""
-    return np.rint(np.asarray(rc)[..., ::-1] * side_l0).astype(np.int64)
-
-
-def rc_from_l0(xy_l0: Ints, side_l0: Side) -> npt.NDArray[np.int32]:
-    """Grid row and column (n, 2) of tiles from their rounded corners; undoes `l0_from_rc` when a tile has 2+ pixels."""
-    return np.rint((np.asarray(xy_l0) / side_l0)[..., ::-1]).astype(np.int32)
+    return px_from_rc(rc, side_l0)
 
 
 def st_from_rc(rc: Ints, tile_st: int) -> npt.NDArray[np.int64]:
@@ -42,24 +48,38 @@ def st_from_rc(rc: Ints, tile_st: int) -> npt.NDArray[np.int64]:
     return np.asarray(rc)[..., ::-1].astype(np.int64) * tile_st
 
 
+def nearest_rc(xy_l0: Ints, side_l0: Side, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Return the cell (n, 2) of a grid of `shape` (rows, columns) that is nearest to each corner x, y (n, 2).
+
+    Undoes `l0_from_rc` if a tile has two or more pixels; tiles that are no cells of the grid may share one.
+    """
+    rc = np.rint((np.asarray(xy_l0) / side_l0)[..., ::-1])
+    return rc.clip(0, np.array(shape) - 1).astype(np.int32)
+
+
 def um_from_l0(xy_l0: Ints | Floats, mpp_l0: float) -> npt.NDArray[np.float64]:
     """Micrometres from the slide's corner, from level-0 pixels."""
     return np.asarray(xy_l0, dtype=np.float64) * mpp_l0
 
 
-def l0_from_um(xy_um: Floats, mpp_l0: float) -> npt.NDArray[np.float64]:
-    """Level-0 pixels, not rounded, from micrometres."""
-    return np.asarray(xy_um, dtype=np.float64) / mpp_l0
+def px_from_l0(xy_l0: Ints | Floats, px_l0: Side) -> npt.NDArray[np.float64]:
+    """Return places x, y in an image of the slide, not rounded, from level-0 pixels.
+
+    Args:
+        xy_l0: Places, or widths and heights (n, 2).
+        px_l0: Side of the image's pixels, or their width and height, level-0 pixels.
+    """
+    return np.asarray(xy_l0, dtype=np.float64) / px_l0
 
 
-def st_from_l0(xy_l0: Ints | Floats, mpp_l0: float, mpp_st: float) -> npt.NDArray[np.float64]:
-    """Store pixels, not rounded, from level-0 pixels."""
-    return np.asarray(xy_l0, dtype=np.float64) * (mpp_l0 / mpp_st)
+def l0_from_px(xy_px: Ints | Floats, px_l0: Side) -> npt.NDArray[np.float64]:
+    """Return level-0 pixels, not rounded; undoes `px_from_l0`."""
+    return np.asarray(xy_px, dtype=np.float64) * px_l0
 
 
-def l0_from_st(xy_st: Ints | Floats, mpp_l0: float, mpp_st: float) -> npt.NDArray[np.float64]:
-    """Level-0 pixels, not rounded, from store pixels."""
-    return np.asarray(xy_st, dtype=np.float64) * (mpp_st / mpp_l0)
+def st_from_l0(xy_l0: Ints | Floats, side_l0: Side, tile_st: int) -> npt.NDArray[np.float64]:
+    """Return store pixels, not rounded, from level-0 pixels; a tile has the side `side_l0` there and `tile_st` here."""
+    return px_from_l0(xy_l0, np.asarray(side_l0) / tile_st)
 
 
 def grid_shape(size_l0: tuple[int, int], side_l0: Side) -> tuple[int, int]:

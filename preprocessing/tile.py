@@ -92,16 +92,15 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
                     _tile_unchanging(entry, folder, config, threads)
         store = open_store(path)
         _save_missing(config, store)
-        attributes = store.attributes
         return SlideRow(
             slide_id=entry.slide_id,
             status="skipped" if redo is None else "done",
             reason="complete" if redo is None else redo,
             n_tiles=len(store),
-            mpp=attributes["mpp_level0"],
-            mpp_source=attributes["mpp_source"],
+            mpp=store.mpp_l0,
+            mpp_source=store.mpp_source,
             seconds=round(time.perf_counter() - start, 3),
-            warnings="; ".join(attributes["warnings"]),
+            warnings="; ".join(store.warnings),
             replaced=bool(redo),
             lost=lost,
         )

@@ -162,7 +162,8 @@ def _find_duplicates(cohort: Cohort, stores: Mapping[str, Path], folder: Path, j
     first: dict[str, str] = {}
     copies = {}
     for slide in sorted(set(cohort.patient_of) & set(stores)):
-        original = first.setdefault(open_store(stores[slide]).attributes["source"]["sha256"], slide)
+        sha256 = open_store(stores[slide]).source.sha256
+        original = first.setdefault(sha256, slide) if sha256 else slide
         if original != slide:
             copies[slide] = original
     pairs = few([f"{copy} = {original}" for copy, original in copies.items()])

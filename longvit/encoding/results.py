@@ -1,7 +1,6 @@
 """Results of `encode`: a file per slide, which a later start uses again, and one table of all slides."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +94,7 @@ def fingerprint(encoder: nn.Module) -> str:
 
 def origin_of(encoder: str, store: PatchStore) -> str:
     """Return a hash of a result's inputs: the encoder's fingerprint, the store's attributes and its tiles."""
-    attributes = json.dumps(store.attributes, sort_keys=True).encode()
-    return hashlib.sha256(encoder.encode() + attributes + store.rc.tobytes()).hexdigest()
+    return hashlib.sha256(encoder.encode() + store.identity().encode() + store.rc.tobytes()).hexdigest()
 
 
 def read_table(folder: Path) -> list[str]:

@@ -104,6 +104,9 @@ def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
 
 
 def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs, folder: Path) -> None:
+    if not store.lattice:
+        what, fix = "its tiles are no cells of one grid, as maps need them", "tile the slide with `longvit tile`"
+        raise StoreError(what, where=store.path, fix=fix)
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
     require_squares(question, config)
@@ -135,7 +138,7 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
 
 def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
     """Return all maps that are asked for, of a slide that goes by the name of its folder."""
-    model, attributes = question.explained.model, store.attributes
+    model = question.explained.model
     maps = score_maps(question, config)
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
@@ -146,9 +149,9 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig, folder
         model=shareable_path(config.model, folder),
         target=question.explained.target,
         prediction=model.task.predictions(question.outputs_O, model.classes),
-        size_l0=tuple(attributes["size_l0"]),
-        side_l0=tuple(side / per_side for side in attributes["side_l0"]),
-        mpp=attributes["mpp_level0"],
+        size_l0=store.size_l0,
+        side_l0=tuple(side / per_side for side in store.side_l0),
+        mpp=store.mpp_l0,
         rc=question.rc_L2.cpu().numpy(),
         maps=maps,
     )

@@ -10,6 +10,7 @@ from longvit.explanation.geojson import write_tiles
 from longvit.explanation.overlay import heatmap, overlay
 from longvit.explanation.result import Explanation, ScoreMap
 from longvit.explanation.tiles import sheet, tile_scores
+from preprocessing.frames import px_from_l0, um_from_l0
 from preprocessing.slides.ome_pyramid import write_ome_pyramid
 from preprocessing.store.store import PatchStore
 
@@ -37,19 +38,17 @@ def write_files(
         overlay(image, grid, _extent_px(explanation, grid, image), one.scale, explanation.title, one.meaning),
         folder / f"overlay_{one.key}.png",
     )
-    pixel_um = tuple(side * explanation.mpp for side in explanation.side_l0)
+    pixel_um = tuple(um_from_l0(explanation.side_l0, explanation.mpp).tolist())
     write_ome_pyramid(folder / f"heatmap_{one.key}.ome.tif", grid, pixel_um, one.label)
-    side_l0 = tuple(store.attributes["side_l0"])
-    of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(side_l0[0] / explanation.side_l0[0]))
-    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, side_l0)
+    of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(store.side_l0[0] / explanation.side_l0[0]))
+    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0)
     _save(sheet(store, of_tiles, one, sheet_tiles), folder / f"tiles_{one.key}.png")
 
 
 def _extent_px(explanation: Explanation, grid: np.ndarray, image: np.ndarray) -> tuple[float, float]:
     """Width and height of the token grid in pixels of the image."""
-    (rows, columns), (width_l0, height_l0) = grid.shape, explanation.size_l0
-    side_x, side_y = explanation.side_l0
-    return columns * side_x * image.shape[1] / width_l0, rows * side_y * image.shape[0] / height_l0
+    extent_l0 = np.array(grid.shape[::-1]) * explanation.side_l0
+    return tuple(px_from_l0(extent_l0, np.array(explanation.size_l0) / image.shape[1::-1]).tolist())
 
 
 def _save(figure: Figure, path: Path) -> None:

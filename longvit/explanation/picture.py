@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from preprocessing.errors import ConfigError
-from preprocessing.frames import l0_from_rc
+from preprocessing.frames import l0_from_rc, px_from_l0
 from preprocessing.store.store import PatchStore
 
 MOST_PX = 100_000_000
@@ -20,8 +20,8 @@ def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h 
     """
     if mpp is None:
         return store.overview
-    scale = store.attributes["mpp_level0"] / mpp  # pixels of the image for one of level 0
-    width, height = (max(1, round(side * scale)) for side in store.attributes["size_l0"])
+    px_l0 = mpp / store.mpp_l0
+    width, height = np.rint(px_from_l0(store.size_l0, px_l0)).astype(int).clip(1).tolist()
     if width * height > MOST_PX:
         finest = mpp * (width * height / MOST_PX) ** 0.5
         raise ConfigError(
@@ -30,8 +30,8 @@ def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h 
             fix=f"ask for {finest * 1.01:.3g} or more; QuPath shows the .geojson at any resolution",
         )
     image = cv2.resize(store.overview, (width, height), interpolation=cv2.INTER_LINEAR)
-    side_l0 = store.attributes["side_l0"]
-    starts, ends = (np.rint(l0_from_rc(rc, side_l0) * scale).astype(int) for rc in (store.rc, store.rc + 1))
+    corners_l0 = (l0_from_rc(rc, store.side_l0) for rc in (store.rc, store.rc + 1))
+    starts, ends = (np.rint(px_from_l0(xy_l0, px_l0)).astype(int) for xy_l0 in corners_l0)
     for tile, (x0, y0), (x1, y1) in zip(range(len(store)), starts, ends.clip(max=(width, height)), strict=True):
         if x1 > x0 and y1 > y0:
             image[y0:y1, x0:x1] = cv2.resize(

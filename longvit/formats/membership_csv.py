@@ -94,7 +94,7 @@ def write_membership(
     rows = []
     for slide, path in stores.items():
         store, patient = open_store(path), patient_of[slide]
-        values = (slide, patient, store.attributes["source"]["sha256"], store.mpp, store.tile_st)
+        values = (slide, patient, store.source.sha256 or "", store.mpp, store.tile_st)
         parts = {f"fold_{k}": JOINED.join(p for p in PARTS if patient in fold[p]) for k, fold in folds.items()}
         rows.append(dict(zip(_COLUMNS, values, strict=True)) | parts)
     write_rows(folder / MEMBERSHIP, rows)

@@ -178,7 +178,7 @@ def check_new(
     one = ensemble.membership.members[0]
     require_scale(opened.values(), Scale(mpp=one.mpp, tile_px=one.tile_px), "this run")
     pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
-    hashes = [opened[slide].attributes["source"]["sha256"] for _, slide in pairs]
+    hashes = [opened[slide].source.sha256 for _, slide in pairs]
     known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)
     seen: dict[str, set[int]] = {case: set() for case in patients}
     for (case, _), folds in zip(pairs, known, strict=True):

@@ -19,6 +19,7 @@ from longvit.pretraining.sampling import SlideTurns
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.source import patchify
+from preprocessing.frames import st_from_rc
 from preprocessing.store.store import PatchStore, open_store
 
 _TRIES = 100
@@ -108,10 +109,11 @@ def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.
 
     A slide with too little tissue anywhere gives the best of the squares that were tried.
     """
-    extent_st = np.array(store.grid_shape[::-1]) * store.tile_st
+    extent_st = st_from_rc(store.grid_shape, store.tile_st)
+    tiles_st = store.xy_st
     best, best_share = np.zeros(2, np.int64), -1.0
     for _ in range(_TRIES):
-        centre_st = store.rc[rng.integers(len(store)), ::-1] * store.tile_st + rng.integers(0, store.tile_st, 2)
+        centre_st = tiles_st[rng.integers(len(store))] + rng.integers(0, store.tile_st, 2)
         corner_st = np.clip(centre_st - side // 2, 0, np.maximum(extent_st - side, 0))
         share = tissue_share(store, corner_st, side)
         if share >= min_tissue:
@@ -123,7 +125,7 @@ def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.
 
 def tissue_share(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
     """Return the share of a square that is tissue; each tile's tissue is taken as spread evenly over the tile."""
-    tiles_st = store.rc[:, ::-1] * store.tile_st
+    tiles_st = store.xy_st
     overlap = np.minimum(tiles_st + store.tile_st, corner_st + side) - np.maximum(tiles_st, corner_st)
     return float((overlap.clip(0).prod(axis=1) * store.tissue).sum() / side**2)
 

@@ -1,4 +1,23 @@
-"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may go on in a folder."""
+"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may go on in a folder.
+
+Two processes in one folder. No verb waits for another process: a lock that is held is an error at once, a `BusyError`.
+The lock of a process that died is free again. All locks are of `preprocessing.jobs.atomic_folder`.
+
+    split, pretrain, finetune, encode,   refuse: one run at a time in a folder (`.lock`)
+    predict, evaluate, demo
+    view --static, add_embeddings        refuse: one writer at a time of the folder that is built
+    explain                              refuses slide by slide: that slide fails, the others are explained
+    tile                                 shares: a slide that another run tiles is left to it, looked at again at the
+                                         end, and reported as skipped if it is still in work; this is not a failure
+    audit                                neither: writes one file, whole, and the last one stays
+    view                                 neither: writes nothing
+
+Tests: `tests/pipeline/test_ends.py` (`test_a_second_run_in_the_same_folder_is_refused_and_the_first_is_not_disturbed`)
+runs each verb next to a second process. `tests/preprocessing/test_surviving.py`
+(`test_two_runs_over_one_folder_share_its_slides`) does so for `tile`.
+`tests/preprocessing/jobs/test_atomic_folder.py` (`test_two_processes_do_not_build_the_same`) is for folders that are
+built.
+"""
 
 import datetime
 import json

@@ -26,6 +26,8 @@ class TokenSource(ABC):
     dtype: ClassVar[type[np.generic]]
 
     def __post_init__(self) -> None:
+        if not len(self.store):
+            raise StoreError("the slide has no tiles, so no tokens", where=self.store.path, fix="leave the slide out")
         self.require_fit()
 
     @abstractmethod
@@ -72,11 +74,12 @@ class PixelSource(TokenSource):
     dtype = np.uint8
 
     def require_fit(self) -> None:
-        """Check that patches divide tiles.
+        """Check that there are pixels, and that patches divide tiles.
 
         Raises:
-            StoreError: The patch side does not divide the tile side.
+            StoreError: The store has no pixels, or the patch side does not divide the tile side.
         """
+        self.store.require("tiles")
         if self.store.tile_st % self.settings.patch_px:
             raise StoreError(
                 f"patches of {self.settings.patch_px} pixels do not divide tiles of {self.store.tile_st}",

@@ -14,7 +14,9 @@ from PIL import Image
 
 from longvit.viewer.pyramid import Box
 from preprocessing.errors import SlideError
+from preprocessing.frames import px_from_l0, st_from_l0
 from preprocessing.slides.slide import Slide, read_slide
+from preprocessing.store.schema import Source
 from preprocessing.store.store import PatchStore
 from preprocessing.tiling.manifest import SlideEntry
 
@@ -30,7 +32,7 @@ class OverviewPixels:
     def __init__(self, store: PatchStore) -> None:
         height, width = store.overview.shape[:2]
         self.size = (width, height)
-        self._px_l0 = tuple(l0 / px for l0, px in zip(store.attributes["size_l0"], self.size, strict=True))
+        self._px_l0 = tuple((np.array(store.size_l0) / self.size).tolist())
         self._image = Image.fromarray(store.overview)
 
     def fine_enough(self, box_l0: Box, size: tuple[int, int]) -> bool:
@@ -39,20 +41,17 @@ class OverviewPixels:
 
     def read(self, box_l0: Box, size: tuple[int, int]) -> RGB:
         """Read the rectangle `box_l0` as a picture of `size` (width, height)."""
-        (x, y, width, height), (px, py) = box_l0, self._px_l0
-        return _resampled(self._image, (x / px, y / py, (x + width) / px, (y + height) / py), size)
+        left, top, width, height = box_l0
+        edges_l0 = np.array([(left, top), (left + width, top + height)])
+        return _resampled(self._image, tuple(px_from_l0(edges_l0, self._px_l0).ravel().tolist()), size)
 
 
 class StorePixels:
     """Tiles of a store, drawn over its overview."""
 
     def __init__(self, store: PatchStore) -> None:
-        attributes = store.attributes
         self._store, self._overview = store, OverviewPixels(store)
-        self._st_per_l0 = tuple(store.tile_st / side for side in attributes["side_l0"])
-        width, height = (
-            max(1, round(side * scale)) for side, scale in zip(attributes["size_l0"], self._st_per_l0, strict=True)
-        )
+        width, height = np.rint(st_from_l0(store.size_l0, store.side_l0, store.tile_st)).astype(int).clip(1).tolist()
         self.size = (width, height)
         self.origin = f"the store's tiles, {store.mpp:.3g} µm per pixel; glass from its overview"
         self._present = np.zeros(store.grid_shape, bool)
@@ -62,9 +61,9 @@ class StorePixels:
         """Read the rectangle `box_l0` as a picture of `size` (width, height)."""
         if self._overview.fine_enough(box_l0, size):
             return self._overview.read(box_l0, size)
-        sx, sy = self._st_per_l0
-        left, top = box_l0[0] * sx, box_l0[1] * sy
-        right, bottom = left + box_l0[2] * sx, top + box_l0[3] * sy
+        corner_and_size_l0 = np.reshape(box_l0, (2, 2))
+        (left, top), (width, height) = st_from_l0(corner_and_size_l0, self._store.side_l0, self._store.tile_st).tolist()
+        right, bottom = left + width, top + height
         there = self._has_tile(left, right, top, bottom, size)
         if not there.any():
             return self._overview.read(box_l0, size)
@@ -112,20 +111,20 @@ def open_pixels(store: PatchStore, slides: Mapping[str, SlideEntry]) -> Pixels:
     pixels = StorePixels(store)
     if store.slide_id not in slides:
         return pixels
-    entry, source = slides[store.slide_id], store.attributes["source"]
-    if not _is_source(entry.path, source):
+    entry = slides[store.slide_id]
+    if not _is_source(entry.path, store.source):
         pixels.origin += " (the slide file is not the file that was tiled)"
         return pixels
     try:
-        return SlidePixels(read_slide(entry.path, store.attributes["mpp_level0"]), store)
+        return SlidePixels(read_slide(entry.path, store.mpp_l0), store)
     except SlideError as error:
         print(f"warning: {error}", file=sys.stderr)
         pixels.origin += " (the slide file cannot be read)"
         return pixels
 
 
-def _is_source(path: Path, source: Mapping[str, object]) -> bool:
-    return path.is_file() and (path.name, path.stat().st_size) == (source["name"], source["size"])
+def _is_source(path: Path, source: Source) -> bool:
+    return path.is_file() and (path.name, path.stat().st_size) == (source.name, source.size)
 
 
 def _resampled(image: Image.Image, edges: tuple[float, float, float, float], size: tuple[int, int]) -> RGB:

@@ -58,7 +58,7 @@ class Scene:
         """
         store = open_store(found.stores[slide_id])
         pixels = open_pixels(store, found.slides)
-        pyramid = Pyramid.of(tuple(store.attributes["size_l0"]), pixels.size, max_px)
+        pyramid = Pyramid.of(store.size_l0, pixels.size, max_px)
         patient = found.held_out.patient(slide_id) if found.held_out else None
         return cls(place, slide_id, store, pixels, pyramid, found.explanations.get(slide_id), patient)
 
@@ -94,11 +94,11 @@ class Scene:
 
     def document(self) -> dict[str, Any]:
         """Return the data of the slide that the page loads first."""
-        attributes, explanation = self.store.attributes, self.explanation
+        store, explanation = self.store, self.explanation
         return {
             "slide_id": self.slide_id,
-            "size_l0": attributes["size_l0"],
-            "mpp_l0": attributes["mpp_level0"],
+            "size_l0": store.size_l0,
+            "mpp_l0": store.mpp_l0,
             "pixels": self.pixels.origin,
             "pyramid": {
                 "size": self.pyramid.size_dz,
@@ -108,10 +108,10 @@ class Scene:
                 "reduced": self.pyramid.size_dz != self.pixels.size,
             },
             "tiles": {
-                "count": len(self.store),
-                "side_l0": attributes["side_l0"],
-                "rc": packed(self.store.rc, "<i4"),
-                "tissue": packed(self.store.tissue, "<f4"),
+                "count": len(store),
+                "side_l0": store.side_l0,
+                "rc": packed(store.rc, "<i4"),
+                "tissue": packed(store.tissue, "<f4"),
             },
             "explanation": explanation
             and explanation.model_dump(
@@ -120,7 +120,7 @@ class Scene:
                 exclude={"layers": {"__all__": {"layer", "head"}}},
             ),
             "patient": self.patient,
-            "warnings": attributes["warnings"],
+            "warnings": store.warnings,
         }
 
     @cached_property

@@ -27,6 +27,9 @@ class Backend(Protocol):
     """Resolution in the file's metadata, x and y, micrometres per pixel of level 0; NaN if it is not a number."""
     objective_power: float | None
     """Magnification of the objective in the file's metadata; a resolution cannot be derived from it exactly."""
+    bounds_l0: tuple[int, int, int, int] | None
+    """Left, top, width and height of the scanned part of a slide with empty borders, level-0 pixels; None if the file
+    states none."""
     decoded_pixels: int
     """Pixels of the largest tile or strip, which can only be decoded as a whole; 0 if the format has no such size."""
 

@@ -1,5 +1,6 @@
 """Backend for slides in scanners' formats and DICOM, which reads with OpenSlide."""
 
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class OpenSlideBackend:
         x, y = self._number(openslide.PROPERTY_NAME_MPP_X), self._number(openslide.PROPERTY_NAME_MPP_Y)
         self.stated_mpp = None if x is None or y is None else (x, y)
         self.objective_power = self._number(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        self.bounds_l0 = self._bounds()
         tiles = [
             [self._number(f"openslide.level[{level}].tile-{side}") or 0 for side in ("width", "height")]
             for level in range(len(self.level_sizes))
@@ -49,6 +51,15 @@ class OpenSlideBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._slide.close()
+
+    def _bounds(self) -> tuple[int, int, int, int] | None:
+        """The part that was scanned; None if the file states none, or one that is not within the slide."""
+        numbers = [self._number(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
+        left, top, width, height = (math.nan if number is None else number for number in numbers)
+        right, bottom = self.level_sizes[0]
+        if left >= 0 <= top and width >= 1 <= height and left + width <= right and top + height <= bottom:
+            return int(left), int(top), int(width), int(height)
+        return None
 
     def _number(self, name: str) -> float | None:
         value = self._slide.properties.get(name)

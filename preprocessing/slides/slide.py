@@ -60,6 +60,7 @@ class Slide:
         files: All files of the slide, the opened file first.
         vendor: OpenSlide's name of the format, such as `aperio`, `dicom` or `generic-tiff`; or `ome-tiff`.
         size_l0: Size of level 0, pixels.
+        bounds_l0: Left, top, width and height of the part that was scanned; None if the file states none.
         level_sizes: Size of every level, pixels.
         downsamples: Level-0 pixels per pixel of each level, along each side.
         mpp_l0: Micrometres per pixel of level 0.
@@ -73,6 +74,7 @@ class Slide:
         self._backend = backend
         self.vendor, self.level_sizes, self.size_l0 = backend.vendor, backend.level_sizes, backend.level_sizes[0]
         width_l0, height_l0 = self.size_l0
+        self.bounds_l0 = backend.bounds_l0
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
         self._jpeg = self._open_jpeg()
         self.jpeg_levels = self._jpeg.levels if self._jpeg and self._agrees(self._jpeg.levels.get(0)) else {}

@@ -4,9 +4,9 @@ A metadata document decides which code a Zarr library runs (the codec `pickle` r
 Here a document is data: compared with a few known layouts and bounded before a byte of the array is read.
 """
 
+import hashlib
 import json
 import math
-import operator
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +30,8 @@ MAX_DOCUMENT_BYTES = 1 << 20
 MAX_RATIO, FREE_BYTES = 32, 1 << 26
 """An array may be so many times larger than its chunks on disk; arrays up to 64 MiB may compress to anything."""
 CRC_BYTES = 4
+VALUES_SHA256 = "values_sha256"
+"""Attribute of an array of features: SHA-256, in hexadecimal, of the bytes of its values, little-endian, in C order."""
 
 Lengths = tuple[int, ...]
 Names = tuple[str, ...]
@@ -78,6 +80,8 @@ class StoredArray:
     """Codecs of the chunks in a shard."""
     inner_chunk: tuple[int, ...] = ()
     """Shape of a chunk in a shard."""
+    values_sha256: str | None = None
+    """Hash of its values, if its attributes have one."""
 
     @property
     def has_checksums(self) -> bool:
@@ -117,7 +121,8 @@ def read_stored(store: Path, name: str) -> StoredArray:
     folder = f"{store}/{name}"
     try:
         document = json.loads(read_document(folder))
-        return StoredArray(folder, name, *_layout(document))
+        sha256 = (document.get("attributes") or {}).get(VALUES_SHA256)
+        return StoredArray(folder, name, *_layout(document), sha256)
     except FileNotFoundError:
         raise StoreError(f"array {name} is missing", where=store, fix=REDO) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -129,8 +134,8 @@ def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Nam
     """The fields of a `StoredArray` after its name; any error means that the document is not ours."""
     odd = [key for key in document if key not in FREE and document[key] != FIXED.get(key)]
     odd += [key for key in FIXED if key not in document and FIXED[key]]
-    shape, chunk = _lengths(document["shape"]), _chunk_shape(document["chunk_grid"], "regular")
-    if odd or len(chunk) != len(shape) or any(map(operator.gt, chunk, shape)):
+    shape, chunk = _lengths(document["shape"], least=0), _chunk_shape(document["chunk_grid"], "regular")
+    if odd or len(chunk) != len(shape) or any(step > max(side, 1) for step, side in zip(chunk, shape, strict=True)):
         raise ValueError(", ".join(odd) or f"shape {shape} has chunks {chunk}")
     first, dtype = document["codecs"][0], document["data_type"]
     if first["name"] not in SHARDED:
@@ -142,8 +147,11 @@ def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Nam
     return shape, dtype, chunk, codecs, _names(shards["codecs"]), _lengths(shards["chunk_shape"])
 
 
-def _lengths(value: Any) -> Lengths:  # noqa: ANN401 - any JSON
-    if type(value) is not list or not value or not all(type(side) is int and side > 0 for side in value):
+def _lengths(value: Any, least: int = 1) -> Lengths:  # noqa: ANN401 - any JSON
+    """A shape, whose first side, of tiles, is `least` or more and the others positive."""
+    if type(value) is not list or not value or not all(type(side) is int and side > 0 for side in value[1:]):
+        raise ValueError("a shape is not of positive numbers")
+    if type(value[0]) is not int or value[0] < least:
         raise ValueError("a shape is not of positive numbers")
     return tuple(value)
 
@@ -171,23 +179,30 @@ def read_array(stored: StoredArray) -> npt.NDArray[Any]:
     """
     size = math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
     with reading(stored.folder, f"a chunk of array {stored.name}"):
-        on_disk = sum(path.stat().st_size for path, _ in _chunks(stored))
+        on_disk = sum(os.stat(path).st_size for path, _ in _chunks(stored))
         if size > max(FREE_BYTES, MAX_RATIO * on_disk):
             raise ValueError(f"{on_disk:,} bytes cannot be an array of {size:,}")
         array = np.empty(stored.shape, stored.dtype)
         for path, place in _chunks(stored):
-            chunk = _decoded(path.read_bytes(), stored)
+            with open(path, "rb") as file:
+                chunk = _decoded(file.read(), stored)
             array[place] = chunk[tuple(slice(0, part.stop - part.start) for part in place)]
     return array
 
 
-def _chunks(stored: StoredArray) -> Iterator[tuple[Path, tuple[slice, ...]]]:
+def _chunks(stored: StoredArray) -> Iterator[tuple[str, tuple[slice, ...]]]:
     """Yield the file of every chunk and the part of the array that it holds."""
     counts = [range(-(-side // step)) for side, step in zip(stored.shape, stored.chunk, strict=True)]
     for index in product(*counts):
         place = zip(index, stored.chunk, stored.shape, strict=True)
-        path = Path(stored.folder, "c", *map(str, index))
+        path = "/".join((stored.folder, "c", *map(str, index)))  # pathlib would take as long as all the rest
         yield path, tuple(slice(i * step, min((i + 1) * step, side)) for i, step, side in place)
+
+
+def values_sha256(array: npt.NDArray[Any]) -> str:
+    """Return the hash of an array's values (`VALUES_SHA256`)."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.data if little.size else b"").hexdigest()
 
 
 def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
@@ -224,15 +239,21 @@ def reading(where: Path | str, what: str) -> Iterator[None]:
         raise StoreError(f"{what} is damaged ({error})", where=where, fix=REDO) from error
 
 
-def without_checksum(data: bytes) -> bytes:
+def without_checksum(data: bytes, known: int | None = None) -> bytes:
     """Return what precedes the crc32c at the end of the data.
 
+    Args:
+        data: A chunk.
+        known: The checksum that it should have, if that is known from elsewhere.
+
     Raises:
-        ValueError: It is the checksum of other data.
+        ValueError: It is the checksum of other data, or not the one that is known.
     """
     body = data[:-CRC_BYTES]
     if checksum((body,)) != data[-CRC_BYTES:]:
         raise ValueError("a checksum is wrong")
+    if known is not None and int.from_bytes(data[-CRC_BYTES:], "little") != known:
+        raise ValueError("it is another chunk than was written there")
     return body
 
 

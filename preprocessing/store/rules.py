@@ -1,37 +1,35 @@
-"""The rules of a store: metadata with which it opens, and values that its arrays may have."""
+"""The rules of a store: metadata with which it opens. `preprocessing.store.values` has those of its arrays' values."""
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from preprocessing.errors import StoreError, VersionError
-from preprocessing.frames import grid_shape, l0_from_rc
+from preprocessing.frames import grid_shape
 from preprocessing.jobs.files import is_plain_name
 from preprocessing.jpeg.codec import CODEC_NAME
 from preprocessing.store.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
 from preprocessing.store.schema import (
     ARRAYS,
     EMBEDDING,
-    MASK_CLASSES,
+    FIRST,
     MAX_OVERVIEW_PX,
     MAX_PIXELS,
     MAX_TILES,
     SCHEMA_VERSION,
+    SINCE_2,
     ArraySpec,
     StoreAttributes,
     encoders,
 )
 from preprocessing.store.shards import shard_path
 
-Rc = npt.NDArray[np.int32]
 MPP_TOLERANCE = 1e-6
 """Relative difference of a store's resolution from the one that follows from the size of its tiles."""
 SMALLEST_SIDE = 1e-5
@@ -58,6 +56,7 @@ class Metadata:
 
     attributes: StoreAttributes
     arrays: dict[str, StoredArray]
+    """Those that the attributes list; the layouts of others are not looked at."""
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -91,7 +90,7 @@ def n_tiles(path: Path) -> int:
     Raises:
         StoreError: It cannot be used.
     """
-    return read_stored(path, "tiles").shape[0]
+    return read_stored(path, "rc").shape[0]
 
 
 def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
@@ -137,16 +136,18 @@ def examine(path: Path) -> tuple[Metadata | None, list[StoreError]]:
     except StoreError as error:
         return None, [error]
     arrays = {}
-    for name, spec in ARRAYS.items():
+    for name in attributes.arrays if attributes else FIRST:
         try:
             arrays[name] = read_stored(path, name)
-            faults += _faults(path, broken_array(arrays[name], spec))
+            faults += _faults(path, broken_array(arrays[name], ARRAYS[name]))
         except StoreError as error:
             faults.append(error)
     if attributes is None or faults:
         return None, faults
     metadata = Metadata(attributes, arrays)
-    broken = list(_broken_shapes(metadata)) or _broken_shards(arrays["tiles"])
+    broken = list(_broken_shapes(metadata))
+    if not broken and "tiles" in arrays:
+        broken = list(_broken_shards(arrays["tiles"]))
     return metadata, _faults(path, broken)
 
 
@@ -156,6 +157,8 @@ def broken_array(array: StoredArray, spec: ArraySpec) -> Iterator[str]:
         yield f"array {array.name} is {array.dtype}, not {' or '.join(spec.dtypes)}"
     if len(array.shape) != len(spec.axes):
         yield f"array {array.name} has {len(array.shape)} axes, not {len(spec.axes)} ({', '.join(spec.axes)})"
+    if 0 in array.shape and spec.axes[0] != "tile":
+        yield f"array {array.name} is empty"
     if array.codecs not in spec.codecs or (array.codecs == SHARDED and array.inner not in IMAGE):
         expected = f"plain {CODEC_NAME} in shards" if spec.codecs == (SHARDED,) else ", ".join(spec.codecs[-1])
         yield f"array {array.name} is encoded with {', '.join(array.codecs + array.inner)}, not with {expected}"
@@ -169,41 +172,6 @@ def _broken_embedding(array: StoredArray, n: int | None) -> Iterator[str]:
         yield f"array {array.name} has shape {array.shape}, not ({n}, {array.shape[1]})"
     if not broken and array.shape[1] > MAX_CHANNELS:
         yield f"array {array.name} has {array.shape[1]} channels, more than {MAX_CHANNELS}"
-
-
-def broken_value(name: str, array: npt.NDArray[Any], attributes: StoreAttributes, rc: Callable[[], Rc]) -> str | None:
-    """Return the rule that the values of an array break, None if they break none.
-
-    Args:
-        name: The array's name in the store.
-        array: Its values.
-        attributes: The store's.
-        rc: Returns the store's `rc`, checked.
-    """
-    if name.startswith("embeddings/"):
-        return None if np.isfinite(array.min()) and np.isfinite(array.max()) else f"{name} is not finite"
-    return next((rule for rule, holds in _VALUES.get(name, ()) if not holds(array, attributes, rc)), None)
-
-
-def _in_grid(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
-    return bool(((rc >= 0) & (rc < attributes.grid_shape)).all())
-
-
-def _unique(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
-    place = rc[:, 0].astype(np.int64) * attributes.grid_shape[1] + rc[:, 1]
-    return bool((np.diff(place) > 0).all()) or len(np.unique(place)) == len(place)  # the first costs less
-
-
-_VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes, Callable[[], Rc]], bool]], ...]] = {
-    "rc": (("rc leaves the grid", _in_grid), ("rc names a tile twice", _unique)),
-    "xy_l0": (
-        ("xy_l0 is not rc times side_l0", lambda xy, store, rc: np.array_equal(xy, l0_from_rc(rc(), store.side_l0))),
-    ),
-    "tissue": (("tissue leaves 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
-    "overview_mask": (
-        ("overview_mask has values above 3", lambda mask, *_: int(mask.max()) <= max(MASK_CLASSES.values())),
-    ),
-}
 
 
 def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreError]]:
@@ -230,6 +198,7 @@ def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreE
 
 def _broken_attributes(attributes: StoreAttributes) -> Iterator[str]:
     """Yield the rules that attributes break beyond those of their model."""
+    yield from _broken_lists(attributes)
     (width, height), (wide, high) = attributes.size_l0, attributes.side_l0
     if width * height > MAX_PIXELS or min(wide, high) < SMALLEST_SIDE:
         yield f"attribute size_l0: {width} x {height} pixels in tiles of {wide:g} x {high:g} are too many"
@@ -244,12 +213,31 @@ def _broken_attributes(attributes: StoreAttributes) -> Iterator[str]:
         yield f"attribute mpp: {attributes.mpp:g} is not that of its tiles, {mpp:g}"
 
 
+def _broken_lists(attributes: StoreAttributes) -> Iterator[str]:
+    """Yield the rules that a store's version, list of arrays, source and bounds break of each other."""
+    if attributes.schema_version == 1:
+        yield from (f"attribute {key}: is not of schema 1" for key in sorted(attributes.model_fields_set & SINCE_2))
+    else:
+        yield from (
+            f"attribute arrays: {name} is not in it" for name in ("rc", "xy_l0") if name not in attributes.arrays
+        )
+        if ("tiles" in attributes.arrays) != ("crc32c" in attributes.arrays):
+            yield "attribute arrays: tiles and crc32c come together"
+    sources = {"source": attributes.source if "tiles" in attributes.arrays else None, "mask": attributes.mask}
+    for name, source in sources.items():
+        if source and (source.size is None or source.sha256 is None):
+            yield f"attribute {name}: has no size or no sha256"
+    left, top, width, height = attributes.bounds_l0 or (0, 0, 1, 1)
+    if left + width > attributes.size_l0[0] or top + height > attributes.size_l0[1]:
+        yield f"attribute bounds_l0: {attributes.bounds_l0} leaves the slide"
+
+
 def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
     faults = []
     for fault in error.errors(include_url=False, include_context=False):
         place, sentence = ".".join(str(part) for part in fault["loc"][1:]), fault["msg"]
         if place == "schema_version":
-            what = f"the store has schema version {str(fault['input'])[:20]}, this program reads {SCHEMA_VERSION}"
+            what = f"the store has schema version {str(fault['input'])[:20]}, this program reads 1 to {SCHEMA_VERSION}"
             fix = "tile the slide again with --overwrite, or install the version that wrote it"
             raise VersionError(what, where=path, fix=fix)
         if place == "complete":
@@ -263,20 +251,25 @@ def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
 
 def _broken_shapes(metadata: Metadata) -> Iterator[str]:
     """Yield the rules that shapes break, of the attributes and of each other."""
-    arrays, tile_st = metadata.arrays, metadata.attributes.tile_st
-    n, mask = arrays["tiles"].shape[0], arrays["overview_mask"].shape
-    shapes = {"tiles": (n, tile_st, tile_st, 3), "xy_l0": (n, 2), "rc": (n, 2), "tissue": (n,), "overview": (*mask, 3)}
+    arrays, attributes = metadata.arrays, metadata.attributes
+    n, tile_st = arrays["tiles" if "tiles" in arrays else "rc"].shape[0], attributes.tile_st
+    tails = {"tiles": (tile_st, tile_st, 3), "xy_l0": (2,), "rc": (2,)}
+    shapes = {name: (n, *tails.get(name, ())) for name in arrays if ARRAYS[name].axes[0] == "tile"}
+    overview = next((arrays[name].shape[:2] for name in ("overview_mask", "overview") if name in arrays), (1, 1))
+    if "overview" in arrays:
+        shapes["overview"] = (*overview, 3)
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             yield f"array {name} has shape {arrays[name].shape}, not {shape}"
-    most = math.prod(metadata.attributes.grid_shape)
-    if n > most:
-        yield f"array tiles has {n} tiles, more than {most}"
+    most = math.prod(attributes.grid_shape) if attributes.lattice else MAX_TILES
+    if n > most or (n == 0 and "tiles" in arrays):
+        yield f"array {'tiles' if 'tiles' in arrays else 'rc'} has {n} tiles, {f'more than {most}' if n else 'not one'}"
     bare = [name for name, array in arrays.items() if not array.has_checksums]
-    if 0 < len(bare) < len(arrays):  # they are written together: all have checksums, or none has
+    # They are written together: in schema 1 all arrays have checksums or none has, in schema 2 all have.
+    if bare and (attributes.schema_version > 1 or len(bare) < len(arrays)):
         yield f"array {bare[0]} has lost its checksums"
-    if max(mask) > MAX_OVERVIEW_PX:
-        yield f"array overview has {mask[1]} x {mask[0]} pixels, more than {MAX_OVERVIEW_PX} a side"
+    if max(overview) > MAX_OVERVIEW_PX:
+        yield f"array overview has {overview[1]} x {overview[0]} pixels, more than {MAX_OVERVIEW_PX} a side"
 
 
 def _broken_shards(tiles: StoredArray) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The patch store `<slide_id>.zarr`: open it, check it, add embeddings. `preprocessing.store.schema` has its schema."""
+"""The patch store `<slide_id>.zarr`: open it, check it, read it. `preprocessing.store.schema` has its schema."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import StoreError
-from preprocessing.frames import st_from_rc
-from preprocessing.jobs.atomic_folder import claimed
-from preprocessing.jobs.files import is_plain_name
+from preprocessing.frames import st_from_l0, st_from_rc
 from preprocessing.jpeg.codec import decode_into, empty_pixels
 from preprocessing.jpeg.markers import scan_start
-from preprocessing.store.arrays import REDO, StoredArray, read_array, unreadable, without_checksum
-from preprocessing.store.rules import MAX_CHANNELS, Metadata, broken_value, examine, read_embedding, read_metadata
-from preprocessing.store.schema import ARRAYS, EMBEDDING, encoders
+from preprocessing.store.arrays import (
+    REDO,
+    VALUES_SHA256,
+    StoredArray,
+    read_array,
+    unreadable,
+    values_sha256,
+    without_checksum,
+)
+from preprocessing.store.rules import Metadata, examine, read_embedding, read_metadata
+from preprocessing.store.schema import encoders
 from preprocessing.store.shards import EMPTY, read_chunks, read_index, shard_path
-from preprocessing.store.writer import WHITE, create_array
+from preprocessing.store.values import broken_value
+from preprocessing.store.writer import WHITE
 
 MAX_JPEG_HEADER = 1 << 16
 """Bytes of a tile besides two for each of its samples; random noise at quality 100 takes less than two."""
@@ -74,7 +81,7 @@ def problems(path: Path | str) -> list[str]:
     if metadata is None or faults:
         return [fault.what for fault in faults]
     store = PatchStore(path, metadata)
-    reads = {f"array {name}": partial(store._array, name) for name in ARRAYS if name != "tiles"}
+    reads = {f"array {name}": partial(store._array, name) for name in store.arrays if name != "tiles"}
     reads |= {f"embeddings {name}": partial(store.embeddings, name) for name in store.encoders}
     reads |= {f"shard {number}": partial(store._require_tiles, number) for number in range(store.n_shards)}
     found = []
@@ -89,17 +96,43 @@ def problems(path: Path | str) -> list[str]:
 class PatchStore:
     """A finished store, for reading. Holds no open file, so it pickles, forks and is shared between threads as it is.
 
-    Small arrays and shard indices are read at first use and kept, in each process for itself.
+    Small arrays and shard indices are read at first use and kept, in each process for itself. Arrays that are not in
+    `arrays` raise a `StoreError`.
+
+    Every chunk is compared with the crc32c at its end whenever it is read. Of a tile the same number is in the array
+    `crc32c`, which shows in addition that the chunk is that of this tile and not of another one; it is compared, not
+    computed a second time. Stores of version 0.1.0 have neither.
+
+    Attributes:
+        path: The store's folder.
+        slide_id: Name of the slide.
+        source: The slide's files.
+        vendor: Format of the slide, as OpenSlide names it.
+        size_l0: Width and height of the slide, level-0 pixels.
+        bounds_l0: Left, top, width and height of the part that was scanned; None if the file states none.
+        mpp_l0: Resolution of level 0, micrometres per pixel.
+        mpp_source: Where that resolution comes from.
+        mpp: Resolution of the tiles, micrometres per pixel.
+        tile_st: Side of a tile, store pixels.
+        side_l0: Width and height of a tile, level-0 pixels.
+        grid_shape: Rows and columns of the grid of tiles.
+        lattice: Whether each tile is the cell `rc` of the grid. Else `xy_l0` is the truth, and `rc` may repeat.
+        arrays: The arrays that the store has.
+        passthrough: Whether tiles are the slide's own JPEGs.
+        warnings: Sentences about the slide.
     """
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
         attributes = metadata.attributes
         self.path = path
-        self.attributes: dict[str, Any] = attributes.model_dump(mode="json")
-        self.slide_id, self.mpp, self.tile_st = attributes.slide_id, attributes.mpp, attributes.tile_st
-        self.grid_shape: tuple[int, int] = attributes.grid_shape
+        self.slide_id, self.source, self.vendor = attributes.slide_id, attributes.source, attributes.vendor
+        self.size_l0, self.bounds_l0 = attributes.size_l0, attributes.bounds_l0
+        self.mpp_l0, self.mpp_source, self.mpp = attributes.mpp_level0, attributes.mpp_source, attributes.mpp
+        self.tile_st, self.side_l0, self.grid_shape = attributes.tile_st, attributes.side_l0, attributes.grid_shape
+        self.lattice, self.arrays, self.passthrough = attributes.lattice, attributes.arrays, attributes.passthrough
+        self.warnings = tuple(attributes.warnings)
         self._metadata = metadata
-        self._checked = metadata.arrays["tiles"].has_checksums
+        self._checked = "tiles" in self.arrays and metadata.arrays["tiles"].has_checksums
         self._kept: dict[str, npt.NDArray[Any]] = {}
 
     def __repr__(self) -> str:
@@ -110,6 +143,15 @@ class PatchStore:
 
     def __len__(self) -> int:
         return self._metadata.arrays["rc"].shape[0]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """All attributes that the store's document has, as JSON holds them."""
+        return self._metadata.attributes.model_dump(mode="json", exclude_unset=True)
+
+    def identity(self) -> str:
+        """Return the attributes in one line of JSON: another one if the slide was tiled again with other settings."""
+        return json.dumps(self.attributes, sort_keys=True)
 
     @property
     def xy_l0(self) -> npt.NDArray[np.int64]:
@@ -137,6 +179,30 @@ class PatchStore:
         return self._array("overview_mask")
 
     @property
+    def piece(self) -> npt.NDArray[np.int32]:
+        """Connected piece of tissue that each tile is a part of (n,), from 0; -1 unknown or none."""
+        return self._array("piece")
+
+    @property
+    def crc32c(self) -> npt.NDArray[np.uint32]:
+        """CRC-32C of the JPEG of each tile (n,)."""
+        return self._array("crc32c")
+
+    @property
+    def xy_st(self) -> npt.NDArray[np.int64]:
+        """Top-left corner x, y of each tile, store pixels (n, 2)."""
+        if self.lattice:
+            return st_from_rc(self.rc, self.tile_st)
+        return np.rint(st_from_l0(self.xy_l0, self.side_l0, self.tile_st)).astype(np.int64)
+
+    def require(self, name: str) -> None:
+        """Raise a `StoreError` unless the store has the array `name`."""
+        if name not in self.arrays:
+            why = "an earlier version made it" if "tiles" in self.arrays else "its features were brought without pixels"
+            fix = "tile the slide with `longvit tile`, into another folder"
+            raise StoreError(f"the store has no {name}: {why}", where=self.path, fix=fix)
+
+    @property
     def encoders(self) -> list[str]:
         """Names of the tile encoders whose embeddings the store holds."""
         return encoders(self.path)
@@ -153,13 +219,15 @@ class PatchStore:
         """Decode tiles (k, T, T, 3), in the order asked for; same pixels as zarr's, several times faster.
 
         Raises:
-            StoreError: A tile is missing or damaged.
+            StoreError: A tile is missing, damaged or that of another place, or the store has no pixels.
             IndexError: An index is not in 0 to n - 1.
         """
+        self.require("tiles")
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"tile indices go from 0 to {len(self) - 1}")
         out = empty_pixels(len(wanted), self.tile_st, self.tile_st, 3)
+        sums = self.crc32c[wanted].tolist() if "crc32c" in self.arrays else [None] * len(wanted)
         per_shard = self._tiles_per_shard()
         shard_of = wanted // per_shard
         for shard in np.unique(shard_of).tolist():
@@ -167,11 +235,13 @@ class PatchStore:
             path = shard_path(self.path / "tiles", shard)
             chunks = read_chunks(path, self._shard_index(shard), wanted[places] - shard * per_shard)
             for place, chunk in zip(places.tolist(), chunks, strict=True):
-                self._decode(chunk, int(wanted[place]), out[place])
+                self._decode(chunk, int(wanted[place]), sums[place], out[place])
         return out
 
     def read_region(self, xy_st: tuple[int, int], size_st: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """RGB (h, w, 3) of any rectangle of the slide, white where there is no tile, outside of the slide too.
+
+        If tiles overlap, the last one is shown.
 
         Args:
             xy_st: Top-left corner x, y, store pixels.
@@ -180,7 +250,7 @@ class PatchStore:
         low = np.array(xy_st)
         high = low + size_st
         region = np.full((size_st[1], size_st[0], 3), WHITE, np.uint8)
-        corners_st = st_from_rc(self.rc, self.tile_st)
+        corners_st = self.xy_st
         touched = np.flatnonzero(np.all((corners_st < high) & (corners_st + self.tile_st > low), axis=1))
         for i in touched.tolist():  # one at a time, so that memory is the region's and one tile's
             (x0, y0), (x1, y1) = np.maximum(corners_st[i], low), np.minimum(corners_st[i] + self.tile_st, high)
@@ -191,20 +261,27 @@ class PatchStore:
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         if name not in self._kept:
-            array = read_array(self._stored(name))
+            stored = self._stored(name)
+            array = read_array(stored)
             if broken := broken_value(name, array, self._metadata.attributes, lambda: self.rc):
                 raise StoreError(broken, where=self.path, fix=REDO)
+            if stored.values_sha256 is not None and stored.values_sha256 != values_sha256(array):
+                what, fix = f"{name} has other values than its {VALUES_SHA256}", "write these features again"
+                raise StoreError(what, where=self.path, fix=fix)
             array.flags.writeable = False
             self._kept[name] = array
         return self._kept[name]
 
     def _stored(self, name: str) -> StoredArray:
-        return self._metadata.arrays.get(name) or read_embedding(self.path, name.removeprefix("embeddings/"), len(self))
+        if name.startswith("embeddings/"):
+            return read_embedding(self.path, name.removeprefix("embeddings/"), len(self))
+        self.require(name)
+        return self._metadata.arrays[name]
 
     @property
     def n_shards(self) -> int:
         """Shards (files) of tiles."""
-        return -(-len(self) // self._tiles_per_shard())
+        return -(-len(self) // self._tiles_per_shard()) if "tiles" in self.arrays else 0
 
     def _tiles_per_shard(self) -> int:
         return self._metadata.arrays["tiles"].chunk[0]
@@ -223,51 +300,10 @@ class PatchStore:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise StoreError(f"tile {missing[0]}{more} is missing", where=self.path, fix=REDO)
 
-    def _decode(self, chunk: bytes, i: int, out: npt.NDArray[np.uint8]) -> None:
+    def _decode(self, chunk: bytes, i: int, crc32c: int | None, out: npt.NDArray[np.uint8]) -> None:
         try:
-            data = without_checksum(chunk) if self._checked else chunk
+            data = without_checksum(chunk, crc32c) if self._checked else chunk
             scan_start(data, 0, (self.tile_st, self.tile_st))
             decode_into(data, out)
         except ValueError as error:
             raise StoreError(f"tile {i} is damaged ({error})", where=self.path, fix=REDO) from error
-
-
-def add_embeddings(
-    path: Path | str, encoder: str, array: npt.NDArray[np.floating], attributes: Mapping[str, Any]
-) -> None:
-    """Add one vector per tile to a finished store, whole or not at all; replaces those of the same name.
-
-    Args:
-        path: The store.
-        encoder: Name under which they are kept, a plain name without separators.
-        array: (n, e), float16 or float32, finite, in the order of the store's tiles.
-        attributes: Where they come from: weights, versions, settings; whatever JSON can hold.
-
-    Raises:
-        StoreError: No finished store, or vectors that do not fit it.
-    """
-    store = open_store(path)
-    wrong = [
-        sentence
-        for sentence, holds in {
-            f"{encoder!r} is not a plain name": is_plain_name(encoder),
-            f"embeddings have shape {array.shape}, not ({len(store)}, e)": array.ndim == 2
-            and len(array) == len(store)
-            and 1 <= array.shape[1] <= MAX_CHANNELS,
-            f"embeddings are {array.dtype}, not float16 or float32": str(array.dtype) in EMBEDDING.dtypes,
-            "embeddings are not finite": bool(np.isfinite(array).all()),
-            "attributes are more than JSON can hold, or than 64 kB": _fits_json(attributes),
-        }.items()
-        if not holds
-    ]
-    if wrong:
-        raise StoreError("; ".join(wrong), where=path, fix="give one finite float16 or float32 vector per tile")
-    with claimed(store.path / "embeddings" / encoder, "zarr.json") as folder:
-        create_array(folder, EMBEDDING, array.shape, dict(attributes), dtype=str(array.dtype))[:] = array
-
-
-def _fits_json(attributes: Mapping[str, Any]) -> bool:
-    try:
-        return len(json.dumps(dict(attributes), allow_nan=False)) < 1 << 16
-    except (TypeError, ValueError, RecursionError):
-        return False

@@ -25,6 +25,22 @@ class TileGrid:
     side_l0: tuple[float, float]
     """Width and height of a tile, level-0 pixels."""
 
+    @property
+    def piece(self) -> npt.NDArray[np.int32]:
+        """The piece of tissue that each tile is a part of (n,), numbered as the tiles come; -1 for tiles of glass.
+
+        Tiles with tissue that touch, with a side or a corner, are of one piece: pieces nearer than a tile are one.
+        """
+        there = self.tissue > 0
+        rc, occupied = tuple(self.rc[there].T), np.zeros(self.shape, np.uint8)
+        occupied[rc] = 1
+        _, first, label = np.unique(
+            cv2.connectedComponents(occupied, connectivity=8)[1][rc], return_index=True, return_inverse=True
+        )
+        piece = np.full(len(self.rc), -1, np.int32)
+        piece[there] = np.argsort(np.argsort(first))[label]
+        return piece
+
     def without(self, dropped: list[int]) -> "TileGrid":
         """The grid without some of its chosen tiles."""
         rest = np.delete(np.arange(len(self.rc)), dropped)

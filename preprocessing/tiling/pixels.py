@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
+from preprocessing.frames import px_from_l0, px_from_rc
 from preprocessing.jpeg.codec import Jpeg, Pieces, decode_into, empty_pixels
 from preprocessing.jpeg.level import Decode, Fetched
 from preprocessing.jpeg.retile import Recut
@@ -73,7 +74,7 @@ class TilePixels:
     ) -> None:
         self.slide, self.grid, self.tile_st, self.jpeg, self.squeeze = slide, grid, tile_st, jpeg, squeeze
         self.sampling = slide.sampling(min(grid.side_l0) / tile_st)
-        self.side = tuple(side / self.sampling.downsample for side in grid.side_l0)
+        self.side = tuple(px_from_l0(grid.side_l0, self.sampling.downsample).tolist())
         """Width and height of a tile in decoded pixels; no whole numbers if it has to be resized."""
         self.source = slide.jpeg_levels.get(self.sampling.level)
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
@@ -88,7 +89,7 @@ class TilePixels:
             self.jpeg = replace(jpeg, subsampling=chroma if chroma in SUBSAMPLED else "444")
             if chroma in SUBSAMPLED:
                 self.source = replace(self.source, plain=True)
-        self._starts = np.rint(grid.rc[:, ::-1] * self.side).astype(np.int64)
+        self._starts = px_from_rc(grid.rc, self.side)
         self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
 

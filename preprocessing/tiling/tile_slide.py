@@ -80,7 +80,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
             tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
             arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
-            arrays |= {"overview": overview, "overview_mask": mask}
+            arrays |= {"piece": grid.piece, "overview": overview, "overview_mask": mask}
             warnings = pool.submit(review, overview, mask, len(grid.rc), slide.mpp_source, list(bad.values()), unseen)
             try:
                 write_arrays(folder, tiles, arrays, config.tile_px, jpeg=pixels.jpeg, shard_tiles=config.shard_tiles)
@@ -177,6 +177,7 @@ def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "mpp_source": slide.mpp_source,
         "mpp_level0": slide.mpp_l0,
         "size_l0": slide.size_l0,
+        "bounds_l0": slide.bounds_l0,
         "tile_st": config.tile_px,
         "versions": VERSIONS,
     }

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
+from preprocessing.frames import l0_from_px, px_from_l0
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.schema import MASK_CLASSES
 
@@ -59,8 +60,8 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
             "the mask has no polygon of tissue", where=path, fix="draw the tissue, or leave the slide out of the cohort"
         )
     mask = np.zeros(shape, np.uint8)
-    per_px_l0 = np.array(size_l0) / shape[::-1]
-    painted = [(name, [ring / per_px_l0 for ring in rings]) for name, rings in painted]
+    px_l0 = np.array(size_l0) / shape[::-1]
+    painted = [(name, [px_from_l0(ring, px_l0) for ring in rings]) for name, rings in painted]
     _refuse_cost(path, [rings for _, rings in painted], shape)
     for name in PAINTED:
         for _, rings in filter(lambda polygon: polygon[0] == name, painted):
@@ -76,11 +77,12 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
 
 def write_geojson(path: Path, mask: Mask, size_l0: tuple[int, int]) -> None:
     """Write each class of a mask, (h, w), as a MultiPolygon in level-0 pixels; `read_geojson` restores the mask."""
-    scale = np.array(size_l0) / mask.shape[::-1]
+    px_l0 = np.array(size_l0) / mask.shape[::-1]
     features = []
     for name, colour in COLOURS.items():
         polygons = [
-            [(ring * scale).round(3).tolist() for ring in rings] for rings in outlines(mask == MASK_CLASSES[name])
+            [l0_from_px(ring, px_l0).round(3).tolist() for ring in rings]
+            for rings in outlines(mask == MASK_CLASSES[name])
         ]
         if polygons:
             properties = {"objectType": "annotation", "classification": {"name": name.capitalize(), "color": colour}}

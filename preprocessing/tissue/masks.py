@@ -78,7 +78,7 @@ def export_mask(store: PatchStore, path: Path) -> None:
         ValueError: The file's name has another suffix.
     """
     if path.suffix.lower() == ".geojson":
-        write_geojson(path, store.overview_mask, tuple(store.attributes["size_l0"]))
+        write_geojson(path, store.overview_mask, store.size_l0)
     elif path.suffix.lower() == ".png":
         write_whole(path, cv2.imencode(".png", store.overview_mask)[1].tobytes())
     else:

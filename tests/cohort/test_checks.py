@@ -156,6 +156,17 @@ def test_two_slides_with_one_file_are_refused(sound, tmp_path):
     audited(sound, stores=tmp_path / "stores", accept=("duplicate:P09-0",)).refuse()
 
 
+def test_slides_whose_file_is_unknown_are_no_duplicates(sound, tmp_path):
+    shutil.copytree(sound.stores, tmp_path / "stores")
+    for slide in ("P01-0", "P09-0"):  # features that were brought without the slide
+        document = tmp_path / "stores" / f"{slide}.zarr" / "zarr.json"
+        metadata = json.loads(document.read_text())
+        metadata["attributes"]["source"] |= {"size": None, "sha256": None}
+        metadata["attributes"]["arrays"] = ["rc", "xy_l0"]
+        document.write_text(json.dumps(metadata))
+    assert found(audited(sound, stores=tmp_path / "stores"), "duplicate") == []
+
+
 def test_held_out_patients_from_hospitals_of_the_training_are_noted(tmp_path):
     cases = [f"TCGA-{site}-000{i}" for i, site in enumerate(["AA", "AA", "BB", "CC", "DD"])]
     rows = {"case_id": cases, "slide_id": [f"{case}-x" for case in cases], "oncotree_code": list("ababa")}

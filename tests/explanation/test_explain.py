@@ -19,7 +19,7 @@ from longvit.runs.privacy import Pseudonyms
 from longvit.tokens.read import Scale, slide_tokens
 from longvit.viewer.find import find
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
-from preprocessing.store.store import add_embeddings
+from preprocessing.store.features import add_embeddings
 
 EVERY_METHOD = ("contribution", "received", "rollout", "gradient", "integrated_gradients", "occlusion")
 
@@ -272,3 +272,11 @@ def test_a_model_that_was_trained_at_another_scale_is_refused(config, subtype_mo
     with pytest.raises(StoreError, match="was trained on tiles of 64 pixels at 1 um per pixel"):
         run(config)
     assert not config.out.exists()
+
+
+def test_tiles_that_are_no_lattice_are_refused(config):
+    document = config.store / "zarr.json"
+    document.write_text(document.read_text().replace('"lattice": true', '"lattice": false'))
+    with pytest.raises(StoreError, match="its tiles are no cells of one grid") as error:
+        explain(config)
+    assert error.value.where == config.store

@@ -19,8 +19,9 @@ from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.features import add_embeddings
 from preprocessing.store.schema import Source, StoreAttributes
-from preprocessing.store.store import add_embeddings, find_stores, open_store, problems
+from preprocessing.store.store import find_stores, open_store, problems
 from preprocessing.store.writer import finish_store, write_arrays
 from preprocessing.tile import tile_or_skip
 from preprocessing.tiling.manifest import SlideEntry, read_manifest
@@ -168,6 +169,7 @@ def store(folder: Path) -> Case:
     rc = np.array([[0, 0], [0, 1], [1, 1], [2, 0], [2, 3]], np.int32)
     arrays = {"rc": rc, "xy_l0": l0_from_rc(rc, 64.0), "tissue": np.linspace(0.2, 1, 5, dtype=np.float32)}
     arrays |= {"overview": picture(128)[:96], "overview_mask": np.eye(96, 128, dtype=np.uint8)}
+    arrays |= {"piece": np.array([0, 0, 0, 1, 2], np.int32)}
     jpeg = Jpeg(level=90, subsampling="444")
     shutil.rmtree(path, ignore_errors=True)
     write_arrays(
@@ -205,7 +207,7 @@ def store(folder: Path) -> Case:
 
 def read_all(path: Path) -> dict[str, np.ndarray]:
     opened = open_store(path)
-    names = ("rc", "xy_l0", "tissue", "overview", "overview_mask")
+    names = ("rc", "xy_l0", "tissue", "overview", "overview_mask", "piece", "crc32c")
     arrays = {name: getattr(opened, name) for name in names} | {"uni": opened.embeddings("uni")}
     return arrays | {"tiles": opened.read_tiles(range(len(opened))), "region": opened.read_region((0, 0), (128, 96))}
 

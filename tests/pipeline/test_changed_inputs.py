@@ -13,7 +13,8 @@ from longvit.finetuning import crossvalidation
 from longvit.model import LongViT, save_encoder
 from longvit.runs.inputs import differences, read_inputs
 from preprocessing.errors import ConfigError
-from preprocessing.store.store import add_embeddings, open_store
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import open_store
 
 CHANGES: dict[str, dict[str, Callable]] = {
     "pretrain": {
@@ -186,8 +187,8 @@ def test_a_thousand_stores_are_compared_in_a_fifth_of_a_second(lab, tmp_path):
     stores = {}
     for i in range(1000):
         stores[str(i)] = tmp_path / "many" / str(i) / "P00-0.zarr"
-        (stores[str(i)] / "tiles").mkdir(parents=True)
-        for name in ("zarr.json", "tiles/zarr.json"):
+        (stores[str(i)] / "rc").mkdir(parents=True)
+        for name in ("zarr.json", "rc/zarr.json"):
             shutil.copy(lab.stores / "P00-0.zarr" / name, stores[str(i)] / name)
     seconds = []
     for _ in range(12):

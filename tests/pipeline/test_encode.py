@@ -12,12 +12,16 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from longvit.cli.app import run_command
-from longvit.config import EncoderConfig, PixelInput, SubtypeTask
+from longvit.config import EmbeddingInput, EncoderConfig, PixelInput, SubtypeTask
 from longvit.model import PRESETS, LongViT, save_encoder
 from longvit.model.predictor import SlideModel, save_model
 from longvit.tokens.read import Scale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
-from preprocessing.store.store import open_store
+from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.schema import FIRST, Source, StoreAttributes
+from preprocessing.store.store import open_store, problems
+from preprocessing.store.writer import finish_store, write_arrays
 
 SLIDES = ["P00-0", "P02-0", "P02-1"]
 
@@ -204,6 +208,59 @@ def test_the_encoder_of_a_finetuned_model_encodes(stores, encoder):
     save_model(stores.parent / "model.safetensors", SlideModel(encoder, SubtypeTask(), ("a", "b")))
     assert encode(stores, "--overwrite", checkpoint="model.safetensors") == 0
     assert np.array_equal(vectors(stores), expected)
+
+
+def without_pixels(store: Path) -> None:
+    """Make of a store one of features that were brought without the slide."""
+    for name in ("tiles", "crc32c", "tissue", "overview", "overview_mask"):
+        shutil.rmtree(store / name)
+    document = json.loads((store / "zarr.json").read_text())
+    document["attributes"] |= {"arrays": ["rc", "xy_l0"]}
+    document["attributes"]["source"] |= {"size": None, "sha256": None}
+    (store / "zarr.json").write_text(json.dumps(document))
+
+
+def test_stores_without_pixels_are_refused_where_pixels_are_needed(stores, encoder):
+    for slide in SLIDES:
+        without_pixels(stores / f"{slide}.zarr")
+    with pytest.raises(StoreError, match="the store has no tiles: its features were brought without pixels") as error:
+        encode(stores)
+    assert (error.value.where, "longvit tile" in error.value.fix) == (stores / "P00-0.zarr", True)
+    assert not (stores.parent / "out").exists()
+
+
+def test_features_of_stores_without_pixels_are_encoded_as_those_of_stores_with(stores, tiny_encoder):
+    features = EmbeddingInput(encoder="uni", dim=6)
+    save_encoder(stores.parent / "encoder.safetensors", LongViT(tiny_encoder.model_copy(update={"input": features})))
+    for number, slide in enumerate(SLIDES):
+        n = len(open_store(stores / f"{slide}.zarr"))
+        vectors_of_tiles = np.random.default_rng(number).normal(size=(n, 6)).astype(np.float16)
+        add_embeddings(stores / f"{slide}.zarr", "uni", vectors_of_tiles, {})
+    assert encode(stores) == 0
+    expected = vectors(stores)
+    for slide in SLIDES:
+        without_pixels(stores / f"{slide}.zarr")
+    assert problems(stores / "P00-0.zarr") == []
+    assert encode(stores, "--overwrite") == 0
+    assert len(expected) == len(SLIDES)
+    np.testing.assert_array_equal(vectors(stores), expected)
+
+
+def test_a_slide_without_tiles_is_left_out_by_name(stores, tiny_encoder, capsys):
+    features = EmbeddingInput(encoder="uni", dim=6)
+    save_encoder(stores.parent / "encoder.safetensors", LongViT(tiny_encoder.model_copy(update={"input": features})))
+    for slide in SLIDES:
+        store = open_store(stores / f"{slide}.zarr")
+        if slide == SLIDES[0]:
+            document = json.loads((store.path / "zarr.json").read_text())["attributes"]
+            known = StoreAttributes(**document | {"arrays": FIRST, "source": Source(name="slide.svs")})
+            none = {"rc": store.rc[:0], "xy_l0": store.xy_l0[:0]}
+            write_arrays(store.path, None, none, store.tile_st, jpeg=Jpeg(level=90, subsampling="444"), shard_tiles=1)
+            finish_store(store.path, known)
+        add_embeddings(store.path, "uni", np.ones((len(open_store(store.path)), 6), np.float32), {})
+    assert encode(stores) == 1
+    assert "the slide has no tiles" in capsys.readouterr().err
+    assert list(table(stores).index) == SLIDES[1:]
 
 
 def test_stores_of_another_scale_than_the_encoder_was_trained_at_are_refused(stores, encoder):

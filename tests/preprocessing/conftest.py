@@ -1,5 +1,7 @@
 """Slides and stores small enough to make in every test session."""
 
+import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -76,6 +78,7 @@ def make_store(tmp_path, tiles):
         side_l0, rc = 64.0, np.array([[0, 0], [0, 1], [1, 1], [2, 0], [2, 3]], np.int32)
         arrays = {"rc": rc, "xy_l0": l0_from_rc(rc, side_l0), "tissue": np.linspace(0.2, 1, 5, dtype=np.float32)}
         arrays |= {"overview": stained(12, 16), "overview_mask": np.eye(12, 16, dtype=np.uint8)}
+        arrays |= {"piece": np.array([0, 0, 0, 1, 2], np.int32)}
         known = {"slide_id": "slide", "source": Source(name="slide.svs", size=1, sha256="0"), "vendor": "aperio"}
         known |= {"mpp": 0.5, "mpp_source": "metadata", "mpp_level0": 0.25, "size_l0": (256, 192), "tile_st": 32}
         known |= {"grid_shape": (3, 4), "side_l0": (side_l0, side_l0), "config": {}, "versions": {}}
@@ -87,3 +90,28 @@ def make_store(tmp_path, tiles):
         return open_store(tmp_path / name)
 
     return make
+
+
+@pytest.fixture
+def as_schema_1():
+    """A function: make of a store one as version 0.1.1 wrote it; `checksums` False: as 0.1.0 did."""
+
+    def change(path: Path, *, checksums: bool = True) -> None:
+        for name in ("piece", "crc32c"):
+            shutil.rmtree(path / name, ignore_errors=True)
+        document = json.loads((path / "zarr.json").read_text())
+        for key in ("arrays", "lattice", "bounds_l0"):
+            del document["attributes"][key]
+        document["attributes"]["schema_version"] = 1
+        (path / "zarr.json").write_text(json.dumps(document))
+        if checksums:
+            return
+        for name in ("rc", "xy_l0", "tissue", "overview", "overview_mask", "tiles"):
+            document = json.loads((path / name / "zarr.json").read_text())
+            (document["codecs"][0]["configuration"] if name == "tiles" else document)["codecs"].pop()
+            (path / name / "zarr.json").write_text(json.dumps(document))
+        for name in ("rc", "xy_l0", "tissue", "overview", "overview_mask"):
+            (chunk,) = (file for file in (path / name / "c").rglob("*") if file.is_file())
+            chunk.write_bytes(chunk.read_bytes()[:-4])
+
+    return change

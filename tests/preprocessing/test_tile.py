@@ -14,7 +14,8 @@ from PIL import Image
 import preprocessing.tile
 from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
-from preprocessing.store.store import add_embeddings, open_store, problems
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import open_store, problems
 from preprocessing.tile import _rows_once, explain, run
 from preprocessing.tiling.manifest import SlideEntry
 from preprocessing.tiling.resume import refuse_other_settings
@@ -118,10 +119,21 @@ def test_stores_of_another_schema_are_refused_and_one_such_store_is_enough(cohor
     tile(cohort)
     document = cohort.parent / "out" / "more.zarr" / "zarr.json"
     text = json.loads(document.read_text())
-    document.write_text(json.dumps(text | {"attributes": text["attributes"] | {"schema_version": 2}}))
-    with pytest.raises(ConfigError, match=r"1 store in this folder .* schema version \(another there, 1 now\)"):
+    document.write_text(json.dumps(text | {"attributes": text["attributes"] | {"schema_version": 3}}))
+    with pytest.raises(ConfigError, match=r"1 store in this folder .* schema version \(another there, 2 now\)"):
         tile(cohort)
     assert [row.status for row in tile(cohort, overwrite=True).rows] == ["done", "done"]
+
+
+def test_a_finished_store_of_schema_1_is_done(cohort, as_schema_1):
+    first = {row.slide_id: row for row in tile(cohort).rows}["good"]
+    path = cohort.parent / "out" / "good.zarr"
+    as_schema_1(path)
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    again = {row.slide_id: row for row in tile(cohort).rows}["good"]
+    assert (again.status, again.reason, again.n_tiles) == ("skipped", "complete", first.n_tiles)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+    assert open_store(path).attributes["schema_version"] == 1
 
 
 def test_a_thousand_stores_are_compared_in_a_moment(cohort):

@@ -13,7 +13,8 @@ from longvit.model import load_encoder
 from longvit.pretraining.pretrain import run
 from longvit.pretraining.probe import Probe, chance_error, evenly, held_out_auroc, spread_tokens
 from longvit.tokens.read import slide_tokens
-from preprocessing.store.store import add_embeddings, find_stores, open_store
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import find_stores, open_store
 
 TASK = ProbeConfig(every=2, folds=3, neighbours=3)
 

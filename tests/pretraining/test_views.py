@@ -20,7 +20,8 @@ from longvit.pretraining.views import (
     tissue_share,
     turn,
 )
-from preprocessing.store.store import PatchStore, add_embeddings, find_stores, open_store
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import PatchStore, find_stores, open_store
 
 PATCH = 16
 PIXELS, PLACES = PixelInput(patch_px=PATCH), EmbeddingInput(encoder="places", dim=3)
@@ -33,6 +34,7 @@ class FakeStore(PatchStore):
 
     def __init__(self, rc: list[list[int]], tissue: list[float]) -> None:
         self.path, self.mpp, self.tile_st, self.grid_shape = Path("none"), 0.5, 64, (4, 5)
+        self.lattice = True
         self.rc, self.tissue = np.array(rc, np.int32), np.array(tissue, np.float32)
 
     def __len__(self) -> int:

@@ -1,13 +1,15 @@
 """What a run folder keeps; `tests/pipeline/test_runs.py` says who may go on in one."""
 
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 import longvit.runs.folder
-from longvit.config import EncodeConfig
+from longvit.config import VERBS, EncodeConfig
 from longvit.config.yaml_files import to_yaml
 from longvit.runs.folder import open_run, provenance
 from longvit.runs.inputs import Inputs, read_inputs
@@ -52,3 +54,12 @@ def test_a_run_that_ends_while_it_begins_can_be_begun_again(tmp_path, monkeypatc
 
 def ended(*_):
     raise KeyboardInterrupt
+
+
+def test_two_processes_of_each_verb_in_one_folder_are_described_with_their_tests():
+    described = longvit.runs.folder.__doc__
+    assert [verb for verb in VERBS if not re.search(rf"\b{verb}\b", described)] == []
+    named = dict(re.findall(r"`(tests/[a-z_/]+\.py)`\s\(`(test_\w+)`", described))
+    assert len(named) == 3
+    for file, test in named.items():
+        assert f"def {test}(" in (Path(__file__).parents[2] / file).read_text()

@@ -14,7 +14,7 @@ from longvit.tokens import TokenBatch
 from longvit.tokens.joined import GAP, JoinedPieces, first_rows
 from longvit.tokens.pieces import Pieces, SlidePieces
 from longvit.tokens.read import slide_tokens
-from preprocessing.store.store import add_embeddings
+from preprocessing.store.features import add_embeddings
 
 places = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=20, unique=True)
 

@@ -7,7 +7,8 @@ from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.joined import JoinedPieces
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.sequences import read_tokens
-from preprocessing.store.store import PatchStore, add_embeddings
+from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import PatchStore
 
 GRID = [[row, column] for row in range(10) for column in range(10)]
 

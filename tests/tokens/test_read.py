@@ -10,7 +10,7 @@ from longvit.tokens import TokenBatch
 from longvit.tokens.read import Scale, require_scale, slide_tokens
 from longvit.tokens.source import patchify
 from preprocessing.errors import StoreError
-from preprocessing.store.store import add_embeddings
+from preprocessing.store.features import add_embeddings
 
 PLACES = [[3, 1], [0, 4], [0, 0], [2, 2]]
 

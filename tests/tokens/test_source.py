@@ -4,7 +4,7 @@ import pytest
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens.source import EmbeddingSource, PixelSource, patchify, token_source
 from preprocessing.errors import StoreError
-from preprocessing.store.store import add_embeddings
+from preprocessing.store.features import add_embeddings
 
 
 def test_patches_are_tokens_tile_after_tile_and_row_by_row(save_store):

@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from preprocessing import TileConfig, open_store, tile_slides
+from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.slide import read_slide
 
 MPP = 0.5
@@ -169,10 +170,12 @@ def test_a_slide_of_each_scanner_has_its_levels_pixels_and_resolution(scanned, i
 
 
 def test_a_slide_of_each_scanner_is_tiled(scanned, image, tmp_path):
-    path, _, _, (left, top) = scanned
+    path, vendor, _, (left, top) = scanned
     report = tile_slides(TileConfig(slides=path, out=tmp_path, mpp=MPP, tile_px=128, workers=1))
     assert [row.status for row in report.rows] == ["done"]
     store = open_store(tmp_path / "slide.zarr")
+    height, width = image.shape[:2]
+    assert store.bounds_l0 == ((left, top, width, height) if vendor == "leica" else None)
     xy = store.xy_l0 - (left, top)
     inside = np.flatnonzero(((xy >= 256) & (xy + 128 <= (1200, 960))).all(axis=1))
     assert len(inside) > 10
@@ -197,3 +200,27 @@ def test_what_philips_left_out_is_white_though_it_opens(tmp_path, image):
     with read_slide(tmp_path / "slide.tiff") as slide:
         assert slide.read_region((0, 0), 0, (256, 256)).min() == 255
         assert slide.read_region((256, 256), 0, (256, 256)).min() < 200
+
+
+def stated(monkeypatch, **bounds) -> None:
+    numbers = {f"openslide.bounds-{name}": value for name, value in bounds.items()}
+    number = OpenSlideBackend._number
+    monkeypatch.setattr(OpenSlideBackend, "_number", lambda self, name: numbers.get(name, number(self, name)))
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {},
+        {"x": 256, "y": 128, "width": 1000},
+        {"x": 256, "y": 128, "width": 1025, "height": 10},
+        {"x": -1, "y": 0, "width": 5, "height": 5},
+        {"x": 0, "y": 0, "width": 0, "height": 5},
+        {"x": 0, "y": float("nan"), "width": 5, "height": 5},
+        {"x": 0, "y": 0, "width": float("inf"), "height": 5},
+    ],
+)
+def test_bounds_that_are_not_stated_or_leave_the_slide_are_none(svs, monkeypatch, bounds):
+    stated(monkeypatch, **bounds)
+    with read_slide(svs) as slide:
+        assert (slide.size_l0, slide.bounds_l0) == ((1280, 1024), None)

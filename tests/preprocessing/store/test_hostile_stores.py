@@ -15,9 +15,10 @@ import pytest
 
 from preprocessing.errors import StoreError
 from preprocessing.store.arrays import MAX_DOCUMENT_BYTES, checksum
+from preprocessing.store.features import add_embeddings
 from preprocessing.store.schema import ARRAYS
 from preprocessing.store.shards import EMPTY, shard_path
-from preprocessing.store.store import add_embeddings, find_stores, open_store, problems
+from preprocessing.store.store import find_stores, open_store, problems
 
 READS = {
     **{name: lambda store, name=name: getattr(store, name) for name in ARRAYS if name != "tiles"},
@@ -109,7 +110,10 @@ PICKLE = {"name": "numcodecs.pickle", "configuration": {"protocol": 5}}
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-@pytest.mark.parametrize("name", ["rc", "xy_l0", "tissue", "overview", "overview_mask", "embeddings/uni"])
+SMALL = [name for name in ARRAYS if name != "tiles"]
+
+
+@pytest.mark.parametrize("name", [*SMALL, "embeddings/uni"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -177,6 +181,16 @@ def test_foreign_codecs_in_shards_are_refused(path, codec):
         ({"source": {"name": "x", "more": ["/etc/passwd"], "size": 1, "sha256": "0"}}, "attribute source.more"),
         ({"complete": "true"}, "unfinished"),
         ({"schema_version": 99}, "schema version 99"),
+        ({"schema_version": 1}, "attribute arrays: is not of schema 1"),
+        ({"arrays": ["rc"]}, "attribute arrays: xy_l0 is not in it"),
+        ({"arrays": ["rc", "xy_l0", "tiles"]}, "attribute arrays: tiles and crc32c come together"),
+        ({"arrays": ["rc", "xy_l0", "../../etc"]}, "attribute arrays.2"),
+        ({"arrays": ["rc"] * 100_000}, "attribute arrays: Tuple should have at most 8 items"),
+        ({"source": {"name": "x", "size": 1}}, "attribute source: has no size or no sha256"),
+        ({"bounds_l0": [0, 0, 257, 192]}, "attribute bounds_l0: .* leaves the slide"),
+        ({"bounds_l0": [-1, 0, 9, 9]}, "attribute bounds_l0.0"),
+        ({"bounds_l0": [0, 0, 0, 9]}, "attribute bounds_l0.2"),
+        ({"lattice": 0}, "attribute lattice"),
         ({"schema_version": "x" * 1000}, "schema version xxxx"),
         ({"unknown": 1}, "attribute unknown"),
         ({"warnings": [1] * 10_000}, "attribute warnings.0"),
@@ -225,6 +239,13 @@ HUGE = 10**11
             "rc has",
         ),
         ("rc", {"shape": [-5, 2]}, "positive numbers"),
+        (
+            "rc",
+            {"shape": [0, 2], "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, 2]}}},
+            "rc has",
+        ),
+        ("crc32c", {"shape": [HUGE]}, "crc32c has shape"),
+        ("piece", {"shape": [4]}, "array piece"),
         ("rc", {"shape": [5.0, 2]}, "positive numbers"),
         ("rc", {"shape": []}, "positive numbers"),
         ("rc", {"shape": None}, "positive numbers"),
@@ -247,13 +268,14 @@ def test_sizes_that_cannot_be_are_refused(path, name, changes, sentence):
 def test_all_arrays_and_the_grid_made_large_at_once_are_refused(path):
     side = 1 << 30
     set_attribute(path, size_l0=[side, side], side_l0=[64.0, 64.0], grid_shape=[side // 64, side // 64])
-    for name, tail in {"rc": [2], "xy_l0": [2], "tissue": [], "tiles": [32, 32, 3]}.items():
+    tails = {"rc": [2], "xy_l0": [2], "tissue": [], "piece": [], "crc32c": [], "tiles": [32, 32, 3]}
+    for name, tail in tails.items():
         set_layout(path, name, shape=[HUGE, *tail])
     assert "size_l0" in refused(path).what
     side = 1 << 19
     set_attribute(path, size_l0=[side, side], grid_shape=[side // 64, side // 64])
     assert "array tiles has 100000000000 tiles, more than 67108864" in refused(path).what
-    for name, tail in {"rc": [2], "xy_l0": [2], "tissue": [], "tiles": [32, 32, 3]}.items():
+    for name, tail in tails.items():
         set_layout(path, name, shape=[1 << 26, *tail])
     assert "a shard of tiles is missing" in refused(path).what
 
@@ -268,6 +290,8 @@ def test_all_arrays_and_the_grid_made_large_at_once_are_refused(path):
         ("tissue", [0.1, 0.2, 0.3, float("nan"), 0.5], "tissue leaves 0 to 1"),
         ("tissue", [0.1, 0.2, 0.3, float("inf"), 0.5], "tissue leaves 0 to 1"),
         ("overview_mask", np.full((12, 16), 9), "overview_mask has values above 3"),
+        ("piece", [0, 1, 2, 5, -1], "piece is not -1 to n"),
+        ("piece", [0, 1, 2, -2, -1], "piece is not -1 to n"),
         ("embeddings/uni", np.full((5, 4), np.nan), "embeddings/uni is not finite"),
         ("embeddings/uni", np.full((5, 4), -np.inf), "embeddings/uni is not finite"),
     ],
@@ -318,7 +342,7 @@ def test_a_document_that_is_a_folder_or_cannot_be_opened_is_refused(path):
             find_stores(odd)
 
 
-@pytest.mark.parametrize("name", ["rc", "xy_l0", "tissue", "overview", "overview_mask", "embeddings/uni"])
+@pytest.mark.parametrize("name", [*SMALL, "embeddings/uni"])
 @pytest.mark.parametrize(
     "damage",
     [
@@ -338,7 +362,7 @@ def test_a_damaged_chunk_is_named(path, name, damage):
     assert name in refused(path, name).what
 
 
-@pytest.mark.parametrize("name", ["overview", "rc", "tissue"])
+@pytest.mark.parametrize("name", SMALL)
 def test_an_array_that_alone_lacks_its_checksums_is_refused(path, name):
     """Else damage to its document would turn them off, and damage to its values go unseen."""
     file = path / name / "zarr.json"
@@ -410,13 +434,9 @@ def test_every_bit_that_is_turned_in_a_tile_is_noticed(path):
         refused(path, "tiles")
 
 
-def test_stores_of_version_0_1_without_checksums_open(path, tiles):
+def test_stores_of_version_0_1_without_checksums_open(path, as_schema_1):
     expected = open_store(path).read_tiles(range(5))
-    for name in ("rc", "xy_l0", "tissue", "overview", "overview_mask"):
-        change(path / name / "zarr.json", lambda document: document["codecs"].pop())
-        (chunk,) = (file for file in (path / name / "c").rglob("*") if file.is_file())
-        chunk.write_bytes(chunk.read_bytes()[:-4])
-    change(path / "tiles" / "zarr.json", lambda doc: doc["codecs"][0]["configuration"]["codecs"].pop())
+    as_schema_1(path, checksums=False)
     assert problems(path) == []
     np.testing.assert_array_equal(open_store(path).read_tiles(range(5)), expected)
 

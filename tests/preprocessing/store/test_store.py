@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preprocessing.errors import StoreError
+from preprocessing.store.features import add_embeddings
 from preprocessing.store.shards import shard_path
-from preprocessing.store.store import add_embeddings, find_stores, open_store, problems
+from preprocessing.store.store import find_stores, open_store, problems
 
 
 @pytest.fixture

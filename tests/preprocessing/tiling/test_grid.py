@@ -59,3 +59,17 @@ def test_what_lies_beyond_the_slide_counts_as_glass():
 def test_a_tile_that_straddles_mask_pixels_is_weighed_by_area():
     share = tissue_share(np.array([[1, 0]], np.uint8), (200, 100), 150.0, (1, 2))
     np.testing.assert_allclose(share, [[100 * 100 / 150**2, 0]], atol=1e-5)
+
+
+def test_tiles_of_a_piece_touch_and_pieces_are_numbered_as_they_come():
+    mask = np.array([[0, 0, 0, 0, 1], [1, 0, 0, 0, 1], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0]], np.uint8)
+    grid = select_tiles(mask, (500, 400), 100.0, 0.5)
+    assert grid.rc.tolist() == [[0, 4], [1, 0], [1, 4], [2, 1], [3, 3]]
+    assert (grid.piece.tolist(), grid.piece.dtype) == ([0, 1, 0, 1, 2], np.int32)
+    assert grid.without([3]).piece.tolist() == [0, 1, 0, 2]
+
+
+def test_tiles_of_glass_are_of_no_piece():
+    grid = select_tiles(np.array([[1, 0, 1]], np.uint8), (300, 100), 100.0, 0.0)
+    assert grid.piece.tolist() == [0, -1, 1]
+    assert select_tiles(np.zeros((2, 2), np.uint8), (200, 200), 100.0, 0.0).piece.tolist() == [-1] * 4

@@ -1,0 +1,60 @@
+"""The rules of a store's values: checked when an array is first read."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preprocessing.frames import l0_from_rc, nearest_rc
+from preprocessing.store.schema import MASK_CLASSES, StoreAttributes
+
+Rc = npt.NDArray[np.int32]
+
+
+def broken_value(name: str, array: npt.NDArray[Any], attributes: StoreAttributes, rc: Callable[[], Rc]) -> str | None:
+    """Return the rule that the values of an array break, None if they break none.
+
+    Args:
+        name: The array's name in the store.
+        array: Its values.
+        attributes: The store's.
+        rc: Returns the store's `rc`, checked.
+    """
+    if name.startswith("embeddings/"):
+        finite = array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max()))
+        return None if finite else f"{name} is not finite"
+    return next((rule for rule, holds in _VALUES.get(name, ()) if not holds(array, attributes, rc)), None)
+
+
+def _in_grid(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
+    return bool(((rc >= 0) & (rc < attributes.grid_shape)).all())
+
+
+def _unique(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
+    if not attributes.lattice:
+        return True
+    place = rc[:, 0].astype(np.int64) * attributes.grid_shape[1] + rc[:, 1]
+    return bool((np.diff(place) > 0).all()) or len(np.unique(place)) == len(place)  # the first costs less
+
+
+def _on_slide(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, _: object) -> bool:
+    """Each tile has a part of the slide: other tools begin a tile before the first pixel, but none outside."""
+    return bool(((xy_l0 > -np.array(attributes.side_l0)) & (xy_l0 < attributes.size_l0)).all())
+
+
+def _agree(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, rc: Callable[[], Rc]) -> bool:
+    if attributes.lattice:
+        return np.array_equal(xy_l0, l0_from_rc(rc(), attributes.side_l0))
+    return np.array_equal(rc(), nearest_rc(xy_l0, attributes.side_l0, attributes.grid_shape))
+
+
+_VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes, Callable[[], Rc]], bool]], ...]] = {
+    "rc": (("rc leaves the grid", _in_grid), ("rc names a tile twice", _unique)),
+    "xy_l0": (("xy_l0 leaves the slide", _on_slide), ("xy_l0 is not rc times side_l0", _agree)),
+    "piece": (("piece is not -1 to n", lambda piece, *_: bool(((piece >= -1) & (piece < len(piece))).all())),),
+    "tissue": (("tissue leaves 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
+    "overview_mask": (
+        ("overview_mask has values above 3", lambda mask, *_: int(mask.max()) <= max(MASK_CLASSES.values())),
+    ),
+}
