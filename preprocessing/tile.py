@@ -107,7 +107,7 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
     except BusyError:
         return SlideRow(entry.slide_id, "skipped", BUSY)
     except Exception as error:
-        what, fix = explain(error)
+        what, fix = describe_failure(error)
         seconds = round(time.perf_counter() - start, 3)
         return SlideRow(entry.slide_id, "failed", what, fix, seconds=seconds)
 
@@ -134,7 +134,7 @@ def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, thread
         )
 
 
-def explain(error: BaseException) -> tuple[str, str]:
+def describe_failure(error: BaseException) -> tuple[str, str]:
     """What happened and how to fix it, for the report."""
     if isinstance(error, PipelineError):
         return error.what, error.fix
@@ -172,4 +172,4 @@ def _rows_once(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideR
     work = partial(tile_or_skip, config=config, threads=-(-config.workers // processes))
     for entry, future in completed(work, entries, processes):
         error = future.exception()
-        yield future.result() if error is None else SlideRow(entry.slide_id, "failed", *explain(error))
+        yield future.result() if error is None else SlideRow(entry.slide_id, "failed", *describe_failure(error))

@@ -31,7 +31,7 @@ from longvit.config import (
 from preprocessing.config import StageConfig
 from preprocessing.errors import OutputError, PipelineError
 from preprocessing.jobs.files import cannot_write
-from preprocessing.jobs.signals import Stopped, stopped_by_signals
+from preprocessing.jobs.signals import StopSignal, stopped_by_signals
 
 app = App(
     name="longvit",
@@ -204,7 +204,7 @@ def main() -> None:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except Stopped as stop:
+    except StopSignal as stop:
         print(stop, file=sys.stderr)
         code = stop.exit_code
     except BrokenPipeError:  # the process that reads our output has ended, as `head` does

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longvit.cohort.checks import Audit, audit
+from longvit.cohort.checks import Audit, audit_splits
 from longvit.cohort.findings import CATEGORIES, NOTES
 from longvit.cohort.splits import write_folds
 from longvit.config import AuditConfig
@@ -24,17 +24,17 @@ def run(config: AuditConfig) -> Audit:
         ConfigError: `accept` names a category that does not exist.
         StoreError: The folder of stores contains no store, or a store cannot be read.
     """
-    result = audit(config)
+    result = audit_splits(config)
     if config.out is not None:
         if config.move_leaks_to:
             write_folds(config.out, result.folds, result.cohort)
         config.out.mkdir(parents=True, exist_ok=True)
         write_audit(config.out, result.file)
-    show(result, Console())
+    print_findings(result, Console())
     return result
 
 
-def show(result: Audit, console: Console) -> None:
+def print_findings(result: Audit, console: Console) -> None:
     """Print the counts of every part, then the findings by category, each category with its meaning and its fixes."""
     rows = result.counts
     table = Table(*map(escape, rows[0]), box=None, header_style="bold")

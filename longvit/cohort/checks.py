@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from longvit.cohort.findings import Judge, refuse
+from longvit.cohort.findings import FindingCollector, refuse
 from longvit.cohort.follow_up import implausible
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.splits import Fold, Split, read_splits, to_fold
@@ -59,7 +59,7 @@ class Audit:
         return AuditFile(findings=tuple(findings), accepted=self.accepted, counts=tuple(self.counts))
 
 
-def audit(config: SplitsConfig) -> Audit:
+def audit_splits(config: SplitsConfig) -> Audit:
     """Read the tables and splits of a config, and find everything that would make a result untrue.
 
     Args:
@@ -70,26 +70,26 @@ def audit(config: SplitsConfig) -> Audit:
         ConfigError: `accept` names a category that does not exist.
         StoreError: There are no stores, or a store is unfinished or cannot be read.
     """
-    judge = Judge(config.accept)
+    collector = FindingCollector(config.accept)
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
-    _find_unit(config, cohort, judge)
+    _find_unit(config, cohort, collector)
     splits = read_splits(config.splits, config.folds)
-    folds = [_sound_fold(split, cohort, config, judge) for split in splits]
+    folds = [_sound_fold(split, cohort, config, collector) for split in splits]
     for split in splits:
-        _find_strangers(split, cohort, judge)
+        _find_strangers(split, cohort, collector)
     if config.stores is not None:
         stores = find_stores(config.stores)
-        cohort = _with_stores(cohort, folds, stores, config.stores, judge)
-        _find_duplicates(cohort, stores, config.stores, judge)
-        _note_unlabelled(cohort, stores, config.stores, judge)
+        cohort = _with_stores(cohort, folds, stores, config.stores, collector)
+        _find_duplicates(cohort, stores, config.stores, collector)
+        _note_unlabelled(cohort, stores, config.stores, collector)
         folds = [_only(cohort, fold) for fold in folds]
     for split, fold in zip(splits, folds, strict=True):
-        _note_fold(split, fold, cohort, judge)
-    _note_held_out_again(folds, config.splits, judge)
-    return Audit(cohort, folds, tuple(judge.findings), judge.used, config.splits)
+        _note_fold(split, fold, cohort, collector)
+    _note_held_out_again(folds, config.splits, collector)
+    return Audit(cohort, folds, tuple(collector.findings), collector.used, config.splits)
 
 
-def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
+def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
     """Find times that are implausible in the stated unit."""
     if "time" in cohort.targets:
         found = implausible(cohort.targets["time"], config.task.time_unit)
@@ -97,10 +97,10 @@ def _find_unit(config: SplitsConfig, cohort: Cohort, judge: Judge) -> None:
             said, likely = found
             fix = f"set the unit of the column, as --task.time-unit {likely} does" if likely else "check the column"
             what = f"column {{names}} has {said}"
-            judge.find("time-unit", [config.task.time_column], what, where=config.table, fix=fix)
+            collector.find("time-unit", [config.task.time_column], what, where=config.table, fix=fix)
 
 
-def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge) -> Fold:
+def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, collector: FindingCollector) -> Fold:
     """Return the fold of a split, with its leaks moved or found."""
     fold = to_fold(split, cohort)
     times = Counter(case for cases in fold.parts.values() for case in cases)
@@ -109,14 +109,14 @@ def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge
     home = config.move_leaks_to
     if leaks and home:
         what = f"{{n}} patients were in two parts and were moved to {home}: {{names}}"
-        judge.note("moved", leaks, what, where=split.path, fix="none needed")
+        collector.note("moved", leaks, what, where=split.path, fix="none needed")
         parts = {
             part: tuple(c for c in cases if c not in leaking or part == home) for part, cases in fold.parts.items()
         }
         parts[home] += tuple(sorted(leaking - set(parts[home])))
         return replace(fold, **parts)
     for a, b in combinations(PARTS, 2):
-        judge.find(
+        collector.find(
             "leak",
             sorted(set(fold.parts[a]) & set(fold.parts[b])),
             f"{{n}} patients are in both {a} and {b}: {{names}}",
@@ -126,9 +126,9 @@ def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, judge: Judge
     return fold
 
 
-def _find_strangers(split: Split, cohort: Cohort, judge: Judge) -> None:
+def _find_strangers(split: Split, cohort: Cohort, collector: FindingCollector) -> None:
     known = {*cohort.patient_of, *cohort.slides, *cohort.left_out}
-    judge.find(
+    collector.find(
         "missing-slides",
         [name for names in split.parts.values() for name in names if name not in known],
         "the split names {n} slides or cases that the table does not contain: {names}",
@@ -138,27 +138,27 @@ def _find_strangers(split: Split, cohort: Cohort, judge: Judge) -> None:
 
 
 def _with_stores(
-    cohort: Cohort, folds: Sequence[Fold], stores: Mapping[str, Path], folder: Path, judge: Judge
+    cohort: Cohort, folds: Sequence[Fold], stores: Mapping[str, Path], folder: Path, collector: FindingCollector
 ) -> Cohort:
     """Return the cohort without the slides that have no store, as far as this was accepted."""
     cases = sorted({case for fold in folds for part in fold.parts.values() for case in part})
     slides = [slide for case in cases for slide in cohort.slides[case]]
     missing = sorted(set(slides) - set(stores))
-    judge.find(
+    collector.find(
         "no-store",
         missing,
         f"{{n}} of {len(slides)} slides have no store: {{names}}",
         where=folder,
         fix="tile them with `longvit tile`, or remove their patients from the splits",
     )
-    return cohort.without(judge.accepted("no-store", missing))
+    return cohort.without(collector.accepted("no-store", missing))
 
 
 def _only(cohort: Cohort, fold: Fold) -> Fold:
     return replace(fold, **{part: tuple(c for c in cases if c in cohort.slides) for part, cases in fold.parts.items()})
 
 
-def _find_duplicates(cohort: Cohort, stores: Mapping[str, Path], folder: Path, judge: Judge) -> None:
+def _find_duplicates(cohort: Cohort, stores: Mapping[str, Path], folder: Path, collector: FindingCollector) -> None:
     first: dict[str, str] = {}
     copies = {}
     for slide in sorted(set(cohort.patient_of) & set(stores)):
@@ -167,7 +167,7 @@ def _find_duplicates(cohort: Cohort, stores: Mapping[str, Path], folder: Path, j
         if original != slide:
             copies[slide] = original
     pairs = few([f"{copy} = {original}" for copy, original in copies.items()])
-    judge.find(
+    collector.find(
         "duplicate",
         list(copies),
         "{n} slides have the file of another slide, by its sha256: " + pairs.replace("{", "{{").replace("}", "}}"),
@@ -176,8 +176,8 @@ def _find_duplicates(cohort: Cohort, stores: Mapping[str, Path], folder: Path, j
     )
 
 
-def _note_unlabelled(cohort: Cohort, stores: Mapping[str, Path], folder: Path, judge: Judge) -> None:
-    judge.note(
+def _note_unlabelled(cohort: Cohort, stores: Mapping[str, Path], folder: Path, collector: FindingCollector) -> None:
+    collector.note(
         "unlabelled-stores",
         sorted(set(stores) - set(cohort.patient_of) - cohort.left_out),
         "{n} stores belong to slides that the table does not contain, and are not used: {names}",
@@ -186,12 +186,12 @@ def _note_unlabelled(cohort: Cohort, stores: Mapping[str, Path], folder: Path, j
     )
 
 
-def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
+def _note_fold(split: Split, fold: Fold, cohort: Cohort, collector: FindingCollector) -> None:
     """Note facts about a usable fold: shared sites, missing classes, patients in no part."""
     held_out = fold.parts[fold.held_out]
     seen = {cohort.sites[case] for case in fold.train if case in cohort.sites}
     shared = [case for case in held_out if cohort.sites.get(case) in seen]
-    judge.note(
+    collector.note(
         "site-overlap",
         sorted({cohort.sites[case] for case in shared}),
         f"{len(shared)} of {len(held_out)} {fold.held_out} patients come from {{n}} sites seen in training: {{names}}",
@@ -204,8 +204,8 @@ def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
         absent = [str(name) if cohort.classes else "events" for name in wanted if not (of_part == name).any()]
         what = f"{part} has no patient of: {{names}}" if cohort.classes else f"{part} has no observed {{names}}"
         fix = "use stratified splits; metrics of this part are not defined"
-        judge.note("one-sided", absent if len(of_part) else [], what, where=split.path, fix=fix)
-    judge.note(
+        collector.note("one-sided", absent if len(of_part) else [], what, where=split.path, fix=fix)
+    collector.note(
         "unassigned",
         sorted(set(cohort.slides) - {case for cases in fold.parts.values() for case in cases}),
         "{n} patients of the table are in no part: {names}",
@@ -214,9 +214,9 @@ def _note_fold(split: Split, fold: Fold, cohort: Cohort, judge: Judge) -> None:
     )
 
 
-def _note_held_out_again(folds: Sequence[Fold], where: Path, judge: Judge) -> None:
+def _note_held_out_again(folds: Sequence[Fold], where: Path, collector: FindingCollector) -> None:
     times = Counter(case for fold in folds for case in fold.parts[fold.held_out])
-    judge.note(
+    collector.note(
         "held-out-again",
         sorted(case for case, folds_of in times.items() if folds_of > 1),
         f"{{n}} of {len(times)} held-out patients are held out in several folds: {{names}}",

@@ -24,7 +24,7 @@ AGE_NAME, SEX_NAME, STAGE_NAME = "Age, per 10 years", "Female", "Stage, per step
 
 
 @dataclass(frozen=True)
-class Clinical:
+class ClinicalCovariates:
     """Covariates of patients.
 
     Attributes:
@@ -36,7 +36,7 @@ class Clinical:
     notes: tuple[str, ...]
 
 
-def read_clinical(path: Path) -> Clinical:
+def read_clinical(path: Path) -> ClinicalCovariates:
     """Read age, sex and stage from a table like TCGA's (CSV, zipped or not, or Excel); other columns are not read.
 
     Age is in years (GDC's days are recognised). Sex is female or male, F or M, or `is_female` 1 or 0. The stage is a
@@ -67,7 +67,7 @@ def read_clinical(path: Path) -> Clinical:
     if differing.any():
         what = f"rows of a patient differ: {', '.join(differing.index[differing][:5])}"
         raise CohortError(what, where=path, fix="give each patient one age, sex and stage")
-    return Clinical(values.first().rename_axis("patient_id"), tuple(notes))
+    return ClinicalCovariates(values.first().rename_axis("patient_id"), tuple(notes))
 
 
 def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:

@@ -25,7 +25,7 @@ NOTES = {
 """Category of a finding that does not stop a run -> its meaning."""
 
 
-class Judge:
+class FindingCollector:
     """Collector of findings, with the entries that the user accepts.
 
     Args:

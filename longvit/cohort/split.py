@@ -7,7 +7,7 @@ from longvit.cohort.splits import write_folds
 from longvit.cohort.stratify import make_folds
 from longvit.config import SplitConfig
 from longvit.runs.folder import open_run
-from longvit.runs.inputs import read_inputs
+from longvit.runs.input_hashes import read_inputs
 
 
 def run(config: SplitConfig) -> Path:

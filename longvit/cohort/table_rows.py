@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.parsers.expat import ExpatError
 
 from longvit.cohort.excel import WORKBOOK, excel_rows
-from longvit.config.required import TABLE, Input
+from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import CohortError
 
 MAX_CHARACTERS, MAX_LINE, MAX_LINES, MAX_COLUMNS, MAX_CELLS = 2**27, 2**24, 2_000_000, 2**16, 2**24
@@ -33,7 +33,7 @@ _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, s
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
-def table_rows(path: Path, mark: Input = TABLE) -> Iterator[Row]:
+def table_rows(path: Path, mark: RequiredInput = TABLE) -> Iterator[Row]:
     """Yield the line number and the cells of every row that is not empty; the first row is the header.
 
     Raises:

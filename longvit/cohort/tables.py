@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from longvit.cohort.table_rows import table_rows
-from longvit.config.required import TABLE, Input
+from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import MAX_NAME, CohortError, few, short
 
 _SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
@@ -37,7 +37,7 @@ def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:
     return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
 
 
-def read_strings(path: Path, mark: Input = TABLE, missing: frozenset[str] = MISSING) -> pd.DataFrame:
+def read_strings(path: Path, mark: RequiredInput = TABLE, missing: frozenset[str] = MISSING) -> pd.DataFrame:
     """Read a CSV, compressed or not, or the first sheet of an Excel file, with every value as it is written.
 
     Args:

@@ -12,7 +12,7 @@ from preprocessing.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Input:
+class RequiredInput:
     """Mark of a setting that names a file or folder, which must exist before a verb starts.
 
     Args:
@@ -51,24 +51,28 @@ _NO_STORES = "there are no stores"
 _NO_SPLITS = "there is no splits_<k>.csv"
 _NO_RUN = "this is not the folder of a run"
 _NO_CHECKPOINT = "the checkpoint does not exist"
-TABLE = Input("table")
-CLINICAL = Input("clinical table")
-PREDICTIONS = Input("file of predictions")
-SETTINGS = Input("settings file")
-CHECKPOINT = Input("checkpoint")
-ENCODER = Input("checkpoint", "either", holds=("encoder.safetensors",), empty=_NO_CHECKPOINT)
-WEIGHTS = Input("file of weights")
-MODEL = Input("model", fix="check the path; a run has fold_<k>/model.safetensors")
-STORES = Input("folder of stores", "folder", _TILE, ("*.zarr",), _NO_STORES)
-ANY_STORES = Input("store or folder of stores", "folder", _TILE, ("*.zarr", "zarr.json"), _NO_STORES)
-SPLITS = Input("folder of splits", "folder", "check the path of the folder of splits", ("splits_*.csv",), _NO_SPLITS)
-RUN = Input("run", "folder", "give --run the folder of a finished `longvit finetune`", ("config.yaml",), _NO_RUN)
-SLIDES = Input("slide, folder or manifest", "either")
-SOURCE = Input(
+TABLE = RequiredInput("table")
+CLINICAL = RequiredInput("clinical table")
+PREDICTIONS = RequiredInput("file of predictions")
+SETTINGS = RequiredInput("settings file")
+CHECKPOINT = RequiredInput("checkpoint")
+ENCODER = RequiredInput("checkpoint", "either", holds=("encoder.safetensors",), empty=_NO_CHECKPOINT)
+WEIGHTS = RequiredInput("file of weights")
+MODEL = RequiredInput("model", fix="check the path; a run has fold_<k>/model.safetensors")
+STORES = RequiredInput("folder of stores", "folder", _TILE, ("*.zarr",), _NO_STORES)
+ANY_STORES = RequiredInput("store or folder of stores", "folder", _TILE, ("*.zarr", "zarr.json"), _NO_STORES)
+SPLITS = RequiredInput(
+    "folder of splits", "folder", "check the path of the folder of splits", ("splits_*.csv",), _NO_SPLITS
+)
+RUN = RequiredInput(
+    "run", "folder", "give --run the folder of a finished `longvit finetune`", ("config.yaml",), _NO_RUN
+)
+SLIDES = RequiredInput("slide, folder or manifest", "either")
+SOURCE = RequiredInput(
     "source", "folder", "name the folder of a `longvit finetune`, of a `longvit tile`, or of a `longvit explain`"
 )
-EXPLANATIONS = Input("folder of explanations", "folder", "make them: longvit explain --out FOLDER")
-FOLDER = Input("folder", "folder")
+EXPLANATIONS = RequiredInput("folder of explanations", "folder", "make them: longvit explain --out FOLDER")
+FOLDER = RequiredInput("folder", "folder")
 
 
 def require_inputs(config: BaseModel) -> None:
@@ -86,12 +90,12 @@ def require_inputs(config: BaseModel) -> None:
         raise error
 
 
-def _marked(config: BaseModel) -> Iterator[tuple[Input, Path]]:
+def _marked(config: BaseModel) -> Iterator[tuple[RequiredInput, Path]]:
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             yield from _marked(value)
         for mark in field.metadata:
-            if isinstance(mark, Input):
+            if isinstance(mark, RequiredInput):
                 paths = value.values() if isinstance(value, dict) else [value]
                 yield from ((mark, path) for path in paths if path is not None)

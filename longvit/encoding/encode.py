@@ -14,17 +14,17 @@ from longvit.encoding.results import (
     fingerprint,
     load_result,
     origin_of,
-    read_table,
+    read_encoded_slides,
+    result_file,
     save_result,
-    slide_file,
-    write_table,
+    write_representations,
 )
 from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.cost import progress_bar, watched, work_per_token
 from longvit.model.official import preset_config
 from longvit.runs.folder import REPRESENTATIONS, open_run
-from longvit.runs.inputs import read_inputs
+from longvit.runs.input_hashes import read_inputs
 from longvit.runs.outcome import Outcome
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
@@ -59,9 +59,9 @@ def run(config: EncodeConfig) -> Outcome:
     inputs = read_inputs(files, readable, encoder.config.input)
     with open_run(config, "encode", inputs, config.out / REPRESENTATIONS, adds_slides=True) as run:
         read = partial(load_result, width=encoder.config.width, with_tokens=config.keep_tokens)
-        results = {slide_id: read(slide_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
+        results = {slide_id: read(result_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
         todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
-        if not todo and run.finished and set(read_table(config.out)) == set(slides):
+        if not todo and run.finished and set(read_encoded_slides(config.out)) == set(slides):
             run.say_finished()
             return Outcome(run.result, failed)
         run.begin()
@@ -73,8 +73,8 @@ def run(config: EncodeConfig) -> Outcome:
                 except StoreError as error:
                     failed[slide_id] = error
                 else:
-                    save_result(slide_file(config.out, slide_id), results[slide_id], origins[slide_id], tokens)
-        return Outcome(write_table(config.out, [result for result in results.values() if result]), failed)
+                    save_result(result_file(config.out, slide_id), results[slide_id], origins[slide_id], tokens)
+        return Outcome(write_representations(config.out, [result for result in results.values() if result]), failed)
 
 
 def build_encoder(config: EncodeConfig) -> LongViT:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longvit.formats.csv_rows import read_rows, write_rows
-from longvit.model.weights import Spec, open_weights
+from longvit.model.weights import TensorSpec, open_weights
 from longvit.runs.folder import REPRESENTATIONS
 from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import written_whole
@@ -42,7 +42,7 @@ class SlideResult:
         return {"slide_id": self.slide_id, "n_tokens": self.n_tokens} | values
 
 
-def slide_file(folder: Path, slide_id: str) -> Path:
+def result_file(folder: Path, slide_id: str) -> Path:
     """Return the file of a slide's result in the folder of a run."""
     return folder / "slides" / f"{slide_id}.safetensors"
 
@@ -74,7 +74,7 @@ def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = Fals
         with open_weights(path) as weights:
             known = _Origin.model_validate_json(weights.metadata.get(_METADATA, ""))
             shapes = {"slide": (width,)} | ({"tokens": (known.n_tokens, width)} if with_tokens else {})
-            whole = all(weights.specs.get(name) == Spec(shape) for name, shape in shapes.items())
+            whole = all(weights.specs.get(name) == TensorSpec(shape) for name, shape in shapes.items())
             vector_D = weights.read("slide") if whole and known.origin == origin else None
     except (CheckpointError, ValidationError):  # not yet, or damaged since
         return None
@@ -97,12 +97,12 @@ def origin_of(encoder: str, store: PatchStore) -> str:
     return hashlib.sha256(encoder.encode() + store.identity().encode() + store.rc.tobytes()).hexdigest()
 
 
-def read_table(folder: Path) -> list[str]:
+def read_encoded_slides(folder: Path) -> list[str]:
     """Return the slides of `representations.csv`."""
     return [row["slide_id"] for row in read_rows(folder / REPRESENTATIONS)]
 
 
-def write_table(folder: Path, results: list[SlideResult]) -> Path:
+def write_representations(folder: Path, results: list[SlideResult]) -> Path:
     """Write `representations.csv`: `slide_id, n_tokens`, then the vector as `v0, v1, ...`; a row per slide."""
     path = folder / REPRESENTATIONS
     write_rows(path, [result.row() for result in results])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.model.encoder import Encoded, LongViT
+from longvit.model.encoder import EncoderOutput, LongViT
 from longvit.model.position import extent_of
 from longvit.tokens.pieces import Pieces
 
@@ -17,7 +17,7 @@ def encode_slide(
     pieces: Pieces,
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
-) -> Encoded:
+) -> EncoderOutput:
     """Encode a slide as `encoder` does, without ever holding more of its pixels than a few pieces.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from longvit.evaluation.predictions import Predictions
-from longvit.evaluation.report.labels import METRIC_NAMES, decimal
+from longvit.evaluation.report.metric_labels import METRIC_NAMES, decimal
 
 CHANCE = 0.5
 """AUROC and c-index at chance level."""

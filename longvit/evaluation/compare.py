@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from longvit.evaluation.folds import Evaluated
+from longvit.evaluation.folds import ResampledEvaluation
 from longvit.evaluation.intervals import percentile_interval
 from longvit.evaluation.predictions import Predictions
 from longvit.formats.predictions_csv import TASKS
@@ -46,7 +46,7 @@ def require_same_patients(ours: Predictions, other: Predictions, split: str, nam
         raise CohortError(what, where=where, fix="make both from one table")
 
 
-def compared(ours: Evaluated, others: Mapping[str, Evaluated]) -> list[dict[str, Any]]:
+def compared(ours: ResampledEvaluation, others: Mapping[str, ResampledEvaluation]) -> list[dict[str, Any]]:
     """Return one entry per other model: its numbers, and the difference of ours to them.
 
     Both models are scored on the same resamples of patients, so that the difficulty of patients cancels.
@@ -62,7 +62,9 @@ def compared(ours: Evaluated, others: Mapping[str, Evaluated]) -> list[dict[str,
     return entries
 
 
-def _differences(ours: Evaluated, other: Evaluated, place: str) -> dict[str, dict[str, float | None]]:
+def _differences(
+    ours: ResampledEvaluation, other: ResampledEvaluation, place: str
+) -> dict[str, dict[str, float | None]]:
     found = {}
     for name, number in ours.metrics[place].items():
         values = ours.resampled[place].get(name), other.resampled[place].get(name)

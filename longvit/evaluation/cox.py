@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from longvit.cohort.clinical import Clinical
+from longvit.cohort.clinical import ClinicalCovariates
 from longvit.cohort.numbers import is_constant
 from longvit.evaluation.curves import standardised
 from longvit.evaluation.partial_likelihood import fit_cox
@@ -18,7 +18,7 @@ EVENTS_PER_COVARIATE = 10
 1995)."""
 
 
-def cox_regression(rows: pd.DataFrame, clinical: Clinical | None) -> dict[str, Any]:
+def cox_regression(rows: pd.DataFrame, clinical: ClinicalCovariates | None) -> dict[str, Any]:
     """Return the hazard ratios of the predicted risk, alone and adjusted.
 
     The risk is in standard deviations from the mean of its fold; for a patient whom several folds hold out, it is the

@@ -14,20 +14,20 @@ from typing import Any
 from longvit import __version__
 from longvit.cohort.clinical import read_clinical
 from longvit.config import EvaluateConfig
-from longvit.evaluation.beside import notes_beside, trained_beside, training_settings
 from longvit.evaluation.compare import compared, require_same_patients
 from longvit.evaluation.cox import cox_regression
-from longvit.evaluation.folds import evaluate
+from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.predictions import Predictions, read_predictions
 from longvit.evaluation.report.figures import draw_figures
 from longvit.evaluation.report.markdown import markdown_report
 from longvit.evaluation.report.page import Section, evaluation_section, page
-from longvit.evaluation.report.tables import detail_tables
+from longvit.evaluation.report.text_tables import detail_tables
+from longvit.evaluation.run_files import baseline_predictions, read_notes, training_settings
 from longvit.evaluation.shared import shared_audit, shared_settings
 from longvit.formats.audit_json import read_audit
 from longvit.formats.metrics_json import METRICS, Metrics, metrics_text, read_metrics
 from longvit.runs.folder import REPORT
-from longvit.runs.inputs import hash_file
+from longvit.runs.input_hashes import hash_file
 from longvit.runs.privacy import Pseudonyms, shareable_command
 from preprocessing.errors import CohortError
 from preprocessing.jobs.atomic_folder import locked
@@ -104,9 +104,9 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
     others = {name: read_predictions(path) for name, path in paths.items()}
     for name, other in others.items():
         require_same_patients(predictions, other, config.split, name)
-    ours = evaluate(predictions, config.split)
-    beside = compared(ours, {name: evaluate(other, config.split) for name, other in others.items()})
-    models = [entry | {"notes": notes_beside(paths[entry["name"]])} for entry in beside]
+    ours = evaluate_folds(predictions, config.split)
+    beside = compared(ours, {name: evaluate_folds(other, config.split) for name, other in others.items()})
+    models = [entry | {"notes": read_notes(paths[entry["name"]])} for entry in beside]
     metrics = ours.metrics | {"name": config.name, "models": models}
     if clinical is None:
         return metrics
@@ -121,7 +121,7 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
 def _others(config: EvaluateConfig) -> dict[str, Path]:
     """Return the predictions of every other model by name: the run's own baselines, then those given."""
     given = {path.resolve() for path in config.baseline.values()}
-    own = {name: path for name, path in trained_beside(config.predictions).items() if path.resolve() not in given}
+    own = {name: path for name, path in baseline_predictions(config.predictions).items() if path.resolve() not in given}
     compare = {} if config.compare is None else {config.compare.stem: config.compare}
     times = Counter([config.name, *own, *config.baseline, *compare])
     repeated = sorted(name for name, count in times.items() if count > 1)

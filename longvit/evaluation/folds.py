@@ -11,7 +11,7 @@ from longvit.evaluation import intervals
 from longvit.evaluation.caveats import caveats
 from longvit.evaluation.metrics import CLASSIFICATION_METRICS
 from longvit.evaluation.predictions import Predictions, read_predictions
-from longvit.evaluation.scorers import Judge, Resampled, judge
+from longvit.evaluation.scorers import Resampled, Scorer, choose_scorer
 from longvit.evaluation.survival import SURVIVAL_METRICS
 from preprocessing.errors import CohortError
 
@@ -23,7 +23,7 @@ AVERAGED = {*CLASSIFICATION_METRICS, *SURVIVAL_METRICS} - {"logrank_p"}
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ResampledEvaluation:
     """Result of one evaluation, and the resamples that a comparison with another needs.
 
     Attributes:
@@ -36,7 +36,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Points:
+class PointEstimates:
     """Metrics of one set of models.
 
     Attributes:
@@ -65,10 +65,10 @@ def evaluate_predictions(path: Path | str, split: str = "test") -> dict[str, Any
     Raises:
         CohortError: The file cannot be read or has no predictions of `split`.
     """
-    return evaluate(read_predictions(Path(path)), split).metrics
+    return evaluate_folds(read_predictions(Path(path)), split).metrics
 
 
-def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
+def evaluate_folds(predictions: Predictions, split: str = "test") -> ResampledEvaluation:
     """Evaluate predictions that are already read, as `evaluate_predictions` does."""
     rows = predictions.part(split)
     if rows.empty:
@@ -76,7 +76,7 @@ def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
         raise CohortError(what, where=f"{predictions.file}, column split", fix="choose another split")
     _refuse_too_many(rows, predictions)
     try:
-        task = judge(rows, predictions)
+        task = choose_scorer(rows, predictions)
         points = _points(rows, task)
     except CohortError as error:
         where = f"{predictions.file}, split {split}, all folds together"
@@ -109,7 +109,7 @@ def evaluate(predictions: Predictions, split: str = "test") -> Evaluated:
         "n_shuffles": len(shuffles),
         "bootstrap": {"resamples": intervals.RESAMPLES, "seed": intervals.SEED, "over": "patients", "level": 0.95},
     }
-    return Evaluated(result | {"warnings": caveats(result, predictions)}, resampled)
+    return ResampledEvaluation(result | {"warnings": caveats(result, predictions)}, resampled)
 
 
 def _refuse_too_many(rows: pd.DataFrame, predictions: Predictions) -> None:
@@ -128,7 +128,7 @@ def _refuse_too_many(rows: pd.DataFrame, predictions: Predictions) -> None:
             raise CohortError(f"there are {count:,} {what}, more than {most:,}", where=predictions.file, fix=fix)
 
 
-def _points(rows: pd.DataFrame, task: Judge) -> Points:
+def _points(rows: pd.DataFrame, task: Scorer) -> PointEstimates:
     """Return the metrics per fold, their mean, and pooled.
 
     Raises:
@@ -145,26 +145,26 @@ def _points(rows: pd.DataFrame, task: Judge) -> Points:
     table = pd.DataFrame(list(scored.values()), index=list(scored), columns=list(task.metrics), dtype=float)
     folds = table.drop(index="pooled")
     table.loc["mean"] = folds.mean()
-    return Points(table, folds.std(ddof=1), reasons)
+    return PointEstimates(table, folds.std(ddof=1), reasons)
 
 
 def _shuffled_table(predictions: Predictions, split: str, shuffled: int) -> pd.DataFrame | None:
     """Return the metrics of the models of one permutation; None if its patients have no pooled metrics."""
     rows = predictions.part(split, shuffled)
     try:
-        return _points(rows, judge(rows, predictions)).table
+        return _points(rows, choose_scorer(rows, predictions)).table
     except CohortError:
         return None
 
 
-def _control(tables: list[pd.DataFrame], points: Points) -> pd.DataFrame:
+def _control(tables: list[pd.DataFrame], points: PointEstimates) -> pd.DataFrame:
     """Return the mean of each metric over the shuffles; NaN if no shuffle has it."""
     if not tables:
         return pd.DataFrame(np.nan, index=points.table.index, columns=points.table.columns)
     return pd.concat(tables).groupby(level=0, sort=False).mean().reindex(points.table.index)
 
 
-def _resampled(rows: pd.DataFrame, task: Judge, points: Points, weights: np.ndarray) -> dict[Any, Resampled]:
+def _resampled(rows: pd.DataFrame, task: Scorer, points: PointEstimates, weights: np.ndarray) -> dict[Any, Resampled]:
     """Return the metrics of every resample, from one draw of patients; a fold takes the drawn patients it holds out."""
     folds = {
         fold: task.resample(index.to_numpy(), weights)
@@ -180,7 +180,7 @@ def _resampled(rows: pd.DataFrame, task: Judge, points: Points, weights: np.ndar
 
 
 def _number(
-    place: object, name: str, points: Points, control: pd.DataFrame, resampled: dict[Any, Resampled]
+    place: object, name: str, points: PointEstimates, control: pd.DataFrame, resampled: dict[Any, Resampled]
 ) -> dict[str, float | None]:
     values = resampled[place].get(name)
     low, high = (None if values is None else intervals.percentile_interval(values)) or (None, None)

@@ -50,7 +50,7 @@ class SurvivalRows:
 
 
 @dataclass(frozen=True)
-class Censoring:
+class CensoringCurve:
     """Share of patients not yet censored, by Kaplan-Meier of the censoring times, per resample.
 
     Attributes:
@@ -61,7 +61,7 @@ class Censoring:
     at_patients: Floats
     at_times: Floats
 
-    def take(self, index: npt.NDArray) -> "Censoring":
+    def take(self, index: npt.NDArray) -> "CensoringCurve":
         """Return the shares of some of the patients, as estimated from all."""
         return replace(self, at_patients=self.at_patients[:, index])
 
@@ -80,7 +80,7 @@ def evaluation_times(time: Floats, event: npt.NDArray[np.bool_]) -> Floats:
     return np.linspace(first, tau, N_TIMES) if first < tau else np.empty(0)
 
 
-def censoring(rows: SurvivalRows, weights: Floats) -> Censoring:
+def censoring(rows: SurvivalRows, weights: Floats) -> CensoringCurve:
     """Return Kaplan-Meier of the censoring times of every resample; at each time deaths leave before the censored."""
     distinct, place = np.unique(rows.time, return_inverse=True)
     order = np.argsort(place, kind="stable")
@@ -90,10 +90,10 @@ def censoring(rows: SurvivalRows, weights: Floats) -> Censoring:
     left = (died + censored)[:, ::-1].cumsum(axis=1)[:, ::-1] - died
     share = np.cumprod(1 - np.nan_to_num(ratio(censored, left)), axis=1)
     before = np.concatenate([np.ones((len(weights), 1)), share], axis=1)
-    return Censoring(before[:, place], before[:, np.searchsorted(distinct, rows.times, side="right")])
+    return CensoringCurve(before[:, place], before[:, np.searchsorted(distinct, rows.times, side="right")])
 
 
-def uno_c_index(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
+def uno_c_index(rows: SurvivalRows, weights: Floats, known: CensoringCurve) -> Floats:
     """Return (resamples,) Uno's c-index (Statistics in Medicine 2011) up to tau, within strata; NaN without pairs.
 
     Harrell's c-index depends on how long patients were observed. Here each pair is weighted by the inverse squared
@@ -112,7 +112,7 @@ def uno_c_index(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats
     return ratio(agreeing, comparable)
 
 
-def dynamic_auc(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats:
+def dynamic_auc(rows: SurvivalRows, weights: Floats, known: CensoringCurve) -> Floats:
     """Return (resamples, T) cumulative/dynamic AUC: patients with the event by a time against patients followed longer.
 
     Pairs are made within strata. NaN at times without such a pair.
@@ -129,7 +129,7 @@ def dynamic_auc(rows: SurvivalRows, weights: Floats, known: Censoring) -> Floats
     return ratio(agreeing, pairs)
 
 
-def brier(rows: SurvivalRows, curves: Floats, weights: Floats, known: Censoring) -> Floats:
+def brier(rows: SurvivalRows, curves: Floats, weights: Floats, known: CensoringCurve) -> Floats:
     """Return (resamples, T) Brier scores of (n, T) survival curves (Graf et al., Statistics in Medicine 1999)."""
     died = rows.event[:, None] & (rows.time[:, None] <= rows.times)
     alive = rows.time[:, None] > rows.times

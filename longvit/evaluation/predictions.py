@@ -9,7 +9,7 @@ import pandas as pd
 
 from longvit.cohort.follow_up import implausible
 from longvit.config import TimeUnit
-from longvit.evaluation.beside import fold_notes, selected_epoch
+from longvit.evaluation.run_files import fold_notes, selected_epoch
 from longvit.formats.audit_json import read_audit
 from longvit.formats.predictions_csv import REAL, TASKS, PredictionTable, Task, read_prediction_table
 from preprocessing.errors import CohortError

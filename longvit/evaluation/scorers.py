@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from longvit.evaluation import intervals
 from longvit.evaluation.cox import cox_regression
-from longvit.evaluation.ipcw import Censoring, SurvivalRows, brier, censoring, dynamic_auc
+from longvit.evaluation.ipcw import CensoringCurve, SurvivalRows, brier, censoring, dynamic_auc
 from longvit.evaluation.metrics import CLASSIFICATION_METRICS, classification_metrics, label_codes, reliability
 from longvit.evaluation.predictions import Predictions
 from longvit.evaluation.survival import (
@@ -27,7 +27,7 @@ Resampled = dict[str, np.ndarray]
 
 
 @runtime_checkable
-class Judge(Protocol):
+class Scorer(Protocol):
     """Scorer of the rows of one set of models; `index` are row numbers, `weights` (resamples, n) are for all rows."""
 
     metrics: tuple[str, ...]
@@ -46,7 +46,7 @@ class Judge(Protocol):
         """Return the data of figures that are not metrics, of all rows."""
 
 
-class SubtypingJudge:
+class SubtypingScorer:
     """Scorer of class probabilities."""
 
     metrics = CLASSIFICATION_METRICS
@@ -71,7 +71,7 @@ class SubtypingJudge:
         return {"confusion": confusion.tolist(), "reliability": reliability(self.truth, self.probability)}
 
 
-class SurvivalJudge:
+class SurvivalScorer:
     """Scorer of risks."""
 
     metrics = SURVIVAL_METRICS
@@ -104,7 +104,7 @@ class SurvivalJudge:
         over_time = {"times": rows.times.tolist(), **values}
         return {"over_time": over_time, "risk_groups": risk_groups(rows), "cox": cox_regression(self.table, None)}
 
-    def _series(self, compute: Callable, weights: np.ndarray, known: Censoring) -> list[dict[str, float | None]]:
+    def _series(self, compute: Callable, weights: np.ndarray, known: CensoringCurve) -> list[dict[str, float | None]]:
         points = compute(np.ones((1, weights.shape[1])), self.known)[0]
         found = [intervals.percentile_interval(column) or (None, None) for column in compute(weights, known).T]
         return [
@@ -127,6 +127,6 @@ def risk_groups(rows: SurvivalRows) -> list[dict[str, Any]]:
     return groups
 
 
-def judge(rows: pd.DataFrame, predictions: Predictions) -> Judge:
+def choose_scorer(rows: pd.DataFrame, predictions: Predictions) -> Scorer:
     """Return the scorer of these rows of `predictions`."""
-    return SurvivalJudge(rows) if predictions.task == "survival" else SubtypingJudge(rows, predictions.classes)
+    return SurvivalScorer(rows) if predictions.task == "survival" else SubtypingScorer(rows, predictions.classes)

@@ -9,7 +9,7 @@ from sksurv.metrics import concordance_index_censored
 from longvit.cohort.numbers import ROUNDING, TIED_TOL, is_constant, tolerance
 from longvit.evaluation.curves import cross_fold_curves
 from longvit.evaluation.ipcw import (
-    Censoring,
+    CensoringCurve,
     SurvivalRows,
     brier,
     censoring,
@@ -85,7 +85,7 @@ def survival_rows(
     return SurvivalRows(time, event, risk, stratum, times, model, reference, patient)
 
 
-def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | int | None]:
+def score_survival(rows: SurvivalRows, known: CensoringCurve) -> dict[str, float | int | None]:
     """Return the `survival_metrics` of some patients, with the times, curves and censoring of all patients.
 
     Raises:
@@ -103,7 +103,7 @@ def score_survival(rows: SurvivalRows, known: Censoring) -> dict[str, float | in
 
 
 def resampled_survival(
-    rows: SurvivalRows, weights: npt.NDArray[np.float64], known: Censoring
+    rows: SurvivalRows, weights: npt.NDArray[np.float64], known: CensoringCurve
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return (resamples,) values per metric that weights by censoring; NaN if a resample has none.
 

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import LayerNorm
 
-from longvit.explanation.explained import Explained
+from longvit.explanation.model_output import ModelOutput
 
 _HEAD_STEPS = 8  # exact for a linear head, which needs one; a risk of a few bins is smooth
 
 
-def token_contributions(explained: Explained, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
+def token_contributions(explained: ModelOutput, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
     """Each token's share of the output, at the encoder's output, where a token knows its surroundings.
 
     The slide's vector is a weighted mean of the tokens, and the head is linear in it, so the shares are exact: they add
@@ -36,7 +36,7 @@ def token_contributions(explained: Explained, x_LD: Float[Tensor, "L D"]) -> Flo
     return weights_L * ((tokens_LD - mean_D) @ gradient_D)
 
 
-def gradient_times_input(explained: Explained, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
+def gradient_times_input(explained: ModelOutput, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
     """Gradient of the output times each token's distance from the mean token, where tokens enter the blocks.
 
     To first order, what the output would lose if the token became the slide's average one.
@@ -48,7 +48,7 @@ def gradient_times_input(explained: Explained, x_LD: Float[Tensor, "L D"]) -> Fl
     return (_gradient_at(explained, x_LD) * (x_LD - x_LD.mean(0))).sum(-1)
 
 
-def integrated_gradients(explained: Explained, x_LD: Float[Tensor, "L D"], *, steps: int = 16) -> Float[Tensor, " L"]:
+def integrated_gradients(explained: ModelOutput, x_LD: Float[Tensor, "L D"], *, steps: int = 16) -> Float[Tensor, " L"]:
     """Gradients along the straight way from a slide of average tokens to the slide (Sundararajan et al. 2017, eq. 1).
 
     The scores add up to the output minus that for the slide of average tokens. The baseline is the mean token and not
@@ -65,7 +65,7 @@ def integrated_gradients(explained: Explained, x_LD: Float[Tensor, "L D"], *, st
 
 @torch.no_grad()
 def occlusion(
-    explained: Explained, x_LD: Float[Tensor, "L D"], rc_L2: Int64[Tensor, "L 2"], *, side: int = 4
+    explained: ModelOutput, x_LD: Float[Tensor, "L D"], rc_L2: Int64[Tensor, "L 2"], *, side: int = 4
 ) -> Float[Tensor, " L"]:
     """What the output loses when a square of tokens is taken out of the sequence, for each square of the slide.
 

@@ -18,7 +18,7 @@ STOPS = 17
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """Which scores get which colours."""
 
     vmin: float
@@ -29,7 +29,7 @@ class Scale:
     """The colours."""
 
     @classmethod
-    def of(cls, scores: Float[np.ndarray, "..."], signed: bool) -> "Scale":
+    def of(cls, scores: Float[np.ndarray, "..."], signed: bool) -> "ColourScale":
         """The scale that fits some scores (NaN: no token); with a sign it is even on both sides of 0."""
         if signed:
             most = float(np.nanquantile(np.abs(scores), 1 - CLIPPED)) or 1.0

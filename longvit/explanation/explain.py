@@ -13,16 +13,16 @@ from longvit.config import ExplainConfig
 from longvit.encoding.slide import embed_slide
 from longvit.explanation.attribution import squares
 from longvit.explanation.colour import ranked
-from longvit.explanation.explained import Explained
 from longvit.explanation.faithfulness import blind_orders, curves, save_curves
 from longvit.explanation.files import write_files
-from longvit.explanation.methods import Question, require_squares, score_maps, settle_methods
+from longvit.explanation.methods import ExplainedSlide, require_squares, score_maps, settle_methods
+from longvit.explanation.model_output import ModelOutput
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import Explanation
 from longvit.formats.explanation_json import EXPLANATION, is_explanation
 from longvit.model.predictor import SlideModel, load_model
 from longvit.runs.folder import INPUTS, refuse_others, settings_of
-from longvit.runs.inputs import Inputs, read_inputs
+from longvit.runs.input_hashes import RecordedInputs, read_inputs
 from longvit.runs.privacy import Pseudonyms, shareable_path
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_scale
@@ -36,7 +36,7 @@ _THREADS = 2  # that read and decode tiles
 
 
 @dataclass(frozen=True)
-class Explanations:
+class ExplainResult:
     """Result of a run of `explain`."""
 
     folders: dict[str, Path]
@@ -45,7 +45,7 @@ class Explanations:
     """Slides that could not be explained, and why."""
 
 
-def run(config: ExplainConfig) -> Explanations:
+def run(config: ExplainConfig) -> ExplainResult:
     """Explain which parts of slides a prediction draws on; slides that an earlier start has explained are not repeated.
 
     Returns:
@@ -77,12 +77,12 @@ def run(config: ExplainConfig) -> Explanations:
             failed[slide] = error
     if len(failed) == len(stores):
         raise next(iter(failed.values()))
-    return Explanations({slide: folder for slide, folder in folders.items() if slide not in failed}, failed)
+    return ExplainResult({slide: folder for slide, folder in folders.items() if slide not in failed}, failed)
 
 
 def _inputs(
     config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
-) -> dict[str, Inputs]:
+) -> dict[str, RecordedInputs]:
     """Settings, model and store of each slide's explanation; with a key the store's hashes are keyed, too."""
     settings = settings_of(config)
     every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
@@ -92,7 +92,7 @@ def _inputs(
     }
 
 
-def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
+def _is_to_explain(folder: Path, inputs: RecordedInputs) -> bool:
     """Return whether a slide is new, or its store has changed, which is printed.
 
     Raises:
@@ -100,10 +100,12 @@ def _is_to_explain(folder: Path, inputs: Inputs) -> bool:
     """
     if not is_explanation(folder):
         return True
-    return bool(refuse_others(folder, Inputs.read(folder / INPUTS), inputs, adds_slides=True))
+    return bool(refuse_others(folder, RecordedInputs.read(folder / INPUTS), inputs, adds_slides=True))
 
 
-def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: Inputs, folder: Path) -> None:
+def _explain_slide(
+    model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: RecordedInputs, folder: Path
+) -> None:
     if not store.lattice:
         what, fix = "its tiles are no cells of one grid, as maps need them", "tile the slide with `longvit tile`"
         raise StoreError(what, where=store.path, fix=fix)
@@ -111,7 +113,7 @@ def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, 
     question = ask(model, store, config.target)
     require_squares(question, config)
     with claimed(folder, EXPLANATION) as partial:
-        explanation = explain(question, store, config, folder)
+        explanation = explain_slide(question, store, config, folder)
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
                 write_files(partial, explanation, one, store, image, config.sheet_tiles)
@@ -121,7 +123,7 @@ def _explain_slide(model: SlideModel, store: PatchStore, config: ExplainConfig, 
         explanation.save(partial)
 
 
-def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
+def ask(model: SlideModel, store: PatchStore, target: str | None) -> ExplainedSlide:
     """A slide's tokens, embedded by a model on the device where it computes, and the output that is explained.
 
     Raises:
@@ -131,12 +133,12 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> Question:
     pieces = SlidePieces(store, model.encoder.config.input)
     x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, so that gradients may pass
     with torch.no_grad():
-        outputs_O = model.head(Explained(model).slide(x_LD)[None])[0].float().cpu()
-    explained = Explained(model, _output_index(model, outputs_O, target))
-    return Question(explained, x_LD, pieces.rc_in_sequence().to(x_LD.device), outputs_O)
+        outputs_O = model.head(ModelOutput(model).slide(x_LD)[None])[0].float().cpu()
+    explained = ModelOutput(model, _output_index(model, outputs_O, target))
+    return ExplainedSlide(explained, x_LD, pieces.rc_in_sequence().to(x_LD.device), outputs_O)
 
 
-def explain(question: Question, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
+def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
     """Return all maps that are asked for, of a slide that goes by the name of its folder."""
     model = question.explained.model
     maps = score_maps(question, config)
@@ -157,7 +159,7 @@ def explain(question: Question, store: PatchStore, config: ExplainConfig, folder
     )
 
 
-def measure_faithfulness(question: Question, explanation: Explanation, side: int, folder: Path) -> None:
+def measure_faithfulness(question: ExplainedSlide, explanation: Explanation, side: int, folder: Path) -> None:
     """Write how the output falls and rises by each map over all layers, and by orders that know nothing of the model.
 
     Args:

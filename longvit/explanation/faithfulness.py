@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from longvit.explanation.explained import Explained
+from longvit.explanation.model_output import ModelOutput
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Curves:
 
 @torch.no_grad()
 def curves(
-    explained: Explained, x_LD: Float[Tensor, "L D"], square_L: Int64[Tensor, " L"], scores_L: Tensor, steps: int = 10
+    explained: ModelOutput, x_LD: Float[Tensor, "L D"], square_L: Int64[Tensor, " L"], scores_L: Tensor, steps: int = 10
 ) -> Curves:
     """Deletion and insertion curves (RISE, arXiv:1806.07421), with tokens taken out of the sequence, not painted over.
 

@@ -16,17 +16,17 @@ from longvit.explanation.attribution import (
     occlusion,
     token_contributions,
 )
-from longvit.explanation.explained import Explained
+from longvit.explanation.model_output import ModelOutput
 from longvit.explanation.result import ScoreMap
 from longvit.model.predictor import SlideModel
 from preprocessing.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
-class Question:
+class ExplainedSlide:
     """A slide, and what is asked about it."""
 
-    explained: Explained
+    explained: ModelOutput
     """The output."""
     x_LD: Float[Tensor, "L D"]
     """Embedded tokens."""
@@ -66,7 +66,7 @@ def settle_methods(model: SlideModel, config: ExplainConfig) -> ExplainConfig:
     return config
 
 
-def require_squares(question: Question, config: ExplainConfig) -> None:
+def require_squares(question: ExplainedSlide, config: ExplainConfig) -> None:
     """Refuse a slide that one square holds, before anything is computed, if squares are to be taken out.
 
     Raises:
@@ -81,18 +81,18 @@ def require_squares(question: Question, config: ExplainConfig) -> None:
         )
 
 
-def score_maps(question: Question, config: ExplainConfig) -> tuple[ScoreMap, ...]:
+def score_maps(question: ExplainedSlide, config: ExplainConfig) -> tuple[ScoreMap, ...]:
     """The maps of all methods in turn; those of single layers follow the map over all layers."""
     return tuple(one for method in config.methods for one in METHODS[method](question, config))
 
 
-def _contribution(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _contribution(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     scores = token_contributions(question.explained, question.x_LD)
     meaning = f"share of the {question.explained.quantity} against the mean slide; shares add up"
     return [_map("contribution", "Contribution", meaning, scores, signed=True)]
 
 
-def _received(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _received(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     layers_NL = received_attention(question.explained.model.encoder, question.x_LD)
     meaning = "attention received, 1 being a token's even share"
     return [
@@ -104,7 +104,7 @@ def _received(question: Question, config: ExplainConfig) -> list[ScoreMap]:
     ]
 
 
-def _rollout(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _rollout(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     model = question.explained.model
     pooled_L = None if model.attention is None else _pooled(question)
     scores = attention_rollout(model.encoder, question.x_LD, pooled_L) * len(question.x_LD)
@@ -112,30 +112,30 @@ def _rollout(question: Question, config: ExplainConfig) -> list[ScoreMap]:
     return [_map("rollout", "Attention rollout", meaning, scores)]
 
 
-def _pooling(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _pooling(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     meaning = "weight in the slide's vector, 1 being a token's even share"
     return [_map("pooling", "Attention pooling", meaning, _pooled(question) * len(question.x_LD))]
 
 
 @torch.no_grad()
-def _pooled(question: Question) -> Tensor:
+def _pooled(question: ExplainedSlide) -> Tensor:
     tokens_LD = question.explained.model.encoder.encode(question.x_LD[None]).tokens_BLD[0]
     return question.explained.pooled(tokens_LD)
 
 
-def _gradient(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _gradient(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     scores = gradient_times_input(question.explained, question.x_LD)
     meaning = f"change of the {question.explained.quantity} against the average token, to first order"
     return [_map("gradient", "Gradient x input", meaning, scores, signed=True)]
 
 
-def _integrated_gradients(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _integrated_gradients(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     scores = integrated_gradients(question.explained, question.x_LD, steps=config.gradient_steps)
     meaning = f"share of the {question.explained.quantity} against a slide of average tokens; shares add up"
     return [_map("integrated_gradients", "Integrated gradients", meaning, scores, signed=True)]
 
 
-def _occlusion(question: Question, config: ExplainConfig) -> list[ScoreMap]:
+def _occlusion(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     side = config.occlusion_side
     scores = occlusion(question.explained, question.x_LD, question.rc_L2, side=side)
     meaning = f"loss of the {question.explained.quantity} without the square of {side} x {side} tokens"
@@ -149,7 +149,7 @@ def _map(
     return ScoreMap(key, method, label, meaning, signed, scores.float().cpu().numpy().astype(np.float64), layer)
 
 
-METHODS: Mapping[Method, Callable[[Question, ExplainConfig], list[ScoreMap]]] = {
+METHODS: Mapping[Method, Callable[[ExplainedSlide, ExplainConfig], list[ScoreMap]]] = {
     "contribution": _contribution,
     "received": _received,
     "rollout": _rollout,

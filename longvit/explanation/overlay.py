@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from longvit.explanation.colour import Scale
+from longvit.explanation.colour import ColourScale
 
 
 def heatmap(scores: Float[np.ndarray, " l"], rc: Int[np.ndarray, "l 2"]) -> Float[np.ndarray, "rows columns"]:
@@ -22,7 +22,7 @@ def overlay(
     image: UInt8[np.ndarray, "h w 3"],
     grid: Float[np.ndarray, "rows columns"],
     extent_px: tuple[float, float],
-    scale: Scale,
+    scale: ColourScale,
     title: str,
     label: str,
 ) -> Figure:

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from pydantic import ValidationError
 
 from longvit.config import Method
-from longvit.explanation.colour import Scale
-from longvit.formats.explanation_json import ExplanationFile, Layer, write_explanation
+from longvit.explanation.colour import ColourScale
+from longvit.formats.explanation_json import ExplanationFile, MapLayer, write_explanation
 from preprocessing.errors import CheckpointError
 from preprocessing.frames import l0_from_rc
 
@@ -36,9 +36,9 @@ class ScoreMap:
     """Attention head, the first being 0; None if all heads contribute."""
 
     @property
-    def scale(self) -> Scale:
+    def scale(self) -> ColourScale:
         """Colours of the scores."""
-        return Scale.of(self.scores, self.signed)
+        return ColourScale.of(self.scores, self.signed)
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Explanation:
             raise CheckpointError(what, where=self.model, fix=fix) from error
 
 
-def _layer(one: ScoreMap) -> Layer:
+def _layer(one: ScoreMap) -> MapLayer:
     scale = one.scale
     names = ("key", "method", "layer", "head", "label", "meaning", "signed")
     colours = {"vmin": scale.vmin, "vmax": scale.vmax, "colours": tuple(scale.stops())}
-    return Layer(**{name: getattr(one, name) for name in names}, **colours)
+    return MapLayer(**{name: getattr(one, name) for name in names}, **colours)

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig
 from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader
-from longvit.finetuning.experiment import Job, Study
+from longvit.finetuning.experiment import Experiment, TrainingJob
+from longvit.finetuning.finetune_module import FinetuneModule
 from longvit.finetuning.fit_statistics import prepare
 from longvit.finetuning.fold_model import predict_held_out
-from longvit.finetuning.module import FinetuneModule
 from longvit.finetuning.tile_vectors import TileVectors
 from longvit.model.predictor import SlideModel
 from longvit.tokens.sequences import Slides
@@ -30,40 +30,47 @@ def recipe(config: FinetuneConfig, learner: Baseline) -> FinetuneConfig:
     return config.model_copy(update=values | {"fusion": "late", "precision": "32"})
 
 
-def predict_tile_baseline(study: Study, job: Job) -> list[dict]:
+def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict]:
     """Train one baseline on the training patients, predict val and test: a row per slide.
 
     The vectors of a slide's tiles, by gated attention (Ilse et al. 2018, equation 9) or as their mean, go through the
     model's own head: standardised by the training slides, then one linear layer. The losses are those of the task.
     """
-    config, cohort = recipe(study.config, job.learner), study.cohort
+    config, cohort = recipe(experiment.config, job.learner), experiment.cohort
     begin(config)
-    tiles = tile_vectors(study)
+    tiles = tile_vectors(experiment)
     reader = _reader(tiles, job.learner)
     pooling = "encoder" if job.learner == "mean" else "attention"
     model = SlideModel(None, config.task, cohort.classes, pooling, tiles.width)
-    train = PatientDataset(job.fold.train, cohort, study.targets(job), reader)
+    train = PatientDataset(job.fold.train, cohort, experiment.targets(job), reader)
     notes = prepare(model, train, pick_device(config.device))
     read = lambda rows: [*notes, *risen(rows)] if rows else []
-    fit(FinetuneModule(model, config), train_loader(train, config), config, study.folder(job), brief=True, read=read)
-    return predict_held_out(model, study, job, reader, config)
+    fit(
+        FinetuneModule(model, config),
+        train_loader(train, config),
+        config,
+        experiment.folder(job),
+        brief=True,
+        read=read,
+    )
+    return predict_held_out(model, experiment, job, reader, config)
 
 
-def tile_vectors(study: Study) -> TileVectors:
+def tile_vectors(experiment: Experiment) -> TileVectors:
     """Return the tile vectors of this run's slides, which the baselines read."""
-    return TileVectors(study.config.out / "baselines" / "tiles", study.stores, study.source)
+    return TileVectors(experiment.config.out / "baselines" / "tiles", experiment.stores, experiment.source)
 
 
-def tile_notes(study: Study, learner: Baseline) -> list[str]:
+def tile_notes(experiment: Experiment, learner: Baseline) -> list[str]:
     """Return sentences for the report that describe a baseline."""
     what = "a linear head on the mean" if learner == "mean" else "gated attention (ABMIL) and a linear head on the bag"
     of = "the tokens of a tile averaged, by the frozen encoder this training started from"
-    if study.source.features:
-        of = f"embeddings/{study.source.features} of the stores, which the encoder reads too"
+    if experiment.source.features:
+        of = f"embeddings/{experiment.source.features} of the stores, which the encoder reads too"
     optimiser = RECIPES[learner]
     how = f"{optimiser.epochs} epochs of AdamW at {optimiser.learning_rate:g}, windows of {WINDOW} patients"
     notes = [f"{what} of a slide's tile vectors ({of}); {how}, for every cohort alike."]
-    if learner == "mean" and not study.source.features and study.config.brief:
+    if learner == "mean" and not experiment.source.features and experiment.config.brief:
         notes.append("The model's encoder is frozen: if it pools by the mean, the two differ in the recipe alone.")
     return notes
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 from lifelines import CoxPHFitter
 
-from longvit.cohort.clinical import Clinical, read_clinical
+from longvit.cohort.clinical import ClinicalCovariates, read_clinical
 from longvit.config import FinetuneConfig
-from longvit.finetuning.experiment import Job, Study
-from longvit.finetuning.predictions import truth
+from longvit.finetuning.experiment import Experiment, TrainingJob
+from longvit.finetuning.predict_sequences import truth
 from longvit.formats.predictions_csv import sequence_columns
 from preprocessing.errors import CohortError, ConfigError
 
@@ -16,59 +16,59 @@ PENALTY = 0.01
 """Ridge on standardised covariates; it keeps a fit finite where one of them orders all events."""
 
 
-def clinical_covariates(study: Study) -> Clinical:
+def clinical_covariates(experiment: Experiment) -> ClinicalCovariates:
     """Read age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
 
     Raises:
         ConfigError: The task is not survival.
         CohortError: The table has none of the three, or none of the patients.
     """
-    config = study.config
+    config = experiment.config
     where = _table(config)
-    if "time" not in study.cohort.targets:
+    if "time" not in experiment.cohort.targets:
         fix = "leave it out; it is a baseline for survival"
         raise ConfigError("age, sex and stage do not predict a subtype", where="baselines: clinical", fix=fix)
     found = read_clinical(where)
-    cases = [case for case in study.cohort.slides if case in found.table.index]
+    cases = [case for case in experiment.cohort.slides if case in found.table.index]
     if not cases:
         fix = "use the same patient names in both"
         raise CohortError("no patient of the cohort is in the clinical table", where=where, fix=fix)
-    return Clinical(found.table.reindex(list(study.cohort.slides)), found.notes)
+    return ClinicalCovariates(found.table.reindex(list(experiment.cohort.slides)), found.notes)
 
 
-def predict_clinical(study: Study, job: Job) -> list[dict]:
+def predict_clinical(experiment: Experiment, job: TrainingJob) -> list[dict]:
     """Fit on the training patients, predict val and test: a row per slide, the same risk for all of a patient.
 
     The Cox partial likelihood with Efron's ties, a ridge of `PENALTY`; a missing value is the median of the fold's
     training patients, a covariate that is the same for all of them is left out. The risk is the log partial hazard.
     """
-    table, train = clinical_covariates(study).table, list(job.fold.train)
+    table, train = clinical_covariates(experiment).table, list(job.fold.train)
     filled = table.fillna(table.loc[train].median())
     names = [name for name in filled if filled.loc[train, name].nunique() > 1]
     risk = pd.Series(0.0, index=filled.index)
     if names:
-        rows = filled.loc[train, names].join(study.targets(job))
+        rows = filled.loc[train, names].join(experiment.targets(job))
         fit = CoxPHFitter(penalizer=PENALTY).fit(rows, "time", "event")
         held_out = [*job.fold.val, *job.fold.test]
         risk[held_out] = fit.predict_log_partial_hazard(filled.loc[held_out, names]).to_numpy()
     return [
         sequence_columns(case, [slide])
         | {"fold": job.fold.index, "split": part}
-        | truth(study.cohort.targets, case, study.config.task)
+        | truth(experiment.cohort.targets, case, experiment.config.task)
         | {"risk": float(risk[case])}
         for part in ("val", "test")
         for case in job.fold.parts[part]
-        for slide in study.cohort.slides[case]
+        for slide in experiment.cohort.slides[case]
     ]
 
 
-def clinical_notes(study: Study) -> list[str]:
+def clinical_notes(experiment: Experiment) -> list[str]:
     """Return sentences for the report that describe this baseline and count the missing values."""
-    found = clinical_covariates(study)
+    found = clinical_covariates(experiment)
     names = ", ".join(name[0].lower() + name[1:] for name in found.table)
     notes = [
-        f"Cox regression on {names} ({_table(study.config).name}), no slide: lifelines, ridge {PENALTY}, fitted on the "
-        "training patients of each fold."
+        f"Cox regression on {names} ({_table(experiment.config).name}), no slide: lifelines, ridge {PENALTY}, "
+        "fitted on the training patients of each fold."
     ]
     for name, count in found.table.isna().sum().items():
         if count:

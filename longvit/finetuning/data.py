@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
 from longvit.config import FinetuneConfig
-from longvit.finetuning.windows import BalancedWindows, Patient
+from longvit.finetuning.windows import BalancedWindows, TrainingPatient
 from longvit.model.predictor import SlideItem
 from longvit.tokens.sequences import Slides, sequences
 from longvit.training.loop import loader_processes
@@ -19,7 +19,7 @@ SequenceReader = Callable[[Slides], SlideItem]
 """Slides -> what is read of them: their tokens, or what a frozen encoder made of them."""
 
 
-class PatientDataset(Dataset[list[Patient]]):
+class PatientDataset(Dataset[list[TrainingPatient]]):
     """A window of indices -> its patients.
 
     Args:
@@ -45,19 +45,19 @@ class PatientDataset(Dataset[list[Patient]]):
     def __len__(self) -> int:
         return len(self.patients)
 
-    def __getitem__(self, window: list[int]) -> list[Patient]:
+    def __getitem__(self, window: list[int]) -> list[TrainingPatient]:
         return [self._patient(self.patients[i]) for i in window]
 
     def sequences(self, case: str) -> list[Slides]:
         """Return the sequences of a patient."""
         return sequences(self.cohort.slides[case], self.fusion)
 
-    def _patient(self, case: str) -> Patient:
+    def _patient(self, case: str) -> TrainingPatient:
         items = [self.read(slides) for slides in self.sequences(case)]
         row = self.targets.loc[case]
         if self.cohort.classes:
-            return Patient(items, label=self.cohort.classes.index(row["label"]))
-        return Patient(items, time=float(row["time"]), event=bool(row["event"]))
+            return TrainingPatient(items, label=self.cohort.classes.index(row["label"]))
+        return TrainingPatient(items, time=float(row["time"]), event=bool(row["event"]))
 
 
 def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:

@@ -15,7 +15,7 @@ from longvit.tokens.sequences import Slides, sequences
 
 
 @dataclass(frozen=True)
-class Study:
+class Experiment:
     """Inputs of every model of a run: tables and paths, no weights, so that they can be sent to other processes.
 
     Args:
@@ -38,28 +38,32 @@ class Study:
         cases = dict.fromkeys(case for fold in self.folds for part in fold.parts.values() for case in part)
         return [slides for case in cases for slides in sequences(self.cohort.slides[case], self.config.fusion)]
 
-    def jobs(self, learner: Baseline | None = None) -> list["Job"]:
+    def jobs(self, learner: Baseline | None = None) -> list["TrainingJob"]:
         """Return the models of one kind: for every fold one on the true labels, then its shuffled controls."""
-        return [Job(fold, shuffle, learner) for fold in self.folds for shuffle in (None, *range(self.config.shuffles))]
+        return [
+            TrainingJob(fold, shuffle, learner)
+            for fold in self.folds
+            for shuffle in (None, *range(self.config.shuffles))
+        ]
 
-    def targets(self, job: "Job") -> pd.DataFrame:
+    def targets(self, job: "TrainingJob") -> pd.DataFrame:
         """Return the targets that the model of this job is trained on, a row per patient."""
         if job.shuffle is None:
             return self.cohort.targets
         return shuffled_targets(self.cohort.targets, job.fold, (self.config.seed, job.shuffle))
 
-    def folder(self, job: "Job") -> Path:
+    def folder(self, job: "TrainingJob") -> Path:
         """Return the folder of a job's model and predictions."""
         kind = self.config.out / ("" if job.learner is None else f"baselines/{job.learner}")
         return kind / f"fold_{job.fold.index}" / ("" if job.shuffle is None else f"shuffled_{job.shuffle}")
 
-    def predictions(self, job: "Job") -> Path:
+    def predictions(self, job: "TrainingJob") -> Path:
         """Return the last file that a job writes; if it exists, the job is done."""
         return self.folder(job) / PREDICTIONS
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One model to train.
 
     Args:

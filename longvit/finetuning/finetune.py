@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from longvit.cohort.checks import audit
+from longvit.cohort.checks import audit_splits
 from longvit.cohort.splits import read_splits
 from longvit.config import FinetuneConfig
 from longvit.finetuning.baselines import tile_notes, tile_vectors
 from longvit.finetuning.build import build_model
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
 from longvit.finetuning.crossvalidation import collected, train_all
-from longvit.finetuning.experiment import Study
+from longvit.finetuning.experiment import Experiment
 from longvit.finetuning.guards import check_fold
 from longvit.finetuning.representations import sequence_reader
 from longvit.formats.audit_json import AuditFile, write_audit
@@ -17,7 +17,7 @@ from longvit.formats.membership_csv import write_membership
 from longvit.formats.predictions_csv import PREDICTIONS, write_predictions
 from longvit.model.predictor import SlideModel
 from longvit.runs.folder import open_run
-from longvit.runs.inputs import Inputs, read_inputs
+from longvit.runs.input_hashes import RecordedInputs, read_inputs
 from longvit.tokens.read import require_one_scale, require_scale
 from longvit.tokens.source import token_source
 from longvit.training.loop import begin, pick_device
@@ -38,7 +38,7 @@ def run(config: FinetuneConfig) -> Path:
         StoreError, CheckpointError: Stores or weights are missing or do not fit.
         ConfigError: The settings contradict each other, or the folder holds another run.
     """
-    audited = audit(config)
+    audited = audit_splits(config)
     audited.refuse()
     for fold in audited.folds:
         check_fold(fold, audited.cohort, config)
@@ -48,47 +48,47 @@ def run(config: FinetuneConfig) -> Path:
     found = find_stores(config.stores)
     cases = {case for fold in audited.folds for part in fold.parts.values() for case in part}
     stores = {slide: found[slide] for case in sorted(cases) for slide in audited.cohort.slides[case]}
-    study = Study(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
+    experiment = Experiment(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
     require_scale(map(open_store, stores.values()), model.encoder.trained_on, config.checkpoint)
-    _refuse_unfit(study)
+    _refuse_unfit(experiment)
     result = config.out / PREDICTIONS
-    with open_run(config, "finetune", _inputs(study), result) as opened:
+    with open_run(config, "finetune", _inputs(experiment), result) as opened:
         if not opened.finished:
-            folds = {fold.index: fold.parts for fold in study.folds}
-            write_membership(config.out, stores, study.cohort.patient_of, folds)
-            _train(study, model, audited.file)
+            folds = {fold.index: fold.parts for fold in experiment.folds}
+            write_membership(config.out, stores, experiment.cohort.patient_of, folds)
+            _train(experiment, model, audited.file)
     return result
 
 
-def _inputs(study: Study) -> Inputs:
-    config = study.config
+def _inputs(experiment: Experiment) -> RecordedInputs:
+    config = experiment.config
     names = ("table", "slide_table", "clinical", "checkpoint")
     files = {name: getattr(config, name) for name in names}
     files["splits"] = [split.path for split in read_splits(config.splits, config.folds)]
-    return read_inputs(files, study.stores, study.source)
+    return read_inputs(files, experiment.stores, experiment.source)
 
 
-def _refuse_unfit(study: Study) -> None:
+def _refuse_unfit(experiment: Experiment) -> None:
     """Refuse stores and tables that models or baselines cannot be trained on, before anything is computed."""
-    require_one_scale(list(study.stores.values()))
-    for store in study.stores.values():
-        token_source(open_store(store), study.source)  # refuses a store that does not fit
-    if "clinical" in study.config.baselines:
-        clinical_covariates(study)
+    require_one_scale(list(experiment.stores.values()))
+    for store in experiment.stores.values():
+        token_source(open_store(store), experiment.source)  # refuses a store that does not fit
+    if "clinical" in experiment.config.baselines:
+        clinical_covariates(experiment)
 
 
-def _train(study: Study, model: SlideModel, audit: AuditFile) -> None:
+def _train(experiment: Experiment, model: SlideModel, audit_splits: AuditFile) -> None:
     """Train all jobs, then write their predictions; the model's own table is the last and marks the run as done."""
-    config = study.config
-    read = sequence_reader(model, study.sequences, study.stores, config)
+    config = experiment.config
+    read = sequence_reader(model, experiment.sequences, experiment.stores, config)
     if {"abmil", "mean"} & set(config.baselines):
-        tile_vectors(study).prepare(model.encoder, pick_device(config.device), max(1, config.loader_workers))
+        tile_vectors(experiment).prepare(model.encoder, pick_device(config.device), max(1, config.loader_workers))
     learners = (*dict.fromkeys(config.baselines), None)
-    train_all(study, [job for learner in reversed(learners) for job in study.jobs(learner)], read)
+    train_all(experiment, [job for learner in reversed(learners) for job in experiment.jobs(learner)], read)
     for learner in learners:
         folder = config.out / (f"baselines/{learner}" if learner else "")
-        write_audit(folder, audit)
+        write_audit(folder, audit_splits)
         if learner:
-            notes = clinical_notes(study) if learner == "clinical" else tile_notes(study, learner)
+            notes = clinical_notes(experiment) if learner == "clinical" else tile_notes(experiment, learner)
             write_whole(folder / "notes.txt", "".join(f"{note}\n" for note in notes))
-        write_predictions(folder / PREDICTIONS, collected(study, study.jobs(learner)))
+        write_predictions(folder / PREDICTIONS, collected(experiment, experiment.jobs(learner)))

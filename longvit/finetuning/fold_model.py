@@ -8,36 +8,36 @@ import torch
 from longvit.config import FinetuneConfig
 from longvit.finetuning.build import build_model
 from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader, whole_loader
-from longvit.finetuning.experiment import Job, Study
+from longvit.finetuning.experiment import Experiment, TrainingJob
+from longvit.finetuning.finetune_module import FinetuneModule
 from longvit.finetuning.fit_statistics import prepare
-from longvit.finetuning.module import FinetuneModule
-from longvit.finetuning.predictions import predict
+from longvit.finetuning.predict_sequences import predict_sequences
 from longvit.finetuning.representations import sequence_reader
 from longvit.model.outputs import SCALE_FILE, RiskScale
 from longvit.model.predictor import SlideModel, save_model
-from longvit.tokens.read import Scale
+from longvit.tokens.read import StoreScale
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.store import open_store
 
 
-def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None) -> list[dict]:
+def train_fold_model(experiment: Experiment, job: TrainingJob, read: SequenceReader | None = None) -> list[dict]:
     """Train one model, and predict the val and test parts of its fold.
 
     Writes `model.safetensors` to the job's folder, and for a survival model `risk_scale.json`, the mean and deviation
     of its training patients' risks; for shuffled controls neither. Writes `notes.txt` if the training went wrong.
 
     Args:
-        study: What all models of the run are trained with.
+        experiment: What all models of the run are trained with.
         job: The fold, and the labels.
         read: How sequences are read; made here where it is not given.
     """
-    config, cohort, folder = study.config, study.cohort, study.folder(job)
+    config, cohort, folder = experiment.config, experiment.cohort, experiment.folder(job)
     begin(config)
     model, device = build_model(config, cohort.classes), pick_device(config.device)
-    read = read or sequence_reader(model, study.sequences, study.stores, config)
-    targets = study.targets(job)
+    read = read or sequence_reader(model, experiment.sequences, experiment.stores, config)
+    targets = experiment.targets(job)
     train, val = (PatientDataset(part, cohort, targets, read, config.fusion) for part in (job.fold.train, job.fold.val))
     notes = prepare(model, train, device)
     monitor = "val_loss" if config.select == "best_val" else None
@@ -55,29 +55,31 @@ def train_fold_model(study: Study, job: Job, read: SequenceReader | None = None)
         read=lambda rows: [*notes, *risen(rows)] if rows else [],
     )
     if job.shuffle is None:
-        model.encoder.trained_on = Scale.of(open_store(next(iter(study.stores.values()))))
+        model.encoder.trained_on = StoreScale.of(open_store(next(iter(experiment.stores.values()))))
         save_model(folder / "model.safetensors", model)
         if not model.classes:
             scale = risk_scale(model, train, device)
             write_whole(folder / SCALE_FILE, json.dumps(scale._asdict()) + "\n")
-    return predict_held_out(model, study, job, read, config)
+    return predict_held_out(model, experiment, job, read, config)
 
 
 def predict_held_out(
-    model: SlideModel, study: Study, job: Job, read: SequenceReader, config: FinetuneConfig
+    model: SlideModel, experiment: Experiment, job: TrainingJob, read: SequenceReader, config: FinetuneConfig
 ) -> list[dict]:
     """Return rows of the val and test parts, with the true targets next to the predictions."""
     rows, device = [], pick_device(config.device)
     for part in ("val", "test"):
-        patients = PatientDataset(job.fold.parts[part], study.cohort, study.cohort.targets, read, config.fusion)
-        rows += predict(model, patients, device, {"fold": job.fold.index, "split": part})
+        patients = PatientDataset(
+            job.fold.parts[part], experiment.cohort, experiment.cohort.targets, read, config.fusion
+        )
+        rows += predict_sequences(model, patients, device, {"fold": job.fold.index, "split": part})
     return rows
 
 
 def risk_scale(model: SlideModel, train: PatientDataset, device: torch.device) -> RiskScale:
     """Return mean and deviation of the risks that a survival model gives its training patients, each counted once."""
     risks: dict[str, list[float]] = {}
-    for row in predict(model, train, device, {}):
+    for row in predict_sequences(model, train, device, {}):
         risks.setdefault(row["patient_id"], []).append(row["risk"])
     means = np.array([np.mean(of_patient) for of_patient in risks.values()])
     return RiskScale(float(means.mean()), float(means.std()))

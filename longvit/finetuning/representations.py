@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from longvit.config import FinetuneConfig
-from longvit.encoding.results import SlideResult, fingerprint, load_result, origin_of, save_result, slide_file
+from longvit.encoding.results import SlideResult, fingerprint, load_result, origin_of, result_file, save_result
 from longvit.encoding.slide import encode_slide
 from longvit.finetuning.data import SequenceReader
 from longvit.model import LongViT
@@ -70,7 +70,7 @@ def encode_sequences(
     """
     mark = fingerprint(encoder)
     origins = {slides: ":".join(origin_of(mark, open_store(stores[s])) for s in slides) for slides in wanted}
-    files = {slides: slide_file(folder, file_name(slides)) for slides in wanted}
+    files = {slides: result_file(folder, file_name(slides)) for slides in wanted}
     width = encoder.config.width
     todo = [s for s in wanted if load_result(files[s], origins[s], width, with_tokens=keep_tokens) is None]
     encoder = encoder.eval().to(pick_device(config.device))

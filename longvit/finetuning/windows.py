@@ -10,7 +10,7 @@ from longvit.model.predictor import SlideItem
 
 
 @dataclass(frozen=True)
-class Patient:
+class TrainingPatient:
     """One patient: the sequences of slides, and the target."""
 
     items: list[SlideItem]

@@ -34,7 +34,7 @@ def _plain(name: str) -> str:
     return name
 
 
-class Layer(BaseModel):
+class MapLayer(BaseModel):
     """Column of scores.csv, and its colours."""
 
     model_config = _CHECKED
@@ -61,7 +61,7 @@ class Layer(BaseModel):
     """Colours in even steps between the two, `#rrggbb`."""
 
     @model_validator(mode="after")
-    def _rises(self) -> "Layer":
+    def _rises(self) -> "MapLayer":
         if self.vmin >= self.vmax:
             raise ValueError("vmin is not below vmax")
         return self
@@ -88,7 +88,7 @@ class ExplanationFile(BaseModel):
     """Width and height of a token, level-0 pixels."""
     mpp: float | None = None
     """Micrometres per level-0 pixel."""
-    layers: tuple[Layer, ...] = Field(min_length=1, max_length=1000)
+    layers: tuple[MapLayer, ...] = Field(min_length=1, max_length=1000)
     """Columns of scores.csv, in the order of the pickers."""
 
 

@@ -24,7 +24,7 @@ class _Checked(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Source(_Checked):
+class HashedFile(_Checked):
     """File that numbers were computed from."""
 
     file: str
@@ -58,7 +58,7 @@ class ModelMetrics(_Checked):
     """Numbers of another model for the same patients."""
 
     name: str
-    source: Source
+    source: HashedFile
     """Predictions of the model."""
     mean: dict[str, Number]
     pooled: dict[str, Number]
@@ -71,7 +71,7 @@ class ModelMetrics(_Checked):
 class Metrics(Counts):
     """Content of metrics.json."""
 
-    source: Source
+    source: HashedFile
     """Predictions."""
     name: str
     """Name of the evaluated model."""
@@ -100,7 +100,7 @@ class Metrics(Counts):
     """`name`, `n`, `n_events` and `median_time` of low and of high risk; absent for subtyping."""
     cox: dict[str, Any] | None = None
     """Cox regression, see `longvit.evaluation.cox`; absent for subtyping."""
-    clinical: Source | None = None
+    clinical: HashedFile | None = None
     """Table of the covariates in `cox`."""
     models: tuple[ModelMetrics, ...]
     """Other models that were evaluated next to this one."""

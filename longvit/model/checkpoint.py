@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from longvit.config import EncoderConfig, without_execution
 from longvit.model.encoder import LongViT
 from longvit.model.weights import Weights, open_weights
-from longvit.tokens.read import Scale
+from longvit.tokens.read import StoreScale
 from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import written_whole
 
@@ -26,7 +26,7 @@ SavedConfig = Annotated[EncoderConfig, BeforeValidator(without_execution)]
 class _Encoder(EncoderConfig):
     """An encoder's config, and the scale it was trained at; one text, since safetensors writes several in any order."""
 
-    trained_on: Scale | None = None
+    trained_on: StoreScale | None = None
     _of_version_0_1 = model_validator(mode="before")(without_execution)
 
 
@@ -35,7 +35,7 @@ class _Model(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     encoder: SavedConfig
-    trained_on: Scale | None = None
+    trained_on: StoreScale | None = None
 
 
 def save_encoder(path: Path | str, encoder: LongViT) -> None:
@@ -61,7 +61,7 @@ def load_encoder(path: Path | str) -> LongViT:
     return encoder
 
 
-def _encoder_in(weights: Weights) -> tuple[EncoderConfig, Scale | None, Weights]:
+def _encoder_in(weights: Weights) -> tuple[EncoderConfig, StoreScale | None, Weights]:
     """Return the config of the encoder in a file, its scale (None in files of version 0.1.0), and its tensors."""
     told: Mapping[str, str] = weights.metadata
     try:

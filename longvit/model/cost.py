@@ -14,7 +14,7 @@ from longvit.model.attention.plan import AttentionPlan
 _DAY_S = 86_400.0
 
 
-class Work(NamedTuple):
+class TokenCost(NamedTuple):
     """Multiplications and additions that one token of a slide costs, by what they are spent on."""
 
     embedding: float
@@ -30,10 +30,10 @@ class Work(NamedTuple):
         return tokens * self.embedding + in_blocks
 
 
-def work_per_token(config: EncoderConfig, plan: AttentionPlan) -> Work:
+def work_per_token(config: EncoderConfig, plan: AttentionPlan) -> TokenCost:
     """Return what a token costs in a forward pass with this plan."""
     width = config.width
-    return Work(
+    return TokenCost(
         embedding=float(_EMBEDDING[config.input.kind](config.input, width)),
         attention=8 * width**2 + 4 * width * plan.keys_per_query,
         feed_forward=4 * config.ffn_ratio * width**2,
@@ -60,7 +60,7 @@ def progress_bar() -> Progress:
 
 
 @contextmanager
-def watched(encoder: LongViT, work: Work, done: Callable[[int, float], None]) -> Iterator[None]:
+def watched(encoder: LongViT, work: TokenCost, done: Callable[[int, float], None]) -> Iterator[None]:
     """Report from within the blocks, while slides are encoded in this context.
 
     Args:

@@ -18,7 +18,7 @@ from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
 from longvit.tokens.batch import TokenBatch
-from longvit.tokens.read import Scale
+from longvit.tokens.read import StoreScale
 
 
 class FeedForward(nn.Module):
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
         return self.layer_norm(x_BLD)
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What an encoder makes of slides."""
 
     tokens_BLD: Float[Tensor, "B L D"]
@@ -136,7 +136,7 @@ class LongViT(nn.Module):
     torch.Size([1, 6, 64])
     """
 
-    trained_on: Scale | None = None
+    trained_on: StoreScale | None = None
     """Scale of the slides that the weights were trained on; None if they were not, or if it is unknown."""
     execution = ExecutionConfig()
     """How much is computed at once, and twice: the caller's to set, at any time. It is not saved with the weights."""
@@ -198,7 +198,7 @@ class LongViT(nn.Module):
 
     def encode(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
-    ) -> Encoded:
+    ) -> EncoderOutput:
         """Embedded tokens -> tokens in context, and slides.
 
         Args:
@@ -211,4 +211,4 @@ class LongViT(nn.Module):
         tokens_BLD = x_BMD[:, x_BMD.shape[1] - x_BLD.shape[1] :]
         if mask_BL is not None:
             tokens_BLD = tokens_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0)
-        return Encoded(tokens_BLD, self.pooling(x_BMD, mask_BL))
+        return EncoderOutput(tokens_BLD, self.pooling(x_BMD, mask_BL))

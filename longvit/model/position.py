@@ -40,7 +40,7 @@ def extent_of(rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]) -> E
     return Extent(first_B2, last_B2 - first_B2 + 1)
 
 
-class SinCos(nn.Module):
+class SinCosTable(nn.Module):
     """Fixed positions without a table, so that no slide is too large; the width is a multiple of 4.
 
     Prov-GigaPath looks the same numbers up in a table of 1000 x 1000 tiles of 3 GB. A tile beyond it fails there, or
@@ -56,7 +56,7 @@ class SinCos(nn.Module):
         return sincos_position(batch.rc_BL2, self.width)
 
 
-class Learned(nn.Module):
+class LearnedTable(nn.Module):
     """The official LongViT's learned table, stretched over the rows and columns that the slide's tokens span.
 
     Stretched by bicubic interpolation with one of the two official arithmetics, which differ. A grid of the table's own
@@ -99,8 +99,8 @@ class Learned(nn.Module):
         return pos_BD1L.squeeze(2).mT.to(self.table.dtype)
 
 
-def build_position(position: SinCosPosition | LearnedPosition, width: int) -> SinCos | Learned:
+def build_position(position: SinCosPosition | LearnedPosition, width: int) -> SinCosTable | LearnedTable:
     """Build the module for a configured kind of position."""
     if isinstance(position, SinCosPosition):
-        return SinCos(width)
-    return Learned(position, width)
+        return SinCosTable(width)
+    return LearnedTable(position, width)

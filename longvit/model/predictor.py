@@ -16,7 +16,7 @@ from longvit.model.pooling import GatedAttention, mean_pool, varies
 from longvit.model.weights import open_weights
 from longvit.tasks.task import Statistics
 from longvit.tokens.batch import TokenBatch
-from longvit.tokens.read import Scale
+from longvit.tokens.read import StoreScale
 from preprocessing.errors import CheckpointError
 from preprocessing.jobs.files import written_whole
 
@@ -119,7 +119,7 @@ class _Settings(BaseModel):
     task: AnyTask
     class_weights: tuple[PositiveFloat, ...] = ()
     bin_edges: tuple[FiniteFloat, ...] = ()
-    trained_on: Scale | None = None
+    trained_on: StoreScale | None = None
     statistics: dict[str, tuple[FiniteFloat, ...]] = {}
     """All other statistics."""
 

@@ -25,7 +25,7 @@ _MAX_NUMBER = 2**31 - 1
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Spec(NamedTuple):
+class TensorSpec(NamedTuple):
     """Shape of a tensor, and its type where that is not a floating one."""
 
     shape: tuple[int, ...]
@@ -43,7 +43,7 @@ class Weights:
         metadata: Texts that a file holds beside its tensors.
     """
 
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, TensorSpec]
     read: Callable[[str], Tensor]
     where: object
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -134,7 +134,7 @@ def _require_header(path: Path) -> None:
 
 def weights_of(state: Mapping[str, Tensor], where: object) -> Weights:
     """Return the weights of a state dict."""
-    specs = {name: Spec(tuple(tensor.shape), _wrong_type(tensor)) for name, tensor in state.items()}
+    specs = {name: TensorSpec(tuple(tensor.shape), _wrong_type(tensor)) for name, tensor in state.items()}
     return Weights(specs, state.__getitem__, where)
 
 
@@ -150,8 +150,8 @@ def existing(path: Path | str) -> Path:
     return path
 
 
-def _spec(shape: list[int], dtype: str) -> Spec:
-    return Spec(tuple(shape), None if dtype in _FLOATING else dtype)
+def _spec(shape: list[int], dtype: str) -> TensorSpec:
+    return TensorSpec(tuple(shape), None if dtype in _FLOATING else dtype)
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -167,7 +167,7 @@ def _wrong_type(tensor: Tensor) -> str | None:
     return None if is_plain(tensor) else f"not dense ({tensor.layout}, {tensor.device.type})"
 
 
-def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Spec]) -> list[str]:
+def _problems(expected: Mapping[str, Tensor], found: Mapping[str, TensorSpec]) -> list[str]:
     """Return every tensor that is of another shape or type, missing or left over."""
     both = [(name, tensor, found[name]) for name, tensor in expected.items() if name in found]
     shapes = [f"{n} is {s.shape}, expected {tuple(x.shape)}" for n, x, s in both if s.shape != tuple(x.shape)]

@@ -19,9 +19,9 @@ from longvit.formats.predictions_csv import (
 )
 from longvit.prediction.ensemble import Ensemble, load_ensemble
 from longvit.runs.folder import Run, open_run
-from longvit.runs.inputs import read_inputs
+from longvit.runs.input_hashes import read_inputs
 from longvit.runs.outcome import Outcome
-from longvit.tokens.read import Scale, open_stores, require_one_scale, require_scale
+from longvit.tokens.read import StoreScale, open_stores, require_one_scale, require_scale
 from longvit.tokens.sequences import read_tokens, sequences
 from longvit.training.loop import pick_device
 from preprocessing.errors import CohortError, StoreError, few
@@ -50,11 +50,11 @@ def run(config: PredictConfig) -> Outcome:
     for model in ensemble.models.values():
         model.encoder.execution = config.execution
     stores = find_stores(config.stores)
-    patients = read_patients(stores, config.table)
+    patients = group_slides_by_patient(stores, config.table)
     opened, failed = open_stores(stores, ensemble.source)
     seen = check_new(ensemble, opened, patients, config)
     wanted = {
-        JOINED.join(slides): Sequence(case, slides, seen[case])
+        JOINED.join(slides): SlideSequence(case, slides, seen[case])
         for case, of in patients.items()
         for slides in sequences(of, ensemble.settings.fusion)
     }
@@ -63,7 +63,7 @@ def run(config: PredictConfig) -> Outcome:
     models = JOINED.join(map(str, ensemble.models))
     inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
     with open_run(config, "predict", inputs, config.out / PREDICTIONS, adds_slides=True) as run:
-        table = Table(run, _kept_rows(run, wanted), list(wanted))
+        table = PredictionsWriter(run, _kept_rows(run, wanted), list(wanted))
         todo = [name for name in wanted if name not in table.rows and name not in failed]
         if not todo and run.finished and table.is_current():
             run.say_finished()
@@ -83,7 +83,7 @@ def run(config: PredictConfig) -> Outcome:
     return Outcome(run.result, failed)
 
 
-class Sequence(NamedTuple):
+class SlideSequence(NamedTuple):
     """Slides that the models read together, their patient, and the folds whose model knows the patient."""
 
     patient: str
@@ -97,7 +97,7 @@ class Sequence(NamedTuple):
         return names | {"fold": ENSEMBLE, "split": split, "seen_by": seen_by}
 
 
-class Table:
+class PredictionsWriter:
     """`predictions.csv` while it grows: saved at most every few seconds, and with it the stores that were read.
 
     Args:
@@ -132,7 +132,7 @@ class Table:
         self._saved = time.monotonic()
 
 
-def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
+def _kept_rows(run: Run, wanted: Mapping[str, SlideSequence]) -> dict[str, dict]:
     """Return rows of an earlier start that are still valid: of unchanged stores, and of the same patients."""
     rows = {row["slide_id"]: row for row in read_prediction_rows(run.result)} if run.finished else {}
     return {
@@ -144,7 +144,7 @@ def _kept_rows(run: Run, wanted: Mapping[str, Sequence]) -> dict[str, dict]:
     }
 
 
-def read_patients(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
+def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
     """Return the slides of each patient, by the table or by TCGA barcode; else each slide is a patient of its own.
 
     Raises:
@@ -176,7 +176,7 @@ def check_new(
     """
     require_one_scale([store.path for store in opened.values()])
     one = ensemble.membership.members[0]
-    require_scale(opened.values(), Scale(mpp=one.mpp, tile_px=one.tile_px), "this run")
+    require_scale(opened.values(), StoreScale(mpp=one.mpp, tile_px=one.tile_px), "this run")
     pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
     hashes = [opened[slide].source.sha256 for _, slide in pairs]
     known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longvit.config import DinoConfig, PretrainConfig
 from longvit.model import LongViT
-from longvit.pretraining.module import MomentumModule, Projector, Step
+from longvit.pretraining.pretrain_module import MomentumModule, Projector, StepOutput
 from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 
@@ -38,7 +38,7 @@ class DinoModule(MomentumModule):
         """The teacher's encoder, as in the official code."""
         return self.teacher.encoder
 
-    def step(self, views: list[TokenBatch]) -> Step:
+    def step(self, views: list[TokenBatch]) -> StepOutput:
         """Return loss and numbers of one batch of views; the first two are the global ones."""
         return dino_step(self.student, self.teacher, self.criterion, views, self.current_epoch, self.centring)
 
@@ -66,7 +66,7 @@ def dino_step(
     views: list[TokenBatch],
     epoch: int = 0,
     centring: Literal["mean", "sinkhorn"] = "mean",
-) -> Step:
+) -> StepOutput:
     """Return the cross-entropy between the teacher's output for a global crop and the student's for each other crop.
 
     Args:
@@ -92,7 +92,7 @@ def dino_step(
         answers += student(TokenBatch.collate(local))[1].chunk(len(local))
     entropy = _entropy_share((said_BP - criterion.center[0]) / _temperature(criterion, epoch))
     loss = criterion(list(said_BP.chunk(2)), answers, epoch=epoch)
-    return Step(loss, {**feature_statistics(features_BD), "teacher_entropy": entropy})
+    return StepOutput(loss, {**feature_statistics(features_BD), "teacher_entropy": entropy})
 
 
 def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, "B P"]:

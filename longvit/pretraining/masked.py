@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from longvit.config import EncoderConfig, MaskedConfig, PretrainConfig
 from longvit.model import LongViT
 from longvit.model.inputs import NOISE_LEVELS
-from longvit.pretraining.module import PretrainModule, Step
+from longvit.pretraining.pretrain_module import PretrainModule, StepOutput
 from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 
@@ -53,7 +53,7 @@ class MaskedModule(PretrainModule):
         """The encoder, without the head."""
         return self.restorer.encoder
 
-    def step(self, views: list[TokenBatch]) -> Step:
+    def step(self, views: list[TokenBatch]) -> StepOutput:
         """Return loss and numbers of one batch of views, each a sample of its own."""
         batch = TokenBatch.collate(views)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
@@ -74,7 +74,7 @@ def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Gen
     return noise_BL.argsort(dim=1).argsort(dim=1) < number_B.unsqueeze(1)
 
 
-def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Step:
+def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> StepOutput:
     """Return the mean squared error of the restored tokens: 1 if only their mean is known, 0 if all is.
 
     Args:
@@ -87,7 +87,7 @@ def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "
     """
     features_BD, restored_NP = restorer(batch, hidden_BL)
     loss = F.mse_loss(restored_NP, hidden_content(batch, hidden_BL))
-    return Step(loss, feature_statistics(features_BD.detach()))
+    return StepOutput(loss, feature_statistics(features_BD.detach()))
 
 
 def hidden_content(batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "N P"]:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from longvit.config import MocoConfig, PretrainConfig
 from longvit.model import LongViT
-from longvit.pretraining.module import MomentumModule, Projector, Step
+from longvit.pretraining.pretrain_module import MomentumModule, Projector, StepOutput
 from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 
@@ -30,7 +30,7 @@ class MocoModule(MomentumModule):
         """The student's encoder, as in the official code."""
         return self.student.encoder
 
-    def step(self, views: list[TokenBatch]) -> Step:
+    def step(self, views: list[TokenBatch]) -> StepOutput:
         """Return loss and numbers of one batch of views, of which there are two."""
         return moco_step(self.student, self.predictor, self.teacher, self.criterion, views)
 
@@ -46,7 +46,7 @@ def contrast(objective: MocoConfig) -> NTXentLoss:
 
 def moco_step(
     student: Projector, predictor: nn.Module, teacher: Projector, criterion: NTXentLoss, views: list[TokenBatch]
-) -> Step:
+) -> StepOutput:
     """Return the symmetric contrastive loss: each of two crops of a region must find the teacher's view of the other.
 
     Negatives are the other crops of the batch; if the criterion has a queue, the crops in the queue alone, to which the
@@ -76,4 +76,4 @@ def moco_step(
         first, second = seen_BE.chunk(2)
         loss = (criterion(first, other_BE) + criterion(second, one_BE)) / 2
     alignment = F.cosine_similarity(seen_BE.detach(), sought_BE).mean()
-    return Step(loss, {**feature_statistics(features_BD.detach()), "alignment": alignment})
+    return StepOutput(loss, {**feature_statistics(features_BD.detach()), "alignment": alignment})

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from longvit.pretraining.module import PretrainModule
+from longvit.pretraining.pretrain_module import PretrainModule
 from longvit.training.callbacks import Meter, Row, risen
 
 MIN_STD = 0.02

@@ -4,7 +4,7 @@ from longvit.config import PretrainConfig
 from longvit.pretraining.dino import DinoModule
 from longvit.pretraining.masked import MaskedModule
 from longvit.pretraining.moco import MocoModule
-from longvit.pretraining.module import PretrainModule
+from longvit.pretraining.pretrain_module import PretrainModule
 
 _MODULES: dict[str, type[PretrainModule]] = {"dino": DinoModule, "moco": MocoModule, "masked": MaskedModule}
 

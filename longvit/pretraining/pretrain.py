@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from longvit.cohort.labels import Labelled, read_labelled, read_patients
+from longvit.cohort.slide_labels import LabelledSlides, map_slides_to_patients, read_labelled
 from longvit.config import PretrainConfig, ViewsConfig
 from longvit.model import LongViT, save_encoder
 from longvit.pretraining.monitor import Monitor, noted
@@ -13,8 +13,8 @@ from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.sampling import DrawSampler
 from longvit.pretraining.views import VIEWS, collate_views
 from longvit.runs.folder import open_run
-from longvit.runs.inputs import read_inputs
-from longvit.tokens.read import Scale, require_one_scale
+from longvit.runs.input_hashes import read_inputs
+from longvit.tokens.read import StoreScale, require_one_scale
 from longvit.training.loop import begin, fit, loader_processes
 from preprocessing.errors import ConfigError
 from preprocessing.store.store import find_stores, open_store
@@ -34,7 +34,7 @@ def run(config: PretrainConfig) -> Path:
     found = find_stores(config.stores)
     stores = list(found.values())
     require_one_scale(stores)
-    patient_of, labelled = read_patients(config.patients, found), read_labelled(config.probe, found)
+    patient_of, labelled = map_slides_to_patients(config.patients, found), read_labelled(config.probe, found)
     draws = len(stores) * config.regions_per_slide
     if draws < config.batch_size:
         raise ConfigError(
@@ -52,7 +52,11 @@ def run(config: PretrainConfig) -> Path:
 
 
 def _train(
-    config: PretrainConfig, stores: list[Path], patient_of: dict[str, str], labelled: Labelled | None, result: Path
+    config: PretrainConfig,
+    stores: list[Path],
+    patient_of: dict[str, str],
+    labelled: LabelledSlides | None,
+    result: Path,
 ) -> None:
     begin(config)
     module = build_objective(config)
@@ -63,7 +67,7 @@ def _train(
     fit(module, loader, config, config.out, meters=meters, read=read)
     encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
     encoder.load_state_dict(module.kept.state_dict())
-    encoder.trained_on = Scale.of(open_store(stores[0]))
+    encoder.trained_on = StoreScale.of(open_store(stores[0]))
     save_encoder(result, encoder)
 
 

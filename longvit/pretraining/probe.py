@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset
 
-from longvit.cohort.labels import Labelled
+from longvit.cohort.slide_labels import LabelledSlides
 from longvit.config import PretrainConfig, TokenInput
-from longvit.pretraining.module import PretrainModule
+from longvit.pretraining.pretrain_module import PretrainModule
 from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
@@ -39,7 +39,7 @@ class Probe(Meter):
         labelled: The slides.
     """
 
-    def __init__(self, config: PretrainConfig, labelled: Labelled) -> None:
+    def __init__(self, config: PretrainConfig, labelled: LabelledSlides) -> None:
         self.config, self.labelled, self.measured = config, labelled, {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -71,7 +71,7 @@ class Probe(Meter):
 
 
 def held_out_auroc(
-    vectors_BD: Float[np.ndarray, "B D"], labelled: Labelled, judge: ClassifierMixin, folds: int, seed: int
+    vectors_BD: Float[np.ndarray, "B D"], labelled: LabelledSlides, judge: ClassifierMixin, folds: int, seed: int
 ) -> float:
     """Return the AUROC of a classifier on standardised vectors; a patient is predicted by a fit without that patient.
 
@@ -89,7 +89,7 @@ def held_out_auroc(
     return float(roc_auc_score(labels[first], mean, multi_class="ovr"))
 
 
-def chance_error(labelled: Labelled) -> float:
+def chance_error(labelled: LabelledSlides) -> float:
     """Return the standard error of a random classifier's AUROC, for the rarest class (Mann & Whitney 1947).
 
     It depends on the numbers of patients alone: sqrt((m + n + 1) / 12 m n).
@@ -102,7 +102,7 @@ def chance_error(labelled: Labelled) -> float:
 class ProbeSlides(Dataset[TokenBatch]):
     """Labelled slide i -> at most so many of its tokens, as a batch of one."""
 
-    def __init__(self, labelled: Labelled, source: TokenInput, tokens: int) -> None:
+    def __init__(self, labelled: LabelledSlides, source: TokenInput, tokens: int) -> None:
         self.stores, self.source, self.tokens = labelled.stores, source, tokens
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class SlideTurns:
+class SlideSchedule:
     """Draw number -> slide. Patients take turns, and at a patient's turn that patient's slides do.
 
     In any run of draws as long as there are patients, each has one; in any run of k such rounds, each of a patient's

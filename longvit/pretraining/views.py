@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from longvit.config import TokenInput, ViewsConfig
 from longvit.pretraining.augment import augment
-from longvit.pretraining.sampling import SlideTurns
+from longvit.pretraining.sampling import SlideSchedule
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.source import patchify
@@ -46,7 +46,7 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
         seed: int,
         patient_of: Mapping[str, str] | None = None,
     ) -> None:
-        self.turns = SlideTurns(stores, patient_of or {})
+        self.turns = SlideSchedule(stores, patient_of or {})
         self.source, self.views, self.seed, self.length = source, views, seed, len(stores) * draws_per_slide
         self._open: dict[Path, PatchStore] = {}
 
@@ -115,7 +115,7 @@ def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.
     for _ in range(_TRIES):
         centre_st = tiles_st[rng.integers(len(store))] + rng.integers(0, store.tile_st, 2)
         corner_st = np.clip(centre_st - side // 2, 0, np.maximum(extent_st - side, 0))
-        share = tissue_share(store, corner_st, side)
+        share = tissue_share_of_square(store, corner_st, side)
         if share >= min_tissue:
             return corner_st
         if share > best_share:
@@ -123,7 +123,7 @@ def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.
     return best
 
 
-def tissue_share(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
+def tissue_share_of_square(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
     """Return the share of a square that is tissue; each tile's tissue is taken as spread evenly over the tile."""
     tiles_st = store.xy_st
     overlap = np.minimum(tiles_st + store.tile_st, corner_st + side) - np.maximum(tiles_st, corner_st)

@@ -41,7 +41,7 @@ from longvit.formats.membership_csv import MEMBERSHIP
 from longvit.formats.metrics_json import METRICS
 from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.formats.run_json import RUN, Start, add_start, read_starts
-from longvit.runs.inputs import Inputs, differences
+from longvit.runs.input_hashes import RecordedInputs, differences
 from longvit.runs.privacy import shareable_command
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
@@ -86,7 +86,7 @@ class Run:
 
     config: AnyRun
     verb: str
-    inputs: Inputs
+    inputs: RecordedInputs
     result: Path
     finished: bool
     changed: frozenset[str]
@@ -119,7 +119,9 @@ class Run:
 
 
 @contextmanager
-def open_run(config: AnyRun, verb: str, inputs: Inputs, result: Path, *, adds_slides: bool = False) -> Iterator[Run]:
+def open_run(
+    config: AnyRun, verb: str, inputs: RecordedInputs, result: Path, *, adds_slides: bool = False
+) -> Iterator[Run]:
     """Yield the run in a locked folder: a new folder, or that of an earlier start with the same settings and inputs.
 
     Args:
@@ -173,7 +175,7 @@ def provenance(verb: str) -> Start:
     }
 
 
-def _read_earlier(config: AnyRun, verb: str) -> Inputs | None:
+def _read_earlier(config: AnyRun, verb: str) -> RecordedInputs | None:
     """Return the inputs of an earlier start; None in a new folder, or after --overwrite has emptied the folder."""
     out = config.out
     starts = read_starts(out)
@@ -186,7 +188,7 @@ def _read_earlier(config: AnyRun, verb: str) -> Inputs | None:
     if config.overwrite:
         remove_result(out, verb)
         return None
-    return Inputs.read(out / INPUTS)
+    return RecordedInputs.read(out / INPUTS)
 
 
 def remove_result(folder: Path, verb: str) -> None:
@@ -196,7 +198,7 @@ def remove_result(folder: Path, verb: str) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def refuse_others(folder: Path, earlier: Inputs, now: Inputs, *, adds_slides: bool) -> frozenset[str]:
+def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *, adds_slides: bool) -> frozenset[str]:
     """Print and return the slides whose store has changed since an earlier start.
 
     Args:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from longvit.tasks.task import Array, Classes, Problem, Statistics, SurvivalTask, Table, Target, Tensor
+from longvit.tasks.task import Array, Classes, Statistics, SurvivalTask, Table, Target, TargetProblem, Tensor
 
 _WITHOUT_VAL = "set select: last, which needs no loss on val"
 
@@ -35,18 +35,18 @@ class CoxTask(SurvivalTask):
         """Return the log hazard as `risk`."""
         return {"risk": output_O.item()}
 
-    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+    def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
         """Return a lack of events, or of patients still at risk at the first event: the likelihood is constant then."""
         event, needed = targets["event"] == 1, self.min_events if part == "train" else 1
         if event.sum() < needed:
             last = "lower task.min_events" if part == "train" else _WITHOUT_VAL
-            return Problem(
+            return TargetProblem(
                 f"has {event.sum()} observed events in {part}, fewer than {needed}",
                 f"use splits stratified by event, leave the fold out with folds, or {last}",
             )
         first = targets.loc[event, "time"].min()
         if not ((targets["time"] > first) | ((targets["time"] == first) & ~event)).any():
-            return Problem(
+            return TargetProblem(
                 f"has nobody in {part} who is still at risk when the first event happens: all are censored before",
                 "check the time column, use splits stratified by event, or leave the fold out with folds"
                 + ("" if part == "train" else f", or {_WITHOUT_VAL}"),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from longvit.tasks.task import Classes, Problem, Statistics, SurvivalTask, Table, Target, Tensor
+from longvit.tasks.task import Classes, Statistics, SurvivalTask, Table, Target, TargetProblem, Tensor
 from preprocessing.config import Share
 
 
@@ -59,16 +59,18 @@ class NllTask(SurvivalTask):
         edges = list(statistics.get("bin_edges", ()))
         return super().accepts(classes, statistics) and edges == sorted(edges)
 
-    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+    def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
         """Return a lack of events or of different times for the bins, which training patients alone define."""
         if part != "train":
             return None
         events = int((targets["event"] == 1).sum())
         if events < self.bins:
-            return Problem(
+            return TargetProblem(
                 f"has {events} observed events in train, fewer than {self.bins}, one for each bin of time",
                 "use splits stratified by event, leave the fold out with folds, or lower task.bins",
             )
         if len(set(self.fit(targets, classes)["bin_edges"])) < self.bins - 1:
-            return Problem(f"has too few different times of events in train for {self.bins} bins", "lower task.bins")
+            return TargetProblem(
+                f"has too few different times of events in train for {self.bins} bins", "lower task.bins"
+            )
         return None

@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
 (mahmoodlab/HIPT, 10 folds each)."""
 
 
-class Problem(NamedTuple):
+class TargetProblem(NamedTuple):
     """Reason why a loss of some patients is constant or undefined, after the words "fold k", and its fix."""
 
     what: str
@@ -93,7 +93,7 @@ class Task(StageConfig, ABC):
         of_this_task = all(len(values) == sizes.get(name) for name, values in statistics.items())
         return of_this_task and bool(classes) == ("label" in self.targets) and len(set(classes)) == len(classes)
 
-    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+    def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
         """Return why the loss of these patients is of no use, or None.
 
         Args:
@@ -141,13 +141,13 @@ class LabelTask(Task):
         """The column with the label."""
         return [self.label_column]
 
-    def problem(self, targets: Table, part: str, classes: Classes) -> Problem | None:
+    def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
         """Return the classes that no training patient has."""
         absent = sorted(set(classes) - set(targets["label"])) if part == "train" else []
         if not absent:
             return None
         fix = "use splits stratified by class, or leave the fold out with folds"
-        return Problem(f"has no training patient of class {', '.join(absent)}", fix)
+        return TargetProblem(f"has no training patient of class {', '.join(absent)}", fix)
 
 
 class SurvivalTask(Task):

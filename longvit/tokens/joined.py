@@ -14,7 +14,7 @@ GAP = 32
 no such region shows two slides, and no token of one is ever a neighbour of another's."""
 
 
-def first_rows(slides_rc: Sequence[Tensor]) -> list[int]:
+def row_offsets(slides_rc: Sequence[Tensor]) -> list[int]:
     """Return the rows by which each slide, given by its tokens' places (L, 2), is moved down; 0 for the first."""
     rows = [0]
     for rc_L2 in slides_rc[:-1]:
@@ -30,7 +30,7 @@ class JoinedPieces(Pieces):
 
     def __init__(self, slides: Sequence[Pieces]) -> None:
         self.slides, self.source = slides, slides[0].source
-        self.rows = first_rows([slide.rc_L2 for slide in slides])
+        self.rows = row_offsets([slide.rc_L2 for slide in slides])
         moved = [slide.rc_L2 + torch.tensor([row, 0]) for slide, row in zip(slides, self.rows, strict=True)]
         self.rc_L2 = torch.cat(moved)
         lengths = torch.tensor([0, *(len(slide.rc_L2) for slide in slides)])

@@ -16,7 +16,7 @@ MPP_TOLERANCE = 0.05
 """Scanners of one nominal magnification differ by about so much, and tiling keeps a slide's own pixels if it can."""
 
 
-class Scale(BaseModel):
+class StoreScale(BaseModel):
     """Scale of the stores that something was trained on; the tile encoder is in the encoder's config (`input`)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -26,7 +26,7 @@ class Scale(BaseModel):
     """Side of a tile, pixels."""
 
     @classmethod
-    def of(cls, store: PatchStore) -> "Scale":
+    def of(cls, store: PatchStore) -> "StoreScale":
         """Return the scale of a store.
 
         Raises:
@@ -44,7 +44,7 @@ class Scale(BaseModel):
     def __str__(self) -> str:
         return f"tiles of {self.tile_px} pixels at {self.mpp:.4g} um per pixel"
 
-    def agrees(self, other: "Scale") -> bool:
+    def agrees(self, other: "StoreScale") -> bool:
         """Return whether the other has tiles of this side, and this resolution within `MPP_TOLERANCE`."""
         return self.tile_px == other.tile_px and abs(other.mpp / self.mpp - 1) <= MPP_TOLERANCE
 
@@ -83,7 +83,7 @@ def open_stores(
     return opened, failed
 
 
-def require_scale(stores: Iterable[PatchStore], scale: Scale | None, trained: object) -> None:
+def require_scale(stores: Iterable[PatchStore], scale: StoreScale | None, trained: object) -> None:
     """Refuse stores of another scale than a model was trained at.
 
     Args:
@@ -95,7 +95,7 @@ def require_scale(stores: Iterable[PatchStore], scale: Scale | None, trained: ob
         StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
     """
     for store in stores if scale else ():
-        if not scale.agrees(found := Scale.of(store)):
+        if not scale.agrees(found := StoreScale.of(store)):
             raise StoreError(
                 f"{found}, but {trained} was trained on {scale}",
                 where=store.path,
@@ -110,9 +110,9 @@ def require_one_scale(stores: Sequence[Path]) -> None:
         StoreError: Two stores differ, in resolution by more than `MPP_TOLERANCE`.
     """
     first, *others = (open_store(path) for path in stores)
-    scale = Scale.of(first)
+    scale = StoreScale.of(first)
     for store in others:
-        if not scale.agrees(found := Scale.of(store)):
+        if not scale.agrees(found := StoreScale.of(store)):
             raise StoreError(
                 f"{found}, but {first.path.name} has {scale}",
                 where=store.path,

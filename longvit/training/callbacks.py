@@ -99,7 +99,7 @@ class MetricsFile(pl.Callback):
             logger.log_metrics(rate | measured, step=trainer.global_step)
 
 
-class Notes(pl.Callback):
+class NotesFile(pl.Callback):
     """`notes.txt`: sentences about trouble in the run; each is also printed, once.
 
     Comes after `MetricsFile`. Read from its rows alone, so that a resumed run has the same notes.
@@ -129,7 +129,7 @@ class Notes(pl.Callback):
         self._printed.update(sentences)
 
 
-class Waiting(Profiler):
+class LoaderWaitProfiler(Profiler):
     """Seconds that training stood still for its next batch."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class TimingFile(pl.Callback):
     callbacks at the end of an epoch are not counted: this one comes first.
     """
 
-    def __init__(self, path: Path, waiting: Waiting) -> None:
+    def __init__(self, path: Path, waiting: LoaderWaitProfiler) -> None:
         self.path, self.waiting, self._since = path, waiting, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -23,13 +23,13 @@ from longvit.config import Device, OptimiserConfig, RunConfig
 from longvit.runs.folder import TRAINING_METRICS
 from longvit.training.callbacks import (
     Checkpoints,
+    LoaderWaitProfiler,
     Meter,
     MetricsFile,
-    Notes,
+    NotesFile,
     Reader,
     SafeCheckpoints,
     TimingFile,
-    Waiting,
 )
 from longvit.training.events import EventsFile
 from preprocessing.errors import CheckpointError, TrainingError
@@ -159,11 +159,11 @@ def fit(
     last = folder / "checkpoints" / "last.ckpt"
     best = Checkpoints(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
     every = Checkpoints(last.parent, filename=last.stem, enable_version_counter=False)
-    waiting, metrics = Waiting(), MetricsFile(folder / TRAINING_METRICS, meters)
+    waiting, metrics = LoaderWaitProfiler(), MetricsFile(folder / TRAINING_METRICS, meters)
     callbacks = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
-    callbacks += [Notes(folder / "notes.txt", metrics, read)] if read else []
+    callbacks += [NotesFile(folder / "notes.txt", metrics, read)] if read else []
     callbacks += [best] if monitor else []
-    callbacks += [Patience(monitor, patience=patience)] if monitor and patience else []
+    callbacks += [ResumableEarlyStopping(monitor, patience=patience)] if monitor and patience else []
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
@@ -211,7 +211,7 @@ def _start_loader(worker: int, parent: Connection) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism; 1 would wait for threads that a fork does not have
 
 
-class Patience(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Early stopping that a resumed run remembers: Lightning's own would train one epoch more."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from longvit.config import ViewConfig
-from longvit.evaluation.beside import CONFIG_FILE, training_settings
+from longvit.evaluation.run_files import CONFIG_FILE, training_settings
 from longvit.formats.explanation_json import EXPLANATION, ExplanationFolder, find_explanations, is_explanation
 from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.runs.privacy import Pseudonyms
-from longvit.viewer.heldout import HeldOut
+from longvit.viewer.heldout import HeldOutPredictions
 from preprocessing.errors import ConfigError
 from preprocessing.store.rules import read_attributes
 from preprocessing.store.store import find_stores
@@ -20,7 +20,7 @@ _OWN_NAMES = Pseudonyms()
 
 
 @dataclass(frozen=True)
-class Found:
+class ViewerSources:
     """Content of the page."""
 
     title: str
@@ -31,13 +31,13 @@ class Found:
     """Slide id -> explanation, for slides that have one."""
     slides: Mapping[str, SlideEntry] = field(default_factory=dict)
     """Slide id -> slide file, if the user gave the files; these ids are never pseudonyms."""
-    held_out: HeldOut | None = None
+    held_out: HeldOutPredictions | None = None
     """Predictions of the run."""
     names: Pseudonyms = _OWN_NAMES
     """Names of patients and slides on the page."""
 
 
-def find(config: ViewConfig) -> Found:
+def find(config: ViewConfig) -> ViewerSources:
     """Find the slides, predictions and explanations of the user's source.
 
     Raises:
@@ -50,7 +50,7 @@ def find(config: ViewConfig) -> Found:
     if _is_store(source):
         stores = {names.of(read_attributes(source).slide_id): source}
     elif (source / PREDICTIONS).is_file() and (source / "config.yaml").is_file():
-        held_out = HeldOut.read(source / PREDICTIONS).under(names)
+        held_out = HeldOutPredictions.read(source / PREDICTIONS).under(names)
         stores = _stores(config.stores or _stores_of(source / PREDICTIONS), names)
     elif is_explanation(source) or any(source.glob(f"*/{EXPLANATION}")):
         explanations = _explanations(source, names) | explanations
@@ -63,7 +63,7 @@ def find(config: ViewConfig) -> Found:
         raise ConfigError(what if source.exists() else "there is nothing here", where=source, fix=fix)
     slides = {entry.slide_id: entry for entry in read_manifest(config.slides)} if config.slides else {}
     title = source.resolve().name if config.pseudonyms is None else "Slides"  # a folder may have the name of a slide
-    return Found(title, stores, explanations, slides, held_out, names)
+    return ViewerSources(title, stores, explanations, slides, held_out, names)
 
 
 def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ExplanationFolder]:

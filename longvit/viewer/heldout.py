@@ -15,7 +15,7 @@ from longvit.runs.privacy import Pseudonyms
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutPredictions:
     """Predictions of a run for the patients that it did not train on.
 
     Attributes:
@@ -27,7 +27,7 @@ class HeldOut:
     patient_of: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> "HeldOut":
+    def read(cls, path: Path) -> "HeldOutPredictions":
         """Read a `predictions.csv`.
 
         Raises:
@@ -36,7 +36,7 @@ class HeldOut:
         predictions = read_predictions(path)
         return cls(predictions, dict(predictions.patient_of))
 
-    def under(self, names: Pseudonyms) -> "HeldOut":
+    def under(self, names: Pseudonyms) -> "HeldOutPredictions":
         """Return these predictions with pseudonyms for slides and patients."""
         patients = self.predictions.patients
         patients = patients.assign(patient_id=patients["patient_id"].map(names.of))

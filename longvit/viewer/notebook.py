@@ -18,7 +18,7 @@ ASSET = re.compile(r'<link rel="stylesheet" href="([^"]+)">|<script src="([^"]+)
 
 
 @dataclass(frozen=True)
-class Frame:
+class NotebookFrame:
     """Frame shown by a notebook; Jupyter, JupyterLab and VS Code call `_repr_html_`."""
 
     page: str = field(repr=False)
@@ -38,7 +38,7 @@ def show(
     pseudonyms: Path | str | None = None,
     height: int = 640,
     max_px: int = NOTEBOOK_PX,
-) -> Frame:
+) -> NotebookFrame:
     """Show the viewer inside a notebook, in any notebook program and without a network.
 
     The page contains its pictures. So it also works if the kernel is on another machine than the browser, and is still
@@ -55,7 +55,7 @@ def show(
         PipelineError: The source has nothing to show.
     """
     config = ViewConfig.model_validate({"source": source, "explanations": explanations, "pseudonyms": pseudonyms})
-    return Frame(self_contained(Site(find(config), max_px)), height)
+    return NotebookFrame(self_contained(Site(find(config), max_px)), height)
 
 
 def self_contained(site: Site) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from longvit.formats.explanation_json import EXPLANATION, ExplanationFolder
-from longvit.viewer.find import Found
+from longvit.viewer.find import ViewerSources
 from longvit.viewer.mask import mask_picture
 from longvit.viewer.pixels import Pixels, open_pixels
 from longvit.viewer.pyramid import TILE_DZ, Box, Pyramid
@@ -50,7 +50,7 @@ class Scene:
     patient: dict[str, Any] | None
 
     @classmethod
-    def open(cls, place: str, slide_id: str, found: Found, max_px: int | None) -> "Scene":
+    def open(cls, place: str, slide_id: str, found: ViewerSources, max_px: int | None) -> "Scene":
         """Open a slide with a picture of at most `max_px` pixels on its longer side.
 
         Raises:

@@ -18,7 +18,7 @@ import simplejpeg
 from PIL import Image
 
 from longvit import __version__
-from longvit.viewer.find import Found
+from longvit.viewer.find import ViewerSources
 from longvit.viewer.mask import MASK_COLOURS
 from longvit.viewer.resource import CSS, HTML, JPEG, SCRIPT, TEXT, Resource, script
 from longvit.viewer.scene import QUALITY, Scene, tag_of
@@ -63,7 +63,7 @@ class Site:
         max_px: Longest side of a slide's finest picture, pixels; None for full resolution.
     """
 
-    def __init__(self, found: Found, max_px: int | None = None) -> None:
+    def __init__(self, found: ViewerSources, max_px: int | None = None) -> None:
         self.found, self.max_px = found, max_px
         self.slide_ids = list(found.stores)
         self._scenes: dict[int, Scene] = {}

@@ -11,7 +11,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 """Signals that end a run: SIGINT (Ctrl-C) and SIGTERM (kill, scancel, docker stop)."""
 
 
-class Stopped(BaseException):
+class StopSignal(BaseException):
     """Request to end this process, received as a signal.
 
     It is not a KeyboardInterrupt, which Lightning turns into exit code 1; Lightning turns SIGTERM into exit code 0.
@@ -35,7 +35,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` when SIGINT or SIGTERM arrives during the block; a second signal ends the process at once.
+    """Raise `StopSignal` when SIGINT or SIGTERM arrives during the block; a second signal ends the process at once.
 
     In other threads than the main thread the block runs unchanged, because only the main thread may handle signals.
     """
@@ -48,7 +48,7 @@ def stopped_by_signals() -> Iterator[None]:
         if arrived:
             os._exit(128 + number)
         arrived.append(number)
-        raise Stopped(number)
+        raise StopSignal(number)
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
     try:

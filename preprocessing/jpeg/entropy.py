@@ -32,7 +32,7 @@ Writer = tuple[int, np.uint64, int]
 """Index of the next byte to write; bits that do not fill a word yet, at the bottom of 64; and their number."""
 
 
-class Walked(NamedTuple):
+class ScanIndex(NamedTuple):
     """Result of `walk`: places of the units and DC codes of k scans with `units` units each."""
 
     words: np.ndarray
@@ -114,7 +114,7 @@ def _skip_ac(words: np.ndarray, bits: Reader, many: np.ndarray, ac: np.ndarray, 
 
 
 @compiled
-def _walk_one(k: int, at: int, behind: int, scan: Scan, walked: Walked) -> int:
+def _walk_one(k: int, at: int, behind: int, scan: Scan, walked: ScanIndex) -> int:
     """Walk the scan in the words from `at` up to `behind`; return the bit at which it ends, or -1 if it is invalid."""
     words, units, dc_places, dc_values = walked
     _, blocks, dc, ac, many, _ = scan
@@ -146,7 +146,7 @@ def _walk_one(k: int, at: int, behind: int, scan: Scan, walked: Walked) -> int:
 
 
 @compiled
-def walk(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, scan: Scan, walked: Walked) -> np.ndarray:
+def walk(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, scan: Scan, walked: ScanIndex) -> np.ndarray:
     """Find the units of k scans, and the first and last DC coefficient of each component in every unit.
 
     Args:
@@ -202,7 +202,7 @@ def _copy(words: np.ndarray, begin: int, end: int, data: np.ndarray, written: Wr
 
 @compiled
 def _append(
-    run: tuple[int, int, int], before: np.ndarray, walked: Walked, scan: Scan, data: np.ndarray, written: Writer
+    run: tuple[int, int, int], before: np.ndarray, walked: ScanIndex, scan: Scan, data: np.ndarray, written: Writer
 ) -> Writer:
     """Append a run (scan, first unit, unit after the last); the writer's index is -1 if the table lacks a DC code."""
     k, unit, behind = run
@@ -246,7 +246,7 @@ def _most(units: np.ndarray, unit: int, behind: int) -> int:
 
 @compiled
 def join(
-    corners: np.ndarray, side: np.ndarray, tile: np.ndarray, numbers: np.ndarray, walked: Walked, scan: Scan
+    corners: np.ndarray, side: np.ndarray, tile: np.ndarray, numbers: np.ndarray, walked: ScanIndex, scan: Scan
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write the scans of new tiles, which must not overlap, from the units of walked scans.
 

@@ -1,7 +1,7 @@
 """A slide level in the scanner's own JPEG tiles, which are fetched without decoding or decoded at a scale.
 
 OpenSlide reads the same tiles, but only decoded, at one size, and at a third of the speed. The offsets of the tiles
-come from the tags of a TIFF (`preprocessing.jpeg.tiff`) or from a DICOM file (`preprocessing.jpeg.dicom`).
+come from the tags of a TIFF (`preprocessing.jpeg.from_tiff`) or from a DICOM file (`preprocessing.jpeg.from_dicom`).
 """
 
 import os

@@ -26,7 +26,7 @@ SAMPLES = 16
 
 
 @dataclass(frozen=True)
-class Recut:
+class RetiledLevel:
     """Lossless re-tiling of one level; threads may share an instance."""
 
     level: JpegLevel
@@ -62,7 +62,7 @@ class Recut:
         from preprocessing.jpeg.entropy import (  # here, since Numba loads slowly
             COLOURS,
             SPARE,
-            Walked,
+            ScanIndex,
             join,
             walk,
         )
@@ -81,7 +81,7 @@ class Recut:
         lengths = np.array([len(scan) for scan in scans])
         ends, source = np.cumsum(lengths), np.frombuffer(b"".join(scans), np.uint8)
         k, n = len(scans), int((tile // unit).prod())
-        walked = Walked(
+        walked = ScanIndex(
             words=np.empty(len(source) // 4 + k * (SPARE + 2), np.uint32),
             units=np.empty((k, n + 1), np.int64),
             dc_places=np.empty((k, n, COLOURS, 2), np.int64),

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
+from preprocessing.jpeg.from_tiff import JpegTiff
 from preprocessing.jpeg.level import SCALES, WHITE, Decode, JpegLevel
-from preprocessing.jpeg.tiff import JpegTiff
 from preprocessing.slides.backends import Backend, open_backend
 from preprocessing.slides.dicom import slide_file
 from preprocessing.slides.resolution import resolve_mpp
@@ -23,7 +23,7 @@ from preprocessing.slides.source import slide_files
 from preprocessing.store.schema import MAX_OVERVIEW_PX, MppSource
 
 if TYPE_CHECKING:
-    from preprocessing.jpeg.dicom import JpegDicom
+    from preprocessing.jpeg.from_dicom import JpegDicom
 
 LEVEL_TOLERANCE = 1.02
 """Factor by which a level may be coarser than wanted: pyramids halve odd sizes, so ratios such as 4.0008 occur."""
@@ -93,7 +93,7 @@ class Slide:
             return JpegTiff(self.path, self.level_sizes)
         if self.vendor != DICOM:
             return None
-        from preprocessing.jpeg.dicom import JpegDicom  # here, since pydicom loads slowly
+        from preprocessing.jpeg.from_dicom import JpegDicom  # here, since pydicom loads slowly
 
         return JpegDicom(self.files, self.level_sizes)
 

@@ -38,7 +38,7 @@ MAX_CHANNELS = 1 << 16
 """Length of a tile's embedding."""
 
 
-class _Finished(StoreAttributes):
+class _FinishedAttributes(StoreAttributes):
     complete: Literal[True]
 
 
@@ -47,7 +47,7 @@ class _Group(BaseModel):
 
     zarr_format: Literal[3]
     node_type: Literal["group"]
-    attributes: _Finished
+    attributes: _FinishedAttributes
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ _TILE = (240, 240)
 
 
 @dataclass(frozen=True)
-class Cohort:
+class CohortPaths:
     """Paths of the parts of a cohort."""
 
     slides: Path
@@ -50,7 +50,7 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Patient:
+class PlannedPatient:
     """Patient of the cohort: planted values, follow-up and slides."""
 
     case_id: str
@@ -71,7 +71,7 @@ def make_cohort(
     side_l0: int = 2048,
     workers: int = 2,
     on_slide: Callable[[str], None] | None = None,
-) -> Cohort:
+) -> CohortPaths:
     """Draw a cohort and write its slides and tables to `out`; `dataset.csv` is written last and marks it as complete.
 
     Equal arguments give equal bytes for any number of workers. Half of the patients have each subtype, one in five has
@@ -91,7 +91,7 @@ def make_cohort(
     """
     check_size(patients, folds)
     out = Path(out)
-    cohort = Cohort(out / "slides", out / "dataset.csv", out / "splits", out / "truth.csv", out / "truth")
+    cohort = CohortPaths(out / "slides", out / "dataset.csv", out / "splits", out / "truth.csv", out / "truth")
     of_tables, per_slide = np.random.SeedSequence(seed).spawn(2)
     rng = np.random.default_rng(of_tables)
     plan = plan_patients(rng, patients)
@@ -100,7 +100,7 @@ def make_cohort(
     for folder in (cohort.slides, cohort.splits, cohort.truth_masks):
         folder.mkdir(parents=True, exist_ok=True)
 
-    def draw(job: tuple[Patient, str], source: np.random.SeedSequence) -> str:
+    def draw(job: tuple[PlannedPatient, str], source: np.random.SeedSequence) -> str:
         _draw(cohort, *job, np.random.default_rng(source), side_l0)
         return job[1]
 
@@ -183,7 +183,7 @@ def _refuse_strangers(slides: Path, expected: set[str]) -> None:
         )
 
 
-def plan_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
+def plan_patients(rng: np.random.Generator, patients: int) -> list[PlannedPatient]:
     """Draw the planted values and the follow-up of each patient: Weibull times with independent uniform censoring."""
     codes = rng.permutation([code for code, _ in zip(cycle(GROWTH), range(patients))])
     high_grade = np.empty(patients)
@@ -195,7 +195,7 @@ def plan_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
     followed = rng.uniform(*_FOLLOW_UP_MONTHS, patients)
     slides = 1 + (rng.permutation(patients) < round(_TWO_SLIDES * patients))
     return [
-        Patient(
+        PlannedPatient(
             case_id=f"SYN-{i:04d}",
             code=str(codes[i]),
             high_grade=float(high_grade[i]),
@@ -208,7 +208,7 @@ def plan_patients(rng: np.random.Generator, patients: int) -> list[Patient]:
     ]
 
 
-def _draw(cohort: Cohort, patient: Patient, slide_id: str, rng: np.random.Generator, side_l0: int) -> None:
+def _draw(cohort: CohortPaths, patient: PlannedPatient, slide_id: str, rng: np.random.Generator, side_l0: int) -> None:
     """Draw one slide, and write it and its truth mask."""
     drawing = draw_slide(rng, side_l0, GROWTH[patient.code], patient.high_grade)
     save_svs(cohort.slides / f"{slide_id}.svs", drawing.image)
@@ -221,12 +221,12 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def _write_truth(path: Path, plan: list[Patient]) -> None:
+def _write_truth(path: Path, plan: list[PlannedPatient]) -> None:
     rows = [(p.case_id, round(p.high_grade, 4), round(p.log_hazard, 4)) for p in plan]
     _write_csv(path, ("case_id", "high_grade", "log_hazard"), rows)
 
 
-def _write_dataset(path: Path, plan: list[Patient]) -> None:
+def _write_dataset(path: Path, plan: list[PlannedPatient]) -> None:
     header = ("case_id", "slide_id", "oncotree_code", "survival_months", "censorship")
     rows = [
         (p.case_id, f"{slide_id}.svs", p.code, round(p.months, 2), int(not p.event))
@@ -236,7 +236,7 @@ def _write_dataset(path: Path, plan: list[Patient]) -> None:
     _write_csv(path, header, rows)
 
 
-def _write_splits(folder: Path, plan: list[Patient], fold: np.ndarray, folds: int) -> None:
+def _write_splits(folder: Path, plan: list[PlannedPatient], fold: np.ndarray, folds: int) -> None:
     """Write the split of each fold: fold k is test, fold k + 1 validation, and all other folds are training."""
     for k in range(folds):
         parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}

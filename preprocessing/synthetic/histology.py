@@ -44,7 +44,7 @@ class Blobs:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnSlide:
     """Drawn slide with its layout, the planted truth."""
 
     image: np.ndarray
@@ -53,7 +53,7 @@ class Drawing:
     """`GLASS`, `STROMA`, `LOW_GRADE` or `HIGH_GRADE`, (side / 8, side / 8) uint8."""
 
 
-def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grade: float) -> Drawing:
+def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grade: float) -> DrawnSlide:
     """Draw one slide.
 
     Args:
@@ -68,7 +68,7 @@ def draw_slide(rng: np.random.Generator, side_l0: int, growth: Growth, high_grad
     haematoxylin = _fill(cells, [*nuclei, _stroma_nuclei(cells, layout)], side_l0)
     pale = _fill(cells, gaps, side_l0)
     density, tissue = _stain_density(stain, layout, haematoxylin, pale)
-    return Drawing(_photograph(sensor, density, tissue), layout)
+    return DrawnSlide(_photograph(sensor, density, tissue), layout)
 
 
 def _smooth(rng: np.random.Generator, side: int, cells: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from preprocessing.errors import SlideError
 from preprocessing.frames import px_from_l0, px_from_rc
 from preprocessing.jpeg.codec import Jpeg, Pieces, decode_into, empty_pixels
 from preprocessing.jpeg.level import Decode, Fetched
-from preprocessing.jpeg.retile import Recut
+from preprocessing.jpeg.retile import RetiledLevel
 from preprocessing.slides.sanity import is_blank
 from preprocessing.slides.slide import Slide, undecodable
 from preprocessing.tiling.grid import TileGrid
@@ -80,7 +80,7 @@ class TilePixels:
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
         own_pixels = self.source is not None and self.sampling.scale == 1 and exact and not squeeze
         own_grid = own_pixels and self.source.tile == (tile_st, tile_st)
-        self.recut = Recut.of(self.source, tile_st) if keep and own_pixels and not own_grid else None
+        self.recut = RetiledLevel.of(self.source, tile_st) if keep and own_pixels and not own_grid else None
         self.kept = (keep and own_grid) or self.recut is not None
         if self.kept:
             self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1)

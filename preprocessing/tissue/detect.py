@@ -30,7 +30,7 @@ COARSEST_UM = 3.0
 
 
 @dataclass(frozen=True)
-class Cells:
+class FocusGrid:
     """Grid of cells in which focus is judged; the cells at the far edges may extend beyond the slide."""
 
     sampling: Sampling
@@ -100,16 +100,16 @@ def mark_blurred(slide: Slide, overview: Image, mask: Mask, min_area_um2: float,
         mask[marked & (mask == MASK_CLASSES["tissue"])] = MASK_CLASSES["blurred"]
 
 
-def _cells(slide: Slide) -> Cells:
+def _cells(slide: Slide) -> FocusGrid:
     sampling = replace(slide.sampling(FINE_UM / slide.mpp_l0), channels=1)
     per_fine = max(1, round(FINE_UM / (sampling.downsample * slide.mpp_l0)))
     side_l0 = CELL_PX * per_fine * sampling.downsample
     width, height = (int(np.ceil(side / side_l0)) for side in slide.size_l0)
-    return Cells(sampling, per_fine, side_l0, (height, width))
+    return FocusGrid(sampling, per_fine, side_l0, (height, width))
 
 
 def _measure(
-    slide: Slide, cells: Cells, tissue: npt.NDArray[np.bool_], glass: float, apply: Callable
+    slide: Slide, cells: FocusGrid, tissue: npt.NDArray[np.bool_], glass: float, apply: Callable
 ) -> npt.NDArray[np.float32]:
     """Measure `detail` of the cells, (3, rows, columns), in blocks with tissue, (rows, columns); elsewhere it is 0.
 
@@ -139,7 +139,7 @@ def _measure(
     return measured
 
 
-def _block_cells(slide: Slide, cells: Cells) -> int:
+def _block_cells(slide: Slide, cells: FocusGrid) -> int:
     """Return the number of cells along a block.
 
     A block is a whole number of the level's JPEG tiles if cells fit into them, so that each tile is decoded once.

@@ -26,7 +26,7 @@ import torch
 
 from longvit.config import ExplainConfig, PixelInput
 from longvit.explanation.attribution import squares
-from longvit.explanation.explain import ask, explain
+from longvit.explanation.explain import ask, explain_slide
 from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
 from longvit.model.predictor import load_model
@@ -49,7 +49,7 @@ class Case(NamedTuple):
     grey: int
 
 
-class Found(NamedTuple):
+class ViewerSources(NamedTuple):
     """What one map of one slide is worth."""
 
     auroc: float
@@ -84,7 +84,7 @@ def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarra
     return grid[rc[:, 0], rc[:, 1]]
 
 
-def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[str, Found]:
+def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[str, ViewerSources]:
     """Every method's map of one slide, by the model of the fold that held it out, and those that know no model."""
     fold, slide_id = slide
     path = case.run / f"fold_{fold}" / "model.safetensors"
@@ -92,7 +92,7 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
     model.encoder.execution = config.execution
     question = ask(model, store, None)
-    explanation = explain(question, store, config)
+    explanation = explain_slide(question, store, config)
     rc, square_L = explanation.rc, squares(question.rc_L2, side)
     tokens = tuple(size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))
     planted = cv2.imread(str(case.truth / f"{store.slide_id}.png"), cv2.IMREAD_GRAYSCALE) >= case.grey
@@ -102,7 +102,7 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     maps["hue"] = blue_over_red(store, rc, model.encoder.config.input.patch_px)
     maps |= blind_orders(rc, square_L.numpy(), tokens[::-1])
     return {
-        key: Found(
+        key: ViewerSources(
             auroc(scores[tissue], truth[tissue]),
             curves(question.explained, question.x_LD, square_L, torch.tensor(scores), steps),
         )
@@ -115,7 +115,7 @@ def spread(values: list[float]) -> str:
     return f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}"
 
 
-def rows(case: Case, found: dict[str, list[Found]]) -> list[str]:
+def rows(case: Case, found: dict[str, list[ViewerSources]]) -> list[str]:
     """Lines of the table: areas are differences from the output for the whole slide, so that slides can be averaged."""
     lines = []
     for key, slides in found.items():
@@ -126,7 +126,7 @@ def rows(case: Case, found: dict[str, list[Found]]) -> list[str]:
     return lines
 
 
-def draw(found: dict[str, dict[str, list[Found]]], path: Path) -> None:
+def draw(found: dict[str, dict[str, list[ViewerSources]]], path: Path) -> None:
     """Mean curves of every case: deletion above, insertion below."""
     figure, axes = plt.subplots(2, len(found), figsize=(4.2 * len(found), 6.4), squeeze=False, layout="constrained")
     for column, (name, methods) in zip(axes.T, found.items(), strict=True):
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", type=Path, default=HERE / "faithfulness.md")
     a = parser.parse_args()
-    found: dict[str, dict[str, list[Found]]] = {}
+    found: dict[str, dict[str, list[ViewerSources]]] = {}
     about, spawn = machine.describe(LIBRARIES), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
         for name, run, stores, truth, grey in a.case:

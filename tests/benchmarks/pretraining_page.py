@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from longvit.evaluation.folds import evaluate
+from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.intervals import percentile_interval
 from longvit.evaluation.predictions import read_predictions
 
@@ -39,7 +39,7 @@ class Judged:
 
 def judged(starts: Sequence[Start], head: str) -> Judged:
     """The pooled headline number of a head on some starts."""
-    found = [evaluate(read_predictions(start.folder / head / "predictions.csv")) for start in starts]
+    found = [evaluate_folds(read_predictions(start.folder / head / "predictions.csv")) for start in starts]
     name = found[0].metrics["headline"]
     values = np.array([one.metrics["pooled"][name]["value"] for one in found])
     return Judged(values, np.mean([one.resampled["pooled"][name] for one in found], axis=0))

@@ -31,7 +31,7 @@ from PIL import Image
 from longvit.cohort.split import run as split
 from longvit.config import EncoderConfig, ExplainConfig, FinetuneConfig, PixelInput, SplitConfig
 from longvit.explanation.colour import DIVERGING
-from longvit.explanation.explain import run as explain
+from longvit.explanation.explain import run as explain_slide
 from longvit.finetuning.finetune import run as finetune
 from preprocessing import TileConfig, tile_slides
 from preprocessing.synthetic.histology import LAYOUT_PX, LOW_GRADE, STROMA, draw_slide
@@ -86,7 +86,7 @@ def make_case(folder: Path, slides: int = 40, epochs: int = 12) -> Case:
     rows = pd.read_csv(finetune(config))
     first = rows[(rows["split"] == "test") & (rows["label"] == "TUMOUR")].iloc[0]["slide_id"]
     asked = {"model": config.out / "fold_0" / "model.safetensors", "store": config.stores / f"{first}.zarr"}
-    explain(ExplainConfig(**asked, out=folder / "explained", target="TUMOUR", device="cpu"))
+    explain_slide(ExplainConfig(**asked, out=folder / "explained", target="TUMOUR", device="cpu"))
     return Case(config.out, folder / "explained", first, truth[first])
 
 

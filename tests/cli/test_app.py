@@ -12,7 +12,7 @@ import longvit.cli.app
 from longvit.cli.app import run_command
 from longvit.config import VERBS, EncoderConfig, ExecutionConfig
 from preprocessing.errors import ConfigError
-from preprocessing.jobs.signals import Stopped
+from preprocessing.jobs.signals import StopSignal
 from preprocessing.tiling.report import TileReport
 
 
@@ -185,7 +185,7 @@ def test_help_of_a_verb_names_every_setting(verb, capsys):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupting_says_that_the_work_is_kept(number, code, monkeypatch, capsys):
     def interrupt(_arguments):
-        raise Stopped(number)
+        raise StopSignal(number)
 
     monkeypatch.setattr(longvit.cli.app, "run_command", interrupt)
     with pytest.raises(SystemExit) as exit_:

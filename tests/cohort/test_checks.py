@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from longvit.cohort.audit import show
-from longvit.cohort.checks import Audit, audit
-from longvit.cohort.findings import Judge, refuse
+from longvit.cohort.audit import print_findings
+from longvit.cohort.checks import Audit, audit_splits
+from longvit.cohort.findings import FindingCollector, refuse
 from longvit.config import AuditConfig, CoxTask, SubtypeTask
 from preprocessing.errors import CohortError, ConfigError
 
 
 def audited(config: AuditConfig, **changes) -> Audit:
-    return audit(config.model_copy(update=changes))
+    return audit_splits(config.model_copy(update=changes))
 
 
 def found(result: Audit, category: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -42,13 +42,13 @@ def small(table, tmp_path):
         pd.DataFrame({part: pd.Series(names, dtype=str) for part, names in parts.items()}).to_csv(
             folder / "splits_0.csv"
         )
-        return audit(AuditConfig(**{"table": table(), "splits": folder} | changes))
+        return audit_splits(AuditConfig(**{"table": table(), "splits": folder} | changes))
 
     return run
 
 
 def test_a_sound_cohort_has_counts_and_nothing_to_refuse(sound):
-    result = audit(sound)
+    result = audit_splits(sound)
     result.refuse()
     assert (result.findings, result.accepted) == ((), ())
     assert result.counts[:3] == [
@@ -174,7 +174,7 @@ def test_held_out_patients_from_hospitals_of_the_training_are_noted(tmp_path):
     (tmp_path / "splits_0.csv").write_text(
         f",train,val,test\n0,{cases[0]},{cases[2]},{cases[1]}\n1,{cases[3]},,{cases[4]}\n"
     )
-    result = audit(AuditConfig(table=tmp_path / "t.csv", splits=tmp_path))
+    result = audit_splits(AuditConfig(table=tmp_path / "t.csv", splits=tmp_path))
     assert found(result, "site-overlap") == [("note", ("AA",))]
     assert "1 of 2 test patients come from 1 sites seen in training: AA" in result.findings[0].what
 
@@ -189,7 +189,7 @@ def test_parts_without_a_class_and_patients_in_no_part_are_noted(small):
 def test_patients_held_out_in_several_folds_are_noted(small, tmp_path, table):
     small({"train": ["A"], "val": ["B", "C"]})
     pd.DataFrame({"train": ["A", "B"], "val": ["C", None]}).to_csv(tmp_path / "splits" / "splits_1.csv")
-    result = audit(AuditConfig(table=table(), splits=tmp_path / "splits"))
+    result = audit_splits(AuditConfig(table=table(), splits=tmp_path / "splits"))
     assert found(result, "held-out-again") == [("note", ("C",))]
 
 
@@ -220,23 +220,23 @@ def test_names_with_markup_and_braces_are_shown_as_they_are(table, tmp_path):
     rows = pd.read_csv(table(), dtype=str).replace({"oncotree_code": names, "case_id": {"A": "[/A]{"}})
     rows.to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "splits_0.csv").write_text("train,val,test\nA-1,A-2,B-1\nC-1,{names},[/red]\n")
-    result = audit(AuditConfig(table=tmp_path / "t.csv", splits=tmp_path, accept=("missing-slides",)))
+    result = audit_splits(AuditConfig(table=tmp_path / "t.csv", splits=tmp_path, accept=("missing-slides",)))
     console = Console(file=io.StringIO(), width=300)
-    show(result, console)
+    print_findings(result, console)
     said = console.file.getvalue()
     for piece in ("[/]{n}", "[red]{0}", "[/A]{", "{names}, [/red]"):
         assert piece in said
 
 
 def test_twins_with_braces_in_their_names_are_named(cohort):
-    judge = Judge(())
+    judge = FindingCollector(())
     judge.find("duplicate", ["a{b}"], "{n} twins: " + "a{{b}} = c", where="here", fix="none")
     assert judge.findings[0].what == "1 twins: a{b} = c"
 
 
 def test_a_hundred_thousand_names_are_judged_in_a_moment():
     names = [str(i) for i in range(100_000)]
-    judge = Judge(("leak", *(f"no-store:{name}" for name in names)))
+    judge = FindingCollector(("leak", *(f"no-store:{name}" for name in names)))
     start = time.process_time()
     for category in ("leak", "no-store"):
         judge.find(category, names, "{n}: {names}", where="here", fix="none")
@@ -250,7 +250,7 @@ def test_a_hundred_thousand_names_are_judged_in_a_moment():
     accept=st.lists(st.sampled_from(["leak", "no-store", *(f"leak:{n}" for n in "ABCDEF"), "no-store:A"]), unique=True),
 )
 def test_every_name_is_refused_or_accepted_and_only_what_was_needed_counts_as_accepted(names, accept):
-    judge = Judge(accept)
+    judge = FindingCollector(accept)
     judge.find("leak", names, "{n}: {names}", where="here", fix="mend it")
     by_level = {finding.level: set(finding.names) for finding in judge.findings}
     wanted = {name for name in names if "leak" in accept or f"leak:{name}" in accept}
@@ -281,7 +281,7 @@ def test_the_published_subtyping_splits_are_refused_for_what_they_leak_and_lack(
         splits=tcga / "subtyping" / "splits" / "10foldcv_subtype" / f"tcga_{cancer}",
         task=SubtypeTask(preset=f"tcga_{cancer}"),
     )
-    result = audit(config)
+    result = audit_splits(config)
     leaking = [
         {name for f in result.findings if f.category == "leak" and f.where.endswith(f"_{k}.csv") for name in f.names}
         for k in range(10)
@@ -307,7 +307,7 @@ def test_the_published_subtyping_splits_are_refused_for_what_they_leak_and_lack(
 def test_the_published_survival_splits_are_sound(tcga, cancer, table, patients, events):
     folder = tcga / "survival"
     splits = folder / "splits" / "5foldcv" / f"tcga_{cancer}"
-    result = audit(AuditConfig(table=folder / "dataset_csv" / table, splits=splits, task=CoxTask()))
+    result = audit_splits(AuditConfig(table=folder / "dataset_csv" / table, splits=splits, task=CoxTask()))
     result.refuse()
     assert {finding.category for finding in result.findings} == {"site-overlap"}
     val = pd.DataFrame(result.counts).query("part == 'val'")
@@ -336,5 +336,5 @@ def test_times_that_cannot_be_in_the_stated_unit_are_refused_with_the_flag(small
 
 def test_names_with_markup_are_shown(small, table, capsys):
     odd = table(lambda rows: rows.replace({"oncotree_code": {"LUSC": "[/]"}}), "odd.csv")
-    show(small({"train": ["A"], "val": ["B"], "test": ["C"]}, table=odd), Console(width=200))
+    print_findings(small({"train": ["A"], "val": ["B"], "test": ["C"]}, table=odd), Console(width=200))
     assert "[/]" in capsys.readouterr().out

@@ -1,9 +1,9 @@
 import pytest
 
-from longvit.evaluation.beside import notes_beside, trained_beside
 from longvit.evaluation.compare import compared, require_same_patients
-from longvit.evaluation.folds import evaluate
+from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.predictions import read_predictions
+from longvit.evaluation.run_files import baseline_predictions, read_notes
 from preprocessing.errors import CohortError
 
 
@@ -12,7 +12,7 @@ def pair(path, edited, change):
 
 
 def difference(ours, other) -> dict:
-    (entry,) = compared(evaluate(ours), {"other": evaluate(other)})
+    (entry,) = compared(evaluate_folds(ours), {"other": evaluate_folds(other)})
     return entry["difference"]["pooled"]
 
 
@@ -37,7 +37,7 @@ def test_pairing_leaves_less_doubt_than_two_intervals(subtyping_csv, edited):
     ours, other = pair(subtyping_csv, edited, almost)
     found = difference(ours, other)["auroc"]
     assert found["low"] == found["high"] == 0  # the ranks are the same in every resample
-    assert evaluate(other).metrics["pooled"]["auroc"]["low"] < 0.8
+    assert evaluate_folds(other).metrics["pooled"]["auroc"]["low"] < 0.8
 
 
 def test_a_clear_difference_has_a_small_p(survival_csv, tmp_path):
@@ -82,11 +82,11 @@ def test_baselines_that_were_trained_beside_the_model_are_found_by_name(tmp_path
         (tmp_path / "baselines" / name).mkdir(parents=True)
         (tmp_path / "baselines" / name / "predictions.csv").write_text("")
     (tmp_path / "baselines" / "tiles").mkdir()
-    found = trained_beside(tmp_path / "predictions.csv")
+    found = baseline_predictions(tmp_path / "predictions.csv")
     assert list(found) == ["abmil", "mean"]
     (tmp_path / "baselines" / "mean" / "notes.txt").write_text("a linear head\nof 60 epochs\n")
-    assert notes_beside(found["mean"]) == ["a linear head", "of 60 epochs"]
-    assert notes_beside(found["abmil"]) == []
+    assert read_notes(found["mean"]) == ["a linear head", "of 60 epochs"]
+    assert read_notes(found["abmil"]) == []
 
 
 def test_another_unit_of_time_is_refused(survival_csv, edited):

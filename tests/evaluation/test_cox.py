@@ -6,7 +6,7 @@ import pytest
 from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 
-from longvit.cohort.clinical import AGE_NAME, SEX_NAME, STAGE_NAME, Clinical, read_clinical
+from longvit.cohort.clinical import AGE_NAME, SEX_NAME, STAGE_NAME, ClinicalCovariates, read_clinical
 from longvit.evaluation.cox import RISK_NAME, cox_regression
 from longvit.evaluation.curves import standardised
 from preprocessing.errors import CohortError
@@ -21,11 +21,11 @@ def rows(n: int = 200) -> pd.DataFrame:
     return table.assign(time=rng.exponential(np.exp(-risk)), event=(rng.random(n) < 0.8).astype(float))
 
 
-def clinical(table: pd.DataFrame) -> Clinical:
+def clinical(table: pd.DataFrame) -> ClinicalCovariates:
     rng = np.random.default_rng(1)
     n = len(table)
     columns = {AGE_NAME: rng.normal(6, 1, n), SEX_NAME: rng.integers(0, 2, n) * 1.0}
-    return Clinical(pd.DataFrame(columns, index=pd.Index(table["patient_id"], name="patient_id")), ())
+    return ClinicalCovariates(pd.DataFrame(columns, index=pd.Index(table["patient_id"], name="patient_id")), ())
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -135,7 +135,7 @@ def test_a_constant_risk_has_no_hazard_ratio(value):
 def test_covariates_that_say_the_same_have_no_adjusted_hazard_ratio():
     table = rows()
     z = standardised(table["risk"].to_numpy(), table["fold"].to_numpy())
-    twice = Clinical(pd.DataFrame({AGE_NAME: z}, index=pd.Index(table["patient_id"], name="patient_id")), ())
+    twice = ClinicalCovariates(pd.DataFrame({AGE_NAME: z}, index=pd.Index(table["patient_id"], name="patient_id")), ())
     found = cox_regression(table, twice)
     assert [entry["adjusted"] for entry in found["covariates"]] == [None, None]
     assert all(entry["alone"] for entry in found["covariates"])

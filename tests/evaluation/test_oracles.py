@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from longvit.cohort.clinical import Clinical
+from longvit.cohort.clinical import ClinicalCovariates
 from longvit.evaluation.cox import RISK_NAME, cox_regression
-from longvit.evaluation.folds import evaluate
+from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.ipcw import SurvivalRows, brier, censoring, dynamic_auc
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.survival import survival_metrics
@@ -59,7 +59,9 @@ def test_integrated_brier_scores_and_unos_index_of_tied_times_are_those_of_r():
 def regression(table: pd.DataFrame) -> dict:
     names = table["patient_id"]
     covariates = table[["age", "female", "stage"]].set_axis(names).assign(age=lambda t: t["age"] / 10)
-    return cox_regression(table.drop(columns=["age", "female", "stage"]), Clinical(covariates.astype(float), ()))
+    return cox_regression(
+        table.drop(columns=["age", "female", "stage"]), ClinicalCovariates(covariates.astype(float), ())
+    )
 
 
 def test_hazard_ratios_and_the_test_of_proportional_hazards_of_tied_times_are_those_of_r():
@@ -82,7 +84,7 @@ def test_names_and_order_of_patients_do_not_move_the_test_of_proportional_hazard
 
 
 def test_patients_of_several_hold_outs_count_once_as_in_r(repeated_csv):
-    of_r, metrics = expected("repeated"), evaluate(read_predictions(repeated_csv)).metrics
+    of_r, metrics = expected("repeated"), evaluate_folds(read_predictions(repeated_csv)).metrics
     assert metrics["pooled"]["logrank_p"]["value"] == pytest.approx(of_r["logrank_p", ""])
     for group in metrics["risk_groups"]:
         for key, number in (("n", "n"), ("n_events", "n_events"), ("median_time", "median")):

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 from longvit.config import ExecutionConfig
 from longvit.explanation import token_contributions
 from longvit.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, squares
-from longvit.explanation.explained import Explained
+from longvit.explanation.model_output import ModelOutput
 from longvit.tokens.read import slide_tokens
 
 EVERY = ["subtype", "survival", "nll", "attention", "normed", "class"]
@@ -17,7 +17,7 @@ def test_what_is_explained_is_what_the_model_predicts(models, store, tokens, nam
     model = models[name]
     with torch.no_grad():
         outputs = model(slide_tokens(store, model.encoder.config.input))[0]
-        values = [Explained(model, output)(tokens) for output in range(len(model.classes) or 1)]
+        values = [ModelOutput(model, output)(tokens) for output in range(len(model.classes) or 1)]
     if name == "nll":  # minus the sum of the survival after each bin
         outputs = -(1 - outputs.sigmoid()).cumprod(0).sum()[None]
     assert_close(torch.stack(values), outputs)
@@ -27,7 +27,7 @@ def test_what_is_explained_is_what_the_model_predicts(models, store, tokens, nam
 def test_contributions_add_up_to_the_output_over_that_of_the_mean_slide(models, tokens, name):
     model = models[name]
     for output in range(len(model.classes) or 1):
-        explained = Explained(model, output)
+        explained = ModelOutput(model, output)
         shares = token_contributions(explained, tokens)
         assert shares.shape == (4 * 16,)
         with torch.no_grad():
@@ -40,12 +40,12 @@ def test_a_contribution_is_gradient_times_token_against_the_mean_slide(subtype_m
     encoded = subtype_model.encoder.encode(tokens[None]).tokens_BLD[0].detach().requires_grad_()
     (gradient,) = torch.autograd.grad(head(encoded.mean(dim=0, keepdim=True))[0, 1], encoded)
     expected = (gradient * (encoded - head.mean)).sum(dim=1).detach()
-    assert_close(token_contributions(Explained(subtype_model, 1), tokens), expected)
+    assert_close(token_contributions(ModelOutput(subtype_model, 1), tokens), expected)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_integrated_gradients_add_up_to_the_output_over_that_of_average_tokens(models, tokens, name):
-    explained = Explained(models[name].requires_grad_(False), 0)
+    explained = ModelOutput(models[name].requires_grad_(False), 0)
     scores = integrated_gradients(explained, tokens, steps=32)
     with torch.no_grad():
         expected = explained(tokens) - explained(tokens.mean(0).expand_as(tokens))
@@ -54,7 +54,7 @@ def test_integrated_gradients_add_up_to_the_output_over_that_of_average_tokens(m
 
 def test_gradient_times_input_is_the_slope_towards_the_average_token(subtype_model, tokens):
     model = subtype_model.double()
-    explained, tokens = Explained(model, 1), tokens.double()
+    explained, tokens = ModelOutput(model, 1), tokens.double()
     scores, step = gradient_times_input(explained, tokens), 1e-6
     for token in (0, 17, 63):
         moved = tokens.clone()
@@ -64,16 +64,16 @@ def test_gradient_times_input_is_the_slope_towards_the_average_token(subtype_mod
 
 
 def test_what_recomputes_in_the_backward_pass_gives_the_same_gradient(subtype_model, tokens):
-    plain = gradient_times_input(Explained(subtype_model, 0), tokens)
+    plain = gradient_times_input(ModelOutput(subtype_model, 0), tokens)
     subtype_model.requires_grad_(False).encoder.execution = ExecutionConfig(recompute="blocks")
-    assert_close(gradient_times_input(Explained(subtype_model, 0), tokens), plain)
+    assert_close(gradient_times_input(ModelOutput(subtype_model, 0), tokens), plain)
 
 
 @pytest.mark.parametrize("name", ["subtype", "attention", "class"])
 def test_occlusion_is_what_the_output_loses_without_a_square(models, store, tokens, name):
     model = models[name]
     rc = slide_tokens(store, model.encoder.config.input).rc_BL2[0]
-    explained = Explained(model, 0)
+    explained = ModelOutput(model, 0)
     scores = occlusion(explained, tokens, rc, side=2)
     square = (rc // 2 == rc[20] // 2).all(1)
     assert square.sum() == 4

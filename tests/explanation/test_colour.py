@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
-from longvit.explanation.colour import DIVERGING, SEQUENTIAL, Scale, ranked
+from longvit.explanation.colour import DIVERGING, SEQUENTIAL, ColourScale, ranked
 
 scores = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40).map(np.array)
 
 
 def test_a_scale_with_a_sign_is_even_on_both_sides_of_0():
-    scale = Scale.of(np.array([-1.0, 3.0, np.nan]), signed=True)
+    scale = ColourScale.of(np.array([-1.0, 3.0, np.nan]), signed=True)
     assert scale.vmin == -scale.vmax
     assert 2.9 < scale.vmax <= 3
     assert scale.colours(scale.norm(0.0)) == DIVERGING(0.5)
@@ -18,14 +18,14 @@ def test_a_scale_with_a_sign_is_even_on_both_sides_of_0():
 
 def test_one_extreme_token_does_not_pale_all_others():
     values = np.append(np.linspace(0, 1, 999), 1e6)
-    assert Scale.of(values, signed=False).vmax < 1.01
-    assert Scale.of(values - 0.5, signed=True).vmax < 1
+    assert ColourScale.of(values, signed=False).vmax < 1.01
+    assert ColourScale.of(values - 0.5, signed=True).vmax < 1
 
 
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_scores_that_are_all_alike_have_a_scale(signed, value):
-    scale = Scale.of(np.full(4, value), signed)
+    scale = ColourScale.of(np.full(4, value), signed)
     assert scale.vmin < scale.vmax
 
 
@@ -39,10 +39,10 @@ def cielab(colours: list[str]) -> np.ndarray:
 
 
 def test_colours_step_evenly_so_that_no_score_seems_to_jump():
-    lightness = np.diff(cielab(Scale(0.0, 1.0, SEQUENTIAL).stops())[:, 0])
+    lightness = np.diff(cielab(ColourScale(0.0, 1.0, SEQUENTIAL).stops())[:, 0])
     assert lightness.min() > 0.8 * lightness.mean()  # one direction: it survives grey print and colour blindness
     assert lightness.max() < 1.2 * lightness.mean()
-    colours = cielab(Scale(-1.0, 1.0, DIVERGING).stops())
+    colours = cielab(ColourScale(-1.0, 1.0, DIVERGING).stops())
     steps = np.linalg.norm(np.diff(colours, axis=0), axis=1)
     assert steps.min() > 0.9 * steps.mean()
     assert steps.max() < 1.1 * steps.mean()

@@ -11,12 +11,12 @@ import torch
 
 from longvit.config import EmbeddingInput, ExecutionConfig, ExplainConfig, ViewConfig
 from longvit.explanation import attention_rollout, files, received_attention, token_contributions
-from longvit.explanation.explain import run as explain
-from longvit.explanation.explained import Explained
+from longvit.explanation.explain import run as explain_slide
+from longvit.explanation.model_output import ModelOutput
 from longvit.model import LongViT
 from longvit.model.predictor import SlideModel, save_model
 from longvit.runs.privacy import Pseudonyms
-from longvit.tokens.read import Scale, slide_tokens
+from longvit.tokens.read import StoreScale, slide_tokens
 from longvit.viewer.find import find
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
 from preprocessing.store.features import add_embeddings
@@ -31,7 +31,7 @@ def config(saved, store, tmp_path) -> ExplainConfig:
 
 def run(config: ExplainConfig) -> Path:
     """The folder of the only slide."""
-    explained = explain(config)
+    explained = explain_slide(config)
     assert explained.failed == {}
     (folder,) = explained.folders.values()
     return folder
@@ -102,7 +102,7 @@ def test_the_table_has_the_scores_of_every_token_at_its_place(config, store, sub
     assert table[["row", "column"]].to_numpy().tolist() == batch.rc_BL2[0].tolist()
     # A tile is 64 store pixels and 128 of level 0; a token is 16 store pixels, so 32 of level 0.
     np.testing.assert_array_equal(table[["x_l0", "y_l0"]], table[["column", "row"]] * 32)
-    expected = token_contributions(Explained(subtype_model, ["LUAD", "LUSC"].index(target)), tokens)
+    expected = token_contributions(ModelOutput(subtype_model, ["LUAD", "LUSC"].index(target)), tokens)
     np.testing.assert_allclose(table["contribution"], expected, atol=1e-6)
     received = received_attention(subtype_model.encoder, tokens)
     np.testing.assert_allclose(table[["received_layer_01", "received_layer_02"]].T, received, atol=1e-5)
@@ -223,7 +223,7 @@ def test_each_map_is_measured_beside_orders_that_know_nothing(config, subtype_mo
     folder = run(changed(config, **settings))
     curves = pd.read_csv(folder / "faithfulness.csv").groupby("map", sort=False)
     assert list(curves.groups) == ["Occlusion", "Attention received", "random", "centre"]
-    whole = float(Explained(subtype_model, 1)(tokens))
+    whole = float(ModelOutput(subtype_model, 1)(tokens))
     for _, curve in curves:
         assert curve["share"].iloc[[0, -1]].tolist() == [0, 1]
         assert curve["deletion"].iloc[0] == pytest.approx(whole, rel=1e-4)
@@ -267,7 +267,7 @@ def test_under_pseudonyms_no_file_names_the_slide(saved, save_store, tmp_path, m
 
 
 def test_a_model_that_was_trained_at_another_scale_is_refused(config, subtype_model):
-    subtype_model.encoder.trained_on = Scale(mpp=1.0, tile_px=64)
+    subtype_model.encoder.trained_on = StoreScale(mpp=1.0, tile_px=64)
     save_model(config.model, subtype_model)
     with pytest.raises(StoreError, match="was trained on tiles of 64 pixels at 1 um per pixel"):
         run(config)
@@ -278,5 +278,5 @@ def test_tiles_that_are_no_lattice_are_refused(config):
     document = config.store / "zarr.json"
     document.write_text(document.read_text().replace('"lattice": true', '"lattice": false'))
     with pytest.raises(StoreError, match="its tiles are no cells of one grid") as error:
-        explain(config)
+        explain_slide(config)
     assert error.value.where == config.store

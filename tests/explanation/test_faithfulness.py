@@ -4,15 +4,15 @@ import torch
 
 from longvit.explanation import token_contributions
 from longvit.explanation.attribution import occlusion, squares
-from longvit.explanation.explained import Explained
 from longvit.explanation.faithfulness import Curves, auroc, curves
+from longvit.explanation.model_output import ModelOutput
 from longvit.tokens.read import slide_tokens
 
 
 @pytest.fixture
 def asked(subtype_model, store, tokens):
     rc = slide_tokens(store, subtype_model.encoder.config.input).rc_BL2[0]
-    return Explained(subtype_model, 0), tokens, squares(rc, 2)
+    return ModelOutput(subtype_model, 0), tokens, squares(rc, 2)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longvit.explanation import heatmap
-from longvit.explanation.colour import Scale
+from longvit.explanation.colour import ColourScale
 from longvit.explanation.overlay import overlay
 
 SLIDE = np.full((40, 60, 3), 240, np.uint8)
@@ -22,7 +22,7 @@ def test_every_score_stands_at_its_row_and_column_and_nothing_elsewhere(rc):
 
 
 def pictures(grid: np.ndarray, extent_px: tuple[float, float]):
-    figure = overlay(SLIDE, grid, extent_px, Scale.of(grid, signed=True), "title", "label")
+    figure = overlay(SLIDE, grid, extent_px, ColourScale.of(grid, signed=True), "title", "label")
     plain, covered = figure.axes[:2]
     return figure, plain, covered
 

@@ -10,17 +10,17 @@ from longvit.cohort.patients import read_cohort
 from longvit.cohort.splits import Fold
 from longvit.config import CoxTask, FinetuneConfig, PixelInput
 from longvit.finetuning.clinical_baseline import clinical_notes, predict_clinical
-from longvit.finetuning.experiment import Job, Study
+from longvit.finetuning.experiment import Experiment, TrainingJob
 
 
-def study_of(folder: Path, table: pd.DataFrame) -> Study:
+def study_of(folder: Path, table: pd.DataFrame) -> Experiment:
     table.to_csv(folder / "table.csv", index=False)
     config = FinetuneConfig(
         table=folder / "table.csv", splits=folder, stores=folder, out=folder / "run", task=CoxTask(), shuffles=1
     )
     cases = tuple(table["case_id"])
     fold = Fold(0, cases[:60], cases[60:70], cases[70:])
-    return Study(config, read_cohort(config.table, config.task), [fold], {}, PixelInput())
+    return Experiment(config, read_cohort(config.table, config.task), [fold], {}, PixelInput())
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def risks(rows: list[dict]) -> pd.Series:
 
 
 def test_the_risk_is_that_of_a_cox_regression_on_the_training_patients(tmp_path, table):
-    study = study_of(tmp_path, table)
-    found = risks(predict_clinical(study, study.jobs("clinical")[0]))
+    experiment = study_of(tmp_path, table)
+    found = risks(predict_clinical(experiment, experiment.jobs("clinical")[0]))
     rows = table.set_index("case_id")
     design = rows[["age", "is_female"]]
     train = rows.index[:60]
@@ -57,7 +57,7 @@ def test_the_risk_is_that_of_a_cox_regression_on_the_training_patients(tmp_path,
     assert np.corrcoef(found, expected)[0, 1] > 0.999  # ours has a small ridge
     assert (found - found.mean()).abs().max() == pytest.approx((expected - expected.mean()).abs().max(), rel=0.05)
     assert list(found.index) == list(rows.index[60:])
-    assert {row["time_unit"] for row in predict_clinical(study, study.jobs("clinical")[0])} == {"months"}
+    assert {row["time_unit"] for row in predict_clinical(experiment, experiment.jobs("clinical")[0])} == {"months"}
 
 
 def test_held_out_patients_do_not_influence_the_fit(tmp_path, table):
@@ -73,12 +73,12 @@ def test_held_out_patients_do_not_influence_the_fit(tmp_path, table):
 
 def test_a_missing_value_is_the_median_of_the_training_patients_and_is_said(tmp_path, table):
     table.loc[[3, 75], "age"] = np.nan
-    study = study_of(tmp_path, table)
-    found = risks(predict_clinical(study, study.jobs("clinical")[0]))
+    experiment = study_of(tmp_path, table)
+    found = risks(predict_clinical(experiment, experiment.jobs("clinical")[0]))
     (tmp_path / "filled").mkdir()
     filled = study_of(tmp_path / "filled", table.assign(age=table["age"].fillna(table["age"][:60].median())))
     pd.testing.assert_series_equal(found, risks(predict_clinical(filled, filled.jobs("clinical")[0])))
-    notes = clinical_notes(study)
+    notes = clinical_notes(experiment)
     assert (
         "Age, per 10 years: 2 of 80 patients have no value and get the median of the fold's training patients." in notes
     )
@@ -86,5 +86,5 @@ def test_a_missing_value_is_the_median_of_the_training_patients_and_is_said(tmp_
 
 
 def test_what_is_the_same_for_all_training_patients_is_left_out(tmp_path, table):
-    study = study_of(tmp_path, table.assign(age=60, is_female=(table.index >= 60).astype(int)))
-    assert (risks(predict_clinical(study, Job(study.folds[0], None, "clinical"))) == 0).all()
+    experiment = study_of(tmp_path, table.assign(age=60, is_female=(table.index >= 60).astype(int)))
+    assert (risks(predict_clinical(experiment, TrainingJob(experiment.folds[0], None, "clinical"))) == 0).all()

@@ -34,7 +34,7 @@ def test_a_run_goes_on_with_another_number_of_processes(config):
 
 
 def test_what_stops_a_fold_says_which(config, monkeypatch):
-    def fail(study, job, read):
+    def fail(experiment, job, read):
         raise StoreError("a tile is damaged", where="P01-0.zarr", fix="tile it again")
 
     monkeypatch.setattr(crossvalidation, "train_fold_model", fail)

@@ -13,11 +13,11 @@ from longvit.config.yaml_files import load_yaml
 from longvit.evaluation.evaluate import run as evaluate
 from longvit.evaluation.predictions import read_predictions
 from longvit.finetuning.finetune import run
-from longvit.finetuning.module import FinetuneModule
+from longvit.finetuning.finetune_module import FinetuneModule
 from longvit.model import LongViT, save_encoder
 from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
-from longvit.tokens.read import Scale, slide_tokens
+from longvit.tokens.read import StoreScale, slide_tokens
 from preprocessing.errors import CheckpointError, CohortError, ConfigError, PipelineError, StoreError, TrainingError
 from preprocessing.store.store import open_store
 
@@ -310,7 +310,7 @@ def test_a_patient_with_two_slides_has_a_prediction_for_each(config):
 def pretrained(config, tiny_encoder, tmp_path) -> FinetuneConfig:
     """Settings that start from a checkpoint, whose encoder is not the default one."""
     encoder = LongViT(tiny_encoder)
-    encoder.trained_on = Scale(mpp=0.5, tile_px=64)
+    encoder.trained_on = StoreScale(mpp=0.5, tile_px=64)
     save_encoder(tmp_path / "encoder.safetensors", encoder)
     values = {"encoder": EncoderConfig(), "checkpoint": tmp_path / "encoder.safetensors", "folds": (0,)}
     return changed(config, **values, trained_blocks=0)
@@ -340,7 +340,7 @@ def test_settings_of_another_encoder_than_the_checkpoints_are_refused(pretrained
         run(changed(pretrained, encoder=tiny_encoder.model_copy(update={"depth": 3})))
 
 
-@pytest.mark.parametrize("scale", [Scale(mpp=1.0, tile_px=64), Scale(mpp=0.5, tile_px=256)])
+@pytest.mark.parametrize("scale", [StoreScale(mpp=1.0, tile_px=64), StoreScale(mpp=0.5, tile_px=256)])
 def test_a_checkpoint_that_was_trained_at_another_scale_is_refused(pretrained, tiny_encoder, scale):
     encoder = LongViT(tiny_encoder)
     encoder.trained_on = scale
@@ -353,7 +353,7 @@ def test_a_checkpoint_that_was_trained_at_another_scale_is_refused(pretrained, t
 
 def test_a_models_file_has_the_scale_of_its_training_slides(config):
     run(changed(config, folds=(0,)))
-    assert load_model(config.out / "fold_0" / "model.safetensors").encoder.trained_on == Scale(mpp=0.5, tile_px=64)
+    assert load_model(config.out / "fold_0" / "model.safetensors").encoder.trained_on == StoreScale(mpp=0.5, tile_px=64)
 
 
 def test_slides_that_are_all_the_same_predict_nothing_and_the_run_says_so(config, save_store, tmp_path, capsys):

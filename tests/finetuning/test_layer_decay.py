@@ -1,8 +1,8 @@
 import pytest
 
 from longvit.config import EncoderConfig, FinetuneOptimiserConfig, SubtypeTask
+from longvit.finetuning.finetune_module import FinetuneModule
 from longvit.finetuning.layer_decay import layer_of, train_last_blocks
-from longvit.finetuning.module import FinetuneModule
 from longvit.model import LongViT
 from longvit.model.predictor import SlideModel
 from longvit.training.loop import optimiser_groups

@@ -9,7 +9,7 @@ from longvit.formats import explanation_json
 from longvit.formats.explanation_json import (
     ExplanationFile,
     ExplanationFolder,
-    Layer,
+    MapLayer,
     find_explanations,
     write_explanation,
 )
@@ -30,7 +30,7 @@ def written(tmp_path_factory) -> Path:
     folder.mkdir()
     same = {"label": "Layer 1", "meaning": "Attention received.", "colours": ("#000000", "#ffffff")}
     layers = [
-        Layer(key=key, method="received", layer=1 if "layer" in key else None, signed=False, vmin=-1, vmax=1, **same)
+        MapLayer(key=key, method="received", layer=1 if "layer" in key else None, signed=False, vmin=-1, vmax=1, **same)
         for key in SCORES
     ]
     explanation = ExplanationFile(
@@ -63,7 +63,7 @@ def test_what_was_written_is_read_as_it_was(written):
 def test_the_document_has_every_field_of_the_schema(written):
     document = json.loads((written / "explanation.json").read_text())
     assert set(document) == set(ExplanationFile.model_fields)
-    assert [set(layer) for layer in document["layers"]] == [set(Layer.model_fields)] * 3
+    assert [set(layer) for layer in document["layers"]] == [set(MapLayer.model_fields)] * 3
 
 
 def test_a_folder_that_is_an_explanation_itself_is_one(written):

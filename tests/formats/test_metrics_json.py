@@ -3,7 +3,7 @@ import json
 import pytest
 
 from longvit.evaluation.compare import compared
-from longvit.evaluation.folds import evaluate
+from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.predictions import read_predictions
 from longvit.formats.metrics_json import FoldMetrics, Metrics, ModelMetrics, metrics_text, read_metrics
 from preprocessing.errors import CohortError
@@ -12,7 +12,7 @@ from preprocessing.errors import CohortError
 @pytest.fixture(params=["subtyping_csv", "survival_csv"])
 def metrics(request) -> dict:
     """Numbers of a model, and of the same model as another one."""
-    evaluated = evaluate(read_predictions(request.getfixturevalue(request.param)))
+    evaluated = evaluate_folds(read_predictions(request.getfixturevalue(request.param)))
     models = [entry | {"notes": ["the same"]} for entry in compared(evaluated, {"Other": evaluated})]
     return evaluated.metrics | {"models": models, "clinical": {"file": "clinical.csv", "sha256": "1"}}
 

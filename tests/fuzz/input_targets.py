@@ -142,8 +142,8 @@ def splits(folder: Path) -> Case:
     """Audits of folders of splits, as the console shows them."""
     from rich.console import Console
 
-    from longvit.cohort.audit import show
-    from longvit.cohort.checks import audit
+    from longvit.cohort.audit import print_findings
+    from longvit.cohort.checks import audit_splits
     from longvit.config import AuditConfig
 
     (folder / "t.csv").write_text(TABLE)
@@ -162,8 +162,8 @@ def splits(folder: Path) -> Case:
         accept = rng.choice(((), ("leak",), ("missing-slides", "leak:P0"), (rng.choice(WORDS),)))
         moved = rng.choice((None, None, "train", "test"))
         config = AuditConfig(table=folder / "t.csv", splits=folder / "splits", accept=accept, move_leaks_to=moved)
-        result = audit(config)
-        show(result, Console(file=StringIO(), width=80))
+        result = audit_splits(config)
+        print_findings(result, Console(file=StringIO(), width=80))
         json.loads(result.file.model_dump_json())
 
     return case

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from longvit.config import ExecutionConfig, SubtypeTask
 from longvit.model import PRESETS, LongViT, checkpoint, load_encoder, save_encoder
 from longvit.model.predictor import SlideModel, load_model, save_model
-from longvit.tokens.read import Scale
+from longvit.tokens.read import StoreScale
 from preprocessing.errors import CheckpointError
 
 
@@ -214,7 +214,7 @@ def test_a_header_that_is_larger_than_any_of_ours_is_refused_before_it_is_read(s
 
 def test_a_checkpoint_has_the_same_bytes_every_time(saved, tmp_path):
     _, encoder = saved
-    encoder.trained_on = Scale(mpp=0.5, tile_px=256)
+    encoder.trained_on = StoreScale(mpp=0.5, tile_px=256)
     contents = set()
     for i in range(20):  # safetensors writes two entries of metadata in an order drawn at random
         save_encoder(tmp_path / f"{i}.safetensors", encoder)
@@ -225,14 +225,14 @@ def test_a_checkpoint_has_the_same_bytes_every_time(saved, tmp_path):
 def test_the_scale_that_an_encoder_was_trained_at_travels_with_it(saved):
     path, encoder = saved
     assert load_encoder(path).trained_on is None  # as in files of version 0.1.0
-    encoder.trained_on = Scale(mpp=0.5, tile_px=256)
+    encoder.trained_on = StoreScale(mpp=0.5, tile_px=256)
     save_encoder(path, encoder)
-    assert load_encoder(path).trained_on == Scale(mpp=0.5, tile_px=256)
+    assert load_encoder(path).trained_on == StoreScale(mpp=0.5, tile_px=256)
 
 
 def test_the_encoder_of_a_finetuned_model_is_read_from_the_models_file(saved):
     path, encoder = saved
-    encoder.trained_on = Scale(mpp=0.5, tile_px=256)
+    encoder.trained_on = StoreScale(mpp=0.5, tile_px=256)
     save_model(str(path), SlideModel(encoder, SubtypeTask(), ("a", "b"), "attention"))
     loaded = load_encoder(str(path))
     assert same_weights(loaded, encoder)

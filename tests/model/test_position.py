@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from longvit.config import LearnedPosition, SinCosPosition
 from longvit.model import PRESETS, LongViT
-from longvit.model.position import Learned, build_position, extent_of, sincos_position
+from longvit.model.position import LearnedTable, build_position, extent_of, sincos_position
 from longvit.tokens.batch import TokenBatch
 
 
@@ -33,8 +33,8 @@ def prov_gigapath_row(width: int, position: int) -> np.ndarray:
     return np.concatenate([np.sin(angle), np.cos(angle)])
 
 
-def golden_table(golden, stretch: str = "forward") -> Learned:
-    position = Learned(LearnedPosition(grid=8, stretch=stretch), width=48)
+def golden_table(golden, stretch: str = "forward") -> LearnedTable:
+    position = LearnedTable(LearnedPosition(grid=8, stretch=stretch), width=48)
     position.table.data.copy_(golden("longvit_tiny")["w.pos_embed"])
     return position
 
@@ -96,20 +96,20 @@ def test_places_beyond_prov_gigapaths_table_are_their_own():
 @given(shift=st.tuples(*[st.integers(0, 10**4)] * 2), seed=st.integers(0, 2**31))
 def test_a_learned_position_depends_on_the_place_in_the_slide_and_on_no_other_token(shift, seed):
     torch.manual_seed(seed)
-    position, rc = Learned(LearnedPosition(grid=8), width=4), grid(11, 7)
+    position, rc = LearnedTable(LearnedPosition(grid=8), width=4), grid(11, 7)
     some = torch.cat([torch.tensor([0, 76]), torch.randperm(77)[:20]])  # the corners span the slide
     assert_close(position(at(rc[:, some] + torch.tensor(shift))), position(at(rc))[:, some], rtol=0, atol=1e-6)
 
 
 def test_padding_does_not_stretch_the_table():
-    position, rc = Learned(LearnedPosition(grid=8), width=4), grid(3, 3)
+    position, rc = LearnedTable(LearnedPosition(grid=8), width=4), grid(3, 3)
     padded = torch.cat([rc, torch.full((1, 5, 2), 900)], dim=1)
     batch = TokenBatch(torch.zeros(1, 14, 1), padded, torch.arange(14)[None] < 9)
     assert_close(position(batch)[:, :9], position(at(rc)))
 
 
 def test_a_slide_without_tokens_leaves_the_others_alone():
-    position, rc = Learned(LearnedPosition(grid=8), width=4), grid(3, 3).expand(2, -1, -1)
+    position, rc = LearnedTable(LearnedPosition(grid=8), width=4), grid(3, 3).expand(2, -1, -1)
     mask = torch.tensor([[True], [False]]).expand(-1, 9)
     out = position(TokenBatch(torch.zeros(2, 9, 1), rc, mask))
     assert out.isfinite().all()

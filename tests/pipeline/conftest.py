@@ -13,7 +13,7 @@ import tifffile
 from longvit.cli.app import run_command
 from longvit.config import EncoderConfig
 from longvit.model import LongViT, save_encoder
-from preprocessing.synthetic.cohort import Cohort, make_cohort
+from preprocessing.synthetic.cohort import CohortPaths, make_cohort
 
 ENCODER = {"width": 32, "depth": 2, "heads": 4, "segment-lengths": "64 256", "dilation-ratios": "1 2"}
 OBJECTIVE = {"kind": "dino", "prototypes": 64, "hidden": 32, "bottleneck": 16}
@@ -38,7 +38,7 @@ class Line:
     """Where everything of one run of the line lies, and the command of every verb of it."""
 
     root: Path
-    cohort: Cohort
+    cohort: CohortPaths
     commands: dict[str, list[str]]
 
     @property

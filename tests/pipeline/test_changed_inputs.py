@@ -11,7 +11,7 @@ import pytest
 from longvit.config import EmbeddingInput
 from longvit.finetuning import crossvalidation
 from longvit.model import LongViT, save_encoder
-from longvit.runs.inputs import differences, read_inputs
+from longvit.runs.input_hashes import differences, read_inputs
 from preprocessing.errors import ConfigError
 from preprocessing.store.features import add_embeddings
 from preprocessing.store.store import open_store
@@ -65,11 +65,11 @@ def test_a_run_that_was_stopped_refuses_swapped_labels_too(lab, monkeypatch):
     trained = []
     train = crossvalidation.train_job
 
-    def stop(job, study, read=None):
+    def stop(job, experiment, read=None):
         trained.append(job)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return train(job, study, read)
+        return train(job, experiment, read)
 
     monkeypatch.setattr(crossvalidation, "train_job", stop)
     with pytest.raises(KeyboardInterrupt):

@@ -15,7 +15,7 @@ from longvit.cli.app import run_command
 from longvit.config import EmbeddingInput, EncoderConfig, PixelInput, SubtypeTask
 from longvit.model import PRESETS, LongViT, save_encoder
 from longvit.model.predictor import SlideModel, save_model
-from longvit.tokens.read import Scale, slide_tokens
+from longvit.tokens.read import StoreScale, slide_tokens
 from preprocessing.errors import CheckpointError, ConfigError, PipelineError, StoreError
 from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.features import add_embeddings
@@ -264,7 +264,7 @@ def test_a_slide_without_tiles_is_left_out_by_name(stores, tiny_encoder, capsys)
 
 
 def test_stores_of_another_scale_than_the_encoder_was_trained_at_are_refused(stores, encoder):
-    encoder.trained_on = Scale(mpp=1.0, tile_px=64)
+    encoder.trained_on = StoreScale(mpp=1.0, tile_px=64)
     save_encoder(stores.parent / "encoder.safetensors", encoder)
     with pytest.raises(StoreError, match=r"encoder\.safetensors was trained on tiles of 64 pixels at 1 um per pixel"):
         encode(stores)

@@ -23,7 +23,7 @@ from preprocessing.errors import BusyError, OutputError
 
 HOLDS = {
     "tile": ("preprocessing.tile", "tile_slide", 1),
-    "pretrain": ("longvit.pretraining.module", "PretrainModule.training_step", 2),
+    "pretrain": ("longvit.pretraining.pretrain_module", "PretrainModule.training_step", 2),
     "split": ("longvit.cohort.split", "write_folds", 1),
     "audit": ("longvit.cohort.audit", "write_whole", 1),
     "finetune": ("longvit.finetuning.crossvalidation", "_train", 2),
@@ -196,7 +196,10 @@ def test_a_viewer_that_serves_ends_with_the_code_of_the_signal(lab, start):
 
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
 def test_no_loader_outlives_a_killed_training(verb, lab, start):
-    step = {"pretrain": HOLDS["pretrain"], "finetune": ("longvit.finetuning.module", "FinetuneModule.training_step", 1)}
+    step = {
+        "pretrain": HOLDS["pretrain"],
+        "finetune": ("longvit.finetuning.finetune_module", "FinetuneModule.training_step", 1),
+    }
     arguments = with_loaders(lab.command(verb))
     if verb == "finetune":
         arguments[arguments.index("--trained-blocks") + 1] = "2"

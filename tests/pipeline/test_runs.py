@@ -7,7 +7,7 @@ import pytest
 from longvit.config import ExecutionConfig, PretrainConfig
 from longvit.config.yaml_files import load_yaml
 from longvit.runs.folder import INPUTS, open_run
-from longvit.runs.inputs import Inputs, read_inputs
+from longvit.runs.input_hashes import RecordedInputs, read_inputs
 from preprocessing.errors import BusyError, ConfigError
 
 
@@ -57,7 +57,7 @@ def test_a_run_may_go_on_elsewhere_and_on_another_device(config, tmp_path):
 def test_a_run_may_go_on_with_another_execution(config):
     start(config)
     start(config.model_copy(update={"execution": ExecutionConfig(recompute="blocks", heads_at_once=1)}))
-    assert "execution" not in Inputs.read(config.out / INPUTS).settings
+    assert "execution" not in RecordedInputs.read(config.out / INPUTS).settings
     assert len(starts(config)) == 2
 
 
@@ -88,7 +88,7 @@ def test_changed_files_are_refused_with_their_names_and_the_time_of_the_record(c
     other.write_text("two")
     start(config, table=table)
     before = listing(config.out)
-    since = Inputs.read(config.out / INPUTS).recorded
+    since = RecordedInputs.read(config.out / INPUTS).recorded
     assert since.endswith(" UTC")
     for files, sentence in (
         ({"table": other}, f"since {since}: table other.csv is new; table table.csv is no longer given"),
@@ -148,7 +148,7 @@ def test_a_damaged_record_is_named(config, damage):
 
 
 def test_a_second_run_in_the_same_folder_is_refused_by_name_while_the_first_works(config):
-    with open_run(config, "pretrain", Inputs(), config.out / "encoder.safetensors"):
+    with open_run(config, "pretrain", RecordedInputs(), config.out / "encoder.safetensors"):
         with pytest.raises(BusyError, match="another process is writing here") as error:
             start(config)
         assert error.value.where == config.out

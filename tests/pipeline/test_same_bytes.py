@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.synthetic.cohort import Cohort, make_cohort
+from preprocessing.synthetic.cohort import CohortPaths, make_cohort
 
 USER, HOST = "alice-the-user", "host-of-alice"
 DIFFER = {
@@ -69,7 +69,7 @@ def costly(at: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Cohort:
+def cohort(tmp_path_factory) -> CohortPaths:
     return make_cohort(tmp_path_factory.mktemp("drawn") / "cohort", patients=12, folds=3, side_l0=1024)
 
 

@@ -13,7 +13,7 @@ from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, FinetuneOpt
 from longvit.finetuning.finetune import run as finetune
 from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
-from longvit.prediction.predict import read_patients, run
+from longvit.prediction.predict import group_slides_by_patient, run
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CheckpointError, CohortError, ConfigError, StoreError
 from preprocessing.store.store import open_store
@@ -206,7 +206,7 @@ def test_a_model_of_another_run_among_the_folds_is_named(runs, new, tmp_path):
 def test_slides_named_by_barcodes_are_their_patients(tmp_path):
     names = ["TCGA-05-4244-01Z-00-DX1", "TCGA-05-4244-01Z-00-DX2", "other-1"]
     stores = {name: tmp_path / name for name in names}
-    assert read_patients(stores, None) == {"TCGA-05-4244": names[:2], "other-1": ["other-1"]}
+    assert group_slides_by_patient(stores, None) == {"TCGA-05-4244": names[:2], "other-1": ["other-1"]}
     (tmp_path / "table.csv").write_text("case_id,slide_id\nA,other-1\n")
     with pytest.raises(CohortError, match="2 of 3 stores are of no patient of the table: TCGA-05-4244-01Z-00-DX1"):
-        read_patients(stores, tmp_path / "table.csv")
+        group_slides_by_patient(stores, tmp_path / "table.csv")

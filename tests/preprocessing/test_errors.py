@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from preprocessing.errors import MAX_NAME, PipelineError, SlideError, few, printable
-from preprocessing.tile import explain
+from preprocessing.tile import describe_failure
 
 ESCAPES = "\x1b]0;title\x07 \x9b31m \r \udcff"
 
@@ -13,7 +13,12 @@ ESCAPES = "\x1b]0;title\x07 \x9b31m \r \udcff"
 def test_what_a_damaged_file_says_reaches_no_terminal_as_it_is():
     error = SlideError(f"tag has VR {ESCAPES}", where=f"/slides/{ESCAPES}", fix="copy it again")
     error.add_note(f"OpenSlide: {ESCAPES}")
-    shown = (str(error), *explain(error), *explain(ValueError(ESCAPES)), *explain(OSError(5, "Input/output", ESCAPES)))
+    shown = (
+        str(error),
+        *describe_failure(error),
+        *describe_failure(ValueError(ESCAPES)),
+        *describe_failure(OSError(5, "Input/output", ESCAPES)),
+    )
     assert not [c for text in shown for c in text if c != "\n" and not c.isprintable()]
     assert error.what == r"tag has VR \x1b]0;title\x07 \x9b31m \r \udcff"
 

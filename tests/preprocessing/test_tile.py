@@ -16,7 +16,7 @@ from preprocessing.config import TileConfig, TissueConfig
 from preprocessing.errors import CohortError, ConfigError
 from preprocessing.store.features import add_embeddings
 from preprocessing.store.store import open_store, problems
-from preprocessing.tile import _rows_once, explain, run
+from preprocessing.tile import _rows_once, describe_failure, run
 from preprocessing.tiling.manifest import SlideEntry
 from preprocessing.tiling.resume import refuse_other_settings
 
@@ -231,8 +231,8 @@ def test_a_fault_of_ours_fails_one_slide_and_asks_for_a_report(cohort, monkeypat
 
 
 def test_a_dead_worker_and_a_full_disk_are_explained():
-    assert "fewer --workers" in explain(BrokenProcessPool())[1]
-    assert explain(OSError(28, "No space left on device", "x.zarr"))[0] == "No space left on device: x.zarr"
+    assert "fewer --workers" in describe_failure(BrokenProcessPool())[1]
+    assert describe_failure(OSError(28, "No space left on device", "x.zarr"))[0] == "No space left on device: x.zarr"
 
 
 def test_a_request_that_cannot_be_met_is_refused_before_any_work(cohort, tmp_path):

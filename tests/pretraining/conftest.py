@@ -14,8 +14,8 @@ from longvit.config import (
     PretrainOptimiserConfig,
     ViewsConfig,
 )
-from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.objectives import build_objective
+from longvit.pretraining.pretrain_module import PretrainModule
 from longvit.pretraining.views import RegionDataset, collate_views
 from longvit.tokens import TokenBatch
 from longvit.training.loop import begin

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from longvit.pretraining.dino import DinoModule, dino_head, dino_step, share_evenly
-from longvit.pretraining.module import Branch
+from longvit.pretraining.pretrain_module import ProjectedEncoder
 from longvit.tokens import TokenBatch
 from longvit.training.loop import begin
 
@@ -135,7 +135,7 @@ def test_global_crops_come_first_and_the_student_sees_all_at_the_same_place(modu
 
 def test_a_branch_gives_one_vector_and_one_projection_for_each_crop(config, objectives, batch):
     begin(config)
-    features, projections = Branch(config.encoder, dino_head(16, objectives["dino"]))(batch[2])
+    features, projections = ProjectedEncoder(config.encoder, dino_head(16, objectives["dino"]))(batch[2])
     assert features.shape == (4, config.encoder.width)
     assert projections.shape == (4, objectives["dino"].prototypes)
 

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from longvit.config import EmbeddingInput, PretrainConfig
 from longvit.model import LongViT, load_encoder
-from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.pretrain import drawn_views, run
-from longvit.tokens.read import Scale
+from longvit.pretraining.pretrain_module import PretrainModule
+from longvit.tokens.read import StoreScale
 from preprocessing import add_embeddings
 from preprocessing.errors import ConfigError, StoreError
 from preprocessing.store.store import open_store
@@ -151,7 +151,7 @@ def test_a_batch_larger_than_an_epoch_is_refused(config):
 
 
 def test_the_encoder_holds_the_scale_of_its_stores(config):
-    assert load_encoder(run(config)).trained_on == Scale(mpp=0.5, tile_px=64)
+    assert load_encoder(run(config)).trained_on == StoreScale(mpp=0.5, tile_px=64)
 
 
 @pytest.mark.parametrize("mpp", [0.25, 1.0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from longvit.cohort.labels import Labelled, read_labelled
+from longvit.cohort.slide_labels import LabelledSlides, read_labelled
 from longvit.config import EmbeddingInput, PixelInput, ProbeConfig
 from longvit.model import load_encoder
 from longvit.pretraining.pretrain import run
@@ -19,12 +19,12 @@ from preprocessing.store.store import find_stores, open_store
 TASK = ProbeConfig(every=2, folds=3, neighbours=3)
 
 
-def labelled(classes: int, patients: int, slides: int = 1) -> Labelled:
+def labelled(classes: int, patients: int, slides: int = 1) -> LabelledSlides:
     names = [f"p{i:03d}" for i in range(patients) for _ in range(slides)]
-    return Labelled([], names, [f"c{int(name[1:]) % classes}" for name in names])
+    return LabelledSlides([], names, [f"c{int(name[1:]) % classes}" for name in names])
 
 
-def auroc(vectors: np.ndarray, of: Labelled, folds: int = 3) -> float:
+def auroc(vectors: np.ndarray, of: LabelledSlides, folds: int = 3) -> float:
     return held_out_auroc(vectors, of, LogisticRegression(max_iter=5000), folds, 0)
 
 
@@ -48,7 +48,7 @@ def test_a_patient_is_never_predicted_from_other_slides_of_that_patient():
 def test_a_patient_counts_once_whatever_the_number_of_slides():
     # Ten slides of one patient say the wrong class; were slides counted, the AUROC would be far lower.
     names = [f"p{i}" for i in range(20)] + ["q"] * 10
-    of = Labelled([], names, ["xy"[i % 2] for i in range(20)] + ["x"] * 10)
+    of = LabelledSlides([], names, ["xy"[i % 2] for i in range(20)] + ["x"] * 10)
     vectors = np.array([[5.0 * (i % 2)] for i in range(20)] + [[5.0]] * 10)
     assert auroc(vectors, of, folds=5) > 0.9
 

@@ -11,15 +11,15 @@ import torch
 
 from longvit.config import PretrainConfig, ProbeConfig
 from longvit.config.yaml_files import to_yaml
-from longvit.pretraining.module import PretrainModule
 from longvit.pretraining.pretrain import run
+from longvit.pretraining.pretrain_module import PretrainModule
 
 RUN = """
 import os, signal, sys
 from pathlib import Path
 import torch
 from longvit.config import PretrainConfig
-from longvit.pretraining.module import PretrainModule
+from longvit.pretraining.pretrain_module import PretrainModule
 from longvit.pretraining.pretrain import run
 from longvit.config.yaml_files import load_yaml
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longvit.cohort.tables import barcodes
-from longvit.pretraining.sampling import DrawSampler, SlideTurns
+from longvit.pretraining.sampling import DrawSampler, SlideSchedule
 
 slides_per_patient = st.lists(st.integers(1, 5), min_size=1, max_size=8)
 
@@ -20,7 +20,7 @@ def cohort(numbers: list[int]) -> tuple[list[Path], dict[str, str]]:
 @given(numbers=slides_per_patient, start=st.integers(0, 1000), length=st.integers(1, 200))
 def test_any_run_of_draws_is_shared_evenly_by_the_patients(numbers, start, length):
     stores, patient_of = cohort(numbers)
-    turns = SlideTurns(stores, patient_of)
+    turns = SlideSchedule(stores, patient_of)
     drawn = Counter(patient_of[turns[i].stem] for i in range(start, start + length))
     shares = [drawn[patient] for patient in set(patient_of.values())]
     assert max(shares) - min(shares) <= 1
@@ -29,7 +29,7 @@ def test_any_run_of_draws_is_shared_evenly_by_the_patients(numbers, start, lengt
 @given(numbers=slides_per_patient, rounds=st.integers(1, 30))
 def test_the_draws_of_a_patient_are_shared_evenly_by_the_slides(numbers, rounds):
     stores, patient_of = cohort(numbers)
-    turns = SlideTurns(stores, patient_of)
+    turns = SlideSchedule(stores, patient_of)
     drawn = Counter(turns[i].stem for i in range(rounds * len(numbers)))
     for patient in set(patient_of.values()):
         shares = [drawn[slide] for slide, of in patient_of.items() if of == patient]
@@ -39,14 +39,14 @@ def test_the_draws_of_a_patient_are_shared_evenly_by_the_slides(numbers, rounds)
 @given(numbers=slides_per_patient, epoch=st.integers(0, 20))
 def test_the_draws_of_an_epoch_are_shared_evenly_by_the_patients(numbers, epoch):
     stores, patient_of = cohort(numbers)
-    turns, sampler = SlideTurns(stores, patient_of), DrawSampler(3 * len(stores), seed=0)
+    turns, sampler = SlideSchedule(stores, patient_of), DrawSampler(3 * len(stores), seed=0)
     sampler.set_epoch(epoch)
     drawn = Counter(patient_of[turns[i].stem] for i in sampler)
     assert max(drawn.values()) - min(drawn.values()) <= 1
 
 
 def test_slides_of_nobody_known_are_patients_of_their_own_even_with_a_patients_name():
-    turns = SlideTurns([Path("a.zarr"), Path("b.zarr"), Path("c.zarr")], {"a": "b", "c": "b"})
+    turns = SlideSchedule([Path("a.zarr"), Path("b.zarr"), Path("c.zarr")], {"a": "b", "c": "b"})
     assert [turns[i].stem for i in range(4)] == ["a", "b", "c", "b"]
 
 

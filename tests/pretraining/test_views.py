@@ -17,7 +17,7 @@ from longvit.pretraining.views import (
     draw_piece,
     draw_region,
     place,
-    tissue_share,
+    tissue_share_of_square,
     turn,
 )
 from preprocessing.store.features import add_embeddings
@@ -150,8 +150,8 @@ shares = st.lists(st.floats(0, 1), min_size=4, max_size=4)
 @given(tissue=shares, min_tissue=st.floats(0, 1), seed=st.integers(0, 99))
 def test_a_region_is_the_first_tried_with_enough_tissue_or_else_the_best(tissue, min_tissue, seed):
     store, rng = FakeStore([[0, 0], [1, 1], [2, 3], [3, 0]], tissue), np.random.default_rng(seed)
-    tried = [tissue_share(store, draw_region(store, 128, 0.0, rng), 128) for _ in range(100)]
-    share = tissue_share(store, draw_region(store, 128, min_tissue, np.random.default_rng(seed)), 128)
+    tried = [tissue_share_of_square(store, draw_region(store, 128, 0.0, rng), 128) for _ in range(100)]
+    share = tissue_share_of_square(store, draw_region(store, 128, min_tissue, np.random.default_rng(seed)), 128)
     assert share == next((one for one in tried if one >= min_tissue), max(tried))
 
 
@@ -170,7 +170,7 @@ def test_the_share_of_tissue_is_that_of_a_map_with_every_pixel(tissue, x, y, sid
     for (row, column), share in zip(store.rc, tissue, strict=True):
         share_of_pixel[200 + row * 64 : 264 + row * 64, 200 + column * 64 : 264 + column * 64] = share
     expected = share_of_pixel[200 + y : 200 + y + side, 200 + x : 200 + x + side].mean()
-    assert tissue_share(store, np.array([x, y]), side) == pytest.approx(expected, abs=1e-6)
+    assert tissue_share_of_square(store, np.array([x, y]), side) == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_lies_outside_of_a_small_slide_is_white(save_store, views):

@@ -12,7 +12,7 @@ import longvit.runs.folder
 from longvit.config import VERBS, EncodeConfig
 from longvit.config.yaml_files import to_yaml
 from longvit.runs.folder import open_run, provenance
-from longvit.runs.inputs import Inputs, read_inputs
+from longvit.runs.input_hashes import RecordedInputs, read_inputs
 
 
 def test_provenance_says_what_ran_with_what_and_where(monkeypatch):
@@ -42,7 +42,7 @@ def test_a_run_that_ends_while_it_begins_can_be_begun_again(tmp_path, monkeypatc
     config = EncodeConfig(stores=tmp_path, out=tmp_path / "out", preset="longvit_tiny")
     monkeypatch.setattr(longvit.runs.folder, "to_yaml", ended if file == "config.yaml" else to_yaml)
     monkeypatch.setattr(longvit.runs.folder, "provenance", ended if file == "run.json" else provenance)
-    monkeypatch.setattr(Inputs, "save", ended if file == "inputs.json" else Inputs.save)
+    monkeypatch.setattr(RecordedInputs, "save", ended if file == "inputs.json" else RecordedInputs.save)
     begin = lambda: open_run(config, "encode", read_inputs({}, {}), config.out / "a.csv", adds_slides=True)
     with pytest.raises(KeyboardInterrupt), begin() as run:
         run.begin()

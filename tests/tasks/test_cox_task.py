@@ -1,10 +1,10 @@
 import torch
 
 from longvit.config import CoxTask
-from longvit.finetuning.windows import Patient
+from longvit.finetuning.windows import TrainingPatient
 from longvit.tasks.losses import cox_loss
 
-WINDOW = [Patient([], time=float(time), event=event) for time, event in ((3, True), (1, True), (2, False))]
+WINDOW = [TrainingPatient([], time=float(time), event=event) for time, event in ((3, True), (1, True), (2, False))]
 
 
 def test_the_loss_is_that_of_the_log_hazards():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longvit.config import NllTask
-from longvit.finetuning.windows import Patient
+from longvit.finetuning.windows import TrainingPatient
 from longvit.tasks.losses import nll_loss, nll_risk
 
 
@@ -23,7 +23,7 @@ def bin_edges(targets: pd.DataFrame, bins: int) -> tuple[float, ...]:
 def test_bins_are_the_quantiles_of_observed_events_and_a_time_on_an_edge_is_in_the_later_one():
     task, targets = NllTask(), survival([1, 2, 3, 4, 5, 100, 200], [1, 1, 1, 1, 1, 0, 0])
     assert bin_edges(targets, 4) == (2.0, 3.0, 4.0)
-    window = [Patient([], time=time, event=True) for time in (0.0, 1.9, 2.0, 3.5, 4.0, 999.0)]
+    window = [TrainingPatient([], time=time, event=True) for time in (0.0, 1.9, 2.0, 3.5, 4.0, 999.0)]
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     expected = nll_loss(logits, torch.tensor([0, 0, 1, 2, 3, 3]), torch.ones(6).bool(), 0.0)
     assert task.loss(logits, window, task.fit(targets, ())) == expected
@@ -44,7 +44,7 @@ def test_every_bin_holds_its_share_of_events(times):
 
 
 def test_alpha_takes_weight_from_the_censored():
-    window, edges = [Patient([], time=5.0, event=False)], {"bin_edges": (1.0, 2.0, 3.0)}
+    window, edges = [TrainingPatient([], time=5.0, event=False)], {"bin_edges": (1.0, 2.0, 3.0)}
     losses = [NllTask(alpha=alpha).loss(torch.zeros(1, 4), window, edges) for alpha in (0, 1)]
     assert [loss.item() for loss in losses] == pytest.approx([4 * math.log(2), 0.0])
 

@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from longvit.config import SubtypeTask
-from longvit.finetuning.windows import Patient
+from longvit.finetuning.windows import TrainingPatient
 
 
 def test_the_loss_is_the_cross_entropy_of_the_window():
     logits = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
     expected = (math.log(1 + math.exp(-2)) + math.log(2)) / 2
-    window = [Patient([], label=0), Patient([], label=1)]
+    window = [TrainingPatient([], label=0), TrainingPatient([], label=1)]
     assert SubtypeTask().loss(logits, window, {}).item() == pytest.approx(expected)
 
 
 def test_label_smoothing_moves_part_of_the_truth_to_the_other_classes():
-    logits, window = torch.tensor([[2.0, 0.0]]), [Patient([], label=0)]
+    logits, window = torch.tensor([[2.0, 0.0]]), [TrainingPatient([], label=0)]
     right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
     found = SubtypeTask(label_smoothing=0.2).loss(logits, window, {}).item()
     assert found == pytest.approx(0.9 * right + 0.1 * wrong)
@@ -28,7 +28,7 @@ def test_label_smoothing_moves_part_of_the_truth_to_the_other_classes():
 
 def test_balanced_classes_count_alike_however_many_patients_they_have():
     logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
-    window = [Patient([], label=label) for label in (0, 0, 0, 1)]
+    window = [TrainingPatient([], label=label) for label in (0, 0, 0, 1)]
     targets = pd.DataFrame({"label": ["a", "a", "a", "b"]})
     task = SubtypeTask(class_weights="balanced")
     right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.tokens import TokenBatch
-from longvit.tokens.joined import GAP, JoinedPieces, first_rows
+from longvit.tokens.joined import GAP, JoinedPieces, row_offsets
 from longvit.tokens.pieces import Pieces, SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing.store.features import add_embeddings
@@ -68,7 +68,7 @@ def test_slides_keep_their_shape_and_lie_a_gap_apart(slides):
 @given(rc=places)
 def test_a_single_slide_stays_where_it_is(rc):
     assert join_slides([batch(rc)]).rc_BL2[0].tolist() == [list(place) for place in sorted(rc)]
-    assert first_rows([batch(rc).rc_L2]) == [0]
+    assert row_offsets([batch(rc).rc_L2]) == [0]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from longvit.config import EmbeddingInput, PixelInput
 from longvit.model.inputs import PixelTokens
 from longvit.tokens import TokenBatch
-from longvit.tokens.read import Scale, require_scale, slide_tokens
+from longvit.tokens.read import StoreScale, require_scale, slide_tokens
 from longvit.tokens.source import patchify
 from preprocessing.errors import StoreError
 from preprocessing.store.features import add_embeddings
@@ -92,7 +92,7 @@ def test_a_resolution_that_cannot_be_is_of_no_scale(save_store, tmp_path, mpp):
         other, was = next(one for one in stores if one is not wrong), wrong.mpp
         wrong.mpp = mpp
         with pytest.raises(StoreError, match="cannot be") as error:
-            require_scale([other, wrong], Scale.of(other), "the model")
+            require_scale([other, wrong], StoreScale.of(other), "the model")
         assert error.value.where == wrong.path
         wrong.mpp = was
 
@@ -100,8 +100,8 @@ def test_a_resolution_that_cannot_be_is_of_no_scale(save_store, tmp_path, mpp):
 def test_stores_of_another_scale_than_a_model_was_trained_at_are_refused(save_store):
     store = save_store("a", PLACES)
     require_scale([store], None, "an older model")
-    require_scale([store], Scale(mpp=0.49, tile_px=64), "the model")
-    for scale in (Scale(mpp=1.0, tile_px=64), Scale(mpp=0.5, tile_px=32)):
+    require_scale([store], StoreScale(mpp=0.49, tile_px=64), "the model")
+    for scale in (StoreScale(mpp=1.0, tile_px=64), StoreScale(mpp=0.5, tile_px=32)):
         with pytest.raises(StoreError, match="but the model was trained on tiles of") as error:
             require_scale([store], scale, "the model")
         assert error.value.where == store.path

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from longvit.config import OptimiserConfig, RunConfig
 from longvit.training import callbacks as records
-from longvit.training.callbacks import Meter, MetricsFile, Notes, SafeCheckpoints, TimingFile, Waiting
+from longvit.training.callbacks import LoaderWaitProfiler, Meter, MetricsFile, NotesFile, SafeCheckpoints, TimingFile
 from longvit.training.loop import TrainingModule, fit
 
 
@@ -88,7 +88,7 @@ def test_a_run_without_notes_has_no_file_of_notes(tmp_path):
 def test_what_the_rows_of_the_checkpoint_say_is_not_said_again(tmp_path, capsys, trainer):
     metrics = MetricsFile(tmp_path / "metrics.csv")
     metrics.load_state_dict({"rows": [{"epoch": 0}]})
-    notes = Notes(tmp_path / "notes.txt", metrics, lambda rows: ["known"])
+    notes = NotesFile(tmp_path / "notes.txt", metrics, lambda rows: ["known"])
     notes.on_train_start(trainer, Weight())
     notes.on_train_epoch_end(trainer, Weight())
     assert capsys.readouterr().out == ""
@@ -104,7 +104,7 @@ def clock(monkeypatch) -> SimpleNamespace:
 
 
 def test_data_wait_is_the_share_of_an_epoch_spent_waiting_for_batches(tmp_path, clock, trainer):
-    waiting = Waiting()
+    waiting = LoaderWaitProfiler()
     timing = TimingFile(tmp_path / "timing.csv", waiting)
     for epoch, (wait, work) in enumerate([(1.0, 3.0), (0.0, 2.0)]):
         timing.on_train_epoch_start(trainer, Weight())

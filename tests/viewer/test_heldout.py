@@ -4,12 +4,12 @@ import pytest
 from lifelines import KaplanMeierFitter
 
 from longvit.evaluation.survival import high_risk
-from longvit.viewer.heldout import HeldOut
+from longvit.viewer.heldout import HeldOutPredictions
 
 
 @pytest.fixture
-def held_out(planted) -> HeldOut:
-    return HeldOut.read(planted.run / "predictions.csv")
+def held_out(planted) -> HeldOutPredictions:
+    return HeldOutPredictions.read(planted.run / "predictions.csv")
 
 
 def test_the_curves_are_kaplan_meiers_of_the_two_risk_groups(held_out):
@@ -40,9 +40,9 @@ def test_a_patient_whom_no_fold_held_out_has_no_place(held_out):
     assert held_out.patient("P11-0") is None
 
 
-def write(tmp_path, rows) -> HeldOut:
+def write(tmp_path, rows) -> HeldOutPredictions:
     pd.DataFrame(rows).to_csv(tmp_path / "predictions.csv", index=False)
-    return HeldOut.read(tmp_path / "predictions.csv")
+    return HeldOutPredictions.read(tmp_path / "predictions.csv")
 
 
 def test_slides_that_were_read_as_one_sequence_all_lead_to_their_patient(tmp_path):

@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Drawing:
+class RenderedFigure:
     """A rendered figure.
 
     Attributes:
@@ -55,7 +55,7 @@ class Drawing:
     png: bytes
 
 
-def render(name: str, figure: Figure, caption: str) -> Drawing:
+def render(name: str, figure: Figure, caption: str) -> RenderedFigure:
     """Render a figure as SVG and PNG; the same figure gives the same bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
@@ -68,7 +68,7 @@ def render(name: str, figure: Figure, caption: str) -> Drawing:
     text = re.sub(
         r'<g id="[^"]*">', "<g>", text
     )  # matplotlib repeats these ids in all figures; a page needs unique ids
-    return Drawing(name, caption, float(figure.get_figwidth()), text, png.getvalue())
+    return RenderedFigure(name, caption, float(figure.get_figwidth()), text, png.getvalue())
 
 
 def rows_of(axes: Axes, labels: list[str]) -> None:

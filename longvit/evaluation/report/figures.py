@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from longvit.evaluation.caveats import CHANCE
 from longvit.evaluation.predictions import Predictions
-from longvit.evaluation.report.drawing import COLOURS, HAIR, HEIGHT, INK, MUTED, STYLE, Drawing, render, rows_of
-from longvit.evaluation.report.labels import METRIC_NAMES
+from longvit.evaluation.report.drawing import COLOURS, HAIR, HEIGHT, INK, MUTED, STYLE, RenderedFigure, render, rows_of
+from longvit.evaluation.report.metric_labels import METRIC_NAMES
 from longvit.evaluation.report.subtype_figures import subtyping_figures
 from longvit.evaluation.report.survival_figures import survival_figures
 
 
-def draw_figures(predictions: Predictions, metrics: dict[str, Any]) -> list[Drawing]:
+def draw_figures(predictions: Predictions, metrics: dict[str, Any]) -> list[RenderedFigure]:
     """Draw all figures of one evaluation, in the order of the report."""
     of_task = survival_figures if predictions.task == "survival" else subtyping_figures
     with mpl.rc_context(STYLE):

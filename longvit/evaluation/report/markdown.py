@@ -4,14 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from longvit.evaluation.report.drawing import Drawing
-from longvit.evaluation.report.labels import heading, how_computed
-from longvit.evaluation.report.tables import TextTable, numbers_table
+from longvit.evaluation.report.drawing import RenderedFigure
+from longvit.evaluation.report.metric_labels import heading, how_computed
+from longvit.evaluation.report.text_tables import TextTable, numbers_table
 
 
 def markdown_report(
     metrics: Mapping[str, Any],
-    drawings: Sequence[Drawing],
+    drawings: Sequence[RenderedFigure],
     tables: Sequence[TextTable],
     provenance: Mapping[str, str],
     settings: Mapping[str, str],

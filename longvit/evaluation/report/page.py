@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from longvit.evaluation.report.drawing import Drawing
-from longvit.evaluation.report.labels import (
+from longvit.evaluation.report.drawing import RenderedFigure
+from longvit.evaluation.report.metric_labels import (
     METRIC_NAMES,
     MISSING,
     bare_p,
@@ -23,7 +23,7 @@ from longvit.evaluation.report.labels import (
     how_computed,
     interval,
 )
-from longvit.evaluation.report.tables import TextTable, models_table
+from longvit.evaluation.report.text_tables import TextTable, models_table
 
 PIXELS_PER_INCH = 85
 """Scale of a figure on a page that is wide enough; type of 9 points is then 10 to 11 pixels high."""
@@ -48,7 +48,7 @@ def page(sections: Iterable[Section], title: str) -> str:
 
 def evaluation_section(
     metrics: Mapping[str, Any],
-    drawings: Sequence[Drawing],
+    drawings: Sequence[RenderedFigure],
     tables: Sequence[TextTable],
     provenance: Mapping[str, str],
     settings: Mapping[str, str],
@@ -143,11 +143,11 @@ def _warning_box(warnings: Sequence[str]) -> str:
     return f'<div class="warnings"><strong>Before you believe this</strong><ul>{items}</ul></div>'
 
 
-def _figures(drawings: Sequence[Drawing]) -> str:
+def _figures(drawings: Sequence[RenderedFigure]) -> str:
     return '<div class="figures">' + "\n".join(map(_figure, drawings)) + "</div>"
 
 
-def _figure(one: Drawing) -> str:
+def _figure(one: RenderedFigure) -> str:
     caption, width = html.escape(one.caption), round(one.width_in * PIXELS_PER_INCH)
     shown = f'<figure role="img" aria-label="{caption}" style="flex-basis: {width}px">{one.svg}'
     return f"{shown}<figcaption>{caption}</figcaption></figure>"

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from longvit.evaluation.predictions import Predictions
 from longvit.evaluation.report.drawing import COLOURS, HEIGHT, MUTED, rows_of
-from longvit.evaluation.report.labels import at_time, p_value
+from longvit.evaluation.report.metric_labels import at_time, p_value
 from longvit.evaluation.survival import high_risk
 
 FEWEST_TICKS = 4

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from longvit.config import ExecutionConfig, paired
-from longvit.model.attention.plan import AttentionPlan, Calls, Group, Padding, row_lengths
+from longvit.model.attention.plan import AttentionPlan, Calls, HeadGroup, Padding, row_lengths
 from longvit.model.kernels.registry import attend, attend_backward
 
 
@@ -98,7 +98,7 @@ def attend_by_plan(qkv: QKV, calls: Calls, causal: bool, *tensors: Tensor) -> Fl
 
 
 def attend_branches(
-    q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, groups: Sequence[Group], causal: bool, out_BLHK: Tensor
+    q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, groups: Sequence[HeadGroup], causal: bool, out_BLHK: Tensor
 ) -> Tensor:
     """Merge the groups of some heads into `out_BLHK`, and return their logsumexp (B, L, H), float32 or wider."""
     exact = torch.promote_types(out_BLHK.dtype, torch.float32)
@@ -114,7 +114,7 @@ def attend_branches(
 
 
 def attend_branches_backward(
-    grad_BLHK: Tensor, saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], groups: Sequence[Group], causal: bool
+    grad_BLHK: Tensor, saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], groups: Sequence[HeadGroup], causal: bool
 ) -> list[Tensor]:
     """Gradients of q, k and v of some heads, float32 or wider; `saved` is (q, k, v, out, logsumexp), all merged."""
     # Phantom keys need no term of their own: they are constants, with logits that no query moves, and their
@@ -125,7 +125,9 @@ def attend_branches_backward(
     return grads
 
 
-def _add_share_(grads: list[Tensor], group: Group, grad_BLHK: Tensor, saved: tuple[Tensor, ...], causal: bool) -> None:
+def _add_share_(
+    grads: list[Tensor], group: HeadGroup, grad_BLHK: Tensor, saved: tuple[Tensor, ...], causal: bool
+) -> None:
     """Add a group's share of the gradient; in a function, so that nothing of one group outlives it."""
     parts = attend_backward(group.take(grad_BLHK), *(group.take(x) for x in saved), causal=causal)
     for grad, part in zip(grads, parts, strict=True):

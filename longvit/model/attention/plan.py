@@ -77,7 +77,7 @@ class AttentionPlan:
 
 
 @dataclass(frozen=True)
-class Group:
+class HeadGroup:
     """One call of the primitive: heads of one branch over neighbouring segments of one length.
 
     Heads with neighbouring offsets share a call where each offset has as many heads, and keeps as many tokens.
@@ -126,7 +126,7 @@ class Group:
         return x.unflatten(0, (-1, self.segments)).unflatten(2, (self.offsets, -1))
 
 
-Calls = tuple[tuple[slice, tuple[Group, ...]], ...]
+Calls = tuple[tuple[slice, tuple[HeadGroup, ...]], ...]
 """Heads that are computed together, and the calls that they need."""
 
 
@@ -156,7 +156,7 @@ def _calls(
 
 def _groups(
     lengths: Sequence[int], heads: int, chunk: slice, branches: Sequence[tuple[int, int]], phantoms: bool
-) -> Iterator[Group]:
+) -> Iterator[HeadGroup]:
     first = 0
     for length, run in groupby(lengths):
         rows = slice(first, first + len(list(run)))
@@ -170,7 +170,7 @@ def _groups(
                     lanes = offset, offsets, ratio, share, max(0, filled_to - kept)
                     most = max(1, _TOKENS_AT_ONCE // span)
                     for at in range(0, segments, most):
-                        yield Group(branch, rows, start + at * span, min(most, segments - at), span, *lanes)
+                        yield HeadGroup(branch, rows, start + at * span, min(most, segments - at), span, *lanes)
 
 
 def _diagonals(heads: int, chunk: slice, ratio: int, span: int) -> Iterator[tuple[int, int, int, slice]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from longvit.model.attention.layer import DilatedSelfAttention
-from longvit.model.attention.plan import AttentionPlan, Group
+from longvit.model.attention.plan import AttentionPlan, HeadGroup
 from longvit.model.attention.recompute import token_slices
 from longvit.model.kernels.registry import attend
 
@@ -85,7 +85,7 @@ def _widened(
     return q_and_k
 
 
-def _logsumexp(q_BLHK: Tensor, k_BLHK: Tensor, groups: tuple[Group, ...]) -> Float[Tensor, "B L H"]:
+def _logsumexp(q_BLHK: Tensor, k_BLHK: Tensor, groups: tuple[HeadGroup, ...]) -> Float[Tensor, "B L H"]:
     """Logarithm of each query's softmax denominator over the keys of all groups; -inf where it has none."""
     logsumexp_BLH = q_BLHK.new_full(q_BLHK.shape[:3], -math.inf)
     for group in groups:
@@ -103,7 +103,7 @@ def _add_bias_(q_BLHW: Tensor, k_BLHW: Tensor, width: int, bias_BLH: Tensor) -> 
     k_BLHW[..., width] = math.sqrt(wider)
 
 
-def _add_received_(received_RBLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[Group, ...]) -> None:
+def _add_received_(received_RBLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[HeadGroup, ...]) -> None:
     for group in groups:
         q = group.take(q_BLHW)
         _, log_received = attend(group.take(k_BLHW), q, q)  # values are not asked for

@@ -10,7 +10,7 @@ _LOGITS_AT_ONCE = 2**26
 
 
 def plain_math(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
-    """Return output and logsumexp, as `Backend.attend`."""
+    """Return output and logsumexp, as `AttentionBackend.attend`."""
     parts = []
     for rows in _row_blocks(q):
         logits = _logits(q, k, rows, causal)
@@ -23,7 +23,7 @@ def plain_math(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor
 def plain_math_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v, as `Backend.attend_backward`."""
+    """Return the gradients of q, k and v, as `AttentionBackend.attend_backward`."""
     grad, q, k, v, out = (x.to(logsumexp.dtype) for x in (grad, q, k, v, out))
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     scale, delta = q.shape[-1] ** -0.5, (grad * out).sum(-1, keepdim=True)

@@ -22,7 +22,7 @@ from longvit.model.kernels.torch_cuda import (
 )
 
 
-class Kind(NamedTuple):
+class TensorKind(NamedTuple):
     """What a choice of backend depends on."""
 
     device: str
@@ -36,12 +36,12 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Backend:
+class AttentionBackend:
     """One way to compute the primitive, on (batch, heads, tokens, head width); logsumexp lacks the last axis."""
 
     name: str
     """What tests and error messages call it."""
-    takes: Callable[[Kind], bool]
+    takes: Callable[[TensorKind], bool]
     """Whether it can compute on such tensors."""
     attend: Callable[..., tuple[Tensor, Tensor]]
     """(q, k, v, *, causal) -> (out, logsumexp); logsumexp is natural, and in float32 or wider."""
@@ -95,18 +95,18 @@ def attend_backward(
     return choose(kind_of(q)).attend_backward(grad_out, q, k, v, out, logsumexp, causal=causal)
 
 
-def kind_of(q: Tensor) -> Kind:
+def kind_of(q: Tensor) -> TensorKind:
     """What the choice of a backend for queries `q` depends on."""
     capability = torch.cuda.get_device_capability(q.device) if q.device.type == "cuda" else (0, 0)
-    return Kind(q.device.type, capability, q.dtype, q.shape[-1])
+    return TensorKind(q.device.type, capability, q.dtype, q.shape[-1])
 
 
-def choose(kind: Kind) -> Backend:
+def choose(kind: TensorKind) -> AttentionBackend:
     """The fastest backend that takes such tensors; plain math takes all."""
     return next(backend for backend in BACKENDS if backend.takes(kind))
 
 
-FLASH_CUDA = Backend(
+FLASH_CUDA = AttentionBackend(
     "flash_cuda",
     lambda kind: (
         kind.device == "cuda"
@@ -119,7 +119,7 @@ FLASH_CUDA = Backend(
     flash_cuda_backward,
 )
 """FlashAttention 2 in torch, half precision, NVIDIA Ampere and later."""
-EFFICIENT_CUDA = Backend(
+EFFICIENT_CUDA = AttentionBackend(
     "efficient_cuda",
     lambda kind: (
         kind.device == "cuda"
@@ -132,9 +132,9 @@ EFFICIENT_CUDA = Backend(
     efficient_cuda_backward,
 )
 """Memory-efficient attention in torch, in float32 too: NVIDIA from Maxwell on."""
-FLASH_CPU = Backend("flash_cpu", lambda kind: kind.device == "cpu", flash_cpu, flash_cpu_backward)
+FLASH_CPU = AttentionBackend("flash_cpu", lambda kind: kind.device == "cpu", flash_cpu, flash_cpu_backward)
 """torch's own blocked kernel: linear in memory, any head width."""
-MATH = Backend("math", lambda kind: True, plain_math, plain_math_backward)
+MATH = AttentionBackend("math", lambda kind: True, plain_math, plain_math_backward)
 """Plain matrix products, some queries at a time: any device (MPS is left to it), and the oracle of the others."""
 
 BACKENDS = (FLASH_CUDA, EFFICIENT_CUDA, FLASH_CPU, MATH)

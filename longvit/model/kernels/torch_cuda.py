@@ -11,7 +11,7 @@ _LOGSUMEXP_ALIGNMENT = 32
 
 
 def flash_cuda(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
-    """Return output and logsumexp of FlashAttention 2, as `Backend.attend`."""
+    """Return output and logsumexp of FlashAttention 2, as `AttentionBackend.attend`."""
     out, logsumexp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal)
     return out, logsumexp
 
@@ -19,7 +19,7 @@ def flash_cuda(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor
 def flash_cuda_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v, as `Backend.attend_backward`."""
+    """Return the gradients of q, k and v, as `AttentionBackend.attend_backward`."""
     # No sequence is packed, and without dropout the state of its random numbers is not read.
     length, state = q.shape[-2], torch.empty(2, dtype=torch.uint64, device=q.device)
     return torch.ops.aten._scaled_dot_product_flash_attention_backward(
@@ -28,7 +28,7 @@ def flash_cuda_backward(
 
 
 def efficient_cuda(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
-    """Return output and logsumexp of memory-efficient attention, as `Backend.attend`."""
+    """Return output and logsumexp of memory-efficient attention, as `AttentionBackend.attend`."""
     out, logsumexp, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, causal)
     return out, logsumexp[..., : q.shape[-2]]
 
@@ -36,7 +36,7 @@ def efficient_cuda(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Te
 def efficient_cuda_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v, as `Backend.attend_backward`."""
+    """Return the gradients of q, k and v, as `AttentionBackend.attend_backward`."""
     # The kernel takes the memory of `out` for (batch, tokens, heads, width) unseen, and reads a full logsumexp, in
     # which infinity gives weights of 0.
     out = out.transpose(1, 2).contiguous().transpose(1, 2)

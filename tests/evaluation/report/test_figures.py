@@ -3,7 +3,7 @@ import re
 import pytest
 from matplotlib import rcParams
 
-from longvit.evaluation.folds import evaluate
+from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.report.figures import draw_figures
 from longvit.evaluation.report.survival_figures import ratio_ticks
@@ -11,7 +11,7 @@ from longvit.evaluation.report.survival_figures import ratio_ticks
 
 def drawings(path):
     predictions = read_predictions(path)
-    return {one.name: one for one in draw_figures(predictions, evaluate(predictions).metrics)}
+    return {one.name: one for one in draw_figures(predictions, evaluate_folds(predictions).metrics)}
 
 
 def words(svg: str) -> list[str]:

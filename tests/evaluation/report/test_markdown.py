@@ -1,9 +1,9 @@
 import pytest
 
 from longvit.evaluation import evaluate_predictions
-from longvit.evaluation.report.drawing import Drawing
+from longvit.evaluation.report.drawing import RenderedFigure
 from longvit.evaluation.report.markdown import markdown_report
-from longvit.evaluation.report.tables import TextTable
+from longvit.evaluation.report.text_tables import TextTable
 
 BEST = TextTable("Models", ("name", "AUROC"), (("a|b", "0.9"), ("*c*", "")), ("see [x](y)",), frozenset({0, 1}))
 
@@ -14,7 +14,7 @@ def report(subtyping_csv):
 
     def write(settings=None):
         metrics = evaluate_predictions(subtyping_csv) | {"warnings": ["Fold <1> is small"]}
-        figure = Drawing("roc", "ROC\nof *all*", 4.0, "<svg/>", b"")
+        figure = RenderedFigure("roc", "ROC\nof *all*", 4.0, "<svg/>", b"")
         return markdown_report(metrics, [figure], [BEST], {"Date": "2026-01-31"}, settings or {}).split("\n")
 
     return write

@@ -12,7 +12,7 @@ from longvit.evaluation.evaluate import run
 from longvit.evaluation.predictions import read_predictions
 from longvit.evaluation.report.figures import draw_figures
 from longvit.evaluation.report.page import Section, evaluation_section, page, summary_table
-from longvit.evaluation.report.tables import detail_tables
+from longvit.evaluation.report.text_tables import detail_tables
 
 
 def text_of(text: str) -> str:

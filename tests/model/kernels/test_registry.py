@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from longvit.model.kernels import math as plain
-from longvit.model.kernels.registry import BACKENDS, MATH, Kind, attend, attend_backward, choose, kind_of
+from longvit.model.kernels.registry import BACKENDS, MATH, TensorKind, attend, attend_backward, choose, kind_of
 
 CUDA = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 MPS = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS device")
@@ -31,19 +31,19 @@ def visible(length: int, causal: bool) -> Tensor:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (Kind("cpu", (0, 0), torch.float32, 24), "flash_cpu"),
-        (Kind("cpu", (0, 0), torch.bfloat16, 23), "flash_cpu"),
-        (Kind("cuda", (8, 0), torch.bfloat16, 24), "flash_cuda"),
-        (Kind("cuda", (9, 0), torch.float16, 256), "flash_cuda"),
-        (Kind("cuda", (9, 0), torch.float16, 264), "efficient_cuda"),
-        (Kind("cuda", (7, 5), torch.float16, 24), "efficient_cuda"),
-        (Kind("cuda", (7, 5), torch.bfloat16, 24), "math"),
-        (Kind("cuda", (8, 0), torch.bfloat16, 20), "math"),
-        (Kind("cuda", (8, 0), torch.float32, 20), "efficient_cuda"),
-        (Kind("cuda", (8, 0), torch.float32, 23), "math"),
-        (Kind("cuda", (8, 0), torch.float64, 24), "math"),
-        (Kind("mps", (0, 0), torch.float32, 24), "math"),
-        (Kind("xpu", (0, 0), torch.float16, 24), "math"),
+        (TensorKind("cpu", (0, 0), torch.float32, 24), "flash_cpu"),
+        (TensorKind("cpu", (0, 0), torch.bfloat16, 23), "flash_cpu"),
+        (TensorKind("cuda", (8, 0), torch.bfloat16, 24), "flash_cuda"),
+        (TensorKind("cuda", (9, 0), torch.float16, 256), "flash_cuda"),
+        (TensorKind("cuda", (9, 0), torch.float16, 264), "efficient_cuda"),
+        (TensorKind("cuda", (7, 5), torch.float16, 24), "efficient_cuda"),
+        (TensorKind("cuda", (7, 5), torch.bfloat16, 24), "math"),
+        (TensorKind("cuda", (8, 0), torch.bfloat16, 20), "math"),
+        (TensorKind("cuda", (8, 0), torch.float32, 20), "efficient_cuda"),
+        (TensorKind("cuda", (8, 0), torch.float32, 23), "math"),
+        (TensorKind("cuda", (8, 0), torch.float64, 24), "math"),
+        (TensorKind("mps", (0, 0), torch.float32, 24), "math"),
+        (TensorKind("xpu", (0, 0), torch.float16, 24), "math"),
     ],
 )
 def test_the_fastest_backend_that_takes_the_tensors_is_chosen(kind, name):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from preprocessing.jobs.signals import Stopped, stopped_by_signals
+from preprocessing.jobs.signals import StopSignal, stopped_by_signals
 
 STUBBORN = """
 import time
@@ -27,7 +27,7 @@ with stopped_by_signals():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_unwinds_and_handlers_are_as_before_afterwards(number, code):
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as stop, stopped_by_signals():
+    with pytest.raises(StopSignal) as stop, stopped_by_signals():
         signal.raise_signal(number)
     assert stop.value.exit_code == code
     assert number.name in str(stop.value)

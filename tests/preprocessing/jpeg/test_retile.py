@@ -13,9 +13,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing.jpeg.from_tiff import JpegTiff
 from preprocessing.jpeg.markers import END
-from preprocessing.jpeg.retile import Recut
-from preprocessing.jpeg.tiff import JpegTiff
+from preprocessing.jpeg.retile import RetiledLevel
 
 APERIO = Path(__file__).parents[3] / ".." / "shared/data/slides/CMU-1-Small-Region.svs"
 
@@ -58,7 +58,7 @@ def inside(level, side):
 
 def cut(level, side, recut=None):
     """All new tiles within the level, by place."""
-    recut, rc = recut or Recut.of(level, side), inside(level, side)
+    recut, rc = recut or RetiledLevel.of(level, side), inside(level, side)
     return {tuple(place): tile for place, tile in zip(rc.tolist(), recut.tiles(rc), strict=True)}
 
 
@@ -93,7 +93,7 @@ def test_a_tile_cut_anew_takes_no_more_bytes_than_the_slide_has_for_it(tmp_path,
 
 def test_only_the_tiles_of_the_slide_that_are_needed_are_read(tmp_path, image, monkeypatch):
     level, read = open_level(tmp_path / "slide.tif", image), []
-    recut = Recut.of(level, 256)
+    recut = RetiledLevel.of(level, 256)
     fetch = type(level).fetch
     monkeypatch.setattr(type(level), "fetch", lambda self, rc: read.extend(map(tuple, rc.tolist())) or fetch(self, rc))
     recut.tiles(np.array([[0, 0], [2, 1]]))
@@ -106,7 +106,7 @@ def test_only_the_tiles_of_the_slide_that_are_needed_are_read(tmp_path, image, m
     ids=["100", "half a unit", "two pixels"],
 )
 def test_where_blocks_do_not_fit_nothing_is_cut(tmp_path, image, tile, side, subsampling):
-    assert Recut.of(open_level(tmp_path / "slide.tif", image, tile, subsampling), side) is None
+    assert RetiledLevel.of(open_level(tmp_path / "slide.tif", image, tile, subsampling), side) is None
 
 
 def test_units_of_eight_pixels_may_be_cut_at_eight(tmp_path, image):
@@ -157,7 +157,7 @@ TOUCHED = {(0, 1), (0, 2), (1, 1), (1, 2)}
     ids=["left out", "cut off", "too few units", "zeros", "too many bytes", "other tables"],
 )
 def test_tiles_that_need_a_damaged_one_are_left_to_who_decodes(changed, level, change):
-    tiles = cut(level, 256, replace(Recut.of(level, 256), level=changed(change)))
+    tiles = cut(level, 256, replace(RetiledLevel.of(level, 256), level=changed(change)))
     assert {place for place, tile in tiles.items() if tile is None} == TOUCHED
     assert cut(level, 256)[0, 0] == tiles[0, 0]
 
@@ -168,22 +168,25 @@ def test_bytes_behind_the_end_of_a_tile_do_no_harm(changed, level):
 
 
 def test_a_level_whose_tiles_have_different_headers_is_not_cut(changed):
-    assert Recut.of(changed(lambda tile: tile.replace(b"\x03\x01\x00\x02\x11", b"\x03\x01\x11\x02\x11")), 256) is None
+    assert (
+        RetiledLevel.of(changed(lambda tile: tile.replace(b"\x03\x01\x00\x02\x11", b"\x03\x01\x11\x02\x11")), 256)
+        is None
+    )
 
 
 def test_a_level_with_tiles_too_long_to_be_jpegs_is_not_cut(level):
     level.lengths[2, 2] = 4 * 240 * 240 + 65537
-    assert Recut.of(level, 256) is None
+    assert RetiledLevel.of(level, 256) is None
 
 
 def test_threads_that_note_a_header_at_the_same_time_do_no_harm(level):
     level.fetch(np.array([[0, 0]]))
     level.headers.append(level.headers[0])
-    assert Recut.of(level, 256) is not None
+    assert RetiledLevel.of(level, 256) is not None
 
 
 def test_of_no_tiles_there_are_none(level):
-    assert Recut.of(level, 256).tiles(np.empty((0, 2), np.int32)) == []
+    assert RetiledLevel.of(level, 256).tiles(np.empty((0, 2), np.int32)) == []
 
 
 FUZZ = """

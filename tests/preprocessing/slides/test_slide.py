@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.errors import SlideError
-from preprocessing.jpeg.tiff import JpegTiff
+from preprocessing.jpeg.from_tiff import JpegTiff
 from preprocessing.slides.slide import Slide, read_slide
 from preprocessing.tissue.focus import LUMA
 

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from sksurv.metrics import concordance_index_censored
 
 from preprocessing.errors import CohortError
-from preprocessing.synthetic.cohort import TRUTH_GREY, Cohort, assign_folds, make_cohort, plan_patients
+from preprocessing.synthetic.cohort import TRUTH_GREY, CohortPaths, assign_folds, make_cohort, plan_patients
 from preprocessing.synthetic.histology import HIGH_GRADE, LAYOUT_PX, LOW_GRADE, Growth, draw_slide
 
 SMALL = {"patients": 6, "folds": 3, "side_l0": 512}
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> CohortPaths:
     return make_cohort(tmp_path_factory.mktemp("cohort"), **SMALL)
 
 
 @pytest.fixture(scope="module")
-def clinical(cohort: Cohort) -> pd.DataFrame:
+def clinical(cohort: CohortPaths) -> pd.DataFrame:
     return pd.read_csv(cohort.dataset)
 
 

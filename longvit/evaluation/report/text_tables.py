@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from longvit.evaluation.report.labels import METRIC_NAMES, MISSING, bare_p, composition, decimal, interval, p_value
+from longvit.evaluation.report.metric_labels import (
+    METRIC_NAMES,
+    MISSING,
+    bare_p,
+    composition,
+    decimal,
+    interval,
+    p_value,
+)
 from longvit.formats.audit_json import AUDIT, AuditFile
 from longvit.formats.metrics_json import METRICS
 

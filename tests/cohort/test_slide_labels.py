@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from longvit.cohort.labels import read_labelled, read_patients
+from longvit.cohort.slide_labels import map_slides_to_patients, read_labelled
 from longvit.config import ProbeConfig
 from preprocessing.errors import CohortError
 from preprocessing.store.store import find_stores
@@ -20,18 +20,18 @@ def stores(*slides: str) -> dict[str, Path]:
 
 def test_the_table_says_whose_slide_is_whose_with_and_without_file_endings(tmp_path):
     table = write(tmp_path / "t.csv", case_id=["a", "a", "b"], slide_id=["1.x.svs", "2", "unknown.svs"])
-    assert read_patients(table, stores("1.x", "2")) == {"1.x": "a", "2": "a"}
+    assert map_slides_to_patients(table, stores("1.x", "2")) == {"1.x": "a", "2": "a"}
 
 
 def test_without_a_table_barcodes_say_it():
     slide = "TCGA-05-4244-01Z-00-DX1.d4ff"
-    assert read_patients(None, stores(slide, "other")) == {slide: "TCGA-05-4244"}
+    assert map_slides_to_patients(None, stores(slide, "other")) == {slide: "TCGA-05-4244"}
 
 
 def test_the_table_of_patients_must_name_every_store(tmp_path):
     table = write(tmp_path / "t.csv", case_id=["a"], slide_id=["1"])
     with pytest.raises(CohortError, match="2 of 3 stores have no patient in the table, the first: 2"):
-        read_patients(table, stores("1", "2", "3"))
+        map_slides_to_patients(table, stores("1", "2", "3"))
 
 
 def test_labelled_slides_are_those_with_a_label_and_a_store(cohort):
@@ -71,7 +71,7 @@ def test_patients_are_counted_and_not_slides(tmp_path):
 
 def test_a_table_that_is_not_there_or_lacks_a_column_is_refused(tmp_path):
     with pytest.raises(CohortError, match="does not exist"):
-        read_patients(tmp_path / "none.csv", stores("1"))
+        map_slides_to_patients(tmp_path / "none.csv", stores("1"))
     table = write(tmp_path / "t.csv", slide_id=["1"])
     with pytest.raises(CohortError, match="no column case_id"):
         read_labelled(ProbeConfig(table=table, label_column="subtype"), stores("1"))

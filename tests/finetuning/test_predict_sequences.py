@@ -5,7 +5,7 @@ import torch
 from longvit.cohort.patients import Cohort
 from longvit.config import CoxTask, NllTask, SubtypeTask
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.predictions import predict, truth
+from longvit.finetuning.predict_sequences import predict_sequences, truth
 from longvit.model.predictor import SlideModel
 from longvit.tasks.losses import nll_risk
 from longvit.tokens.sequences import Slides
@@ -30,7 +30,7 @@ def counter() -> SlideModel:
 
 
 def test_with_late_fusion_there_is_a_row_for_each_slide(counter):
-    rows = predict(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read), CPU, {"fold": 3})
+    rows = predict_sequences(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read), CPU, {"fold": 3})
     assert [(row["patient_id"], row["slide_id"], row["fold"], row["label"]) for row in rows] == [
         ("Q", "q1", 3, "b"),
         ("Q", "q2", 3, "b"),
@@ -41,20 +41,20 @@ def test_with_late_fusion_there_is_a_row_for_each_slide(counter):
 
 
 def test_with_early_fusion_there_is_a_row_for_each_patient_that_names_all_slides(counter):
-    rows = predict(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read, "early"), CPU, {})
+    rows = predict_sequences(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read, "early"), CPU, {})
     assert [(row["patient_id"], row["slide_id"]) for row in rows] == [("Q", "q1;q2"), ("P", "p")]
     assert rows[0]["p_b"] == pytest.approx(torch.tensor(2.0).sigmoid().item())
 
 
 def test_patients_without_known_targets_are_predicted(counter):
     unknown = pd.DataFrame(index=["P", "Q"])
-    rows = predict(counter, PatientDataset(["P"], LABELS, unknown, read), CPU, {"fold": "ensemble"})
+    rows = predict_sequences(counter, PatientDataset(["P"], LABELS, unknown, read), CPU, {"fold": "ensemble"})
     assert list(rows[0]) == ["patient_id", "slide_id", "fold", "p_a", "p_b"]
 
 
 def test_predictions_are_made_without_random_layers(counter):
     counter.train()
-    predict(counter, PatientDataset(["P"], LABELS, LABELS.targets, read), CPU, {})
+    predict_sequences(counter, PatientDataset(["P"], LABELS, LABELS.targets, read), CPU, {})
     assert not counter.training
 
 

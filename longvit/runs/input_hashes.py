@@ -21,7 +21,7 @@ _MAX_BYTES = 1 << 28
 """Largest size of a file of inputs in bytes; 100,000 slides take 20 MB, so a larger file is not one of ours."""
 
 
-class Inputs(BaseModel):
+class RecordedInputs(BaseModel):
     """Settings, files and stores of a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +42,7 @@ class Inputs(BaseModel):
         write_whole(path, json.dumps(document, indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> "Inputs":
+    def read(cls, path: Path) -> "RecordedInputs":
         """Read the inputs of an earlier start.
 
         Raises:
@@ -71,7 +71,7 @@ def read_inputs(
     files: Mapping[str, Path | Iterable[Path] | None],
     stores: Mapping[str, Path] | None = None,
     source: TokenInput | None = None,
-) -> Inputs:
+) -> RecordedInputs:
     """Return the identity of a run's inputs.
 
     Args:
@@ -87,7 +87,9 @@ def read_inputs(
         paths = [] if given is None else [given] if isinstance(given, Path) else list(given)
         named |= {f"{role} {path.name}": hash_file(path) for path in paths}
     encoder = source.features if source else None
-    return Inputs(files=named, stores={slide: store_identity(path, encoder) for slide, path in (stores or {}).items()})
+    return RecordedInputs(
+        files=named, stores={slide: store_identity(path, encoder) for slide, path in (stores or {}).items()}
+    )
 
 
 def hash_file(path: Path) -> str:
@@ -119,7 +121,7 @@ def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
     )
 
 
-def differences(earlier: Inputs, now: Inputs) -> Differences:
+def differences(earlier: RecordedInputs, now: RecordedInputs) -> Differences:
     """Return the differences between two records."""
     files = [f"{name} has changed" for name in now.files if earlier.files.get(name, now.files[name]) != now.files[name]]
     files += [f"{name} is new" for name in now.files if name not in earlier.files]

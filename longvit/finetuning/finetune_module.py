@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longvit.config import FinetuneConfig
 from longvit.finetuning.layer_decay import layer_of, train_last_blocks
-from longvit.finetuning.windows import Patient
+from longvit.finetuning.windows import TrainingPatient
 from longvit.model.predictor import SlideItem, SlideModel
 from longvit.training.loop import TrainingModule
 
@@ -33,7 +33,7 @@ class FinetuneModule(TrainingModule):
         depth = self.model.encoder.config.depth
         return self.layer_decay ** (depth + 1 - layer_of(name.removeprefix("model."), depth))
 
-    def training_step(self, window: list[Patient], batch_idx: int) -> Tensor:
+    def training_step(self, window: list[TrainingPatient], batch_idx: int) -> Tensor:
         """Return the loss of one window.
 
         Raises:
@@ -43,24 +43,24 @@ class FinetuneModule(TrainingModule):
         self.require_finite("the loss", loss)
         return loss
 
-    def validation_step(self, window: list[Patient], batch_idx: int) -> None:
+    def validation_step(self, window: list[TrainingPatient], batch_idx: int) -> None:
         """Log the loss of the val part, which is one window."""
         self._loss(window, "val_loss")
 
     def transfer_batch_to_device(
-        self, batch: list[Patient], device: torch.device, dataloader_idx: int
-    ) -> list[Patient]:
+        self, batch: list[TrainingPatient], device: torch.device, dataloader_idx: int
+    ) -> list[TrainingPatient]:
         """Return the batch as it is: `_run` moves one slide at a time, since a window of whole slides may not fit."""
         return batch
 
-    def _loss(self, window: list[Patient], name: str) -> Tensor:
+    def _loss(self, window: list[TrainingPatient], name: str) -> Tensor:
         outputs = self.outputs(window)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         loss = self.model.task.loss(outputs, window, self.model.statistics)
         self.log(name, loss, on_step=False, on_epoch=True, batch_size=len(window))
         return loss
 
-    def outputs(self, window: list[Patient]) -> Tensor:
+    def outputs(self, window: list[TrainingPatient]) -> Tensor:
         """Return the outputs (patients, O); each sequence is run by itself, whatever its length.
 
         It is brought to the device and run again in the backward pass, so that the device holds one sequence and its

@@ -9,7 +9,7 @@ from longvit.model.predictor import SlideModel
 
 
 @dataclass(frozen=True)
-class Explained:
+class ModelOutput:
     """What is explained: a class's logit, a log hazard or a risk, of a model in evaluation mode.
 
     Tokens already hold their places, so that some may be taken out of the sequence and the others stay where they are.

@@ -13,7 +13,7 @@ from preprocessing.errors import CohortError
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSlides:
     """Slides with labels: store, patient and label of each slide."""
 
     stores: list[Path]
@@ -21,7 +21,7 @@ class Labelled:
     labels: list[str]
 
 
-def read_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, str]:
+def map_slides_to_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, str]:
     """Return the patient of each slide id that has one: from the table, or else from its TCGA barcode.
 
     Raises:
@@ -40,7 +40,7 @@ def read_patients(table: Path | None, stores: Mapping[str, Path]) -> dict[str, s
     return dict(zip(rows["slide_id"], rows["case_id"], strict=True))
 
 
-def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> Labelled | None:
+def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> LabelledSlides | None:
     """Return the slides that have a label and a store; None if no table is configured.
 
     Raises:
@@ -60,7 +60,7 @@ def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> Labelled |
             fix="tile more of its slides, lower probe.folds, or leave rare classes out of the table",
         )
     paths = [stores[slide] for slide in rows["slide_id"]]
-    return Labelled(paths, rows["case_id"].tolist(), rows[config.label_column].tolist())
+    return LabelledSlides(paths, rows["case_id"].tolist(), rows[config.label_column].tolist())
 
 
 def _read(table: Path, columns: list[str], stores: Mapping[str, Path]) -> pd.DataFrame:

@@ -17,10 +17,10 @@ from longvit.tokens.batch import TokenBatch
 from longvit.training.loop import TrainingModule
 
 Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
-"""A function as `Branch` is: crops -> their representations and their projections."""
+"""A function as `ProjectedEncoder` is: crops -> their representations and their projections."""
 
 
-class Step(NamedTuple):
+class StepOutput(NamedTuple):
     """Result of a step of an objective."""
 
     loss: Float[Tensor, ""]
@@ -44,7 +44,7 @@ class PretrainModule(TrainingModule, ABC):
         """The encoder that the run leaves behind."""
 
     @abstractmethod
-    def step(self, views: list[TokenBatch]) -> Step:
+    def step(self, views: list[TokenBatch]) -> StepOutput:
         """Return loss and numbers of one batch of views."""
 
     def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
@@ -76,7 +76,7 @@ class PretrainModule(TrainingModule, ABC):
         return slides_BD
 
 
-class Branch(nn.Module):
+class ProjectedEncoder(nn.Module):
     """Encoder and projection head: crops -> (B, D) representations, and their projections.
 
     A representation is normalised without weights of its own, so that nothing but the encoder has to be kept.
@@ -100,9 +100,9 @@ class MomentumModule(PretrainModule):
     def __init__(self, config: PretrainConfig, head: Callable[[], nn.Module], momentum: float) -> None:
         super().__init__(config)
         self.first_momentum = momentum
-        self.student = Branch(config.encoder, head())
+        self.student = ProjectedEncoder(config.encoder, head())
         steady = config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})
-        self.teacher = Branch(steady, head())
+        self.teacher = ProjectedEncoder(steady, head())
         self.teacher.load_state_dict(self.student.state_dict())
         self.student.encoder.execution = self.teacher.encoder.execution = config.execution
         deactivate_requires_grad(self.teacher)

@@ -1,6 +1,6 @@
 import pytest
 
-from longvit.evaluation.report.labels import MISSING, bare_p, composition, decimal, heading, interval, p_value
+from longvit.evaluation.report.metric_labels import MISSING, bare_p, composition, decimal, heading, interval, p_value
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, ge
 
 from preprocessing import TileConfig, open_store, tile_slides
 from preprocessing.errors import SlideError
-from preprocessing.jpeg.dicom import JpegDicom
+from preprocessing.jpeg.from_dicom import JpegDicom
 from preprocessing.slides.slide import read_slide
 
 SIDE = 240

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from longvit.config import CoxTask, NllTask, SubtypeTask
-from longvit.finetuning.module import FinetuneModule
-from longvit.finetuning.windows import Patient
+from longvit.finetuning.finetune_module import FinetuneModule
+from longvit.finetuning.windows import TrainingPatient
 from longvit.model import LongViT
 from longvit.model.predictor import SlideModel
 from longvit.tokens import TokenBatch
@@ -23,12 +23,12 @@ def module(model, config) -> FinetuneModule:
 
 
 @pytest.fixture
-def window(random_slide) -> list[Patient]:
+def window(random_slide) -> list[TrainingPatient]:
     """Three patients with slides of four lengths."""
     return [
-        Patient([random_slide(5, 0), random_slide(30, 1)], label=0, time=2.0, event=True),
-        Patient([random_slide(17, 2)], label=1, time=1.0, event=True),
-        Patient([random_slide(1, 3)], label=1, time=3.0, event=False),
+        TrainingPatient([random_slide(5, 0), random_slide(30, 1)], label=0, time=2.0, event=True),
+        TrainingPatient([random_slide(17, 2)], label=1, time=1.0, event=True),
+        TrainingPatient([random_slide(1, 3)], label=1, time=3.0, event=False),
     ]
 
 
@@ -100,7 +100,7 @@ def peak_memory(work: Callable[[], torch.Tensor]) -> int:
 
 def test_memory_does_not_grow_with_the_window(module, random_slide):
     slides = [random_slide(300, seed) for seed in range(8)]
-    windows = [[Patient([slide]) for slide in slides[:n]] for n in (1, 8)]
+    windows = [[TrainingPatient([slide]) for slide in slides[:n]] for n in (1, 8)]
     module.eval().outputs(windows[0]).sum().backward()  # the gradients themselves are there
     one, eight = (peak_memory(lambda window=window: module.outputs(window)) for window in windows)
     assert one < eight < 1.2 * one
@@ -127,7 +127,7 @@ def test_slides_of_any_length_give_what_they_give_alone(module, window):
 def test_a_patient_with_two_slides_counts_once(module, window):
     module.eval()
     (slide,) = window[1].items
-    twice = [window[0], Patient([slide, slide], label=1), window[2]]
+    twice = [window[0], TrainingPatient([slide, slide], label=1), window[2]]
     assert_close(module.outputs(twice), module.outputs(window))
     loss = [module.model.task.loss(module.outputs(patients), patients, {}) for patients in (twice, window)]
     assert_close(*loss)
@@ -136,7 +136,7 @@ def test_a_patient_with_two_slides_counts_once(module, window):
 def test_representations_and_tokens_of_a_slide_give_the_same_output(module, window):
     module.eval()
     with torch.no_grad():
-        known = [Patient([module.model.represent(slide) for slide in patient.items]) for patient in window]
+        known = [TrainingPatient([module.model.represent(slide) for slide in patient.items]) for patient in window]
         assert_close(module.outputs(known), module.outputs(window))
 
 
@@ -155,7 +155,7 @@ def test_tokens_that_a_frozen_encoder_made_give_what_the_slide_gives(tiny_encode
     torch.nn.init.normal_(model.attention.score.weight)
     module = FinetuneModule(model, config.model_copy(update={"trained_blocks": 0})).eval()
     with torch.no_grad():
-        known = [Patient([model.encode(slide) for slide in patient.items]) for patient in window]
+        known = [TrainingPatient([model.encode(slide) for slide in patient.items]) for patient in window]
         assert {item.ndim for patient in known for item in patient.items} == {3}
         assert_close(module.outputs(known), module.outputs(window))
 

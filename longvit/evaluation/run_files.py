@@ -34,12 +34,12 @@ def selected_epoch(predictions: Path) -> Literal["last", "best_val"] | None:
     return next((one for one in SELECT if one == select), None)
 
 
-def trained_beside(predictions: Path) -> dict[str, Path]:
+def baseline_predictions(predictions: Path) -> dict[str, Path]:
     """Return the baselines of the same run: name -> `baselines/<name>/predictions.csv`."""
     return {path.parent.name: path for path in sorted(predictions.with_name(BASELINES).glob(f"*/{PREDICTIONS}"))}
 
 
-def notes_beside(predictions: Path) -> list[str]:
+def read_notes(predictions: Path) -> list[str]:
     """Return the sentences that the run wrote about a model; empty if there are none.
 
     Raises:
@@ -55,4 +55,4 @@ def fold_notes(predictions: Path) -> dict[int, list[str]]:
         CohortError: A file cannot be read.
     """
     folders = {path.parent.name.removeprefix("fold_"): path for path in predictions.parent.glob(f"fold_*/{NOTES_FILE}")}
-    return {int(fold): notes_beside(folders[fold]) for fold in sorted(folders) if fold.isdecimal()}
+    return {int(fold): read_notes(folders[fold]) for fold in sorted(folders) if fold.isdecimal()}

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.jpeg.tiff import JpegTiff
+from preprocessing.jpeg.from_tiff import JpegTiff
 from preprocessing.slides.slide import read_slide
 from preprocessing.tissue.focus import LUMA
 

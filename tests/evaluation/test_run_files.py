@@ -1,8 +1,8 @@
 import pytest
 
 from longvit.config import EvaluateConfig
-from longvit.evaluation.beside import notes_beside, selected_epoch, training_settings
 from longvit.evaluation.evaluate import run
+from longvit.evaluation.run_files import read_notes, selected_epoch, training_settings
 from longvit.formats.audit_json import MAX_BYTES
 from preprocessing.errors import PipelineError
 
@@ -34,7 +34,7 @@ def test_a_damaged_file_next_to_the_predictions_is_refused_by_name(survival_csv,
 
 
 def test_absent_files_are_none(survival_csv):
-    assert (training_settings(survival_csv), notes_beside(survival_csv)) == (None, [])
+    assert (training_settings(survival_csv), read_notes(survival_csv)) == (None, [])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from preprocessing.errors import CheckpointError
 
 
 @torch.inference_mode()
-def predict(
+def predict_sequences(
     model: SlideModel, patients: PatientDataset, device: torch.device, marks: Mapping[str, object]
 ) -> list[dict]:
     """Return a row for each sequence: a slide with late fusion, a patient with early fusion.
