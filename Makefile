@@ -36,6 +36,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/basedpyright
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
