@@ -1,4 +1,4 @@
-"""The house: few modules at the top of a package, rooms of at most twenty, one door to the settings."""
+"""The house: few modules at the top of a package, rooms of twenty, one door to the settings, names used once."""
 
 import ast
 from collections import Counter
@@ -35,6 +35,29 @@ def test_settings_are_imported_through_one_door(trees):
         if node.module.rpartition(".")[2] not in NO_CLASSES
     ]
     assert found == []
+
+
+def test_a_module_has_a_name_of_its_own(trees):
+    """Modules of `longvit.config` alone are named like the modules that they configure."""
+    names = Counter(
+        (file.split("/")[0], Path(file).stem)
+        for file in trees
+        if not file.endswith("__init__.py") and not file.startswith("longvit/config/")
+    )
+    assert len(names) > 150
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_public_function_has_a_name_of_its_own(trees):
+    """Every verb has a `run`, and its command in `longvit.cli.app` has the verb's name."""
+    names = Counter(
+        node.name
+        for file, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name != "run"
+    )
+    assert len(names) > 300
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 OWNER = {
