@@ -75,7 +75,7 @@ def _encoder_in(weights: Weights) -> tuple[EncoderConfig, StoreScale | None, Wei
         return EncoderConfig(**saved.model_dump(exclude={"trained_on"})), saved.trained_on, weights
     except ValidationError as error:
         raise CheckpointError(
-            "the file holds weights, but no readable encoder config in its metadata",
+            "the file holds weights, but no encoder config in its metadata that can be read",
             where=weights.where,
             fix="pass an encoder.safetensors of `longvit pretrain`, or a model.safetensors of `longvit finetune`",
         ) from error
