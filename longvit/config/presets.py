@@ -1,4 +1,4 @@
-"""Encoders by name. Free of torch, like all configs."""
+"""Encoder presets by name, free of torch like all settings."""
 
 import math
 
@@ -7,7 +7,7 @@ from longvit.config.encoder import EmbeddingInput, EncoderConfig, LearnedPositio
 _RATIOS = (1, 2, 4, 8, 16)
 
 # Segment lengths by side of the image in pixels: torchscale 4d1e0e8, examples/longvit/longvit.py. The official
-# constructor picks them by exact match of the side, and gives any other side those of 1024 without a word.
+# constructor picks them by exact match of the side, and silently gives any other side the lengths of 1024.
 _SMALL_SEGMENTS = {
     1024: (64, 128, 256, 512, 1024),
     4096: (1024, 2048, 4096, 8192, 16384),
@@ -22,11 +22,11 @@ _GIGAPATH = {768: 12, 1024: 24, 1536: 12}
 
 
 def _longvit_small(side_px: int) -> EncoderConfig:
-    """Official LongViT-small for images of a side.
+    """Return official LongViT-small for images of a side, pixels.
 
-    Its learned table stays at the 32 x 32 it was pretrained with, and is stretched in every forward; the official code
-    stretches it once, when it loads the checkpoint into an encoder for larger images, into as many vectors as the
-    largest slide has tokens (402 million weights at 32,768 pixels).
+    Its learned table keeps the 32 x 32 entries of pretraining and is stretched in every forward pass. The official code
+    stretches the table once, when it loads the checkpoint into an encoder for larger images. The table then has as many
+    vectors as the largest slide has tokens (402 million weights at 32,768 pixels).
     """
     return EncoderConfig(
         input=PixelInput(patch_px=32),
@@ -41,12 +41,12 @@ def _longvit_small(side_px: int) -> EncoderConfig:
 
 
 def _gigapath(width: int, depth: int, max_side_px: int = 262_144, tile_px: int = 256) -> EncoderConfig:
-    """Prov-GigaPath's slide encoder, on embeddings of tiles of 256 pixels at 0.5 um per pixel by its tile encoder.
+    """Return Prov-GigaPath's slide encoder, for its tile encoder's embeddings of 256-pixel tiles at 0.5 um per pixel.
 
     Segment lengths grow by a constant factor from 1024 to all tiles of the largest slide, rounded down. The store's row
     and column of a tile are its floor(y / 256) and floor(x / 256), so tile slides with `--tile-px 256 --mpp 0.5`.
-    The official pipeline and finetuning ask for the states of all layers, and so pass by the norm after the last block,
-    which the plain forward pass applies: `final_norm="both"`.
+    The official pipeline and finetuning request the states of all layers, and so bypass the norm after the last block.
+    The plain forward pass applies this norm: `final_norm="both"`.
     """
     growth = int(math.log2((max_side_px // tile_px) ** 2)) - 10
     return EncoderConfig(
@@ -78,5 +78,5 @@ PRESETS: dict[str, EncoderConfig] = {
     **{f"longvit_small_{side_px}": _longvit_small(side_px) for side_px in _SMALL_SEGMENTS},
     **{f"gigapath_slide_enc{depth}l{width}d": _gigapath(width, depth) for width, depth in _GIGAPATH.items()},
 }
-"""`longvit_tiny` is for demonstrations and tests; `longvit_small_<pixels>` are the paper's, `gigapath_*` those of
-Prov-GigaPath, whose vector is the class token's; `pooling="mean"` gives its other one."""
+"""`longvit_tiny` is for demonstrations and tests. `longvit_small_<pixels>` are the paper's encoders. `gigapath_*` are
+Prov-GigaPath's encoders, whose slide vector is the class token; `pooling="mean"` gives its other slide vector."""

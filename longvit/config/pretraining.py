@@ -1,4 +1,4 @@
-"""Settings of self-supervision, free of torch: views of a slide, the objective, the probe of the representations."""
+"""Settings of self-supervised pretraining, free of torch: views of a slide, objective, probe of representations."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from preprocessing.config import Share, StageConfig
 
 
 class ViewsConfig(StageConfig):
-    """Views of a slide: crops of one region of its store, never rescaled; or pieces of a slide of embedded tiles."""
+    """Views of a slide: unscaled crops of one region of its store; or, with tile embeddings, pieces of the slide."""
 
     region_px: PositiveInt = 1536
     """Side of the region from which the crops of one sample are drawn, store pixels."""
@@ -33,7 +33,7 @@ class ViewsConfig(StageConfig):
     local_tiles: float = Field(default=0.15, gt=0, le=1)
     """Share of a slide's tiles in a local view, if a token is the embedding of a tile."""
     drop_tiles: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the tiles of such a view that are left out at random."""
+    """Share of a view's tiles that are left out at random, if a token is the embedding of a tile."""
 
 
 class ProbeConfig(StageConfig):
@@ -67,8 +67,8 @@ class DinoConfig(StageConfig):
     bottleneck: PositiveInt = 256
     """DINO: width of the head's bottleneck."""
     batch_norm: bool = False
-    """DINO: batch norm in the head's hidden layers. It removes what all crops of a batch share, which would otherwise
-    outweigh their differences."""
+    """DINO: batch norm in the head's hidden layers. It removes the common part of all crops of a batch, which would
+    otherwise outweigh their differences."""
     student_temperature: PositiveFloat = 0.1
     """DINO: temperature of the student's softmax."""
     teacher_temperature: PositiveFloat = 0.04
@@ -88,7 +88,7 @@ class DinoConfig(StageConfig):
 
 
 class MocoConfig(StageConfig):
-    """Momentum contrast (Chen et al. 2021, arXiv:2104.02057): find the other crop of a region among crops of others."""
+    """Momentum contrast (Chen et al. 2021, arXiv:2104.02057): find the other crop of a region among other crops."""
 
     kind: Literal["moco"] = "moco"
     """`dino` matches crops with the output of a slowly moving teacher. `moco` finds the other crop of a region among
@@ -102,8 +102,8 @@ class MocoConfig(StageConfig):
     momentum: Share = 0.996
     """DINO and MoCo: initial momentum of the network that follows the trained one; it grows to 1 along a cosine."""
     queue: NonNegativeInt = 0
-    """MoCo: crops of earlier batches used as negatives, for batches too small to be hard. 0 uses the batch itself, as
-    in MoCo v3."""
+    """MoCo: crops of earlier batches used as negatives, for batches too small to be hard. 0 uses only the current
+    batch, as in MoCo v3."""
 
 
 class MaskedConfig(StageConfig):
@@ -134,7 +134,7 @@ class PretrainOptimiserConfig(OptimiserConfig):
 
 
 class PretrainConfig(RunConfig):
-    """Stores -> encoder, without labels."""
+    """Pretraining of an encoder on stores, without labels."""
 
     stores: Annotated[Path, required.STORES]
     """Folder of stores."""
@@ -154,17 +154,17 @@ class PretrainConfig(RunConfig):
     """CSV with the patient of each slide (`case_id`, `slide_id`). Without it, slides named by TCGA barcodes belong to
     the patient named by the first 12 characters. Any other slide is a patient of its own."""
     probe: ProbeConfig = ProbeConfig()
-    """Probe of the representations on labelled slides, while the run goes on."""
+    """Probe of the representations on labelled slides during the run."""
 
     @model_validator(mode="after")
     def _views_fit(self) -> "PretrainConfig":
         if self.objective.kind == "moco" and not self.objective.queue and self.batch_size == 1:
-            raise ValueError("moco compares the regions of a batch: it needs batch_size 2 or more, or a queue")
+            raise ValueError("moco compares the regions of a batch: set batch_size to 2 or more, or set a queue")
         if self.encoder.input.kind != "pixels":
             return self  # the views are pieces of slides, not crops of pixels
         views, patch = self.views, self.encoder.input.patch_px
         if not views.local_px <= views.global_px <= views.region_px:
-            raise ValueError("views need local_px <= global_px <= region_px")
+            raise ValueError("the sides of views must satisfy local_px <= global_px <= region_px")
         if any(side % patch for side in (views.region_px, views.global_px, views.local_px)):
             raise ValueError(f"the sides of views must be multiples of the patch, {patch} pixels")
         return self

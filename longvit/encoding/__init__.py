@@ -1,1 +1,1 @@
-"""Stores + encoder -> slide vectors: `encode_slide` for one, `longvit encode` for a folder of them."""
+"""Encoding of stores as slide vectors: `encode_slide` for one slide, `longvit encode` for a folder of stores."""

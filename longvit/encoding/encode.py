@@ -36,12 +36,13 @@ _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 
 
 def run(config: EncodeConfig) -> Outcome:
-    """Encode every slide of a folder; what an earlier start has encoded from the same stores is not done again.
+    """Encode every slide of a folder; slides that an earlier start encoded from the same stores are kept.
 
     Raises:
-        CheckpointError: There is no such encoder, or its weights do not fit.
-        StoreError: There are no stores, or of several resolutions, or they cannot give the encoder's tokens.
-        ConfigError: No encoder is named, or the folder holds another run.
+        CheckpointError: The encoder does not exist, or its weights do not fit.
+        StoreError: There are no stores, the stores have several resolutions, or they cannot provide the encoder's
+            tokens.
+        ConfigError: No encoder is named, or the folder contains another run.
     """
     stores = find_stores(config.stores)
     begin(config)
@@ -78,11 +79,11 @@ def run(config: EncodeConfig) -> Outcome:
 
 
 def build_encoder(config: EncodeConfig) -> LongViT:
-    """Build the encoder that a config names; a preset without weights is seeded, with a warning.
+    """Build the encoder that a config names; a preset without weights gets seeded random weights, with a warning.
 
     Raises:
-        CheckpointError: There is no such preset or file, or the weights do not fit.
-        ConfigError: None is named.
+        CheckpointError: The preset or file does not exist, or the weights do not fit.
+        ConfigError: No encoder is named.
     """
     if config.checkpoint is not None:
         return load_encoder(encoder_file(config.checkpoint))
@@ -95,12 +96,12 @@ def build_encoder(config: EncodeConfig) -> LongViT:
     if config.official is not None:
         return load_official(config.official, config.preset)
     encoder = LongViT(preset_config(config.preset)).eval()
-    print(f"warning: {config.preset} has random weights: its vectors mean nothing, only its cost", file=sys.stderr)
+    print(f"warning: {config.preset} has random weights: use it only to measure the cost", file=sys.stderr)
     return encoder
 
 
 def encoder_file(checkpoint: Path) -> Path:
-    """Return the file of an encoder that is given itself, or by the folder of the run that wrote it."""
+    """Return the file of an encoder, given as the file itself or as the folder of the run that wrote it."""
     return checkpoint / "encoder.safetensors" if checkpoint.is_dir() else checkpoint
 
 
@@ -112,7 +113,7 @@ def _work(encoder: LongViT, pieces: SlidePieces) -> float:
 def _encode(
     encoder: LongViT, slide_id: str, pieces: SlidePieces, config: EncodeConfig, bar: Progress, task: TaskID
 ) -> tuple[SlideResult, dict[str, Tensor]]:
-    """Encode one slide; return its result, and more tensors to keep."""
+    """Encode one slide; return its result, and further tensors to keep."""
     tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
     work, of = work_per_token(encoder.config, encoder.plan((tokens,))), f"{slide_id}: {tokens:,} tokens"
 
@@ -125,7 +126,7 @@ def _encode(
     try:
         with watched(encoder, work, through):
             encoded = encode_slide(encoder, pieces, config.loader_workers, embedded)
-    finally:  # a slide that failed is done with, too
+    finally:  # a slide that failed counts as done in the bar
         bar.update(task, completed=before + work.of_slide(tokens, encoder.config))
     kept = {}
     if config.keep_tokens:

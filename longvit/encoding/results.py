@@ -1,4 +1,4 @@
-"""Results of `encode`: a file per slide, which a later start uses again, and one table of all slides."""
+"""Results of `encode`: a file per slide, which a later start can use again, and one table of all slides."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _METADATA = "longvit_encoded"
 
 
 class _Origin(BaseModel):
-    """Metadata of a result's file."""
+    """Metadata of a result file."""
 
     origin: str
     n_tokens: PositiveInt
@@ -28,33 +28,33 @@ class _Origin(BaseModel):
 
 @dataclass(frozen=True)
 class SlideResult:
-    """A slide's vector."""
+    """Vector of a slide, and the number of its tokens."""
 
     slide_id: str
     vector_D: Tensor
     """The slide's vector, float32."""
     n_tokens: int
-    """Tokens in its sequence."""
+    """Number of tokens in the slide's sequence."""
 
     def row(self) -> dict[str, object]:
-        """Return a row of the table; nine digits restore every float32."""
+        """Return the slide's row of the table; nine digits restore every float32."""
         values = {f"v{i}": f"{value:.9g}" for i, value in enumerate(self.vector_D.tolist())}
         return {"slide_id": self.slide_id, "n_tokens": self.n_tokens} | values
 
 
 def result_file(folder: Path, slide_id: str) -> Path:
-    """Return the file of a slide's result in the folder of a run."""
+    """Return the file of a slide's result in a run's folder."""
     return folder / "slides" / f"{slide_id}.safetensors"
 
 
 def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, Tensor]) -> None:
-    """Write one slide's result, in full or not at all.
+    """Write one slide's result, completely or not at all.
 
     Args:
-        path: The file.
+        path: File to write.
         result: Vector and number of tokens.
-        origin: What it was computed from and with (`origin_of`).
-        tokens: More tensors to keep: `tokens` (L, D) and `rc` (L, 2), or none.
+        origin: Hash of the result's inputs (`origin_of`).
+        tokens: Further tensors to keep: `tokens` (L, D) and `rc` (L, 2); may be empty.
     """
     known = _Origin(origin=origin, n_tokens=result.n_tokens)
     with written_whole(path) as temporary:
@@ -62,13 +62,13 @@ def save_result(path: Path, result: SlideResult, origin: str, tokens: dict[str, 
 
 
 def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = False) -> SlideResult | None:
-    """Return a slide's result if it is there, whole, and computed from the same store with the same encoder.
+    """Return a slide's result, or None unless its file is complete and of the same store and encoder.
 
     Args:
-        path: The file.
-        origin: As of `save_result`.
+        path: File to read; it may be missing or damaged.
+        origin: Hash of the result's inputs, as in `save_result`.
         width: Width D of the encoder.
-        with_tokens: Whether the file must hold the vectors of the tokens, too.
+        with_tokens: Whether the file must also contain the vectors of the tokens.
     """
     try:
         with open_weights(path) as weights:
@@ -76,7 +76,7 @@ def load_result(path: Path, origin: str, width: int, *, with_tokens: bool = Fals
             shapes = {"slide": (width,)} | ({"tokens": (known.n_tokens, width)} if with_tokens else {})
             whole = all(weights.specs.get(name) == TensorSpec(shape) for name, shape in shapes.items())
             vector_D = weights.read("slide") if whole and known.origin == origin else None
-    except (CheckpointError, ValidationError):  # not yet, or damaged since
+    except (CheckpointError, ValidationError):  # not written yet, or damaged since
         return None
     if vector_D is None or not vector_D.isfinite().all():
         return None
@@ -98,12 +98,12 @@ def origin_of(encoder: str, store: PatchStore) -> str:
 
 
 def read_encoded_slides(folder: Path) -> list[str]:
-    """Return the slides of `representations.csv`."""
+    """Return the slide ids of `representations.csv`."""
     return [row["slide_id"] for row in read_rows(folder / REPRESENTATIONS)]
 
 
 def write_representations(folder: Path, results: list[SlideResult]) -> Path:
-    """Write `representations.csv`: `slide_id, n_tokens`, then the vector as `v0, v1, ...`; a row per slide."""
+    """Write `representations.csv`: `slide_id, n_tokens`, then the vector as `v0, v1, ...`; one row per slide."""
     path = folder / REPRESENTATIONS
     write_rows(path, [result.row() for result in results])
     return path

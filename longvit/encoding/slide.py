@@ -1,4 +1,4 @@
-"""One store -> its slide's vector, whatever the number of tokens: pixels are embedded as they are read."""
+"""Encoding of one store as its slide's vector, for any number of tokens: pixels are embedded as they are read."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ def encode_slide(
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> EncoderOutput:
-    """Encode a slide as `encoder` does, without ever holding more of its pixels than a few pieces.
+    """Encode a slide like `encoder` does, but with only a few pieces of its pixels in memory.
 
     Args:
-        encoder: In evaluation mode; its weights set device and dtype of the computation.
-        pieces: The tokens of a slide, or of several that are one sequence.
-        threads: Threads that read and decode tiles.
-        embedded: Called after every piece with its number of tokens.
+        encoder: Encoder in evaluation mode; its weights set device and dtype of the computation.
+        pieces: Tokens of a slide, or of several slides that are one sequence.
+        threads: Number of threads that read and decode tiles.
+        embedded: Function that is called after every piece with its number of tokens.
 
     Returns:
         The slide's vector, and a vector per token in the order of the sequence; a batch of one.
@@ -42,7 +42,7 @@ def embed_slide(
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "1 L D"]:
-    """Return the embedded tokens of a slide in the order of the sequence. Arguments as of `encode_slide`."""
+    """Return the embedded tokens of a slide in the order of the sequence; arguments are as in `encode_slide`."""
     device = encoder.input.proj.weight.device
     rc_1L2 = pieces.rc_L2[None].to(device)
     extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))

@@ -1,6 +1,6 @@
-"""Model + store -> which parts of a slide its prediction draws on.
+"""Explanation of predictions: model + store -> contribution of each part of a slide.
 
-The names below are the public ones; each is imported when it is first used, so that the viewer does not wait for torch.
+The names below are public. Each is imported when it is first used, so that the viewer does not wait for torch.
 """
 
 from importlib import import_module

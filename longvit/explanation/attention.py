@@ -1,4 +1,4 @@
-"""Where a LongNet looks: attention that tokens receive, and attention rollout, for any number of tokens."""
+"""Attention maps of a LongNet for any number of tokens: attention that tokens receive, and attention rollout."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ from longvit.model.encoder import Block, LongViT
 def received_attention(
     encoder: LongViT, x_LD: Float[Tensor, "L D"], *, head: int | None = None, branch: int | None = None
 ) -> Float[Tensor, "N L"]:
-    """Attention that each token of a slide receives from all tokens, in each of the N layers.
+    """Return the attention that each token of a slide receives from all tokens, in each of the N layers.
 
-    A layer's values have a mean of 1 (with a class token, which is left out, about 1): a token with 2 is looked at
-    twice as much as if all were looked at alike. Branches add up to the whole; heads are averaged. Memory: that of a
+    A layer's values have a mean of 1, or about 1 with a class token, which is left out. A token with value 2 receives
+    twice as much attention as with even attention. Branches add up to the whole; heads are averaged. Memory: as for a
     forward pass.
 
     Args:
-        encoder: In evaluation mode.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
-        head: One head instead of their mean.
-        branch: One branch of the dilated attention instead of their sum.
+        encoder: Encoder in evaluation mode.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        head: A single head instead of the mean of all heads.
+        branch: A single branch of the dilated attention instead of the sum of all branches.
     """
     heads = slice(None) if head is None else slice(head, head + 1)
     branches = slice(None) if branch is None else slice(branch, branch + 1)
@@ -34,7 +34,7 @@ def received_attention(
     for block in blocks:
         received_RMH = received_by_keys(block.self_attn, x_1MD, plan, norm=block.self_attn_layer_norm)[:, 0]
         layers.append(received_RMH[branches, -len(x_LD) :, heads].sum(0).mean(-1))
-        del received_RMH  # before the next layer's tokens
+        del received_RMH  # before the next layer's tokens are made
         if block is not blocks[-1]:
             x_1MD = block(x_1MD, plan)
     return torch.stack(layers)
@@ -44,20 +44,21 @@ def received_attention(
 def attention_rollout(
     encoder: LongViT, x_LD: Float[Tensor, "L D"], pooled_L: Float[Tensor, " L"] | None = None
 ) -> Float[Tensor, " L"]:
-    """How much of each input token is mixed into the slide's vector, if attention alone mixed (attention rollout).
+    """Return each input token's share of the slide's vector if only attention mixed tokens (attention rollout).
 
-    Abnar and Zuidema 2020, arXiv:2005.00928: a layer passes on (A + I) / 2, heads averaged, and the layers are
-    multiplied; read from the pooled vector down, that is one vector per layer. Shares are not negative and add up to 1,
-    of which a class token keeps what is its own. From a token that a head does not look anywhere, all stays in place.
+    In Abnar and Zuidema 2020, arXiv:2005.00928, a layer passes on (A + I) / 2, with heads averaged, and the layers are
+    multiplied. Read from the pooled vector down, the product is one vector per layer. Shares are not negative and add
+    up to 1, including the share of a class token, which is not returned. If a token attends to no key in a head, its
+    share stays in place.
 
-    Memory: the tokens that enter ceil(log2 N) + 1 of the N layers, beside what a forward pass of one layer takes; for
-    12 layers of width 384 and a million tokens in float32, 5 times 1.6 GB instead of 12 times. For that, a layer is
+    Memory: the input tokens of ceil(log2 N) + 1 of the N layers, and a forward pass of one layer. For 12 layers of
+    width 384 and a million tokens in float32, this is 5 times 1.6 GB instead of 12 times. In return, a layer is
     computed log2(N) / 2 times on average.
 
     Args:
-        encoder: In evaluation mode.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
-        pooled_L: Weights of the tokens in the slide's vector; default those of the encoder's own pooling.
+        encoder: Encoder in evaluation mode.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        pooled_L: Weights of the tokens in the slide's vector; default: weights of the encoder's own pooling.
     """
     x_1MD = _entering(encoder, x_LD)
     plan, share_1M = encoder.plan(row_lengths(x_1MD, None)), _of_the_slide(encoder, x_LD, pooled_L)
@@ -65,18 +66,18 @@ def attention_rollout(
 
 
 def _entering(encoder: LongViT, x_LD: Tensor) -> Float[Tensor, "1 M D"]:
-    """The tokens that enter the first block, the class token before them if there is one."""
+    """Return the input tokens of the first block, after the class token if the encoder has one."""
     return x_LD[None] if encoder.class_token is None else encoder.class_token(x_LD[None], None)[0]
 
 
 def _read_down(
     blocks: Sequence[Block], x_1MD: Float[Tensor, "1 M D"], plan: AttentionPlan, share_1M: Tensor
 ) -> Float[Tensor, "1 M"]:
-    """What of the tokens that enter `blocks` is in a mixture of those that leave them, which holds `share_1M` of each.
+    """Return the share of each input token of `blocks` in a mixture of their output tokens with shares `share_1M`.
 
-    Blocks are needed from the last to the first, and each needs the tokens that enter it. Those that enter the middle
-    one are kept while its half is read, and then computed anew for the other half, so that one sequence is kept for
-    every time that the blocks can be halved.
+    Blocks are read from last to first, and reading a block needs its input tokens. The input of the middle block is
+    kept while the last half is read. The first half is then computed again from the first input. So one sequence is
+    kept for each time that the blocks can be halved.
     """
     if len(blocks) == 1:
         return _read_block(blocks[0], x_1MD, plan, share_1M)
@@ -92,14 +93,17 @@ def _through(blocks: Sequence[Block], x_1MD: Tensor, plan: AttentionPlan) -> Flo
 
 
 def _read_block(block: Block, x_1MD: Tensor, plan: AttentionPlan, share_1M: Tensor) -> Float[Tensor, "1 M"]:
-    """Half of a token's share stays in place, half goes where the heads look; where none looks anywhere, all stays."""
+    """Return shares before a block: half of a share stays in place, half goes to the attended tokens.
+
+    All of a share stays in place in heads in which the token attends to no key.
+    """
     attention, norm = block.self_attn, block.self_attn_layer_norm
     moved_1M = received_by_keys(attention, x_1MD, plan, given_BL=share_1M, norm=norm).sum(0).mean(-1)
     return (share_1M * (1 + idle_share(x_1MD, plan)) + moved_1M) / 2
 
 
 def _of_the_slide(encoder: LongViT, x_LD: Tensor, pooled_L: Tensor | None) -> Float[Tensor, "1 M"]:
-    """Weights of the last layer's tokens in the slide's vector."""
+    """Return the weights of the last layer's tokens in the slide's vector."""
     length, first = len(x_LD), int(encoder.class_token is not None)
     share_1M = x_LD.new_zeros(1, first + length)
     if pooled_L is not None:

@@ -1,4 +1,4 @@
-"""What an output draws on, token by token: exact shares behind the encoder, gradients before it, tokens left out."""
+"""Contribution of each token to an output: exact shares after the encoder, gradients before it, and occlusion."""
 
 from collections.abc import Callable
 
@@ -10,20 +10,21 @@ from torch.nn import LayerNorm
 
 from longvit.explanation.model_output import ModelOutput
 
-_HEAD_STEPS = 8  # exact for a linear head, which needs one; a risk of a few bins is smooth
+_HEAD_STEPS = 8  # exact for a linear head, which needs one step; a risk of a few bins is smooth
 
 
 def token_contributions(explained: ModelOutput, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
-    """Each token's share of the output, at the encoder's output, where a token knows its surroundings.
+    """Return each token's share of the output, measured after the encoder, where a token includes its context.
 
-    The slide's vector is a weighted mean of the tokens, and the head is linear in it, so the shares are exact: they add
-    up to the output minus that for the mean slide of the training (completeness, Sundararajan et al. 2017,
-    arXiv:1703.01365). Where the output bends, as a discrete-time risk does, its gradient is averaged on the way between
-    the two, and they still add up. Weights of attention pooling and the spread by which a norm divides count as given.
+    The slide's vector is a weighted mean of the tokens, and the head is linear in it, so the shares are exact. They add
+    up to the output minus the output for the mean slide of the training (completeness, Sundararajan et al. 2017,
+    arXiv:1703.01365). For a nonlinear output, like a discrete-time risk, the gradient is averaged on the line between
+    the two slides, and the shares still add up. Weights of attention pooling and the spread by which a norm divides are
+    held constant.
 
     Args:
-        explained: The output; the slide's vector is made of the tokens, not of a class token.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
+        explained: Output to explain; the slide's vector must be a mean of tokens, not a class token.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
     """
     model = explained.model
     with torch.no_grad():
@@ -37,27 +38,27 @@ def token_contributions(explained: ModelOutput, x_LD: Float[Tensor, "L D"]) -> F
 
 
 def gradient_times_input(explained: ModelOutput, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
-    """Gradient of the output times each token's distance from the mean token, where tokens enter the blocks.
+    """Return the output's gradient times each token's distance from the mean token, at the input of the blocks.
 
-    To first order, what the output would lose if the token became the slide's average one.
+    To first order, this is the loss of output if the token became the slide's mean token.
 
     Args:
-        explained: The output.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
+        explained: Output to explain.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
     """
     return (_gradient_at(explained, x_LD) * (x_LD - x_LD.mean(0))).sum(-1)
 
 
 def integrated_gradients(explained: ModelOutput, x_LD: Float[Tensor, "L D"], *, steps: int = 16) -> Float[Tensor, " L"]:
-    """Gradients along the straight way from a slide of average tokens to the slide (Sundararajan et al. 2017, eq. 1).
+    """Return gradients along the line from a slide of mean tokens to the slide (Sundararajan et al. 2017, eq. 1).
 
-    The scores add up to the output minus that for the slide of average tokens. The baseline is the mean token and not
-    zero, because no slide has tokens near zero: their norm makes noise large there.
+    The scores add up to the output minus the output for the slide of mean tokens. The baseline is the mean token and
+    not zero, because no slide has tokens near zero: the norm would amplify noise there.
 
     Args:
-        explained: The output.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
-        steps: Gradients along the way, at the nodes of Gauss and Legendre.
+        explained: Output to explain.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        steps: Number of gradients along the line, at Gauss-Legendre nodes.
     """
     baseline_LD = x_LD.mean(0).expand_as(x_LD)
     return (_mean_gradient(explained, baseline_LD, x_LD, steps) * (x_LD - baseline_LD)).sum(-1)
@@ -67,15 +68,15 @@ def integrated_gradients(explained: ModelOutput, x_LD: Float[Tensor, "L D"], *, 
 def occlusion(
     explained: ModelOutput, x_LD: Float[Tensor, "L D"], rc_L2: Int64[Tensor, "L 2"], *, side: int = 4
 ) -> Float[Tensor, " L"]:
-    """What the output loses when a square of tokens is taken out of the sequence, for each square of the slide.
+    """Return the loss of output if a square of tokens is taken out of the sequence, for each square of the slide.
 
-    Slow, one pass for each square, and honest: nothing is assumed of the model.
+    It is slow, with one pass per square, and assumes nothing about the model.
 
     Args:
-        explained: The output.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
-        rc_L2: Row and column of each token; they lie in two squares or more.
-        side: Side of a square, tokens; all its tokens have one score.
+        explained: Output to explain.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        rc_L2: Row and column of each token; they must be in two squares or more.
+        side: Side of a square, tokens; all tokens of a square have the same score.
     """
     square_L = squares(rc_L2, side)
     whole = explained(x_LD)
@@ -84,12 +85,12 @@ def occlusion(
 
 
 def squares(rc_L2: Int64[Tensor, "L 2"], side: int) -> Int64[Tensor, " L"]:
-    """Number of the square of `side` x `side` tokens that each token lies in; squares without tokens have none."""
+    """Return the number of each token's square of `side` x `side` tokens; squares without tokens have no number."""
     return torch.unique(rc_L2 // side, dim=0, return_inverse=True)[1]
 
 
 def _mean_gradient(function: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Mean gradient on the straight way between two points, at the nodes of Gauss and Legendre."""
+    """Return the mean gradient on the line between two points, at Gauss-Legendre nodes."""
     total = torch.zeros_like(end)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
@@ -103,6 +104,6 @@ def _gradient_at(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
 
 
 def _normed_as_one(norm: LayerNorm, tokens_LD: Tensor) -> Tensor:
-    """Tokens whose mean is what the norm makes of the tokens' mean: each is divided by that one's spread."""
+    """Return tokens whose mean equals the norm of the tokens' mean: each is divided by the spread of that mean."""
     spread = (tokens_LD.mean(0).var(correction=0) + norm.eps).sqrt()
     return (tokens_LD - tokens_LD.mean(-1, keepdim=True)) / spread * norm.weight + norm.bias

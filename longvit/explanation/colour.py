@@ -1,4 +1,4 @@
-"""Scores -> colours that the colour-blind tell apart, in even steps, and a scale that says what they mean."""
+"""Colours of scores that colour-blind people can distinguish, in even steps, and their scale."""
 
 from dataclasses import dataclass
 
@@ -8,29 +8,29 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, Normalize, to_hex
 
 DIVERGING: Colormap = colormaps["coolwarm"]
-"""For scores with a sign: red speaks for, blue against, grey for neither (Moreland 2009; steps of equal size)."""
+"""For signed scores: red is evidence for, blue against, grey neutral (Moreland 2009; steps of equal size)."""
 SEQUENTIAL: Colormap = colormaps["viridis"]
-"""For scores that are shares: dark is little, yellow is much."""
+"""For scores that are shares: dark is low, yellow is high."""
 CLIPPED = 0.01
-"""Share of the scores at each end that may lie beyond the scale, so that a single token does not pale all others."""
+"""Share of the scores at each end that may be off the scale, so that a single token does not pale all others."""
 STOPS = 17
-"""Colours that a scale is written down with; between them a reader interpolates."""
+"""Number of colours that represent a scale in a file; readers interpolate between them."""
 
 
 @dataclass(frozen=True)
 class ColourScale:
-    """Which scores get which colours."""
+    """Mapping from scores to colours."""
 
     vmin: float
-    """Score of the first colour; lower ones have it too."""
+    """Score of the first colour; lower scores also get this colour."""
     vmax: float
-    """Score of the last colour."""
+    """Score of the last colour; higher scores also get this colour."""
     colours: Colormap
-    """The colours."""
+    """Colours in order."""
 
     @classmethod
     def of(cls, scores: Float[np.ndarray, "..."], signed: bool) -> "ColourScale":
-        """The scale that fits some scores (NaN: no token); with a sign it is even on both sides of 0."""
+        """Return the scale that fits these scores (NaN: no token); for signed scores it is symmetric about 0."""
         if signed:
             most = float(np.nanquantile(np.abs(scores), 1 - CLIPPED)) or 1.0
             return cls(-most, most, DIVERGING)
@@ -39,18 +39,18 @@ class ColourScale:
 
     @property
     def norm(self) -> Normalize:
-        """Scores -> 0 to 1, as matplotlib wants it."""
+        """Map from scores to 0 to 1, in matplotlib's form."""
         return Normalize(self.vmin, self.vmax)
 
     def stops(self) -> list[str]:
-        """The colours as `#rrggbb`, in even steps from `vmin` to `vmax`."""
+        """Return the colours as `#rrggbb`, in even steps from `vmin` to `vmax`."""
         return [to_hex(self.colours(share)) for share in np.linspace(0, 1, STOPS)]
 
 
 def ranked(scores: Float[np.ndarray, " L"], signed: bool) -> Float[np.ndarray, " L"]:
-    """Scores by their rank alone, so that each colour covers the same area: 0 to 1, equal scores alike.
+    """Return scores replaced by their ranks, so that each colour covers the same area: 0 to 1, with ties equal.
 
-    With a sign, the ranks are those of the absolute scores, from 1 / L to 1, and the sign stays.
+    For signed scores, the ranks are of the absolute scores, from 1 / L to 1, and the sign is kept.
     """
     _, place, count = np.unique(np.abs(scores) if signed else scores, return_inverse=True, return_counts=True)
     rank = (np.cumsum(count) - (count + 1) / 2)[place]  # from 0; equal scores share the mean of their ranks

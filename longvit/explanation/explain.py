@@ -32,7 +32,7 @@ from preprocessing.errors import ConfigError, PipelineError, StoreError
 from preprocessing.jobs.atomic_folder import claimed
 from preprocessing.store.store import PatchStore, find_stores
 
-_THREADS = 2  # that read and decode tiles
+_THREADS = 2  # threads that read and decode tiles
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,21 @@ class ExplainResult:
     folders: dict[str, Path]
     """Folder of each slide."""
     failed: dict[str, PipelineError]
-    """Slides that could not be explained, and why."""
+    """Error of each slide that could not be explained."""
 
 
 def run(config: ExplainConfig) -> ExplainResult:
-    """Explain which parts of slides a prediction draws on; slides that an earlier start has explained are not repeated.
+    """Explain the contributions of parts of slides to predictions; slides that an earlier start explained are kept.
 
     Returns:
-        The folder `<slide_id>` of each slide with all files; that of an earlier run is replaced once all are written.
+        Folders `<slide_id>` with all files of each slide. A folder of an earlier run is replaced after all files are
+        written.
 
     Raises:
         CheckpointError: The model cannot be read, or a method cannot explain it.
-        StoreError: No store can be read, or one does not fit the model.
-        ConfigError: The model has no such class, the only slide is too small or too large for a setting, or a slide was
-            explained with another model or other settings.
+        StoreError: No store can be read, or a store does not fit the model.
+        ConfigError: The model does not have the class, or the only slide is too small or too large for a setting. Or a
+            slide was explained with another model or other settings.
     """
     model = load_model(config.model)
     config = settle_methods(model, config)
@@ -83,7 +84,7 @@ def run(config: ExplainConfig) -> ExplainResult:
 def _inputs(
     config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
 ) -> dict[str, RecordedInputs]:
-    """Settings, model and store of each slide's explanation; with a key the store's hashes are keyed, too."""
+    """Return settings, model and store of each slide's explanation; with a key, the store's hashes are keyed too."""
     settings = settings_of(config)
     every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
     return {
@@ -93,10 +94,10 @@ def _inputs(
 
 
 def _is_to_explain(folder: Path, inputs: RecordedInputs) -> bool:
-    """Return whether a slide is new, or its store has changed, which is printed.
+    """Return whether a slide is new or its store has changed; a change is printed.
 
     Raises:
-        ConfigError: It was explained with another model or other settings.
+        ConfigError: The slide was explained with another model or other settings.
     """
     if not is_explanation(folder):
         return True
@@ -107,7 +108,7 @@ def _explain_slide(
     model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: RecordedInputs, folder: Path
 ) -> None:
     if not store.lattice:
-        what, fix = "its tiles are no cells of one grid, as maps need them", "tile the slide with `longvit tile`"
+        what, fix = "its tiles are not cells of one grid, which maps need", "tile the slide with `longvit tile`"
         raise StoreError(what, where=store.path, fix=fix)
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
@@ -124,14 +125,14 @@ def _explain_slide(
 
 
 def ask(model: SlideModel, store: PatchStore, target: str | None) -> ExplainedSlide:
-    """A slide's tokens, embedded by a model on the device where it computes, and the output that is explained.
+    """Return a slide's embedded tokens, on the model's device, and the output to explain.
 
     Raises:
         StoreError: The store does not fit the model, or a tile is damaged.
-        ConfigError: The model has no such class.
+        ConfigError: The model does not have the class.
     """
     pieces = SlidePieces(store, model.encoder.config.input)
-    x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, so that gradients may pass
+    x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, to allow gradients
     with torch.no_grad():
         outputs_O = model.head(ModelOutput(model).slide(x_LD)[None])[0].float().cpu()
     explained = ModelOutput(model, _output_index(model, outputs_O, target))
@@ -139,7 +140,7 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> ExplainedSl
 
 
 def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainConfig, folder: Path) -> Explanation:
-    """Return all maps that are asked for, of a slide that goes by the name of its folder."""
+    """Return all requested maps of a slide, which is named like its folder."""
     model = question.explained.model
     maps = score_maps(question, config)
     if config.rank:
@@ -160,12 +161,12 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
 
 
 def measure_faithfulness(question: ExplainedSlide, explanation: Explanation, side: int, folder: Path) -> None:
-    """Write how the output falls and rises by each map over all layers, and by orders that know nothing of the model.
+    """Write the fall and rise of the output by each map over all layers, and by orders independent of the model.
 
     Args:
-        question: The output and the tokens.
-        explanation: The maps.
-        side: Side of the squares that leave and come, tokens.
+        question: Output and tokens.
+        explanation: Maps to measure.
+        side: Side of the squares that are removed and added, tokens.
         folder: Folder to write to.
     """
     explained, x_LD, square_L = question.explained, question.x_LD, squares(question.rc_L2, side)

@@ -1,4 +1,4 @@
-"""Whether a map tells the truth: what the output does when the highest scores go first, and whether they lie on it."""
+"""Faithfulness of maps: response of the output when the highest scores are removed, and agreement with a truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from longvit.explanation.model_output import ModelOutput
 
 @dataclass(frozen=True)
 class Curves:
-    """The output while squares of tokens leave the sequence, or come into an empty one, in one order."""
+    """Outputs while squares of tokens are removed from the sequence, or added to an empty sequence, in one order."""
 
     share: Float[np.ndarray, " S"]
-    """Share of the squares that has left, or come, at each step; the first and the last step are 0 and 1."""
+    """Share of the squares that is removed, or added, at each step; the first step is 0 and the last step is 1."""
     deletion: Float[np.ndarray, " S"]
-    """Output without that share; without any tokens it is that for the mean slide of the training."""
+    """Output without that share; without any tokens it is the output for the mean slide of the training."""
     insertion: Float[np.ndarray, " S"]
     """Output with that share alone."""
 
     @property
     def areas(self) -> tuple[float, float]:
-        """Areas under deletion, where a faithful order is low, and under insertion, where it is high."""
+        """Areas under deletion, which is low for a faithful order, and under insertion, which is high for it."""
         return float(np.trapezoid(self.deletion, self.share)), float(np.trapezoid(self.insertion, self.share))
 
 
@@ -37,12 +37,12 @@ class Curves:
 def curves(
     explained: ModelOutput, x_LD: Float[Tensor, "L D"], square_L: Int64[Tensor, " L"], scores_L: Tensor, steps: int = 10
 ) -> Curves:
-    """Deletion and insertion curves (RISE, arXiv:1806.07421), with tokens taken out of the sequence, not painted over.
+    """Return deletion and insertion curves (RISE, arXiv:1806.07421); tokens are removed, not painted over.
 
     Args:
-        explained: The output.
-        x_LD: One slide as `encoder.embed` gives it, without padding.
-        square_L: The square of each token, from `squares`; those of the highest mean score go first.
+        explained: Output to explain.
+        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        square_L: Square of each token, from `squares`; squares with the highest mean scores go first.
         scores_L: Scores of the tokens.
         steps: Steps of equal shares.
     """
@@ -66,12 +66,12 @@ def curves(
 def blind_orders(
     rc: Int[np.ndarray, "L 2"], square: Int[np.ndarray, " L"], grid_rc: tuple[float, float]
 ) -> dict[str, Float[np.ndarray, " L"]]:
-    """Two maps that know nothing of the model, which a faithful map must beat: `random` squares, and `centre`.
+    """Return two maps independent of the model, which a faithful map must beat: `random` squares, and `centre`.
 
     Args:
         rc: Row and column of each token.
-        square: The square of each token.
-        grid_rc: Rows and columns of tokens that the slide has; what is nearest to the middle comes first in `centre`.
+        square: Square of each token.
+        grid_rc: Numbers of rows and columns of the slide's token grid; tokens near its middle come first in `centre`.
     """
     return {
         "random": np.random.default_rng(0).random(int(square.max()) + 1)[square],
@@ -80,12 +80,12 @@ def blind_orders(
 
 
 def save_curves(found: Mapping[str, Curves], blind: Mapping[str, Curves], quantity: str, folder: Path) -> None:
-    """Write `faithfulness.csv`, a row per map and step, and `faithfulness.png`, the curves with their areas.
+    """Write `faithfulness.csv`, one row per map and step, and `faithfulness.png`, the curves with their areas.
 
     Args:
-        found: Curves of each map, by what it is called.
-        blind: Those of orders that know nothing of the model, dashed.
-        quantity: What the output is called.
+        found: Curves of each map, by the map's name.
+        blind: Curves of orders independent of the model, drawn dashed.
+        quantity: Name of the output.
         folder: Folder to write to.
     """
     every = {**found, **blind}
@@ -112,11 +112,11 @@ def save_curves(found: Mapping[str, Curves], blind: Mapping[str, Curves], quanti
 
 
 def auroc(scores: Float[np.ndarray, " L"], truth: Float[np.ndarray, " L"]) -> float:
-    """Probability that a token of the truth scores higher than another; NaN where all or none are of it.
+    """Return the probability that a token of the truth scores higher than other tokens; NaN without both kinds.
 
     Args:
         scores: Scores of the tokens.
-        truth: Share of each token that is of the truth; more than half counts as being of it.
+        truth: Share of each token's area in the truth; a token with more than half belongs to the truth.
     """
     inside = truth > 0.5
     return float(roc_auc_score(inside, scores)) if 0 < inside.sum() < len(inside) else float("nan")

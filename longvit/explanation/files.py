@@ -1,4 +1,4 @@
-"""The files of one score map: overlay, sheet of tiles, OME-TIFF, GeoJSON."""
+"""Files of one score map: overlay, sheet of tiles, OME-TIFF, GeoJSON."""
 
 from pathlib import Path
 
@@ -27,11 +27,11 @@ def write_files(
 
     Args:
         folder: Folder to write to.
-        explanation: What the map is one of.
-        one: The map.
-        store: The slide's store.
-        image: The whole slide, the ground of the overlay.
-        sheet_tiles: Tiles of each kind on the sheet.
+        explanation: Explanation with the map.
+        one: Map to write.
+        store: Store of the slide.
+        image: Picture of the whole slide, the background of the overlay.
+        sheet_tiles: Number of highest and of lowest tiles on the sheet.
     """
     grid = heatmap(one.scores, explanation.rc)
     _save(
@@ -46,7 +46,7 @@ def write_files(
 
 
 def _extent_px(explanation: Explanation, grid: np.ndarray, image: np.ndarray) -> tuple[float, float]:
-    """Width and height of the token grid in pixels of the image."""
+    """Return width and height of the token grid, in pixels of the image."""
     extent_l0 = np.array(grid.shape[::-1]) * explanation.side_l0
     return tuple(px_from_l0(extent_l0, np.array(explanation.size_l0) / image.shape[1::-1]).tolist())
 

@@ -1,4 +1,4 @@
-"""Scores of tiles as QuPath reads them: one rectangle a tile in level-0 pixels, with a measurement and a class."""
+"""GeoJSON of tile scores for QuPath: one rectangle per tile in level-0 pixels, with a measurement and a class."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from longvit.explanation.result import ScoreMap
 
 FOR, AGAINST = ("Speaks for", (178, 24, 43)), ("Speaks against", (33, 102, 172))
-"""Classes of scores with a sign, with the RGB that QuPath shows."""
+"""Classes of signed scores, with their RGB colours in QuPath."""
 HIGH, REST = ("Highest tenth", (253, 231, 37)), ("Rest", (59, 82, 139))
-"""Classes of scores without a sign."""
+"""Classes of unsigned scores, with their RGB colours in QuPath."""
 
 
 def write_tiles(
@@ -26,8 +26,8 @@ def write_tiles(
 
     Args:
         path: File to write, `.geojson`.
-        one: What was scored.
-        scores: A score for each tile.
+        one: Map whose name and sign are written.
+        scores: Score of each tile.
         xy_l0: Top-left corner x, y of each tile, level-0 pixels.
         side_l0: Width and height of a tile, level-0 pixels.
     """

@@ -1,4 +1,4 @@
-"""The methods by name: a model and a slide -> score maps."""
+"""Methods by name, each of which makes score maps from a model and a slide."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from preprocessing.errors import CheckpointError, ConfigError
 
 @dataclass(frozen=True)
 class ExplainedSlide:
-    """A slide, and what is asked about it."""
+    """Slide and model output that are explained."""
 
     explained: ModelOutput
-    """The output."""
+    """Output to explain."""
     x_LD: Float[Tensor, "L D"]
-    """Embedded tokens."""
+    """Embedded tokens of the slide."""
     rc_L2: Int64[Tensor, "L 2"]
     """Row and column of each token."""
     outputs_O: Float[Tensor, " O"]
@@ -37,15 +37,15 @@ class ExplainedSlide:
 
 
 def settle_methods(model: SlideModel, config: ExplainConfig) -> ExplainConfig:
-    """The settings, with methods that can explain the model: those asked for, or the default.
+    """Return the settings with methods that can explain the model: the requested methods, or the default methods.
 
     Raises:
-        CheckpointError: The model has no encoder; contributions are asked of one that reads a class token; pooling, of
-            one that has no attention pooling.
+        CheckpointError: The model has no encoder, `contribution` is requested for a model that reads a class token, or
+            `pooling` for a model without attention pooling.
     """
     if model.encoder is None:
         raise CheckpointError(
-            "this is a baseline of vectors that something else made: it has no tokens to explain",
+            "this is a baseline of ready-made vectors, and has no tokens to explain",
             where=config.model,
             fix="give a fold's model.safetensors of a LongViT",
         )
@@ -67,22 +67,22 @@ def settle_methods(model: SlideModel, config: ExplainConfig) -> ExplainConfig:
 
 
 def require_squares(question: ExplainedSlide, config: ExplainConfig) -> None:
-    """Refuse a slide that one square holds, before anything is computed, if squares are to be taken out.
+    """Refuse a slide within a single square, before anything is computed, if squares are to be removed.
 
     Raises:
-        ConfigError: There is one square only.
+        ConfigError: All tokens are in one square.
     """
     side = config.occlusion_side
     if ("occlusion" in config.methods or config.faithfulness) and len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
         raise ConfigError(
-            f"one square of {side} x {side} tokens holds the whole slide",
+            f"one square of {side} x {side} tokens contains the whole slide",
             where="occlusion_side",
-            fix="take smaller squares",
+            fix="set a smaller occlusion_side",
         )
 
 
 def score_maps(question: ExplainedSlide, config: ExplainConfig) -> tuple[ScoreMap, ...]:
-    """The maps of all methods in turn; those of single layers follow the map over all layers."""
+    """Return the maps of all methods in turn; maps of single layers follow the map over all layers."""
     return tuple(one for method in config.methods for one in METHODS[method](question, config))
 
 
@@ -158,4 +158,4 @@ METHODS: Mapping[Method, Callable[[ExplainedSlide, ExplainConfig], list[ScoreMap
     "integrated_gradients": _integrated_gradients,
     "occlusion": _occlusion,
 }
-"""How each method is computed."""
+"""Function that computes the maps of each method."""

@@ -1,4 +1,4 @@
-"""Scores of tokens -> a picture of the slide."""
+"""Pictures of a slide with the scores of its tokens."""
 
 from textwrap import fill
 
@@ -12,7 +12,7 @@ from longvit.explanation.colour import ColourScale
 
 
 def heatmap(scores: Float[np.ndarray, " l"], rc: Int[np.ndarray, "l 2"]) -> Float[np.ndarray, "rows columns"]:
-    """Scores on the token grid; places without a token are NaN."""
+    """Return scores on the token grid; places without a token are NaN."""
     grid = np.full(rc.max(axis=0) + 1, np.nan, scores.dtype)
     grid[rc[:, 0], rc[:, 1]] = scores
     return grid
@@ -26,15 +26,15 @@ def overlay(
     title: str,
     label: str,
 ) -> Figure:
-    """The slide beside the slide under its heatmap, with the scale.
+    """Return a figure of the slide next to the slide under its heatmap, with the scale.
 
     Args:
-        image: The whole slide, at any resolution.
+        image: Picture of the whole slide, at any resolution.
         grid: Scores on the token grid.
-        extent_px: Width and height of the token grid in pixels of the image.
-        scale: The colours.
-        title: Above the picture.
-        label: What the scale measures.
+        extent_px: Width and height of the token grid, in pixels of the image.
+        scale: Colours of the scores.
+        title: Text above the picture.
+        label: Quantity of the scale.
     """
     height, width = image.shape[:2]
     inches = max(5.0, width / DPI), max(5.0, height / DPI)
@@ -61,6 +61,6 @@ def overlay(
 
 
 DPI = 150
-"""Pixels of a picture per inch of its fonts."""
+"""Resolution of a picture, pixels per inch of its fonts."""
 _LABEL_WIDTH = 48
-"""Letters of a line beside the scale, which is at least four inches high."""
+"""Letters per line next to the scale, which is at least four inches high."""

@@ -1,4 +1,4 @@
-"""The whole slide as one image at a wanted resolution, from its store."""
+"""Picture of the whole slide at a given resolution, from its store."""
 
 import cv2
 import numpy as np
@@ -9,11 +9,11 @@ from preprocessing.frames import l0_from_rc, px_from_l0
 from preprocessing.store.store import PatchStore
 
 MOST_PX = 100_000_000
-"""Pixels that an image may have: 300 MB in memory, and about what viewers still open."""
+"""Largest number of pixels of a picture: 300 MB in memory, and about the limit of common viewers."""
 
 
 def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h w 3"]:
-    """The slide at `mpp` micrometres per pixel: tiles from the store on the enlarged overview; default the overview.
+    """Return the slide at `mpp` micrometres per pixel: stored tiles on the enlarged overview; default: the overview.
 
     Raises:
         ConfigError: The image would be larger than `MOST_PX`.
@@ -27,7 +27,7 @@ def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h 
         raise ConfigError(
             f"at {mpp:g} um per pixel the overlay of {store.slide_id} has {width} x {height} pixels",
             where="overlay_mpp",
-            fix=f"ask for {finest * 1.01:.3g} or more; QuPath shows the .geojson at any resolution",
+            fix=f"set overlay_mpp to {finest * 1.01:.3g} or more; QuPath shows the .geojson at any resolution",
         )
     image = cv2.resize(store.overview, (width, height), interpolation=cv2.INTER_LINEAR)
     corners_l0 = (l0_from_rc(rc, store.side_l0) for rc in (store.rc, store.rc + 1))

@@ -19,7 +19,7 @@ class ScoreMap:
     """Scores of all tokens by one method."""
 
     key: str
-    """Name of the map's column and files: the method, and `_layer_02` after it for a single layer."""
+    """Name of the map's column and files: the method, followed by `_layer_02` for a single layer."""
     method: Method
     """Method that computed the scores."""
     label: str
@@ -27,13 +27,13 @@ class ScoreMap:
     meaning: str
     """Quantity that the scale measures."""
     signed: bool
-    """Whether 0 divides evidence for the target from evidence against it."""
+    """True if 0 divides evidence for the target from evidence against it."""
     scores: Float[np.ndarray, " L"]
-    """The scores, in the order of the slide's tokens."""
+    """Scores in the order of the slide's tokens."""
     layer: int | None = None
-    """Layer of the encoder, the first being 1; None if all layers contribute."""
+    """Layer of the encoder, counted from 1; None if all layers contribute."""
     head: int | None = None
-    """Attention head, the first being 0; None if all heads contribute."""
+    """Attention head, counted from 0; None if all heads contribute."""
 
     @property
     def scale(self) -> ColourScale:
@@ -46,11 +46,11 @@ class Explanation:
     """Scores of a slide's tokens, and the prediction that they explain."""
 
     slide_id: str
-    """The slide."""
+    """Id of the slide."""
     store: str
-    """The slide's store, as a path from the folder of the explanation (`shareable_path`)."""
+    """Store of the slide, as a path from the folder of the explanation (`shareable_path`)."""
     model: str
-    """Model that predicted, as such a path."""
+    """File of the model, as such a path."""
     target: str
     """Output that is explained: the name of a class, or `log hazard`."""
     prediction: dict[str, float]
@@ -62,13 +62,13 @@ class Explanation:
     mpp: float
     """Micrometres per level-0 pixel."""
     rc: Int[np.ndarray, "L 2"]
-    """Row and column of each token in the grid of tokens, whose first corner is the first corner of the slide."""
+    """Row and column of each token in the token grid, which begins at the corner of the slide."""
     maps: tuple[ScoreMap, ...]
-    """The scores."""
+    """Score maps."""
 
     @property
     def title(self) -> str:
-        """The slide and its prediction, in one line."""
+        """Slide id and prediction, in one line."""
         if "risk" in self.prediction:
             return f"{self.slide_id}: risk {self.prediction['risk']:+.2f}"
         return f"{self.slide_id}: P({self.target}) = {self.prediction[f'p_{self.target}']:.2f}"

@@ -1,4 +1,4 @@
-"""Scores of tokens -> scores of the store's tiles; the tiles that score highest and lowest, on one sheet."""
+"""Scores of the store's tiles from scores of tokens, and a sheet of the tiles with the highest and lowest scores."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,11 +14,11 @@ _IN_A_ROW = 6
 def tile_scores(
     scores: Float[np.ndarray, " L"], rc: Int[np.ndarray, "L 2"], tiles_rc: Int[np.ndarray, "n 2"], per_side: int
 ) -> Float[np.ndarray, " n"]:
-    """Mean score of the tokens in each tile.
+    """Return the mean score of the tokens in each tile.
 
     Args:
         scores: Scores of the tokens.
-        rc: Row and column of each token; every token lies in a tile, every tile has tokens.
+        rc: Row and column of each token; every token is in a tile, and every tile has tokens.
         tiles_rc: Row and column of each tile.
         per_side: Tokens along the side of a tile.
     """
@@ -31,13 +31,13 @@ def tile_scores(
 
 
 def sheet(store: PatchStore, scores: Float[np.ndarray, " n"], one: ScoreMap, most: int) -> Figure:
-    """The tiles with the highest scores above those with the lowest, each with its score and its place.
+    """Return a figure of the tiles with the highest scores above the tiles with the lowest, with scores and places.
 
     Args:
-        store: The slide.
-        scores: A score for each tile.
-        one: What was scored.
-        most: Tiles of each kind; fewer where the slide has not as many, so that no tile is shown twice.
+        store: Store of the slide.
+        scores: Score of each tile.
+        one: Map of the scores, for the title.
+        most: Number of highest and of lowest tiles; fewer for a small slide, so that no tile is shown twice.
     """
     order = np.argsort(-scores, kind="stable")
     most = max(1, min(most, len(order) // 2))

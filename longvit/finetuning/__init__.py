@@ -1,1 +1,1 @@
-"""Encoder + labels -> models that predict subtype or survival, one per fold, and their predictions."""
+"""Finetuning: encoder + labels -> models that predict subtype or survival, one per fold, and their predictions."""

@@ -1,4 +1,4 @@
-"""Baselines `abmil` and `mean`: predictions from tiles alone, without an encoder of the whole slide."""
+"""Baselines `abmil` and `mean`: predictions from tile vectors, without an encoder of the whole slide."""
 
 from functools import cache
 
@@ -20,21 +20,22 @@ RECIPES = {
     "mean": FinetuneOptimiserConfig(epochs=60, learning_rate=1e-2, warmup_epochs=5, weight_decay=0.1),
     "abmil": FinetuneOptimiserConfig(epochs=40, learning_rate=1e-3, warmup_epochs=4, weight_decay=0.01),
 }
-"""The optimiser of each baseline, the same for every cohort, so that it is not tuned; windows of `WINDOW` patients."""
+"""Optimiser of each baseline, the same for every cohort, so that it is not tuned; windows of `WINDOW` patients."""
 WINDOW = 32
 
 
 def recipe(config: FinetuneConfig, learner: Baseline) -> FinetuneConfig:
-    """Return the run's settings with a baseline's own recipe, which does not depend on how the model is trained."""
+    """Return the run's settings with a baseline's own recipe, which is independent of the model's training settings."""
     values = {"optimiser": RECIPES[learner], "window": WINDOW, "trained_blocks": 0, "select": "last", "patience": None}
     return config.model_copy(update=values | {"fusion": "late", "precision": "32"})
 
 
 def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict]:
-    """Train one baseline on the training patients, predict val and test: a row per slide.
+    """Train one baseline on the training patients, predict val and test, and return one row per slide.
 
-    The vectors of a slide's tiles, by gated attention (Ilse et al. 2018, equation 9) or as their mean, go through the
-    model's own head: standardised by the training slides, then one linear layer. The losses are those of the task.
+    The tile vectors of a slide are pooled by gated attention (Ilse et al. 2018, equation 9) or as their mean. The
+    pooled vector goes through the model's own head: standardised by the training slides, then one linear layer. The
+    loss is the task's loss.
     """
     config, cohort = recipe(experiment.config, job.learner), experiment.cohort
     begin(config)
@@ -57,12 +58,12 @@ def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict
 
 
 def tile_vectors(experiment: Experiment) -> TileVectors:
-    """Return the tile vectors of this run's slides, which the baselines read."""
+    """Return the tile vectors of this run's slides, the input of the baselines."""
     return TileVectors(experiment.config.out / "baselines" / "tiles", experiment.stores, experiment.source)
 
 
 def tile_notes(experiment: Experiment, learner: Baseline) -> list[str]:
-    """Return sentences for the report that describe a baseline."""
+    """Return sentences that describe a baseline, for the report."""
     what = "a linear head on the mean" if learner == "mean" else "gated attention (ABMIL) and a linear head on the bag"
     of = "the tokens of a tile averaged, by the frozen encoder this training started from"
     if experiment.source.features:
@@ -76,7 +77,7 @@ def tile_notes(experiment: Experiment, learner: Baseline) -> list[str]:
 
 
 def _reader(tiles: TileVectors, learner: Baseline | None) -> SequenceReader:
-    """Return a reader of one slide's vectors: (1, E), kept in memory, or (1, n, E)."""
+    """Return a reader of one slide's tile vectors: their mean (1, E), kept in memory, or all (1, n, E)."""
 
     def read_mean(slides: Slides) -> Tensor:
         return tiles.mean(slides[0])

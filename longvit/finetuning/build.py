@@ -1,4 +1,4 @@
-"""Settings -> a model that is not trained yet."""
+"""Construction of an untrained model from settings."""
 
 from longvit.config import EncoderConfig, FinetuneConfig
 from longvit.model import LongViT, load_encoder
@@ -8,35 +8,36 @@ from preprocessing.errors import ConfigError
 
 
 def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
-    """Build the model of a config, before anything is learned from labels.
+    """Build the model of a config, before it learns from labels.
 
     Raises:
-        CheckpointError: There is no such encoder, or its weights do not fit.
-        ConfigError: More blocks are to be trained than there are, or segments do not fit the dilations.
+        CheckpointError: The encoder does not exist, or its weights do not fit.
+        ConfigError: More blocks are to be trained than the encoder has, segments do not fit the dilations, or the
+            settings name another encoder than the checkpoint's.
     """
     encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
     made = encoder.config
     if config.trained_blocks is not None and config.trained_blocks > made.depth:
         raise ConfigError(
-            f"{config.trained_blocks} blocks are to be trained, and the encoder has {made.depth}",
+            f"{config.trained_blocks} blocks are to be trained, but the encoder has only {made.depth}",
             where="trained_blocks",
-            fix="name fewer, or leave it out to train all of the encoder",
+            fix="set fewer blocks, or leave the setting out to train all of the encoder",
         )
     if config.segment_lengths is not None and len(config.segment_lengths) != len(made.dilation_ratios):
         raise ConfigError(
             f"there are {len(config.segment_lengths)} segment lengths for {len(made.dilation_ratios)} branches",
             where="segment_lengths",
-            fix=f"give one for each of the encoder's dilation ratios, {', '.join(map(str, made.dilation_ratios))}",
+            fix=f"give one per dilation ratio of the encoder ({', '.join(map(str, made.dilation_ratios))})",
         )
     changes = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
     changed = made.model_copy(update={name: value for name, value in changes.items() if value is not None})
     if config.checkpoint and config.encoder not in (EncoderConfig(), made, changed):
         raise ConfigError(
-            "the encoder of the settings is not that of the checkpoint",
+            "the encoder of the settings is not the checkpoint's encoder",
             where=config.checkpoint,
-            fix="leave encoder out: a checkpoint holds its encoder's settings",
+            fix="leave encoder out: a checkpoint contains its encoder's settings",
         )
-    if changed != made:  # the weights depend on neither
+    if changed != made:  # the weights depend on neither of the changes
         trained_on = encoder.trained_on
         encoder = weights_of(encoder.state_dict(), config.checkpoint).fill(lambda: LongViT(changed))
         encoder.trained_on = trained_on

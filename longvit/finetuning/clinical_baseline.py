@@ -1,4 +1,4 @@
-"""Baseline `clinical`: Cox regression on age, sex and stage, which no slide is needed for. lifelines computes."""
+"""Baseline `clinical`: Cox regression on age, sex and stage by lifelines, without any slide."""
 
 from pathlib import Path
 
@@ -13,34 +13,35 @@ from longvit.formats.predictions_csv import sequence_columns
 from preprocessing.errors import CohortError, ConfigError
 
 PENALTY = 0.01
-"""Ridge on standardised covariates; it keeps a fit finite where one of them orders all events."""
+"""Ridge penalty on standardised covariates; it keeps a fit finite if a covariate orders all events."""
 
 
 def clinical_covariates(experiment: Experiment) -> ClinicalCovariates:
-    """Read age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own.
+    """Read age, sex and stage of the cohort's patients, from the `clinical` table or the cohort's own table.
 
     Raises:
         ConfigError: The task is not survival.
-        CohortError: The table has none of the three, or none of the patients.
+        CohortError: The table has neither age, sex nor stage, or none of the patients.
     """
     config = experiment.config
     where = _table(config)
     if "time" not in experiment.cohort.targets:
-        fix = "leave it out; it is a baseline for survival"
+        fix = "leave clinical out of baselines; it is a baseline for survival"
         raise ConfigError("age, sex and stage do not predict a subtype", where="baselines: clinical", fix=fix)
     found = read_clinical(where)
     cases = [case for case in experiment.cohort.slides if case in found.table.index]
     if not cases:
-        fix = "use the same patient names in both"
+        fix = "use the same patient names in both tables"
         raise CohortError("no patient of the cohort is in the clinical table", where=where, fix=fix)
     return ClinicalCovariates(found.table.reindex(list(experiment.cohort.slides)), found.notes)
 
 
 def predict_clinical(experiment: Experiment, job: TrainingJob) -> list[dict]:
-    """Fit on the training patients, predict val and test: a row per slide, the same risk for all of a patient.
+    """Fit on the training patients, predict val and test, and return one row per slide; a patient's rows share a risk.
 
-    The Cox partial likelihood with Efron's ties, a ridge of `PENALTY`; a missing value is the median of the fold's
-    training patients, a covariate that is the same for all of them is left out. The risk is the log partial hazard.
+    The fit is by the Cox partial likelihood with Efron's ties and a ridge penalty of `PENALTY`. A missing value becomes
+    the median of the fold's training patients. A covariate that is the same for all of them is left out. The risk is
+    the log partial hazard.
     """
     table, train = clinical_covariates(experiment).table, list(job.fold.train)
     filled = table.fillna(table.loc[train].median())
@@ -63,7 +64,7 @@ def predict_clinical(experiment: Experiment, job: TrainingJob) -> list[dict]:
 
 
 def clinical_notes(experiment: Experiment) -> list[str]:
-    """Return sentences for the report that describe this baseline and count the missing values."""
+    """Return sentences that describe this baseline and count the missing values, for the report."""
     found = clinical_covariates(experiment)
     names = ", ".join(name[0].lower() + name[1:] for name in found.table)
     notes = [

@@ -1,4 +1,7 @@
-"""Jobs -> trained models and their predictions: one after the other or several at once; finished jobs stay done."""
+"""Training of all models of a run and their predictions: one job after another or several at once.
+
+Finished jobs are not repeated.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -21,17 +24,17 @@ from preprocessing.jobs.processes import completed
 def train_all(experiment: Experiment, jobs: Sequence[TrainingJob], read: SequenceReader) -> None:
     """Train the models of all jobs that an earlier start has not finished.
 
-    With `parallel_folds` above 1 each process has its share of torch's threads. A job's seeds are its own, so that its
-    result is that of a serial run with as many threads, to the last bit; more threads add up in another order.
+    With `parallel_folds` above 1 each process has its share of torch's threads. A job has its own seeds, so its result
+    equals a serial run's with as many threads, to the last bit. More threads sum in another order.
 
     Args:
-        experiment: What they are trained with.
-        jobs: The models.
-        read: How the model reads sequences in this process; others make their own.
+        experiment: Inputs that all models share.
+        jobs: Models to train.
+        read: Reader of sequences in this process; other processes make their own.
 
     Raises:
-        PipelineError: A job failed; its notes name the job. Finished jobs stay done.
-        ConfigError: A process that trained this job died twice.
+        PipelineError: A job failed; the error's notes name the job. Finished jobs are kept.
+        ConfigError: A process that trained a job died twice.
     """
     todo = [job for job in jobs if not experiment.predictions(job).exists()]
     processes = min(experiment.config.parallel_folds, len(todo))
@@ -44,15 +47,15 @@ def train_all(experiment: Experiment, jobs: Sequence[TrainingJob], read: Sequenc
         for job, future in track(done, f"train, {processes} at a time", total=len(todo)):
             if isinstance(future.exception(), BrokenProcessPool):
                 raise ConfigError(
-                    f"the process that trained {job} died, for want of memory as a rule",
+                    f"the process that trained {job} died, usually because memory ran out",
                     where=experiment.folder(job),
-                    fix="lower parallel_folds; the same command goes on with the folds that are done",
+                    fix="lower parallel_folds; the same command continues after the finished folds",
                 )
             future.result()
 
 
 def train_job(job: TrainingJob, experiment: Experiment, read: SequenceReader | None = None) -> None:
-    """Train one model and write its predictions, the last file of a job, which marks it as done."""
+    """Train one model and write its predictions, the last file of a job, which marks the job as done."""
     result = experiment.predictions(job)
     result.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -64,7 +67,7 @@ def train_job(job: TrainingJob, experiment: Experiment, read: SequenceReader | N
 
 
 def collected(experiment: Experiment, jobs: Sequence[TrainingJob]) -> list[dict]:
-    """Read the rows that jobs have written, job after job, as strings."""
+    """Read the rows of all jobs' predictions, job after job, as strings."""
     return [row for job in jobs for row in read_prediction_rows(experiment.predictions(job))]
 
 
@@ -75,7 +78,7 @@ def _train(job: TrainingJob, experiment: Experiment, read: SequenceReader | None
 
 
 def _train_apart(job: TrainingJob, *, experiment: Experiment, threads: int) -> None:
-    """Run `train_job` in a process of its own; its output goes to a file next to its metrics, not to the terminal."""
+    """Run `train_job` in its own process; its output goes to a file next to its metrics, not to the terminal."""
     torch.set_num_threads(threads)
     folder = experiment.folder(job)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Patients of a fold as a dataset of windows, and the targets of shuffled controls."""
+"""Dataset of a fold's patients in windows, and the targets of shuffled controls."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -16,19 +16,19 @@ from longvit.tokens.sequences import Slides, sequences
 from longvit.training.loop import loader_processes
 
 SequenceReader = Callable[[Slides], SlideItem]
-"""Slides -> what is read of them: their tokens, or what a frozen encoder made of them."""
+"""Function from the slides of a sequence to the model's input: their tokens, or a frozen encoder's output."""
 
 
 class PatientDataset(Dataset[list[TrainingPatient]]):
-    """A window of indices -> its patients.
+    """Dataset that maps a window of indices to its patients.
 
     Args:
         patients: Patient ids.
-        cohort: Their slides.
-        targets: Their targets, a row each; may differ from the cohort's (shuffled controls), and may have no columns
-            where nothing is known of them (prediction).
-        read: How a sequence is read.
-        fusion: Whether a patient's slides are sequences of their own, or one.
+        cohort: Slides of the patients.
+        targets: Targets of the patients, one row per patient. They may differ from the cohort's (shuffled controls),
+            and may have no columns if the targets are unknown (prediction).
+        read: Reader of a sequence.
+        fusion: `late` makes each slide of a patient a sequence, `early` makes all of them one sequence.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PatientDataset(Dataset[list[TrainingPatient]]):
 
 
 def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
-    """Return balanced windows of the training patients."""
+    """Return a loader of balanced windows of the training patients."""
     targets = dataset.targets.loc[dataset.patients]
     strata = targets[config.task.stratum].to_numpy()
     windows = BalancedWindows(strata, config.window, config.seed, config.task.most_windows(strata))
@@ -70,12 +70,12 @@ def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
 
 
 def whole_loader(dataset: PatientDataset) -> DataLoader:
-    """Return all patients of a part, in one window."""
+    """Return a loader of all patients of a part, in one window."""
     return DataLoader(dataset, batch_size=None, sampler=[list(range(len(dataset)))])  # type: ignore[arg-type]
 
 
 def shuffled_targets(targets: pd.DataFrame, fold: Fold, seed: tuple[int, ...]) -> pd.DataFrame:
-    """Return targets shuffled among the patients of train, and among those of val; test keeps its own."""
+    """Return targets shuffled among the train patients, and among the val patients; test patients keep their own."""
     rng = np.random.default_rng((*seed, fold.index))
     shuffled = targets.copy()
     for part in (fold.train, fold.val):

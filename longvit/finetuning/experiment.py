@@ -1,4 +1,4 @@
-"""Inputs that all models of a run share, and the list of these models."""
+"""Inputs that all models of a run share, and the jobs that train these models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from longvit.tokens.sequences import Slides, sequences
 
 @dataclass(frozen=True)
 class Experiment:
-    """Inputs of every model of a run: tables and paths, no weights, so that they can be sent to other processes.
+    """Inputs of every model of a run: tables and paths without weights, so that they can be sent to other processes.
 
     Args:
         config: Settings of the run.
         cohort: Patients, slides and targets.
         folds: All folds.
-        stores: The store of every slide of the folds.
+        stores: Store of every slide of the folds.
         source: Input of the encoder.
     """
 
@@ -34,12 +34,12 @@ class Experiment:
 
     @property
     def sequences(self) -> list[Slides]:
-        """All sequences that the model reads: one for each slide, or one for each patient."""
+        """All sequences that the model reads: one per slide, or one per patient."""
         cases = dict.fromkeys(case for fold in self.folds for part in fold.parts.values() for case in part)
         return [slides for case in cases for slides in sequences(self.cohort.slides[case], self.config.fusion)]
 
     def jobs(self, learner: Baseline | None = None) -> list["TrainingJob"]:
-        """Return the models of one kind: for every fold one on the true labels, then its shuffled controls."""
+        """Return the jobs of one learner: for every fold a model of the true labels, then its shuffled controls."""
         return [
             TrainingJob(fold, shuffle, learner)
             for fold in self.folds
@@ -47,7 +47,7 @@ class Experiment:
         ]
 
     def targets(self, job: "TrainingJob") -> pd.DataFrame:
-        """Return the targets that the model of this job is trained on, a row per patient."""
+        """Return the training targets of a job, one row per patient."""
         if job.shuffle is None:
             return self.cohort.targets
         return shuffled_targets(self.cohort.targets, job.fold, (self.config.seed, job.shuffle))
@@ -58,18 +58,18 @@ class Experiment:
         return kind / f"fold_{job.fold.index}" / ("" if job.shuffle is None else f"shuffled_{job.shuffle}")
 
     def predictions(self, job: "TrainingJob") -> Path:
-        """Return the last file that a job writes; if it exists, the job is done."""
+        """Return the last file that a job writes; its existence marks the job as done."""
         return self.folder(job) / PREDICTIONS
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One model to train.
+    """Training of one model.
 
     Args:
         fold: Patients to train on, and patients to predict.
-        shuffle: Number of the permutation of labels to train on; None for the true labels.
-        learner: A baseline, or None for the model itself.
+        shuffle: Number of the permutation of the training labels; None for the true labels.
+        learner: Name of a baseline, or None for the model itself.
     """
 
     fold: Fold

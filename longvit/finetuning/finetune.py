@@ -29,14 +29,15 @@ def run(config: FinetuneConfig) -> Path:
     """Train and predict every fold, by the model and its baselines; folds that an earlier start finished are kept.
 
     Returns:
-        `predictions.csv` in the run's folder: a row per held-out sequence of every fold, and of every shuffled control.
-        Next to it `audit.json`, with findings and those accepted; `membership.csv`, the part of each patient; and
-        `baselines/<name>/` with a `predictions.csv` of the same patients, and `notes.txt`, describing the baseline.
+        `predictions.csv` in the run's folder: one row per held-out sequence of every fold and of every shuffled
+        control. Next to it are `audit.json`, with all findings and the accepted findings, and `membership.csv`, with
+        the part of each patient. `baselines/<name>/` has a `predictions.csv` of the same patients, and `notes.txt`,
+        which describes the baseline.
 
     Raises:
         CohortError: The tables or the splits cannot be used, or the audit refuses them.
         StoreError, CheckpointError: Stores or weights are missing or do not fit.
-        ConfigError: The settings contradict each other, or the folder holds another run.
+        ConfigError: The settings contradict each other, or the folder contains another run.
     """
     audited = audit_splits(config)
     audited.refuse()
@@ -44,7 +45,7 @@ def run(config: FinetuneConfig) -> Path:
         check_fold(fold, audited.cohort, config)
     begin(config)
     model = build_model(config, audited.cohort.classes)
-    config = config.model_copy(update={"encoder": model.encoder.config})  # the one that is used, for config.yaml
+    config = config.model_copy(update={"encoder": model.encoder.config})  # the encoder in use, for config.yaml
     found = find_stores(config.stores)
     cases = {case for fold in audited.folds for part in fold.parts.values() for case in part}
     stores = {slide: found[slide] for case in sorted(cases) for slide in audited.cohort.slides[case]}
@@ -78,7 +79,7 @@ def _refuse_unfit(experiment: Experiment) -> None:
 
 
 def _train(experiment: Experiment, model: SlideModel, audit_splits: AuditFile) -> None:
-    """Train all jobs, then write their predictions; the model's own table is the last and marks the run as done."""
+    """Train all jobs, then write their predictions; the model's own table comes last and marks the run as done."""
     config = experiment.config
     read = sequence_reader(model, experiment.sequences, experiment.stores, config)
     if {"abmil", "mean"} & set(config.baselines):

@@ -1,4 +1,4 @@
-"""The training module of finetuning: windows of patients -> loss."""
+"""Training module of finetuning: windows of patients -> loss."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from longvit.training.loop import TrainingModule
 
 
 class FinetuneModule(TrainingModule):
-    """Trains a model on windows of patients; a patient's output is the mean over the sequences."""
+    """Training of a model on windows of patients; a patient's output is the mean over the patient's sequences."""
 
     def __init__(self, model: SlideModel, config: FinetuneConfig) -> None:
         super().__init__(config.optimiser, config.seed)
@@ -20,7 +20,7 @@ class FinetuneModule(TrainingModule):
         self._frozen_blocks = train_last_blocks(model, config.trained_blocks)
 
     def train(self, mode: bool = True) -> "FinetuneModule":
-        """Switch random layers on in what is trained; frozen blocks compute as in a prediction."""
+        """Switch random layers on in trained parts only; frozen blocks compute as in a prediction."""
         super().train(mode)
         for block in self._frozen_blocks:
             block.eval()
@@ -37,20 +37,20 @@ class FinetuneModule(TrainingModule):
         """Return the loss of one window.
 
         Raises:
-            TrainingError: The loss is not finite: training has diverged.
+            TrainingError: The loss is not finite, so training has diverged.
         """
         loss = self._loss(window, "loss")
         self.require_finite("the loss", loss)
         return loss
 
     def validation_step(self, window: list[TrainingPatient], batch_idx: int) -> None:
-        """Log the loss of the val part, which is one window."""
+        """Log the loss of the val part, which is a single window."""
         self._loss(window, "val_loss")
 
     def transfer_batch_to_device(
         self, batch: list[TrainingPatient], device: torch.device, dataloader_idx: int
     ) -> list[TrainingPatient]:
-        """Return the batch as it is: `_run` moves one slide at a time, since a window of whole slides may not fit."""
+        """Return the batch unmoved: `_run` moves one slide at a time, because a window of whole slides may not fit."""
         return batch
 
     def _loss(self, window: list[TrainingPatient], name: str) -> Tensor:
@@ -61,16 +61,16 @@ class FinetuneModule(TrainingModule):
         return loss
 
     def outputs(self, window: list[TrainingPatient]) -> Tensor:
-        """Return the outputs (patients, O); each sequence is run by itself, whatever its length.
+        """Return the outputs (patients, O); each sequence is computed by itself, at its own length.
 
-        It is brought to the device and run again in the backward pass, so that the device holds one sequence and its
-        activations at a time, and the gradient is that of the whole window.
+        A sequence is moved to the device and computed again in the backward pass. So the device holds one sequence and
+        its activations at a time, and the gradient is of the whole window.
         """
         return torch.stack([torch.cat([self._again(item) for item in p.items]).mean(dim=0) for p in window])
 
     def _again(self, item: SlideItem) -> Tensor:
         if isinstance(item, Tensor) and item.ndim == 2:
-            return self._run(item)  # a vector goes through one linear layer: nothing is saved by doing that again
+            return self._run(item)  # a vector goes through one linear layer: computing it again would save no memory
         return checkpoint(self._run, item, use_reentrant=False)  # type: ignore[return-value]
 
     def _run(self, item: SlideItem) -> Tensor:

@@ -1,4 +1,4 @@
-"""Statistics that a model takes from its training patients, and from no others, before the first step."""
+"""Statistics of a model's training patients, and of no other patients, computed before the first step."""
 
 import torch
 from torch import Tensor
@@ -16,18 +16,18 @@ _SAME = (
 
 @torch.inference_mode()
 def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> list[str]:
-    """Take class weights or bins from the targets, mean and deviation from the slides, which are read one at a time.
+    """Compute class weights or bins from the targets, and mean and deviation from the slides, one slide at a time.
 
     Args:
         model: A new model; it is moved to the device.
         train: The training patients of a fold.
-        device: Where to compute.
+        device: Device to compute on.
 
     Returns:
-        Sentences about what makes the training meaningless; none if all is well.
+        Sentences about problems that make the training meaningless; may be empty.
 
     Raises:
-        StoreError: A slide's representation holds NaN or infinity.
+        StoreError: A slide's representation contains NaN or infinity.
     """
     model.statistics = model.task.fit(train.targets.loc[train.patients], model.classes)
     model.eval().to(device)
@@ -55,7 +55,7 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
 
 
 def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (D) of all tokens together, from those of each sequence and its length."""
+    """Return mean and deviation (D) of all tokens together, from each sequence's length, mean and variance."""
     share_N1 = (lengths_N.double() / lengths_N.sum())[:, None]
     mean_D = (share_N1 * means_ND).sum(dim=0)
     variance_D = (share_N1 * (variances_ND + (means_ND - mean_D) ** 2)).sum(dim=0)

@@ -1,4 +1,4 @@
-"""The model of one fold: trained, saved, and applied to the patients it was not trained on."""
+"""Model of one fold: trained, saved, and applied to the held-out patients."""
 
 import json
 
@@ -23,15 +23,16 @@ from preprocessing.store.store import open_store
 
 
 def train_fold_model(experiment: Experiment, job: TrainingJob, read: SequenceReader | None = None) -> list[dict]:
-    """Train one model, and predict the val and test parts of its fold.
+    """Train one model, predict the val and test parts of its fold, and return the rows of predictions.
 
     Writes `model.safetensors` to the job's folder, and for a survival model `risk_scale.json`, the mean and deviation
-    of its training patients' risks; for shuffled controls neither. Writes `notes.txt` if the training went wrong.
+    of its training patients' risks. Neither is written for shuffled controls. Writes `notes.txt` if the training went
+    wrong.
 
     Args:
-        experiment: What all models of the run are trained with.
+        experiment: Inputs that all models of the run share.
         job: The fold, and the labels.
-        read: How sequences are read; made here where it is not given.
+        read: Reader of sequences; default: made here.
     """
     config, cohort, folder = experiment.config, experiment.cohort, experiment.folder(job)
     begin(config)
@@ -77,7 +78,7 @@ def predict_held_out(
 
 
 def risk_scale(model: SlideModel, train: PatientDataset, device: torch.device) -> RiskScale:
-    """Return mean and deviation of the risks that a survival model gives its training patients, each counted once."""
+    """Return mean and deviation of a survival model's risks for its training patients; each patient counts once."""
     risks: dict[str, list[float]] = {}
     for row in predict_sequences(model, train, device, {}):
         risks.setdefault(row["patient_id"], []).append(row["risk"])

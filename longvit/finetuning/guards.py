@@ -1,4 +1,4 @@
-"""Checks that a fold can be trained on at all; `longvit.cohort.checks` has those of its soundness."""
+"""Checks that a fold can be trained on; `longvit.cohort.checks` contains the checks that a fold is sound."""
 
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
@@ -10,8 +10,8 @@ def check_fold(fold: Fold, cohort: Cohort, config: FinetuneConfig) -> None:
     """Refuse a fold that cannot be trained on, before anything is computed.
 
     Raises:
-        CohortError: Training patients of one class, too few events, or no two patients who can be compared.
-        ConfigError: Selection on val where val is the held-out part.
+        CohortError: All training patients have one class, events are too few, or no two patients can be compared.
+        ConfigError: The epoch is selected on val, and val is the held-out part.
     """
     where = config.splits / f"splits_{fold.index}.csv"
     for part in ("train", "val") if config.select == "best_val" else ("train",):
@@ -20,7 +20,7 @@ def check_fold(fold: Fold, cohort: Cohort, config: FinetuneConfig) -> None:
             raise CohortError(f"fold {fold.index} {found.what}", where=where, fix=found.fix)
     if config.select == "best_val" and fold.held_out == "val":
         raise ConfigError(
-            f"fold {fold.index} has no test part, so val is what results are reported on",
+            f"fold {fold.index} has no test part, so results are reported on val",
             where=where,
             fix="set select: last, or add a test column; choosing the epoch on the reported part inflates the result",
         )

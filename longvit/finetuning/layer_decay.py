@@ -1,4 +1,4 @@
-"""Layers of a model's parameters, which decide whether and how fast each is trained."""
+"""Layers of a model's parameters, which decide whether and how fast each parameter is trained."""
 
 import re
 
@@ -13,8 +13,8 @@ def layer_of(name: str, depth: int) -> int:
     """Return the layer of a parameter of a `SlideModel`, numbered as in BEiT and LongViT.
 
     Args:
-        name: The parameter's.
-        depth: Blocks of the encoder.
+        name: Name of the parameter.
+        depth: Number of blocks of the encoder.
 
     Returns:
         0 for the embedding of patches and places, 1 to `depth` for the blocks, `depth + 1` for all layers after them.
@@ -25,14 +25,14 @@ def layer_of(name: str, depth: int) -> int:
 
 
 def train_last_blocks(model: SlideModel, blocks: int | None) -> list[Block]:
-    """Freeze the encoder but for its last blocks and the norms after them; the head is always trained.
+    """Freeze the encoder except its last blocks and the norms after them; the head is always trained.
 
     Args:
         model: The model.
-        blocks: Blocks to train; 0 freezes the norms too, none trains everything.
+        blocks: Number of blocks to train; 0 also freezes the norms, None trains everything.
 
     Returns:
-        The blocks that are frozen.
+        The frozen blocks.
     """
     if model.encoder is None:
         return []

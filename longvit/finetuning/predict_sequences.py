@@ -1,4 +1,4 @@
-"""Model + patients -> rows of predictions.csv."""
+"""Rows of predictions.csv, from a model and patients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,17 +19,17 @@ from preprocessing.errors import CheckpointError
 def predict_sequences(
     model: SlideModel, patients: PatientDataset, device: torch.device, marks: Mapping[str, object]
 ) -> list[dict]:
-    """Return a row for each sequence: a slide with late fusion, a patient with early fusion.
+    """Return a row for each sequence: one per slide with late fusion, one per patient with early fusion.
 
     Args:
         model: The model; it is moved to the device and into evaluation mode.
-        patients: Patients to predict; columns of their targets, if there are any, are next to the predictions.
-        device: Where to compute.
-        marks: More columns, the same in every row, such as fold and split.
+        patients: Patients to predict; their targets, if known, become columns next to the predictions.
+        device: Device to compute on.
+        marks: Further columns, the same in every row, such as fold and split.
 
     Returns:
-        `patient_id`, `slide_id` (those of a sequence of several slides joined by `;`), the marks, the targets (of
-        survival with `time_unit`), and `p_<class>` for each class, or `risk`.
+        Rows with `patient_id`, `slide_id`, the marks, the targets (for survival with `time_unit`), and `p_<class>` for
+        each class, or `risk`. The ids of a sequence's slides are joined by `;`.
     """
     model.eval().to(device)
     rows = []
@@ -47,7 +47,7 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
     """Refuse an output that is not finite.
 
     Raises:
-        CheckpointError: It is not: training has diverged in its last step.
+        CheckpointError: The output is not finite, so training has diverged in its last step.
     """
     if not output_O.isfinite().all():
         raise CheckpointError(
@@ -58,6 +58,6 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
 
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
-    """Return the targets of a patient as columns of predictions.csv, with the unit of a time."""
+    """Return the targets of a patient as columns of predictions.csv, with the unit of the time."""
     unit = {TIME_UNIT: task.time_unit} if "time" in targets else {}
     return targets.loc[case].to_dict() | unit

@@ -1,4 +1,4 @@
-"""Readers of sequences of slides: as tokens, or as vectors of a frozen encoder, which are computed once."""
+"""Readers of slide sequences: as tokens, or as vectors of a frozen encoder, which are computed once."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,14 +25,14 @@ def sequence_reader(
     """Return the function that reads the sequences of a fold.
 
     Args:
-        model: The model; a frozen encoder encodes all sequences now, unless an earlier start did.
-        wanted: The sequences of all folds.
-        stores: The store of each slide.
-        config: Sets whether the encoder is frozen, and the run's folder, which keeps the encoded sequences.
+        model: The model; a frozen encoder encodes all sequences now, unless an earlier start has done so.
+        wanted: Sequences of all folds.
+        stores: Store of each slide.
+        config: Settings, which decide whether the encoder is frozen, and name the run's folder for encoded sequences.
 
     Returns:
-        A frozen encoder's vectors, from memory; its tokens, from a file for each sequence, where attention pools them;
-        otherwise the tokens of the stores.
+        For a frozen encoder its vectors, from memory; or, if attention pools its tokens, the tokens, from a file per
+        sequence. Otherwise the tokens of the stores.
     """
     if not config.frozen:
         return partial(read_tokens, stores, model.encoder.config.input)
@@ -53,20 +53,20 @@ def encode_sequences(
     *,
     keep_tokens: bool,
 ) -> dict[Slides, Path]:
-    """Encode each sequence once, as `longvit encode` does: in float32, a file each, one sequence in memory at a time.
+    """Encode each sequence once, like `longvit encode`: in float32, one file and one sequence in memory at a time.
 
-    A file that is there is used if it was computed with the same weights from the same stores.
+    An existing file is used if it was computed with the same weights from the same stores.
 
     Args:
         encoder: The encoder; it is on the CPU afterwards.
-        wanted: The sequences.
-        stores: The store of each slide.
-        config: Device, and threads that read.
-        folder: Receives the files.
-        keep_tokens: Keep the vector of every token next to the sequence's own.
+        wanted: Sequences to encode.
+        stores: Store of each slide.
+        config: Settings with the device, and the number of reading threads.
+        folder: Folder for the files.
+        keep_tokens: Whether to keep the vector of every token next to the sequence's vector.
 
     Returns:
-        The file of each sequence, with tensors `slide` (D) and maybe `tokens` (L, D).
+        The file of each sequence, with tensors `slide` (D) and, if kept, `tokens` (L, D).
     """
     mark = fingerprint(encoder)
     origins = {slides: ":".join(origin_of(mark, open_store(stores[s])) for s in slides) for slides in wanted}
@@ -85,7 +85,7 @@ def encode_sequences(
 
 
 def file_name(slides: Slides) -> str:
-    """Name a sequence's file by its first slide, which no other sequence has: a slide belongs to one patient."""
+    """Name a sequence's file by its first slide, which is in no other sequence, because a slide has one patient."""
     return slides[0] if len(slides) == 1 else f"{slides[0]}_and_{len(slides) - 1}_more"
 
 

@@ -1,4 +1,4 @@
-"""One vector per tile, as baselines read them: the store's embeddings, or the encoder's tokens averaged per tile."""
+"""Vectors of tiles, the input of baselines: the store's embeddings, or the encoder's tokens averaged per tile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from preprocessing.store.store import open_store
 
 @dataclass(frozen=True)
 class TileVectors:
-    """Vectors of the tiles of a cohort, and of each slide their mean; `prepare` computes what stores do not hold.
+    """Vectors of a cohort's tiles, and their mean per slide; `prepare` computes vectors that stores do not contain.
 
     Args:
-        folder: Receives `<slide_id>.safetensors`: `mean` (1, E), and `tiles` (n, E) where the encoder reads pixels.
-        stores: The store of every slide.
-        source: What the run's encoder reads.
+        folder: Folder for `<slide_id>.safetensors`: `mean` (1, E), and `tiles` (n, E) if the encoder reads pixels.
+        stores: Store of every slide.
+        source: Input of the run's encoder.
     """
 
     folder: Path
@@ -36,11 +36,11 @@ class TileVectors:
     source: TokenInput
 
     def prepare(self, encoder: LongViT, device: torch.device, threads: int) -> None:
-        """Compute what an earlier start has not, one slide at a time.
+        """Compute the vectors that an earlier start has not computed, one slide at a time.
 
         Args:
-            encoder: The encoder before it is trained for the task; it is used where it reads pixels.
-            device: Where to compute; the encoder is moved there.
+            encoder: The encoder before its training for the task; it is used if it reads pixels.
+            device: Device to compute on; the encoder is moved there.
             threads: Threads that read and decode tiles.
         """
         todo: Sequence[str] = [slide for slide in self.stores if not self._is_whole(slide)]
@@ -67,7 +67,7 @@ class TileVectors:
         return self.mean(next(iter(self.stores))).shape[1]
 
     def mean(self, slide: str) -> Float[Tensor, "1 E"]:
-        """Return the mean of a slide's tiles."""
+        """Return the mean vector of a slide's tiles."""
         return self._kept(slide, "mean")
 
     def _is_whole(self, slide: str) -> bool:
@@ -75,7 +75,7 @@ class TileVectors:
         try:
             with open_weights(self._file(slide)) as weights:
                 return names <= set(weights.specs)
-        except CheckpointError:  # not yet, or damaged since
+        except CheckpointError:  # not written yet, or damaged since
             return False
 
     def _kept(self, slide: str, name: str) -> Tensor:
@@ -87,7 +87,7 @@ class TileVectors:
 
 
 def averaged_per_tile(encoder: LongViT, pieces: SlidePieces, threads: int = 1) -> Float[Tensor, "n D"]:
-    """Return the mean of the tokens of each tile, in the store's order; each token is in the context of its slide."""
+    """Return the mean token of each tile, in the store's order; each token is in the context of its slide."""
     tokens_LD = encode_slide(encoder, pieces, threads).tokens_BLD[0]
     by_tile = tokens_LD[pieces.rank_L.to(tokens_LD.device)].unflatten(0, (len(pieces.store), -1))
     return by_tile.float().mean(dim=1).cpu()

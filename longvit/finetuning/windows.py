@@ -1,4 +1,4 @@
-"""Windows of patients whose loss is computed together: each holds its share of events, or of every class."""
+"""Windows of patients whose loss is computed together; each has its share of events, or of every class."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from longvit.model.predictor import SlideItem
 
 @dataclass(frozen=True)
 class TrainingPatient:
-    """One patient: the sequences of slides, and the target."""
+    """Input and target of a patient: slide sequences, and the class or survival."""
 
     items: list[SlideItem]
-    """One for each slide, or one for all."""
+    """Input of each sequence: one per slide, or one for all slides."""
     label: int = -1
     """Index of the class."""
     time: float = float("nan")
@@ -24,16 +24,16 @@ class TrainingPatient:
 
 
 class BalancedWindows(Sampler[list[int]]):
-    """Patients in windows, dealt stratum by stratum in an order of each epoch's own.
+    """Sampler of windows of patients, dealt stratum by stratum in a new order in each epoch.
 
-    A Cox loss compares patients with each other: a window without events has no gradient, and one patient at a time
-    has a loss of 0. So the patients with and without an event are shuffled apart and dealt round the windows.
+    A Cox loss compares patients: a window without events has no gradient, and a single patient has a loss of 0. So
+    patients with and without an event are shuffled separately, and dealt to the windows in turn.
 
     Args:
         strata: Stratum of each patient: event or not, or the class.
-        size: Patients wanted in a window.
+        size: Desired number of patients in a window.
         seed: Seed of the shuffling.
-        most: Upper bound on the number of windows, so that each holds enough of the rarest stratum.
+        most: Upper bound on the number of windows, so that each contains enough patients of the rarest stratum.
     """
 
     def __init__(self, strata: np.ndarray, size: int, seed: int, most: int | None = None) -> None:
@@ -42,7 +42,7 @@ class BalancedWindows(Sampler[list[int]]):
         self.windows = wanted if most is None else max(1, min(wanted, most))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before each epoch, also of a resumed run."""
+        """Set the epoch; Lightning calls this before each epoch, also in a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from preprocessing.jobs.files import write_whole
 
 AUDIT = "audit.json"
 MAX_BYTES = 5_000_000
-"""Bytes that are read: a hundred times the size of a usual file."""
+"""Largest number of bytes that are read: a hundred times the size of a usual file."""
 
 
 class Finding(BaseModel):
@@ -22,7 +22,7 @@ class Finding(BaseModel):
     category: str = ""
     """Key of `CATEGORIES` or `NOTES` in `longvit.cohort.findings`."""
     level: str
-    """`error` stops the run; `accepted` would have stopped it, but the user accepted it; `note` is for reading."""
+    """`error` stops the run; `accepted` would have stopped it, but the user accepted it; `note` is information."""
     what: str
     """One sentence, with the first few names."""
     where: str = ""
@@ -42,7 +42,7 @@ class AuditFile(BaseModel):
     accepted: tuple[str, ...] = ()
     """Entries of the setting `accept` that were needed."""
     counts: tuple[dict[str, Any], ...] = ()
-    """A row for each part of each fold: `fold`, `part`, `patients`, `slides`, and patients per class or `events`."""
+    """Row for each part of each fold: `fold`, `part`, `patients`, `slides`, and patients per class or `events`."""
 
     @property
     def leaks(self) -> frozenset[str]:
@@ -57,7 +57,7 @@ def write_audit(folder: Path, audit: AuditFile) -> None:
 
 
 def read_audit(folder: Path) -> AuditFile | None:
-    """Return the audit in a folder; None if there is none.
+    """Return the audit in a folder, or None if it has no audit.json.
 
     Raises:
         CohortError: The file cannot be read or is not an audit.

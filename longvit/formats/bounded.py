@@ -1,4 +1,4 @@
-"""Files of unknown origin, read within bounds."""
+"""Reading of files of unknown origin, within size bounds."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def read_bytes(path: Path, max_bytes: int, fix: str = COPY) -> bytes:
     except OSError as error:
         raise CohortError(f"the file cannot be read ({error.strerror})", where=path, fix=fix) from error
     if len(content) > max_bytes:
-        what = f"the file has more than {max_bytes:,} bytes, which no run writes"
+        what = f"the file has more than {max_bytes:,} bytes, more than any run writes"
         raise CohortError(what, where=path, fix=fix)
     return content
 
 
 def read_text(path: Path, max_bytes: int) -> str | None:
-    """Return the content of a UTF-8 file; None if there is no such file.
+    """Return the content of a UTF-8 file, or None if the file does not exist.
 
     Raises:
         CohortError: The file cannot be read, has more than `max_bytes` bytes, or is not UTF-8.

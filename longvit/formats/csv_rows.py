@@ -1,4 +1,4 @@
-"""CSV files of runs: rows written whole, rows read within bounds, cells read as exact numbers."""
+"""CSV files of runs: rows written completely, rows read within bounds, cells read as exact numbers."""
 
 import csv
 import io
@@ -16,20 +16,20 @@ from preprocessing.jobs.files import written_whole
 JOINED = ";"
 """Separator of several values in one cell."""
 NAMED = 20
-"""Columns that an error lists."""
+"""Largest number of columns that an error lists."""
 
 
 class Bounds(NamedTuple):
-    """Largest size of a CSV file, and the words of the errors about it."""
+    """Largest size of a CSV file, and the words of its error messages."""
 
     max_bytes: int
     max_rows: int
     subject: str
-    """Noun of the content with its verb: `the predictions have`."""
+    """Subject and verb of sentences about the content: `the predictions have`."""
     expected: str
     """Fix for a file that is not such a CSV file."""
     smaller: str
-    """Fix for a file that has too many rows."""
+    """Fix for a file with too many rows."""
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
@@ -42,21 +42,21 @@ def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows that `write_rows` wrote, as strings: written again, they are the same bytes."""
+    """Return the rows that `write_rows` wrote, as strings; if written again, they are the same bytes."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def bounded_rows(content: bytes, path: Path, bounds: Bounds) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each row that is not empty, the header first.
+    """Yield line number and cells of each non-empty row, the header first.
 
     Args:
         content: Bytes of the file.
-        path: The file, for errors.
+        path: Path of the file, for errors.
         bounds: Largest size.
 
     Raises:
-        CohortError: The file is not CSV, has no rows or too many, or has two columns of one name.
+        CohortError: The file is not CSV, has no rows or too many, or has two columns of the same name.
     """
     count = 0
     try:
@@ -86,10 +86,10 @@ def string_table(
         rows: Rows below the header, from `bounded_rows`.
         header: Names of all columns.
         used: Names of the columns to keep.
-        path: The file, for errors.
+        path: Path of the file, for errors.
 
     Raises:
-        CohortError: A row has another number of cells than the header; or see `bounded_rows`.
+        CohortError: A row has another number of cells than the header, or as in `bounded_rows`.
     """
     places = [i for i, name in enumerate(header) if name in used]
     numbers, kept, ragged = [], [], []
@@ -106,14 +106,14 @@ def string_table(
 
 
 def name_lines(lines: pd.Index | list[int]) -> str:
-    """Return the first line numbers in words, and how many more there are."""
+    """Return the first line numbers in words, and the number of further lines."""
     return f"line{'s' if len(lines) > 1 else ''} {few([str(line) for line in lines])}"
 
 
 def exact_numbers(text: pd.Series) -> pd.Series:
     """Return the float nearest to each decimal number; NaN for any other text.
 
-    `pandas.to_numeric` and `read_csv` are a last bit off for some numbers, so that ties appear and vanish.
+    `pandas.to_numeric` and `read_csv` are wrong in the last bit for some numbers, so that ties appear and vanish.
     """
     return text.map(_exact).astype(float)
 

@@ -1,6 +1,6 @@
 """Schema of explanation.json, the explanation of one slide, and of scores.csv next to it, the scores of its tokens.
 
-scores.csv has a row per token: `x_l0, y_l0` (top left corner, level-0 pixels), `row, column` (place in the grid of
+scores.csv has one row per token: `x_l0, y_l0` (top left corner, level-0 pixels), `row, column` (place in the grid of
 tokens), and a column of scores for each layer of explanation.json.
 """
 
@@ -20,11 +20,11 @@ from preprocessing.jobs.files import is_plain_name
 EXPLANATION, SCORES = "explanation.json", "scores.csv"
 AGAIN = "explain the slide again: longvit explain"
 MAX_BYTES = {EXPLANATION: 4_000_000, SCORES: 1_000_000_000}
-"""Size of each file; larger files are refused before they are read."""
+"""Largest size of each file, bytes; larger files are refused before they are read."""
 MAX_TOKENS = 4_000_000
-"""Rows of scores.csv: four slides of a million tokens."""
+"""Largest number of rows of scores.csv: four slides of a million tokens."""
 MAX_ROWS = 1_000_000
-"""Rows and columns of the grid of tokens."""
+"""Largest number of rows and columns of the token grid."""
 _CHECKED = ConfigDict(frozen=True, allow_inf_nan=False, str_max_length=1000)
 
 
@@ -44,21 +44,21 @@ class MapLayer(BaseModel):
     method: str
     """Method that computed the scores."""
     layer: int | None = None
-    """Layer of the encoder, the first being 1; None if all layers contribute."""
+    """Layer of the encoder, counted from 1; None if all layers contribute."""
     head: int | None = None
-    """Attention head, the first being 0; None if all heads contribute."""
+    """Attention head, counted from 0; None if all heads contribute."""
     label: str
     """Name in the viewer's picker."""
     meaning: str
     """Quantity that the scale measures."""
     signed: bool
-    """Whether 0 divides evidence for the target from evidence against it."""
+    """True if 0 divides evidence for the target from evidence against it."""
     vmin: float
     """Score of the first colour."""
     vmax: float
     """Score of the last colour."""
     colours: tuple[Annotated[str, Field(pattern="^#[0-9a-f]{6}$")], ...] = Field(min_length=2, max_length=256)
-    """Colours in even steps between the two, `#rrggbb`."""
+    """Colours in even steps from `vmin` to `vmax`, `#rrggbb`."""
 
     @model_validator(mode="after")
     def _rises(self) -> "MapLayer":
@@ -73,11 +73,11 @@ class ExplanationFile(BaseModel):
     model_config = _CHECKED
 
     slide_id: Annotated[str, AfterValidator(_plain)]
-    """The slide."""
+    """Id of the slide."""
     store: str
-    """The slide's store, as a path from the folder of the explanation; readers use the folder of the path alone."""
+    """Store of the slide, as a path from the folder of the explanation; readers use the path's folder alone."""
     model: str
-    """Model that predicted, as such a path."""
+    """File of the model, as such a path."""
     target: str
     """Output that is explained: the name of a class, or `log hazard`."""
     prediction: dict[str, float] = Field(min_length=1, max_length=1000)
@@ -93,7 +93,7 @@ class ExplanationFile(BaseModel):
 
 
 class ExplanationFolder(ExplanationFile):
-    """Explanation of one slide on disk; the scores are read when first used.
+    """Explanation of one slide on disk; the scores are read when they are first used.
 
     >>> ExplanationFolder.read(Path("explanations/slide-1")).layers[0].label  # doctest: +SKIP
     'Share of the logit of LUSC'
@@ -117,7 +117,7 @@ class ExplanationFolder(ExplanationFile):
             raise CohortError(f"there is no explanation here ({error.strerror})", where=path, fix=AGAIN) from None
         except ValidationError as error:
             found = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-            what = f"the explanation is not as it should be: {'; '.join(found[:10])}"
+            what = f"the explanation is not valid: {'; '.join(found[:10])}"
             raise CohortError(what, where=path, fix=AGAIN) from None
         except (ValueError, TypeError, RecursionError) as error:
             raise CohortError(f"the explanation is not JSON ({error})", where=path, fix=AGAIN) from None
@@ -148,7 +148,7 @@ class ExplanationFolder(ExplanationFile):
         try:
             _require_size(path)
             table = pd.read_csv(path, usecols=needed, dtype=np.float64, nrows=MAX_TOKENS + 1)
-        except (OSError, ValueError) as error:  # among them pandas' own, and those of missing columns
+        except (OSError, ValueError) as error:  # includes pandas' own errors, and errors about missing columns
             raise CohortError(f"the scores cannot be read ({error})", where=path, fix=AGAIN) from None
         if not 0 < len(table) <= MAX_TOKENS or not (table.abs() <= np.finfo(np.float32).max).all(axis=None):
             what = f"the scores are not finite numbers of 1 to {MAX_TOKENS:,} tokens"
@@ -172,15 +172,15 @@ def write_explanation(
 
 
 def is_explanation(folder: Path) -> bool:
-    """Return whether a folder holds a finished explanation."""
+    """Return whether a folder contains a finished explanation."""
     return (folder / EXPLANATION).is_file()
 
 
 def find_explanations(folder: Path) -> dict[str, ExplanationFolder]:
-    """Read the explanations of a folder by slide id: its own, or the explanations in its subfolders.
+    """Read explanations by slide id: the explanation in a folder, or the explanations in its subfolders.
 
     Raises:
-        CohortError: There is none, or one cannot be read.
+        CohortError: There are no explanations, or an explanation cannot be read.
     """
     folders = [folder] if is_explanation(folder) else [path.parent for path in sorted(folder.glob(f"*/{EXPLANATION}"))]
     if not folders:
@@ -189,7 +189,7 @@ def find_explanations(folder: Path) -> dict[str, ExplanationFolder]:
 
 
 def _require_size(path: Path) -> None:
-    """Raise ValueError unless the path leads to a regular file that is small enough to be read."""
+    """Raise ValueError unless the path is a regular file of readable size."""
     size = path.stat().st_size
     if not path.is_file() or size > MAX_BYTES[path.name]:
         raise ValueError(f"not a file of at most {MAX_BYTES[path.name]:,} bytes")

@@ -1,11 +1,11 @@
-"""Schema of membership.csv: the part of every fold that each slide of a run was in, so that `predict` recognises them.
+"""Schema of membership.csv: the part of every fold that a run's slides were in, so that `predict` recognises slides.
 
 | Columns | Values |
 |---|---|
 | `slide_id`, `patient_id` | slide and its patient |
 | `sha256` | hash of the slide's file |
 | `mpp`, `tile_px` | scale of the slide's tiles: micrometres per pixel, and side in pixels |
-| `fold_<k>` | part of fold k: train, val or test; empty for none; joined by `;` for a leak that was accepted |
+| `fold_<k>` | part of fold k: train, val or test; empty if not in fold k; joined by `;` for an accepted leak |
 """
 
 import re
@@ -23,16 +23,16 @@ from preprocessing.store.store import open_store
 
 MEMBERSHIP = "membership.csv"
 FOLD = re.compile(r"fold_(\d{1,9})")
-"""Column and folder of a fold."""
+"""Name of the column and of the folder of a fold."""
 _COPY = "copy the file of the run again"
 BOUNDS = Bounds(2**27, 2_000_000, "the table has", _COPY, _COPY)
 _COLUMNS = ("slide_id", "patient_id", "sha256", "mpp", "tile_px")
 _TRAINING = {"train", "val"}
-"""Parts that a model has seen: the epoch may be chosen on val."""
+"""Parts that a model was trained or selected on: the epoch may be chosen on val."""
 
 
 class Member(BaseModel):
-    """Slide of a run, and its parts."""
+    """Slide of a run, with its part in each fold."""
 
     model_config = ConfigDict(frozen=True)
     slide_id: str
@@ -44,7 +44,7 @@ class Member(BaseModel):
     tile_px: PositiveInt
     """Side of the slide's tiles, pixels."""
     parts: dict[int, tuple[Part, ...]]
-    """Number of a fold -> the parts that the slide is in."""
+    """Parts that the slide is in, by the number of the fold."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Membership:
     """Slides of a run, and the parts of each fold that the slides were in."""
 
     members: tuple[Member, ...]
-    """At least one slide."""
+    """Slides of the run, at least one."""
     path: Path
-    """The file."""
+    """Path of the file."""
 
     def seen(
         self, slides: Iterable[str], patients: Iterable[str], hashes: Iterable[str | None]
     ) -> list[tuple[int, ...]]:
-        """Return, for each new slide, the folds whose model was trained or selected on the slide, its patient or file.
+        """Return the folds whose model was trained or selected on each new slide, its patient or its file.
 
         Args:
             slides: Id of each new slide.
@@ -83,13 +83,13 @@ def write_membership(
     patient_of: Mapping[str, str],
     folds: Mapping[int, Mapping[Part, Collection[str]]],
 ) -> None:
-    """Write membership.csv through a temporary name, a row per slide.
+    """Write membership.csv through a temporary name, one row per slide.
 
     Args:
         folder: Folder of the run.
         stores: Store of each slide.
         patient_of: Patient of each slide.
-        folds: Number of each fold that models are trained on -> the patients of each part.
+        folds: Patients of each part, by the number of each fold that models are trained on.
     """
     rows = []
     for slide, path in stores.items():
@@ -101,10 +101,10 @@ def write_membership(
 
 
 def read_membership(folder: Path) -> Membership:
-    """Read the patients and slides that the models of a run have seen.
+    """Read the patients and slides that the models of a run were trained or selected on.
 
     Raises:
-        CheckpointError: The folder has no membership.csv, or the file is not one of a run.
+        CheckpointError: The folder has no membership.csv, or the file is not a run's membership.csv.
     """
     path = folder / MEMBERSHIP
     if not path.is_file():

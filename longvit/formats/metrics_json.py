@@ -14,9 +14,9 @@ from preprocessing.errors import CohortError
 METRICS = "metrics.json"
 MAX_BYTES = 100_000_000
 Number = dict[str, float | None]
-"""`value`, and `low` and `high` of its 95 % interval; None if the number does not exist.
+"""Dictionary of `value`, and `low` and `high` of its 95 % interval; None if the number does not exist.
 
-Some numbers have more: `shuffled`, the mean over models trained on permuted labels; `sd` over folds; `p`, two-sided.
+Some numbers have further keys: `shuffled`, mean over models trained on permuted labels; `sd` over folds; two-sided `p`.
 """
 
 
@@ -25,7 +25,7 @@ class _Checked(BaseModel):
 
 
 class HashedFile(_Checked):
-    """File that numbers were computed from."""
+    """Input file of an evaluation."""
 
     file: str
     """Name of the file."""
@@ -49,9 +49,9 @@ class FoldMetrics(Counts):
 
     fold: int
     reason: str | None
-    """Reason why the fold has no numbers."""
+    """Reason why the fold has no numbers, or None."""
     metrics: dict[str, Number] | None
-    """Metric -> number."""
+    """Number of each metric."""
 
 
 class ModelMetrics(_Checked):
@@ -63,7 +63,7 @@ class ModelMetrics(_Checked):
     mean: dict[str, Number]
     pooled: dict[str, Number]
     difference: dict[str, dict[str, Number]]
-    """`mean` and `pooled` -> metric -> number of the evaluated model minus that of this model."""
+    """The evaluated model's number minus this model's, by metric, for each of `mean` and `pooled`."""
     notes: tuple[str, ...]
     """Sentences about the model for the report."""
 
@@ -72,7 +72,7 @@ class Metrics(Counts):
     """Content of metrics.json."""
 
     source: HashedFile
-    """Predictions."""
+    """Predictions that were evaluated."""
     name: str
     """Name of the evaluated model."""
     task: str
@@ -87,9 +87,9 @@ class Metrics(Counts):
     """Class names in the order of `confusion`; empty for survival."""
     folds: tuple[FoldMetrics, ...]
     mean: dict[str, Number]
-    """Metric -> mean over folds."""
+    """Mean over folds, by metric."""
     pooled: dict[str, Number]
-    """Metric -> number of all patients together."""
+    """Number for all patients together, by metric."""
     confusion: tuple[tuple[int, ...], ...] | None = None
     """Patients by true class (rows) and predicted class (columns); absent for survival."""
     reliability: tuple[Number, ...] | None = None
@@ -97,19 +97,19 @@ class Metrics(Counts):
     over_time: dict[str, Any] | None = None
     """`times`, and a series of numbers at these times for AUC and Brier score; absent for subtyping."""
     risk_groups: tuple[dict[str, Any], ...] | None = None
-    """`name`, `n`, `n_events` and `median_time` of low and of high risk; absent for subtyping."""
+    """`name`, `n`, `n_events` and `median_time` of the low-risk and high-risk groups; absent for subtyping."""
     cox: dict[str, Any] | None = None
     """Cox regression, see `longvit.evaluation.cox`; absent for subtyping."""
     clinical: HashedFile | None = None
     """Table of the covariates in `cox`."""
     models: tuple[ModelMetrics, ...]
-    """Other models that were evaluated next to this one."""
+    """Other models that were evaluated next to this model."""
     n_shuffles: int
-    """Permutations of labels that have predictions."""
+    """Number of permutations of labels that have predictions."""
     bootstrap: dict[str, int | float | str]
     """`resamples`, `seed`, `over` and `level` of the intervals."""
     warnings: tuple[str, ...]
-    """Reasons for doubt about the numbers, in sentences."""
+    """Reasons to doubt the numbers, in sentences."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -130,10 +130,10 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
 
 
 def read_metrics(folder: Path) -> Metrics | None:
-    """Return the numbers of an earlier evaluation in a folder; None if there are none.
+    """Return the numbers of an earlier evaluation in a folder, or None if it has no metrics.json.
 
     Raises:
-        CohortError: The file cannot be read or is not such a file.
+        CohortError: The file cannot be read or is not a metrics.json.
     """
     text = read_text(folder / METRICS, MAX_BYTES)
     try:

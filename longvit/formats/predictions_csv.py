@@ -1,4 +1,4 @@
-"""Schema of predictions.csv: a row per sequence that a model read (a slide, or several slides of a patient joined).
+"""Schema of predictions.csv: one row per sequence that a model read (a slide, or several slides of a patient joined).
 
 | Columns | Values |
 |---|---|
@@ -6,7 +6,7 @@
 | `slide_id` | slide, or the slides of the sequence joined by `;` |
 | `fold` | number of the fold, or `ensemble` for the mean over all folds |
 | `split` | part of the fold: train, val or test |
-| `shuffled` | optional: permutation of labels that the model was trained on; empty or -1: the real labels |
+| `shuffled` | optional: permutation of labels that the model was trained on; empty or -1 for the real labels |
 | `seen_by` | ensemble: folds whose model was trained on the patient, joined by `;` |
 | `models` | ensemble: folds whose models were averaged, joined by `;` |
 | the columns of one task in `TASKS` | true target and prediction |
@@ -43,29 +43,29 @@ UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)
 SUM_TOLERANCE = 1e-3
 """Largest difference between 1 and the sum of a row's probabilities: files are written with four digits or more."""
 MAX_NUMBER, MAX_TIME, MAX_RISK = 999_999, 1e6, 1e100
-"""Largest number of a fold or shuffle, largest time in any unit, and largest risk whose square is a number."""
+"""Largest number of a fold or shuffle, largest time in any unit, and largest risk whose square is finite."""
 MAX_CLASSES, MAX_NAME = 100, 100
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 EXPECTED = "give a predictions.csv as `longvit finetune` writes it: UTF-8, commas, one header line"
 BOUNDS = Bounds(100_000_000, 250_000, "the predictions have", EXPECTED, "evaluate fewer folds or shuffles at once")
 
 Task = Literal["subtyping", "survival"]
-"""Question that predictions answer; the keys of `TASKS`."""
+"""Question that predictions answer; a key of `TASKS`."""
 
 
 class TaskColumns(NamedTuple):
     """Columns of one task, and the check of their values."""
 
     truth: tuple[str, ...]
-    """True target of the patient, the same in all of the patient's rows."""
+    """True target of the patient, the same in all rows of the patient."""
     predicted: tuple[str, ...]
-    """Prediction, apart from the probabilities of classes."""
+    """Columns of the prediction, except the probabilities of classes."""
     optional: tuple[str, ...]
     """Columns that a file may lack."""
     has_classes: bool
-    """Whether the prediction is a probability per class, `p_<class>`."""
+    """True if the prediction is a probability per class, `p_<class>`."""
     check: Callable[[pd.DataFrame, tuple[str, ...], Problems], pd.DataFrame]
-    """(strings, classes, problems) -> values of the task's columns; adds what is wrong to the problems."""
+    """Function (strings, classes, problems) -> values of the task's columns; adds errors to the problems."""
 
     def prediction(self, classes: Iterable[str]) -> list[str]:
         """Return the columns of the prediction."""
@@ -82,13 +82,13 @@ class TaskColumns(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """Content of a predictions.csv, checked.
+    """Checked content of a predictions.csv.
 
     Attributes:
         sha256: Hash of the file.
         task: Task whose columns the file has.
         classes: Class names in the order of the file's `p_<class>` columns; empty for survival.
-        rows: A row per sequence, indexed by line: `patient_id, slide_id, fold, split, shuffled`, `n_slides` of the
+        rows: One row per sequence, indexed by line: `patient_id, slide_id, fold, split, shuffled`, `n_slides` of the
             sequence, and the columns of the task as numbers (`label` as a string).
         time_unit: Unit of the times; None if the file does not state it.
     """
@@ -107,7 +107,7 @@ class PredictionTable:
 
 
 def sequence_columns(patient: str, slides: Iterable[str]) -> dict[str, str]:
-    """Return the first two columns of the row of a sequence."""
+    """Return the first two columns of a sequence's row."""
     return {"patient_id": patient, "slide_id": JOINED.join(slides)}
 
 
@@ -115,7 +115,7 @@ def write_predictions(path: Path, rows: Sequence[Mapping]) -> None:
     """Write rows as a predictions.csv through a temporary name.
 
     Args:
-        path: The file.
+        path: Path of the file.
         rows: Values by column; rows from `read_prediction_rows` become the same bytes again.
     """
     write_rows(path, rows)
@@ -130,11 +130,11 @@ def read_prediction_table(path: Path, leaks: frozenset[str] = frozenset()) -> Pr
     """Read a predictions.csv of any origin and check all values; all problems of a file are in one error.
 
     Args:
-        path: The file.
-        leaks: Patients that may be in two parts of a fold, because this was accepted before the training.
+        path: Path of the file.
+        leaks: Patients that may be in two parts of a fold, because the leak was accepted before the training.
 
     Raises:
-        CohortError: The file cannot be read or is larger than `BOUNDS`; or columns and lines that cannot be evaluated.
+        CohortError: The file cannot be read, is larger than `BOUNDS`, or has columns or lines that cannot be evaluated.
     """
     content = read_bytes(path, BOUNDS.max_bytes, EXPECTED)
     rows = bounded_rows(content, path, BOUNDS)
@@ -154,7 +154,7 @@ def read_prediction_table(path: Path, leaks: frozenset[str] = frozenset()) -> Pr
 
 
 def _task(header: list[str], path: Path) -> tuple[Task, tuple[str, ...]]:
-    """Return the task and the classes that a header has columns of."""
+    """Return the task and the classes of a header's columns."""
     found = [task for task, columns in TASKS.items() if columns.is_in(header)]
     if len(found) != 1:
         what = f"the columns belong to {' and '.join(found)} at once" if found else "the task is not clear"
@@ -178,9 +178,7 @@ def _refuse_classes(classes: tuple[str, ...], path: Path) -> None:
         raise CohortError(f"there are {len(classes):,} classes, more than {MAX_CLASSES}", where=where, fix=fix)
     odd = [short(name) for name in classes if not name.strip() or len(name) > MAX_NAME or CONTROL.search(name)]
     if odd:
-        what = (
-            f"a class has no name, one of more than {MAX_NAME} characters, or one with control characters: {odd[0]!r}"
-        )
+        what = f"a class has no name, a name of more than {MAX_NAME} characters, or control characters: {odd[0]!r}"
         raise CohortError(what, where=where, fix=fix)
 
 
@@ -221,7 +219,7 @@ def _survival_values(table: pd.DataFrame, classes: tuple[str, ...], problems: Pr
     fix = "give the time since diagnosis, at least 0, in one unit"
     problems.note(values["time"] < 0, "time", "is before the start of observation", fix)
     problems.note(values["time"] > MAX_TIME, "time", f"is more than {MAX_TIME:,.0f}, longer than any follow-up", fix)
-    fix = "give a score whose order is that of the patients, such as the log hazard"
+    fix = "give a score that orders the patients, such as the log hazard"
     problems.note(values["risk"].abs() > MAX_RISK, "risk", f"is beyond {MAX_RISK:g}", fix)
     wrong = values["event"].notna() & ~values["event"].isin([0, 1])
     problems.note(wrong, "event", "is neither 0 nor 1", "1 = event observed, 0 = censored")
@@ -229,7 +227,7 @@ def _survival_values(table: pd.DataFrame, classes: tuple[str, ...], problems: Pr
 
 
 def _time_unit(table: pd.DataFrame, problems: Problems) -> TimeUnit:
-    """Return the unit of the times; an empty cell is months."""
+    """Return the unit of the times; an empty cell means months."""
     written = table[TIME_UNIT].replace("", "months")
     fix = f"write one of {', '.join(UNITS)} in every row"
     problems.note(~written.isin(UNITS), TIME_UNIT, f"is not {', '.join(UNITS[:-1])} or {UNITS[-1]}", fix)
@@ -238,7 +236,7 @@ def _time_unit(table: pd.DataFrame, problems: Problems) -> TimeUnit:
 
 
 def _check_patients(values: pd.DataFrame, truth: tuple[str, ...], problems: Problems, leaks: frozenset[str]) -> None:
-    """Check that a patient has one truth, a slide one patient, and a patient one part of a fold or is in `leaks`."""
+    """Check that a patient has one truth and one part per fold (except `leaks`), and a slide one patient."""
     for column in truth:
         differs = values.groupby("patient_id")[column].transform("nunique") > 1
         problems.note(
@@ -258,4 +256,4 @@ TASKS: dict[Task, TaskColumns] = {
     "subtyping": TaskColumns(("label",), (), (), has_classes=True, check=_subtyping_values),
     "survival": TaskColumns(("time", "event"), ("risk",), (TIME_UNIT,), has_classes=False, check=_survival_values),
 }
-"""Columns of each task. A new task is one entry here; its key is a `Task`."""
+"""Columns of each task. To add a task, add one entry here; its key is a `Task`."""

@@ -1,4 +1,4 @@
-"""Schema of run.json: starts of a run, each with the command and versions that repeat it."""
+"""Schema of run.json: starts of a run, each with its command and versions, so that it can be repeated."""
 
 import json
 from pathlib import Path
@@ -26,13 +26,13 @@ class Start(TypedDict):
     python: str
     """Version of Python."""
     libraries: dict[str, str]
-    """Version of each library that decides numbers."""
+    """Version of each library that affects numbers."""
     machine: dict[str, Any]
     """System and number of cores."""
 
 
 def add_start(folder: Path, start: Start) -> None:
-    """Add a start to run.json, which is replaced as a whole.
+    """Add a start to run.json, which is rewritten as a whole.
 
     Raises:
         ConfigError: The file is damaged.
@@ -41,7 +41,7 @@ def add_start(folder: Path, start: Start) -> None:
 
 
 def read_starts(folder: Path) -> list[Start]:
-    """Return the starts of a run, of which the last has at least its verb; an empty list if there is no run.json.
+    """Return the starts of a run, whose last entry has at least its verb; an empty list if run.json does not exist.
 
     Raises:
         ConfigError: The file is damaged.

@@ -10,7 +10,7 @@ from preprocessing.errors import CohortError, short
 
 
 class Problem(NamedTuple):
-    """Sentence about lines of a file, the column and lines, and the fix."""
+    """Problem of a file's lines: a sentence, the column and lines, and the fix."""
 
     what: str
     where: str
@@ -18,14 +18,14 @@ class Problem(NamedTuple):
 
 
 class Problems(list[Problem]):
-    """All problems of a table of strings whose index is the line in the file."""
+    """List of all problems of a table of strings, indexed by the line in the file."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         super().__init__()
         self.table = table
 
     def note(self, bad: pd.Series, column: str, what: str, fix: str) -> None:
-        """Add a problem of the lines where `bad` holds, with the value of the first of them."""
+        """Add a problem of the lines where `bad` is True, with the value of the first of these lines."""
         lines = self.table.index[bad.to_numpy(dtype=bool)]
         if len(lines):
             value = f": {short(self.table.loc[lines[0], column])!r}" if column in self.table else ""
@@ -38,10 +38,10 @@ class Problems(list[Problem]):
         return number
 
     def refuse(self, path: Path) -> None:
-        """Stop if there are problems.
+        """Raise one error for all problems.
 
         Raises:
-            CohortError: The one problem, or all of them in a list.
+            CohortError: There are problems; the error describes all of them.
         """
         if len(self) == 1:
             raise CohortError(self[0].what, where=f"{path}, {self[0].where}", fix=self[0].fix)

@@ -1,4 +1,4 @@
-"""Tokens -> encoder: LongViT on LongNet.
+"""LongViT, an encoder of tokens built on LongNet.
 
 Shape letters, the same in the whole project, last in a tensor's name and in its annotation:
 

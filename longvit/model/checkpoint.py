@@ -1,4 +1,4 @@
-"""Encoders in files: safetensors with their config inside, and the scale of the slides they were trained on."""
+"""Files of encoders: safetensors that include the config and the scale of the training slides."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,22 +16,25 @@ from preprocessing.jobs.files import written_whole
 
 _CONFIG = "longvit_encoder_config"
 MODEL = "longvit_model"
-"""Metadata of a model with a head, which holds an encoder too."""
+"""Metadata key of a model with a head, which includes an encoder."""
 
 
 SavedConfig = Annotated[EncoderConfig, BeforeValidator(without_execution)]
-"""An encoder's config in a file, which may be of version 0.1."""
+"""Config of an encoder in a file, which may be of version 0.1."""
 
 
 class _Encoder(EncoderConfig):
-    """An encoder's config, and the scale it was trained at; one text, since safetensors writes several in any order."""
+    """Config of an encoder, and the scale of its training slides.
+
+    Both are in one text, because safetensors writes several texts in any order.
+    """
 
     trained_on: StoreScale | None = None
     _of_version_0_1 = model_validator(mode="before")(without_execution)
 
 
 class _Model(BaseModel):
-    """What of a finetuned model's settings is about its encoder."""
+    """Settings of a finetuned model that concern its encoder."""
 
     model_config = ConfigDict(extra="ignore")
     encoder: SavedConfig
@@ -39,19 +42,19 @@ class _Model(BaseModel):
 
 
 def save_encoder(path: Path | str, encoder: LongViT) -> None:
-    """Write weights, config and scale to one safetensors file, in full or not at all."""
+    """Write weights, config and scale to one safetensors file, completely or not at all."""
     saved = _Encoder(**encoder.config.model_dump(), trained_on=encoder.trained_on)
     with written_whole(Path(path)) as temporary:
         save_file(encoder.state_dict(), temporary, {_CONFIG: saved.model_dump_json()})
 
 
 def load_encoder(path: Path | str) -> LongViT:
-    """Read an encoder that `save_encoder` wrote, or the one in a finetuned model's `model.safetensors`.
+    """Read an encoder that `save_encoder` wrote, or the encoder in a finetuned model's `model.safetensors`.
 
-    It is returned on the CPU and in evaluation mode, with the scale it was trained at as `trained_on`.
+    The encoder is on the CPU and in evaluation mode, with the scale of its training slides as `trained_on`.
 
     Raises:
-        CheckpointError: The file is missing, not safetensors, without a config, or does not hold what its config says.
+        CheckpointError: The file is missing, not safetensors, without a config, or does not match its config.
     """
     with open_weights(path) as weights:
         config, scale, of_encoder = _encoder_in(weights)
@@ -72,7 +75,7 @@ def _encoder_in(weights: Weights) -> tuple[EncoderConfig, StoreScale | None, Wei
         return EncoderConfig(**saved.model_dump(exclude={"trained_on"})), saved.trained_on, weights
     except ValidationError as error:
         raise CheckpointError(
-            "the file holds weights, but no encoder config that can be read in its metadata",
+            "the file holds weights, but no encoder config in its metadata that can be read",
             where=weights.where,
             fix="pass an encoder.safetensors of `longvit pretrain`, or a model.safetensors of `longvit finetune`",
         ) from error

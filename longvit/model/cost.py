@@ -1,4 +1,4 @@
-"""A bar that moves while one slide takes half an hour: twice in every block, by the work that is done."""
+"""Progress bar of a slide that takes up to half an hour: it moves twice in every block, by the work that is done."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,23 +15,23 @@ _DAY_S = 86_400.0
 
 
 class TokenCost(NamedTuple):
-    """Multiplications and additions that one token of a slide costs, by what they are spent on."""
+    """Multiplications and additions per token of a slide, by part of the encoder."""
 
     embedding: float
-    """Once."""
+    """Cost of embedding, once."""
     attention: float
-    """In every block."""
+    """Cost of attention, in every block."""
     feed_forward: float
-    """In every block."""
+    """Cost of the feed-forward layer, in every block."""
 
     def of_slide(self, tokens: int, config: EncoderConfig) -> float:
-        """Return the work of all of a slide's tokens in the whole encoder."""
+        """Return the multiplications and additions for all tokens of a slide in the whole encoder."""
         in_blocks = (tokens + config.class_token) * config.depth * (self.attention + self.feed_forward)
         return tokens * self.embedding + in_blocks
 
 
 def work_per_token(config: EncoderConfig, plan: AttentionPlan) -> TokenCost:
-    """Return what a token costs in a forward pass with this plan."""
+    """Return the cost of a token in a forward pass with this plan."""
     width = config.width
     return TokenCost(
         embedding=float(_EMBEDDING[config.input.kind](config.input, width)),
@@ -54,19 +54,20 @@ _EMBEDDING = {"pixels": _work_of_pixels, "embeddings": lambda source, width: 2 *
 
 
 def progress_bar() -> Progress:
-    """Return a bar whose estimate is over the whole run: between two steps of a large slide there may be minutes."""
+    """Return a bar that estimates over the whole run, because two steps of a large slide may be minutes apart."""
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(TextColumn("{task.description}"), *columns, speed_estimate_period=_DAY_S)
 
 
 @contextmanager
 def watched(encoder: LongViT, work: TokenCost, done: Callable[[int, float], None]) -> Iterator[None]:
-    """Report from within the blocks, while slides are encoded in this context.
+    """Report progress from within the blocks while slides are encoded in this context.
 
     Args:
         encoder: The encoder.
-        work: What a token of the slide costs.
-        done: Called with the block's number, from 1, and the work, after each attention and each feed-forward layer.
+        work: Cost of a token of the slide.
+        done: Function called after each attention and each feed-forward layer, with the block's number (from 1) and the
+            work.
     """
 
     def report(block: int, per_token: float) -> Callable[[nn.Module, tuple, Tensor], None]:

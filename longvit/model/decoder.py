@@ -1,4 +1,4 @@
-"""The language-model half of LongNet (arXiv:2307.02486): a decoder with causal dilated attention."""
+"""Language-model half of LongNet (arXiv:2307.02486): a decoder with causal dilated attention."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,17 +12,17 @@ from longvit.model.position import sincos_position
 
 
 class LongNetDecoder(nn.Module):
-    """Symbols -> logits of the symbol after each, from those up to it alone.
+    """Language model: symbols -> logits of the next symbol, each from the symbols up to its own place.
 
-    The blocks are the encoder's. The paper's decoder turns queries and keys by XPOS; here, sines and cosines of a
-    symbol's place are added to its embedding, which is also what logits are read off.
+    The blocks are the encoder's. The paper's decoder rotates queries and keys by XPOS. Here, sines and cosines of a
+    symbol's place are added to its embedding, and the embedding also gives the logits.
     """
 
     execution = ExecutionConfig()
-    """As of `LongViT`."""
+    """Execution settings, as in `LongViT`."""
 
     def __init__(self, config: EncoderConfig, vocabulary: int) -> None:
-        """Of `config`, everything that is about blocks counts; `input` and `position` do not.
+        """Build the decoder; `input` and `position` of the config are not used.
 
         Args:
             config: Width, depth, heads, segments and so on.
@@ -36,7 +36,7 @@ class LongNetDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, symbols_BL: Int64[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Logits of what comes after each symbol."""
+        """Return the logits of the symbol after each symbol."""
         place_L = torch.arange(symbols_BL.shape[1], device=symbols_BL.device)
         rc_1L2 = torch.stack([place_L, torch.zeros_like(place_L)], dim=-1).unsqueeze(0)
         x_BLD = self.embedding(symbols_BL)

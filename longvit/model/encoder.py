@@ -1,4 +1,4 @@
-"""LongViT (arXiv:2312.03558): tokens and their places through LongNet blocks, one vector per token."""
+"""LongViT (arXiv:2312.03558): tokens with their places -> LongNet blocks -> one vector per token."""
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from longvit.tokens.read import StoreScale
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU and Magneto's sub-LayerNorm between them."""
+    """Feed-forward layer: two linear layers with a GELU and Magneto's sub-LayerNorm between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Each token by itself."""
+        """Transform each token by itself."""
         return self.fc2(self.ffn_layernorm(gelu(self.fc1(x_BLD.to(self.fc1.weight.dtype)))))
 
 
 class Block(nn.Module):
-    """A pre-norm LongNet block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+    """Pre-norm LongNet block: x + attention(norm(x)), then x + feed-forward(norm(x)).
 
     Parameters have their official names; `final_layer_norm` is the norm before the feed-forward layer.
     """
@@ -52,9 +52,9 @@ class Block(nn.Module):
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
-        """One round of mixing tokens, then one of mixing channels.
+        """Mix tokens by attention, then channels by the feed-forward layer.
 
-        With `overwrite`, in evaluation mode and where no gradients are wanted, the result takes the memory of `x_BLD`.
+        With `overwrite`, in evaluation mode and without gradients, the result takes the memory of `x_BLD`.
         """
         mixed_BLD = self.self_attn(x_BLD, plan, norm=self.self_attn_layer_norm)
         mix_channels = lambda piece_BLD: self.ffn(self.final_layer_norm(piece_BLD))
@@ -62,7 +62,7 @@ class Block(nn.Module):
         recompute = plan.execution.recompute != "nothing"
         if overwrite:
             for piece_BlD, mixed_BlD in zip(x_BLD.split(at_once, 1), mixed_BLD.split(at_once, 1), strict=True):
-                piece_BlD += mixed_BlD  # torch widens a copy of what it adds
+                piece_BlD += mixed_BlD  # torch widens a copy of the second summand
             del mixed_BLD, mixed_BlD  # before more memory is needed
             add_channels = lambda piece_BLD: piece_BLD + mix_channels(piece_BLD)
             return in_pieces(add_channels, x_BLD, at_once, recompute=False, overwrite=True)
@@ -71,19 +71,19 @@ class Block(nn.Module):
 
 
 def _add(x_BLD: Tensor, more_BLD: Tensor) -> Tensor:
-    """The sum, in the memory of `more_BLD`; where that is narrower, in memory of its own."""
+    """Return the sum, in the memory of `more_BLD` unless its dtype is narrower."""
     return more_BLD.add_(x_BLD) if more_BLD.dtype == x_BLD.dtype else x_BLD + more_BLD
 
 
 class Encoder(nn.Module):
-    """The LongNet blocks, of the encoder, or with `causal` of a language model's decoder.
+    """LongNet blocks of the encoder, or with a causal plan of a language model's decoder.
 
-    A norm at the end only if configured: in official LongViT the heads own theirs.
+    A final norm exists only if configured: in official LongViT the heads have their own norm.
 
-    Linear weights start as Magneto (arXiv:2210.06423) and LongNet start them: Xavier-normal, with a gain of
-    sqrt(ln(2 depth)) for value, output and feed-forward projections. Refused: official LongViT ends with a normal
-    distribution of standard deviation 0.0108 instead (0.02 was meant). At its width of 384 that trains; a narrow
-    encoder is then almost linear, and finds no texture.
+    Linear weights are initialised as in Magneto (arXiv:2210.06423) and LongNet: Xavier-normal, with a gain of
+    sqrt(ln(2 depth)) for value, output and feed-forward projections. Official LongViT instead uses a normal
+    distribution of standard deviation 0.0108 (0.02 was intended), which is refused here. It trains at the official
+    width of 384, but a narrow encoder is then almost linear, and finds no texture.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -102,10 +102,10 @@ class Encoder(nn.Module):
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
-        """All blocks in turn; what comes out at padding means nothing.
+        """Apply all blocks in turn; the output at padding has no meaning.
 
-        With `overwrite`, in evaluation mode and where no gradients are wanted, every block's result takes the memory of
-        `x_BLD`, which a caller would otherwise hold to the end.
+        With `overwrite`, in evaluation mode and without gradients, every block's result takes the memory of `x_BLD`.
+        Otherwise the caller would hold this memory to the end.
         """
         recompute = plan.execution.recompute == "blocks" and torch.is_grad_enabled()
         for layer in self.layers:
@@ -117,16 +117,16 @@ class Encoder(nn.Module):
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder makes of slides."""
+    """Output of an encoder for a batch of slides."""
 
     tokens_BLD: Float[Tensor, "B L D"]
-    """A vector per token, in the context of its whole slide; 0 for padding."""
+    """Vector per token, in the context of its whole slide; 0 for padding."""
     slide_BD: Float[Tensor, "B D"]
-    """A vector per slide, pooled as configured."""
+    """Vector per slide, pooled as configured."""
 
 
 class LongViT(nn.Module):
-    """Slides as tokens -> one vector per token, each in the context of its whole slide. Final: nobody subclasses it.
+    """Encoder of slides: tokens -> one vector per token, in the context of its whole slide. It has no subclasses.
 
     >>> import torch
     >>> from longvit.config import PRESETS
@@ -137,9 +137,9 @@ class LongViT(nn.Module):
     """
 
     trained_on: StoreScale | None = None
-    """Scale of the slides that the weights were trained on; None if they were not, or if it is unknown."""
+    """Scale of the slides that the weights were trained on; None if the weights are untrained or the scale unknown."""
     execution = ExecutionConfig()
-    """How much is computed at once, and twice: the caller's to set, at any time. It is not saved with the weights."""
+    """Amounts computed at once, and layers computed twice; set by the caller at any time, and not saved."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -152,14 +152,14 @@ class LongViT(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the stream of tokens between the blocks."""
+        """Type of the token stream between the blocks."""
         return self.encoder.layers[0].self_attn_layer_norm.weight.dtype
 
     def narrowed(self, dtype: torch.dtype) -> "LongViT":
         """Return the encoder itself, with its matrices and convolutions in a narrower type, for inference.
 
-        The stream of tokens, its norms, positions and the pooling stay as they are: what is rounded there is not
-        averaged out over the tokens.
+        The token stream, its norms, the positions and the pooling keep their type, because rounding errors there would
+        not average out over the tokens.
         """
         self.input.to(dtype)
         for layer in self.encoder.layers:
@@ -168,19 +168,19 @@ class LongViT(nn.Module):
         return self
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
-        """Encode every slide by itself; padding never changes a real token, and comes out as 0."""
+        """Encode every slide by itself; padding does not change a real token, and its output is 0."""
         return self.encode(self.embed(batch), batch.mask_BL).tokens_BLD
 
     def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
-        """One vector per slide, pooled as configured."""
+        """Return one vector per slide, pooled as configured."""
         return self.encode(self.embed(batch), batch.mask_BL).slide_BD
 
     def embed(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
-        """Tokens with their places, each by itself: what enters the blocks.
+        """Return tokens with their places, each embedded by itself: the input of the blocks.
 
         Args:
             batch: The tokens.
-            extent: The box around the whole slide, where the tokens are a piece of one.
+            extent: Box around the whole slide, needed if the tokens are a piece of the slide.
         """
         return self.placed(self.content(batch), batch, extent)
 
@@ -193,18 +193,18 @@ class LongViT(nn.Module):
         return (content_BLD + self.position(batch, extent)).to(self.dtype)
 
     def plan(self, lengths: tuple[int, ...]) -> AttentionPlan:
-        """Return the plan of a forward pass for slides of so many tokens, the class token among them."""
+        """Return the plan of a forward pass for slides of these lengths, tokens, including the class token."""
         return AttentionPlan.of(self.config, lengths, self.execution)
 
     def encode(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
     ) -> EncoderOutput:
-        """Embedded tokens -> tokens in context, and slides.
+        """Encode embedded tokens: return tokens in context, and slide vectors.
 
         Args:
-            x_BLD: What `embed` gives.
-            mask_BL: True for a real token; without it every token is real.
-            overwrite: Whether the result may take the memory of `x_BLD`, where no gradients are wanted.
+            x_BLD: Output of `embed`.
+            mask_BL: True for a real token; without a mask every token is real.
+            overwrite: Whether the result may take the memory of `x_BLD` if no gradients are needed.
         """
         x_BMD, mask_BM = (x_BLD, mask_BL) if self.class_token is None else self.class_token(x_BLD, mask_BL)
         x_BMD = self.encoder(x_BMD, self.plan(row_lengths(x_BMD, mask_BM)), overwrite=overwrite)

@@ -12,18 +12,18 @@ from longvit.model.attention.recompute import in_pieces
 from longvit.tokens.batch import TokenBatch
 
 MEAN_LEVEL, STD_LEVELS = 0.5 * 255, 0.25 * 255
-"""Mean and deviation that official LongViT takes for all channels, grey levels; half precision holds every difference
-from this mean exactly."""
+"""Mean and deviation of official LongViT for all channels, grey levels; half precision is exact for every difference
+from this mean."""
 NOISE_LEVELS = 4.0
-"""Contrast below this, in grey levels, is a scanner's noise and is not blown up."""
+"""Contrast of a scanner's noise, grey levels; lower contrast is not amplified."""
 
 
 class PixelTokens(nn.Module):
-    """Patches of uint8 pixels -> x_BLD, the patch embedding of a vision transformer.
+    """Embedding of uint8 pixel patches -> x_BLD: the patch embedding of a vision transformer.
 
-    The official code convolves with a stride of one patch; on flattened patches that is a linear layer with the same
-    weights, and with the same initialisation, which torch shares between the two. Scaling is folded into the weights,
-    which are small. Centring is not: half precision would round the difference of two large sums.
+    The official code convolves with a stride of one patch. On flattened patches this equals a linear layer with the
+    same weights and the same initialisation, which torch shares between the two layers. Scaling is folded into the
+    weights, which are small. Centring is not, because half precision would round the difference of two large sums.
     """
 
     def __init__(self, source: PixelInput, width: int) -> None:
@@ -40,12 +40,12 @@ class PixelTokens(nn.Module):
 
 
 def _centred(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return pixels less the fixed mean, grey levels."""
+    """Return pixels minus the fixed mean, grey levels."""
     return x_BLP.to(dtype, copy=True).sub_(MEAN_LEVEL)
 
 
 def _of_unit_contrast(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return each patch less its mean colour, over its deviation or the noise of glass, whichever is larger."""
+    """Return each patch minus its mean colour, divided by its deviation or the noise of glass, whichever is larger."""
     x_BL3p = _centred(x_BLP, torch.promote_types(dtype, torch.float32)).unflatten(-1, (3, -1))
     x_BL3p -= x_BL3p.mean(dim=-1, keepdim=True)
     power_BL11 = x_BL3p.pow(2).mean(dim=(-2, -1), keepdim=True)
@@ -53,11 +53,11 @@ def _of_unit_contrast(x_BLP: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class StemTokens(nn.Module):
-    """Patches of uint8 pixels -> x_BLD: convolutions within each patch, the mean of what they find in it, a projection.
+    """Embedding of uint8 pixel patches -> x_BLD: convolutions within each patch, their mean over it, a projection.
 
-    Ours, not the paper's. A linear projection has a weight for every pixel of a patch, and to it the same nucleus one
-    pixel further is another one: it takes more slides than a small cohort has to learn texture. Convolutions find it
-    wherever it is (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
+    This is not in the paper. A linear projection has a weight for every pixel of a patch, so the same nucleus one pixel
+    further is a new pattern. To learn texture, it needs more slides than a small cohort has. Convolutions find a
+    pattern wherever it is (early convolutions: Xiao et al. 2021, arXiv:2106.14881).
     """
 
     def __init__(self, source: PixelInput, width: int) -> None:
@@ -75,7 +75,7 @@ class StemTokens(nn.Module):
         self.proj = nn.Linear(source.stem[-1], width)
 
     def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
-        """Scale the pixels as configured and embed every patch by itself; in pieces, which bounds the memory."""
+        """Scale the pixels as configured and embed every patch by itself, in pieces that bound the memory."""
         execution = execution or ExecutionConfig()
         recompute = execution.recompute != "nothing"
         return in_pieces(self._embed, batch.x, execution.tokens_at_once, recompute=recompute)
@@ -91,19 +91,19 @@ class StemTokens(nn.Module):
 
 
 class EmbeddingTokens(nn.Module):
-    """Tile embeddings -> x_BLD by one linear layer, as in Prov-GigaPath."""
+    """Embedding of tile embeddings -> x_BLD by one linear layer, as in Prov-GigaPath."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(dim, width)
 
     def forward(self, batch: TokenBatch, execution: ExecutionConfig | None = None) -> Float[Tensor, "B L D"]:
-        """Project the embeddings, which stores may hold in half precision."""
+        """Project the embeddings, which stores may contain in half precision."""
         return self.proj(batch.x.to(self.proj.weight.dtype))
 
 
 def build_input(config: EncoderConfig) -> PixelTokens | StemTokens | EmbeddingTokens:
-    """Build the module for an encoder's source of tokens."""
+    """Build the module for an encoder's kind of input token."""
     return _BUILD[config.input.kind](config.input, config)
 
 
@@ -111,4 +111,4 @@ _BUILD = {
     "pixels": lambda source, config: (StemTokens if source.stem else PixelTokens)(source, config.width),
     "embeddings": lambda source, config: EmbeddingTokens(source.dim, config.width),
 }
-"""Module of each kind of input."""
+"""Builder of the module for each kind of input."""

@@ -1,4 +1,4 @@
-"""Published weights: torchscale's LongViT, and the slide encoder of Prov-GigaPath."""
+"""Published weights of torchscale's LongViT and of Prov-GigaPath's slide encoder."""
 
 import math
 import zipfile
@@ -33,15 +33,16 @@ def load_official(source: Path | str | Mapping[str, Any], preset: str | EncoderC
     Reads the layout of `longvit_small_patch32_1024.pth` (DINO's: `teacher`, names after `backbone.`), of fine-tuned
     LongViTs (`model` or `module`, names after `model.`), and of Prov-GigaPath's `slide_encoder.pth` (`model`). Heads
     are not part of the encoder and are left out, and so is LongViT's norm before them. A learned table of positions may
-    be of any side, as fine-tuned encoders have their own: it is kept as it is, and stretched as the preset says.
+    have any side, because fine-tuned encoders have their own. The table is kept unchanged, and stretched as the preset
+    sets.
 
     Args:
-        source: A `.pth` file, or the mapping of names to tensors from one.
-        preset: A name in `PRESETS`, or a config of its own.
+        source: A `.pth` file, or the mapping of names to tensors from such a file.
+        preset: A name in `PRESETS`, or an encoder's config.
 
     Raises:
-        CheckpointError: The file is missing, or cannot be read without running code from it, or holds no tensors by
-            name; the preset does not exist; tensors are missing, left over, or of another shape.
+        CheckpointError: The file is missing, cannot be read without running its code, or holds no tensors by name. Or
+            the preset does not exist. Or tensors are missing, left over, or of another shape.
     """
     config = preset_config(preset) if isinstance(preset, str) else preset
     where = "the given state dict" if isinstance(source, Mapping) else source
@@ -51,10 +52,10 @@ def load_official(source: Path | str | Mapping[str, Any], preset: str | EncoderC
 
 
 def preset_config(name: str) -> EncoderConfig:
-    """The encoder of that name.
+    """Return the encoder config of a preset.
 
     Raises:
-        CheckpointError: There is none; the names are listed.
+        CheckpointError: The preset does not exist; the message lists the presets.
     """
     if name not in PRESETS:
         raise CheckpointError(f"there is no preset {name!r}", where="preset", fix=f"pass one of {', '.join(PRESETS)}")
@@ -62,17 +63,17 @@ def preset_config(name: str) -> EncoderConfig:
 
 
 def _read_pth(path: Path | str) -> object:
-    """Return the content of a file of torch.save.
+    """Return the content of a file that torch.save wrote.
 
-    A pickle of nonsense fails in a dozen ways. Tensors are mapped into memory and not read, so that a file that says it
-    holds more than it does takes none.
+    A damaged pickle raises a dozen types of exceptions, so all of them are caught. Tensors are mapped into memory and
+    not read, so a file that declares more data than it contains takes no memory.
     """
     path = existing(path)
     zipped = zipfile.is_zipfile(path)
     try:
         if zipped and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
             raise ValueError("compressed, as torch.save never writes it: it may unpack to any size")  # noqa: TRY301
-        with torch.serialization.safe_globals([Namespace]):  # DINO keeps its command line beside the weights
+        with torch.serialization.safe_globals([Namespace]):  # DINO stores its command line next to the weights
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
         raise CheckpointError(
@@ -83,7 +84,7 @@ def _read_pth(path: Path | str) -> object:
 
 
 def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
-    """Find the names and tensors in what an official checkpoint holds."""
+    """Return the names and tensors in the content of an official checkpoint."""
     for key in _KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -102,7 +103,7 @@ def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
 
 
 def _renamed(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
-    """Official names and tensors -> ours, without what is not of the encoder."""
+    """Return official tensors under this project's names, without tensors outside the encoder."""
     unused = {"none": ("norm.",), "slide": ("encoder.layer_norm.",), "both": ()}[config.final_norm]
     ours = {}
     for official, tensor in state.items():
@@ -112,14 +113,14 @@ def _renamed(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Te
         if name.startswith(("head.", "fc_norm.", *unused)):
             continue
         if name == "pos_embed" and not isinstance(config.position, LearnedPosition):
-            continue  # a fixed table, which we compute
+            continue  # a fixed table, computed here instead
         kernel = name == "patch_embed.proj.weight" and tensor.ndim > 1 and is_plain(tensor)
         ours[_NAMES.get(name, name)] = tensor.flatten(1) if kernel else tensor
     return ours
 
 
 def _with_table_of(config: EncoderConfig, state: Mapping[str, Tensor]) -> EncoderConfig:
-    """The config with the side of the checkpoint's own table of positions."""
+    """Return the config with the side of the checkpoint's own table of positions."""
     table = state.get("position.table")
     if table is None or table.ndim != 3 or math.isqrt(table.shape[1]) ** 2 != table.shape[1]:
         return config

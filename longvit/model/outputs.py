@@ -1,4 +1,4 @@
-"""The scale of a survival model's risks, which makes those of several models comparable."""
+"""Scale of a survival model's risks, which makes the risks of several models comparable."""
 
 from typing import Annotated, NamedTuple
 
@@ -7,11 +7,11 @@ from pydantic import Field, FiniteFloat
 from longvit.model.pooling import ROUNDING
 
 SCALE_FILE = "risk_scale.json"
-"""Name of the file with the scale, next to the model."""
+"""Name of the scale's file, next to the model."""
 
 
 class RiskScale(NamedTuple):
-    """Mean and deviation of the risks that one survival model gives its training patients."""
+    """Mean and deviation of a survival model's risks for its training patients."""
 
     mean: FiniteFloat
     sd: Annotated[FiniteFloat, Field(ge=0)]

@@ -1,4 +1,4 @@
-"""What stands around the blocks: a class token before those of the slide, and tokens -> one vector per slide."""
+"""Layers around the blocks: a class token before the tokens of the slide, and pooling to one vector per slide."""
 
 import math
 
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from longvit.config import EncoderConfig
 
 ROUNDING = 1e-5
-"""Deviation relative to the size of the values, below which they differ by nothing but rounding in float32."""
+"""Deviation relative to the size of the values, below which values differ only by rounding in float32."""
 
 
 def varies(mean_D: Float[Tensor, " D"], std_D: Float[Tensor, " D"]) -> Bool[Tensor, " D"]:
     """Return which channels vary by more than rounding.
 
-    A forward pass rounds a channel by a share of what it adds up, so that the size of all channels is what counts.
+    A forward pass rounds a channel relative to the values that it sums, so the size of all channels counts.
     """
     return std_D > ROUNDING * (mean_D**2 + std_D**2).mean().sqrt()
 
 
 def mean_pool(x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B D"]:
-    """Mean of the real tokens of each slide, as in LongViT; 0 for a row of padding alone.
+    """Return the mean of the real tokens of each slide, as in LongViT; 0 for a row that is only padding.
 
-    Sums in float32 or wider, whatever the tokens are in: a million of them are too many for bfloat16.
+    Sums are in float32 or wider for tokens of any type, because bfloat16 is too imprecise to sum a million tokens.
     """
     exact = torch.promote_types(x_BLD.dtype, torch.float32)
     if mask_BL is None:
@@ -33,7 +33,7 @@ def mean_pool(x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None
 
 
 class ClassToken(nn.Module):
-    """A learned token that stands nowhere, first in the sequence of every slide (Prov-GigaPath)."""
+    """Learned token without a place, first in the sequence of every slide (Prov-GigaPath)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ class ClassToken(nn.Module):
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None
     ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"] | None]:
-        """Tokens and mask, both one longer."""
+        """Return tokens and mask with the class token before them, both longer by 1."""
         x_BMD = torch.cat([self.vector.expand(len(x_BLD), -1, -1), x_BLD], dim=1)
         return x_BMD, None if mask_BL is None else nn.functional.pad(mask_BL, (1, 0), value=True)
 
 
 class Pooling(nn.Module):
-    """Tokens, the class token before them if there is one -> the slide's vector.
+    """Pooling of tokens, which may start with a class token -> the slide's vector.
 
-    As in Prov-GigaPath, whose mean leaves the class token out, and whose last norm comes after the mean.
+    As in Prov-GigaPath, the mean leaves the class token out, and the last norm follows the mean.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -62,7 +62,7 @@ class Pooling(nn.Module):
     def forward(
         self, x_BMD: Float[Tensor, "B M D"], mask_BL: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector per slide, of the tokens' dtype; `mask_BL` has no class token."""
+        """Return one vector per slide, of the tokens' dtype; `mask_BL` does not include the class token."""
         pooled_BD = x_BMD[:, 0] if self.by_class else mean_pool(x_BMD[:, self.first :], mask_BL)
         return self.norm(pooled_BD.to(x_BMD.dtype))
 
@@ -70,13 +70,13 @@ class Pooling(nn.Module):
 class GatedAttention(nn.Module):
     """Gated attention over the tokens of a slide (ABMIL, Ilse et al. 2018, arXiv:1802.04712, equation 9).
 
-    A token's score is w . (tanh(V h) * sigmoid(U h)); a softmax over the slide turns scores into weights. The h that is
-    scored is standardised by the training slides' tokens, whose common mean would otherwise fill the tanh; what is
-    summed are the tokens as they are. w starts at 0, so that an untrained pooling is the mean.
+    A token's score is w . (tanh(V h) * sigmoid(U h)); a softmax over the slide turns scores into weights. The scored h
+    is standardised by the training slides' tokens, whose common mean would otherwise saturate the tanh. The weighted
+    sum is over the original tokens. w starts at 0, so that an untrained pooling is the mean.
 
     Args:
         width: Width D of a token.
-        hidden: Width of V h and U h; 128 as in the paper.
+        hidden: Width of V h and U h; 128 in the paper.
     """
 
     mean: Tensor
@@ -94,14 +94,14 @@ class GatedAttention(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def standardise_by(self, mean_D: Float[Tensor, " D"], std_D: Float[Tensor, " D"]) -> None:
-        """Take mean and deviation of the training slides' tokens; a channel that does not vary has deviation 1."""
+        """Set mean and deviation of the training slides' tokens; a channel that does not vary gets deviation 1."""
         self.mean.copy_(mean_D)
         self.std.copy_(std_D.where(varies(mean_D, std_D), 1.0))
 
     def weights(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B L"]:
-        """What each token counts for in its slide's vector: 1 in sum over a slide, 0 for padding."""
+        """Return the weight of each token in its slide's vector: sum 1 over a slide, 0 for padding."""
         h_BLD = (x_BLD - self.mean) / self.std
         score_BL = self.score(self.content(h_BLD).tanh() * self.gate(h_BLD).sigmoid()).squeeze(-1)
         if mask_BL is not None:
@@ -111,6 +111,6 @@ class GatedAttention(nn.Module):
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B D"]:
-        """One vector per slide, in float32 or wider."""
+        """Return one vector per slide, in float32 or wider."""
         weights_BL = self.weights(x_BLD, mask_BL)
         return torch.einsum("bl,bld->bd", weights_BL, x_BLD.to(weights_BL.dtype))

@@ -1,4 +1,4 @@
-"""How a token's place in its slide enters: computed sines and cosines, or official LongViT's learned table."""
+"""Encoding of a token's place in its slide: computed sines and cosines, or official LongViT's learned table."""
 
 from typing import NamedTuple
 
@@ -12,18 +12,18 @@ from longvit.tokens.batch import TokenBatch
 
 
 def sincos_position(rc_BL2: Int64[Tensor, "B L 2"], width: int) -> Float[Tensor, "B L {width}"]:
-    """2-D sine-cosine positions (MoCo v3, MAE), float32, computed so that a slide may have any size.
+    """Return 2-D sine-cosine positions (MoCo v3, MAE), float32, computed so that a slide may have any size.
 
-    The first half of the width stands for the row, the second for the column, each with its sines before its cosines.
+    The first half of the width encodes the row, the second half the column, each with its sines before its cosines.
     This is the order of Prov-GigaPath's table, whose index is column-major; MAE's own table has the halves swapped.
     """
-    frequency = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))  # on the CPU: MPS has none
+    frequency = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))  # on the CPU: MPS lacks it
     angle = rc_BL2.float().unsqueeze(-1) * frequency.float().to(rc_BL2.device)
     return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(2)
 
 
 class Extent(NamedTuple):
-    """The box around the tokens of each slide, which a table is stretched over."""
+    """Box around the tokens of each slide, over which a table is stretched."""
 
     first_B2: Int64[Tensor, "B 2"]
     """First row and column."""
@@ -32,7 +32,7 @@ class Extent(NamedTuple):
 
 
 def extent_of(rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]) -> Extent:
-    """The box around each slide's real tokens; a piece of a slide is placed by the box of the whole."""
+    """Return the box around each slide's real tokens; a piece of a slide is placed by the box of the whole slide."""
     padding_BL1 = ~mask_BL.unsqueeze(-1)
     limits = torch.iinfo(torch.int32)
     first_B2 = rc_BL2.masked_fill(padding_BL1, limits.max).amin(1)
@@ -41,10 +41,10 @@ def extent_of(rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]) -> E
 
 
 class SinCosTable(nn.Module):
-    """Fixed positions without a table, so that no slide is too large; the width is a multiple of 4.
+    """Fixed positions without a table, so that a slide may have any size; the width is a multiple of 4.
 
-    Prov-GigaPath looks the same numbers up in a table of 1000 x 1000 tiles of 3 GB. A tile beyond it fails there, or
-    gets the place of another one; here it has its own.
+    Prov-GigaPath reads the same numbers from a table of 1000 x 1000 tiles, which takes 3 GB. A tile beyond the table
+    fails there, or gets the place of another tile; here it has its own place.
     """
 
     def __init__(self, width: int) -> None:
@@ -52,23 +52,23 @@ class SinCosTable(nn.Module):
         self.width = width
 
     def forward(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
-        """One vector for the place of each token, whatever the extent."""
+        """Return one vector for the place of each token; the extent has no effect."""
         return sincos_position(batch.rc_BL2, self.width)
 
 
 class LearnedTable(nn.Module):
-    """The official LongViT's learned table, stretched over the rows and columns that the slide's tokens span.
+    """Learned table of official LongViT, stretched over the rows and columns that the slide's tokens span.
 
-    Stretched by bicubic interpolation with one of the two official arithmetics, which differ. A grid of the table's own
-    size gets the table itself in both.
+    The table is stretched by bicubic interpolation. The official code has two different formulas for the scale. With
+    both, a grid of the table's own size gets the table itself.
 
-    - `forward`: the scale is (side + 0.1) / grid, as in the official forward pass, for a slide of another size than the
-      encoder was made for.
-    - `load`: the scale is side / grid, as where the official code loads a checkpoint into an encoder for larger images.
-      It then rounds the table to half precision; we do not.
+    - `forward`: the scale is (side + 0.1) / grid, as in the official forward pass for a slide of another size than the
+      encoder's.
+    - `load`: the scale is side / grid, as when the official code loads a checkpoint into an encoder for larger images.
+      The official code then rounds the table to half precision; this class does not.
 
-    Each token is interpolated by itself, so a sparse slide costs what its tokens cost, and a million tokens need no
-    table of 400 million weights.
+    Each token is interpolated by itself. So the cost of a sparse slide depends on its tokens alone, and a million
+    tokens need no table of 400 million weights.
     """
 
     def __init__(self, position: LearnedPosition, width: int) -> None:
@@ -79,18 +79,18 @@ class LearnedTable(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
-        """One vector for the place of each token, of the table's dtype.
+        """Return one vector for the place of each token, of the table's dtype.
 
         Args:
             batch: The tokens.
-            extent: What the table is stretched over, where the tokens are a piece of a slide; default: themselves.
+            extent: Box over which the table is stretched if the tokens are a piece of a slide; default: their own box.
         """
         if not batch.rc_BL2.shape[1]:
             return self.table.new_zeros(*batch.mask_BL.shape, self.table.shape[-1])
         first_B2, side_B2 = extent or extent_of(batch.rc_BL2, batch.mask_BL)
         is_table_B1 = (side_B2 == self.grid).all(1, keepdim=True)
         scale_B2 = torch.where(is_table_B1, 1.0, (side_B2 + self.excess) / self.grid)
-        # From the centre of a token to the table in [-1, 1], (row, column) turned into grid_sample's (x, y).
+        # From the centre of a token to table coordinates in [-1, 1]; (row, column) becomes grid_sample's (x, y).
         at_BL2 = (batch.rc_BL2 - first_B2.unsqueeze(1) + 0.5) / scale_B2.unsqueeze(1)
         at_B1L2 = (at_BL2 * 2 / self.grid - 1).flip(-1).unsqueeze(1)
         table_1Dgg = self.table.float().mT.unflatten(2, (self.grid, self.grid))

@@ -1,4 +1,4 @@
-"""Encoder, pooling and head as one model: a slide -> class logits or hazards; and its file."""
+"""Model of encoder, pooling and head: a slide -> class logits or hazards; and the model's file."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,18 +22,18 @@ from preprocessing.jobs.files import written_whole
 
 Pooling = Literal["encoder", "attention"]
 SlideItem = TokenBatch | Tensor
-"""A sequence as it was read: its tokens; or the output of a frozen encoder, (1, D) or token by token (1, L, D)."""
+"""Input of a model: a sequence's tokens; or a frozen encoder's output, (1, D) or token by token (1, L, D)."""
 
 
 _OWN_FIELDS = ("class_weights", "bin_edges")
-"""Statistics that are fields of a file's settings by themselves, as in files of version 0.1.0."""
+"""Statistics that are separate fields of a file's settings, as in files of version 0.1.0."""
 
 
 class SlideHead(nn.Module):
-    """Standardise a representation by the training slides' mean and deviation, then one linear layer.
+    """Head: standardises representations by the training slides' mean and deviation, then applies one linear layer.
 
-    Mean-pooled tokens of two slides differ little against their common mean; standardising them is what the linear
-    probes of MAE and MoCo v3 do with a batch norm, made independent of the batch.
+    Mean-pooled tokens of two slides differ little compared with their common mean. The linear probes of MAE and MoCo v3
+    standardise them with a batch norm; this head does the same, independent of the batch.
     """
 
     mean: Tensor
@@ -48,7 +48,7 @@ class SlideHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def standardise_by(self, representations_BD: Tensor) -> None:
-        """Take mean and deviation from the training slides' representations; a constant channel has deviation 1."""
+        """Set mean and deviation of the training slides' representations; a constant channel gets deviation 1."""
         mean_D, std_D = representations_BD.mean(dim=0), representations_BD.std(dim=0, correction=0)
         self.mean.copy_(mean_D)
         self.std.copy_(std_D.where(varies(mean_D, std_D), 1.0))
@@ -62,15 +62,15 @@ class SlideModel(nn.Module):
     """Predictor of a slide: LongViT, a pooling of its tokens, and a head.
 
     Args:
-        encoder: The encoder; None for a model of vectors that something else made, such as those of a baseline.
+        encoder: The encoder; None for a model of ready-made vectors, such as a baseline's.
         task: The task, which defines the outputs.
         classes: Classes in the order of their probabilities; empty for survival.
-        pooling: `encoder` takes the slide's vector as the encoder pools it, `attention` trains a gated attention.
+        pooling: `encoder` uses the slide's vector as the encoder pools it; `attention` trains a gated attention.
         width: Width of the vectors if there is no encoder.
     """
 
     statistics: Statistics
-    """Numbers that the task's loss takes from the training patients; kept in the file, not used to predict."""
+    """Statistics of the training patients that the task's loss needs; stored in the file, not used to predict."""
 
     def __init__(
         self,
@@ -95,13 +95,13 @@ class SlideModel(nn.Module):
         return encoded.slide_BD if self.attention is None else encoded.tokens_BLD
 
     def pool(self, encoded: Tensor, mask_BL: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B D"]:
-        """Return one vector per sequence, of tokens (B, L, D) or of the vector (B, D) itself."""
+        """Return one vector per sequence, from tokens (B, L, D) or from ready vectors (B, D)."""
         if encoded.ndim == 2:
             return encoded
         return mean_pool(encoded, mask_BL) if self.attention is None else self.attention(encoded, mask_BL)
 
     def represent(self, item: SlideItem) -> Float[Tensor, "B D"]:
-        """Return one vector per sequence, from tokens or from what `encode` returned."""
+        """Return one vector per sequence, from tokens or from the output of `encode`."""
         return self.pool(self.encode(item), item.mask_BL if isinstance(item, TokenBatch) else None)
 
     def forward(self, item: SlideItem) -> Float[Tensor, "B O"]:
@@ -121,7 +121,7 @@ class _Settings(BaseModel):
     bin_edges: tuple[FiniteFloat, ...] = ()
     trained_on: StoreScale | None = None
     statistics: dict[str, tuple[FiniteFloat, ...]] = {}
-    """All other statistics."""
+    """All statistics without a field of their own."""
 
     def all_statistics(self) -> Statistics:
         """Return the statistics by name."""
@@ -137,7 +137,7 @@ class _Settings(BaseModel):
 
 
 def save_model(path: Path | str, model: SlideModel) -> None:
-    """Write weights, settings and the encoder's scale as one safetensors file, in full or not at all."""
+    """Write weights, settings and the encoder's scale as one safetensors file, completely or not at all."""
     others = {name: values for name, values in model.statistics.items() if name not in _OWN_FIELDS}
     settings = _Settings(
         encoder=model.encoder.config if model.encoder else None,
@@ -155,7 +155,7 @@ def save_model(path: Path | str, model: SlideModel) -> None:
 
 
 def load_model(path: Path | str) -> SlideModel:
-    """Read a model that `save_model` wrote; it is returned on the CPU and in evaluation mode.
+    """Read a model that `save_model` wrote, on the CPU and in evaluation mode.
 
     Raises:
         CheckpointError: The file is missing, not a model of `longvit finetune`, or its tensors do not fit its settings.
@@ -170,7 +170,7 @@ def load_model(path: Path | str) -> SlideModel:
         try:
             settings = _Settings.model_validate_json(weights.metadata[MODEL])
         except ValidationError as error:
-            raise weights.error("the file's settings are not those of a model of this version") from error
+            raise weights.error("the file's settings do not describe a model of this version") from error
         weights.require_bounded(settings)
         encoder = lambda: LongViT(settings.encoder) if settings.encoder else None
         shape = (settings.task, settings.classes, settings.pooling, settings.width)

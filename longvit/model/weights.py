@@ -1,7 +1,7 @@
-"""Named tensors of a checkpoint: compared with a model before memory is taken, then copied into it.
+"""Named tensors of a checkpoint: compared with a model before memory is taken, then copied into the model.
 
-A file may be damaged or hostile. Its header alone is read first: names, shapes and types of the tensors bound what the
-file's own settings may ask for.
+A file may be damaged or hostile. So only its header is read first. The names, shapes and types of the tensors limit the
+size of the model that the file's own settings may request.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +19,14 @@ from preprocessing.errors import CheckpointError, few
 
 _FLOATING = {"F64", "F32", "F16", "BF16"}
 _MAX_HEADER = 2**21
-"""Bytes: the names of 14,000 tensors."""
+"""Largest header, bytes: the names of 14,000 tensors."""
 _MAX_NUMBER = 2**31 - 1
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class TensorSpec(NamedTuple):
-    """Shape of a tensor, and its type where that is not a floating one."""
+    """Shape of a tensor, and its type if it is not a floating-point type."""
 
     shape: tuple[int, ...]
     wrong_type: str | None = None
@@ -34,13 +34,13 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, which are read one at a time.
+    """Tensors by name, read one at a time.
 
     Args:
-        specs: Shape and type of each.
-        read: Name -> tensor.
+        specs: Shape and type of each tensor.
+        read: Function from a name to its tensor.
         where: Source of the tensors, for errors.
-        metadata: Texts that a file holds beside its tensors.
+        metadata: Texts in the file, next to the tensors.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -49,12 +49,12 @@ class Weights:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def below(self, prefix: str) -> "Weights":
-        """Return the tensors whose names begin with a prefix, by the rest of their names."""
+        """Return the tensors whose names begin with a prefix, with the prefix removed."""
         specs = {name.removeprefix(prefix): spec for name, spec in self.specs.items() if name.startswith(prefix)}
         return Weights(specs, lambda name: self.read(prefix + name), self.where)
 
     def require_bounded(self, settings: BaseModel) -> None:
-        """Refuse settings with a list or a depth that these tensors cannot have, before a module is built for each.
+        """Refuse settings with a list or a depth that these tensors cannot have, before modules are built for them.
 
         Raises:
             CheckpointError: The settings are of another model than the tensors.
@@ -67,14 +67,14 @@ class Weights:
         """Build a module without memory, compare it with the tensors, and copy them into it.
 
         Args:
-            build: Makes the module; its tensors must be these, all of them and no others.
+            build: Function that makes the module; its tensors must be exactly these tensors.
 
         Returns:
             The module, on the CPU and in evaluation mode.
 
         Raises:
-            CheckpointError: Tensors are missing, left over, of another shape or type, or not finite; the first few are
-                named.
+            CheckpointError: Tensors are missing, left over, of another shape or type, or not finite; the message names
+                the first few.
         """
         try:
             with torch.device("meta"):
@@ -91,7 +91,7 @@ class Weights:
         return module.eval()
 
     def error(self, what: str) -> CheckpointError:
-        """Return the error of a file whose settings and tensors do not belong together."""
+        """Return the error for a file whose settings and tensors do not match."""
         return CheckpointError(what, where=self.where, fix="copy the file again, or train it again with this version")
 
     def _refuse(self, problems: list[str]) -> None:
@@ -105,7 +105,7 @@ class Weights:
 
 @contextmanager
 def open_weights(path: Path | str) -> Iterator[Weights]:
-    """Open a safetensors file: its header is read, and its tensors when they are asked for.
+    """Open a safetensors file: its header is read now, its tensors on request.
 
     Raises:
         CheckpointError: The file is missing, not safetensors, or cut short.
@@ -133,16 +133,16 @@ def _require_header(path: Path) -> None:
 
 
 def weights_of(state: Mapping[str, Tensor], where: object) -> Weights:
-    """Return the weights of a state dict."""
+    """Return the tensors of a state dict as `Weights`."""
     specs = {name: TensorSpec(tuple(tensor.shape), _wrong_type(tensor)) for name, tensor in state.items()}
     return Weights(specs, state.__getitem__, where)
 
 
 def existing(path: Path | str) -> Path:
-    """Return the path.
+    """Return the path if a file exists there.
 
     Raises:
-        CheckpointError: No file is there.
+        CheckpointError: The file does not exist.
     """
     path = Path(path)
     if not path.is_file():
@@ -155,7 +155,7 @@ def _spec(shape: list[int], dtype: str) -> TensorSpec:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor has memory of its own for each of its numbers."""
+    """Return whether a tensor has its own memory for each of its numbers."""
     if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_quantized:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
@@ -168,7 +168,7 @@ def _wrong_type(tensor: Tensor) -> str | None:
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, TensorSpec]) -> list[str]:
-    """Return every tensor that is of another shape or type, missing or left over."""
+    """Return a message for every tensor that has another shape or type, is missing or is left over."""
     both = [(name, tensor, found[name]) for name, tensor in expected.items() if name in found]
     shapes = [f"{n} is {s.shape}, expected {tuple(x.shape)}" for n, x, s in both if s.shape != tuple(x.shape)]
     types = [f"{name} is {spec.wrong_type}, expected floats" for name, _, spec in both if spec.wrong_type]
@@ -180,7 +180,7 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, TensorSpec]) -
 
 
 def _bounded(value: Any, most: int) -> bool:  # noqa: ANN401 - whatever settings hold
-    """Return whether all numbers are finite and of moderate size, and depths and lists no longer than `most`."""
+    """Return whether all numbers are finite and of moderate size, and depths and lists are at most `most`."""
     if isinstance(value, dict):
         return value.get("depth", 0) <= most and all(_bounded(part, most) for part in value.values())
     if isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""Predictions of a run's models for new slides."""
+"""Predictions of a run's models on new slides."""

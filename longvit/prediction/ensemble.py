@@ -1,4 +1,4 @@
-"""The models of a run's folds as one: the mean of their predictions for a slide, and the deviation between them."""
+"""Ensemble of a run's fold models: the mean of their predictions for a slide, and the deviation between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from longvit.tokens.batch import TokenBatch
 from preprocessing.errors import CheckpointError, PipelineError
 
 _MAX_SCALE = 4096
-"""Bytes of such a file that are read."""
+"""Largest number of bytes that are read of a scale's file."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The models of a run.
+    """Models of a run, one per fold.
 
     Args:
-        models: One for each fold, by its number, in evaluation mode.
+        models: Model of each fold, by the fold's number, in evaluation mode.
         scales: Scale of the risks of each survival model; empty for subtypes.
         settings: Settings of the run.
         membership: Patients that each model was trained or selected on.
         files: All files of the run that decide a prediction, by their role.
-        failed: Folds whose model cannot be read, and why.
+        failed: Error of each fold whose model cannot be read.
     """
 
     models: dict[int, SlideModel]
@@ -50,12 +50,12 @@ class Ensemble:
 
     @cached_property
     def shares_encoder(self) -> bool:
-        """True if all models have the same encoder, as they do if it was frozen."""
+        """True if all models have the same encoder, as they do if the encoder was frozen."""
         return len({fingerprint(model.encoder) for model in self.models.values()}) == 1
 
     @torch.inference_mode()
     def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:
-        """Return the columns of one sequence, as of `ensemble_row`; a shared encoder runs once."""
+        """Return the columns of one sequence, as in `ensemble_row`; a shared encoder runs once."""
         models = list(self.models.values())
         first, tokens = models[0].to(device), tokens.to(device)
         item = first.encode(tokens) if self.shares_encoder else tokens
@@ -64,15 +64,15 @@ class Ensemble:
 
 
 def load_ensemble(run: Path) -> Ensemble:
-    """Read the models of a finished run; those that cannot be read are in `failed`.
+    """Read the models of a finished run; errors of models that cannot be read are in `failed`.
 
     Raises:
-        CheckpointError: The folder is not a run, or one that is not finished, or no model can be read.
+        CheckpointError: The folder is not a run, the run is not finished, or none of its models can be read.
     """
     found = [path for path in run.glob("fold_*/model.safetensors") if FOLD.fullmatch(path.parent.name)]
     files = sorted(found, key=lambda path: int(path.parent.name.removeprefix("fold_")))
     if not files or not (run / PREDICTIONS).is_file():
-        what = "the run is not finished" if (run / "config.yaml").is_file() else "this is no folder of a run"
+        what = "the run is not finished" if (run / "config.yaml").is_file() else "this is not the folder of a run"
         raise CheckpointError(what, where=run, fix="give --run the folder of a finished `longvit finetune`")
     try:
         settings = load_yaml(run / "config.yaml", FinetuneConfig)
@@ -101,14 +101,14 @@ def load_ensemble(run: Path) -> Ensemble:
 def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:
     """Return the mean prediction of all models for one slide, and the standard deviation between them.
 
-    Probabilities are averaged. Risks of a Cox model have no zero and no unit: two folds' differ by what is the same for
-    all patients of a fold, so that their plain mean would be led by the model whose risks are spread widest. So each is
-    first put in standard deviations from the mean of the model's own training patients; those, and not the held-out
-    ones, because the model's scale is then known without looking at anybody it is tested on.
+    Probabilities are averaged. Risks of a Cox model have neither a zero nor a unit: they differ between folds by a
+    constant, and by their spread. A plain mean would be dominated by the model with the widest spread. So each risk is
+    first expressed in standard deviations from the mean of the model's own training patients. Training patients are
+    used and not held-out patients, so that the model's scale does not depend on patients that it is tested on.
 
     Args:
         outputs: `p_<class>` of each class, or `risk`, from each model.
-        scales: The scale of each survival model; empty for subtypes.
+        scales: Scale of each survival model's risks; empty for subtypes.
 
     Returns:
         `p_<class>...` and `sd_<class>...`, or `risk` and `sd_risk`; the deviation is over the models (divisor n).
@@ -122,7 +122,7 @@ def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskSc
 
 
 def _require_alike(path: Path, model: SlideModel, others: Mapping[int, SlideModel]) -> None:
-    """Refuse a model that answers another question than those before it, or reads other tokens."""
+    """Refuse a model whose task, classes or input differ from the models before it."""
     kinds = {(str(one.task), one.classes, str(one.encoder and one.encoder.config.input)) for one in others.values()}
     if model.encoder is None or kinds - {(str(model.task), model.classes, str(model.encoder.config.input))}:
         fix = "copy the fold's folder from the run again"

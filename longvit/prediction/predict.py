@@ -1,4 +1,4 @@
-"""Verb `predict`: the models of a run on new slides, as one ensemble."""
+"""Verb `predict`: predictions of a run's models, as one ensemble, on new slides."""
 
 import time
 from collections.abc import Mapping
@@ -28,23 +28,23 @@ from preprocessing.errors import CohortError, StoreError, few
 from preprocessing.store.store import PatchStore, find_stores
 
 SAVE_SECONDS = 10.0
-"""Seconds between two savings of the table: the most that a killed run loses."""
+"""Seconds between two savings of the table, and so the most work that a killed run loses."""
 
 
 def run(config: PredictConfig) -> Outcome:
-    """Predict every slide of a folder of stores; started again, only new ones, and those whose store has changed.
+    """Predict every slide of a folder of stores; a later start predicts only new slides and slides of changed stores.
 
     Returns:
-        `predictions.csv`, a row for each sequence that the models read (a slide, or with early fusion a patient):
-        `patient_id`, `slide_id`, `fold` (`ensemble`), `split` (`test`, or `train` of who was known and accepted),
-        `seen_by` (the folds that know the patient), `models` (the folds whose models were averaged), then `p_<class>`,
-        `sd_<class>` of each class or `risk`, `sd_risk`.
+        `predictions.csv`, one row per sequence that the models read: a slide, or with early fusion a patient. Its
+        columns are `patient_id`, `slide_id`, `fold` (`ensemble`) and `split` (`test`, or `train` for an accepted
+        training patient). Then `seen_by` (folds that trained or selected on the patient) and `models` (folds whose
+        models are averaged). Then `p_<class>` and `sd_<class>` of each class, or `risk` and `sd_risk`.
 
     Raises:
-        CheckpointError: The run is not finished, or was made by another version.
-        StoreError: There are no stores, or not such as the models were trained on.
+        CheckpointError: The run is not finished, or another version made it.
+        StoreError: There are no stores, or the stores do not fit the models.
         CohortError: The table lacks a slide, or the models were trained on some of the slides or patients.
-        ConfigError: `out` holds another prediction.
+        ConfigError: `out` contains another prediction.
     """
     ensemble = load_ensemble(config.run)
     for model in ensemble.models.values():
@@ -84,48 +84,48 @@ def run(config: PredictConfig) -> Outcome:
 
 
 class SlideSequence(NamedTuple):
-    """Slides that the models read together, their patient, and the folds whose model knows the patient."""
+    """Slides that the models read together, their patient, and the folds that trained or selected on the patient."""
 
     patient: str
     slides: tuple[str, ...]
     seen_by: tuple[int, ...]
 
     def columns(self) -> dict[str, str]:
-        """Return the first columns of its row."""
+        """Return the first columns of the sequence's row."""
         split, seen_by = "train" if self.seen_by else "test", JOINED.join(map(str, self.seen_by))
         names = sequence_columns(self.patient, self.slides)
         return names | {"fold": ENSEMBLE, "split": split, "seen_by": seen_by}
 
 
 class PredictionsWriter:
-    """`predictions.csv` while it grows: saved at most every few seconds, and with it the stores that were read.
+    """Growing `predictions.csv`: it is saved every few seconds at most, together with the record of its stores.
 
     Args:
-        run: The run.
-        rows: Rows that an earlier start has predicted, by sequence.
-        order: All sequences, in the order of the file.
+        run: The run of `predict`.
+        rows: Rows of an earlier start, by sequence.
+        order: Names of all sequences, in the order of the file.
     """
 
     def __init__(self, run: Run, rows: dict[str, dict], order: list[str]) -> None:
         self.run, self.rows, self.order, self._saved = run, rows, order, time.monotonic()
 
     def is_current(self) -> bool:
-        """Return whether the file has these rows and no others."""
+        """Return whether the file has exactly these rows."""
         written = [row["slide_id"] for row in read_prediction_rows(self.run.result)]
         return written == [name for name in self.order if name in self.rows]
 
     def slides(self) -> set[str]:
-        """Return the slides that the rows are of."""
+        """Return the slides of all rows."""
         return {slide for name in self.rows for slide in name.split(JOINED)}
 
     def add(self, name: str, row: dict) -> None:
-        """Add a row, and save if it is time."""
+        """Add a row, and save the table if a saving is due."""
         self.rows[name] = row
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write the rows, then the record of their stores: a row without a record would be predicted again."""
+        """Write the rows, then the record of their stores; a row without a record would be predicted again."""
         if self.rows:
             write_predictions(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
         self.run.record(self.slides())
@@ -133,7 +133,7 @@ class PredictionsWriter:
 
 
 def _kept_rows(run: Run, wanted: Mapping[str, SlideSequence]) -> dict[str, dict]:
-    """Return rows of an earlier start that are still valid: of unchanged stores, and of the same patients."""
+    """Return rows of an earlier start that are still valid: their stores and patients are unchanged."""
     rows = {row["slide_id"]: row for row in read_prediction_rows(run.result)} if run.finished else {}
     return {
         name: row
@@ -145,10 +145,10 @@ def _kept_rows(run: Run, wanted: Mapping[str, SlideSequence]) -> dict[str, dict]
 
 
 def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
-    """Return the slides of each patient, by the table or by TCGA barcode; else each slide is a patient of its own.
+    """Return the slides of each patient, by the table or by TCGA barcode; any other slide is a patient of its own.
 
     Raises:
-        CohortError: The table cannot be read, or lacks a slide that has a store.
+        CohortError: The table cannot be read, or lacks the slide of a store.
     """
     if table is None:
         patient_of = {slide: slide for slide in stores} | barcodes(stores)
@@ -157,7 +157,7 @@ def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict
         patient_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
         strangers = sorted(set(stores) - set(patient_of))
         if strangers:
-            what = f"{len(strangers)} of {len(stores)} stores are of no patient of the table: {few(strangers)}"
+            what = f"{len(strangers)} of {len(stores)} stores have no patient in the table: {few(strangers)}"
             raise CohortError(what, where=table, fix="add a row for each slide, or move the stores elsewhere")
     patients: dict[str, list[str]] = {}
     for slide in stores:
@@ -168,10 +168,10 @@ def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict
 def check_new(
     ensemble: Ensemble, opened: Mapping[str, PatchStore], patients: dict[str, list[str]], config: PredictConfig
 ) -> dict[str, tuple[int, ...]]:
-    """Refuse stores of another scale, and patients that the models know; return patient -> folds that know the patient.
+    """Refuse stores of another scale and patients of the models' training; return the folds that saw each patient.
 
     Raises:
-        StoreError: A store has another scale than those the models were trained on.
+        StoreError: A store has another scale than the models' training stores.
         CohortError: Models were trained or selected on a patient, a slide, or a slide's file under another name.
     """
     require_one_scale([store.path for store in opened.values()])
@@ -188,7 +188,7 @@ def check_new(
         raise CohortError(
             f"the models were trained or selected on {len(names)} of {len(patients)} patients: {few(names)}",
             where=ensemble.membership.path,
-            fix=f"leave their stores out; {PREDICTIONS} of the run has them by the one model that did not know them; "
-            "or --accept seen, which marks them as train",
+            fix=f"leave their stores out, and use {PREDICTIONS} of the run, where models predict held-out patients; "
+            "or pass --accept seen, which marks these patients as train",
         )
     return {case: tuple(sorted(folds)) for case, folds in seen.items()}

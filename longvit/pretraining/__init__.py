@@ -1,1 +1,1 @@
-"""Stores -> encoder, without labels: views of slides, and an objective that compares them."""
+"""Pretraining of an encoder on stores without labels: views of slides, and an objective that compares the views."""

@@ -1,4 +1,4 @@
-"""Random changes of an image that leave what it shows as it is: turns, flips, stain and focus."""
+"""Random changes of an image that keep its content: turns, flips, stain and focus."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ Image = UInt8[np.ndarray, "height width 3"]
 
 
 def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image:
-    """Return a random version of a square crop: one of eight turns and flips, a stain of its own, sometimes a blur."""
+    """Return a random version of a square crop: one of eight turns and flips, jittered stain, sometimes a blur."""
     turn = _TURNS[rng.integers(4)]
     if turn is not None:
         image = cv2.rotate(image, turn)  # several times faster than a copy of numpy's turned view
@@ -33,13 +33,13 @@ def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image
 def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Scale and shift each stain's density (Tellez et al. 2018, arXiv:1808.05896), in one 3 x 4 matrix.
 
-    Unmixing, scaling, shifting and mixing are one linear map of optical density. A few rows at a time: the densities of
-    a crop of 1,024 pixels are 12 MB, which costs more to get from memory than to compute.
+    Unmixing, scaling, shifting and mixing are one linear map of optical density. It is applied to a few rows at a time:
+    the densities of a crop of 1,024 pixels are 12 MB, which take longer to read from memory than to compute.
 
     Args:
-        image: RGB.
-        strength: Densities are scaled by 1 - strength to 1 + strength, and shifted by up to a tenth of it.
-        rng: Draws three scales and three shifts.
+        image: RGB image.
+        strength: Densities are scaled by 1 - strength to 1 + strength, and shifted by up to a tenth of the strength.
+        rng: Generator that draws three scales and three shifts.
     """
     scale = rng.uniform(1 - strength, 1 + strength, 3)
     shift = rng.uniform(-strength, strength, 3) * 0.1
@@ -50,6 +50,6 @@ def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Ima
         grey = cv2.transform(cv2.LUT(image[top : top + _ROWS], _DENSITY), -matrix)
         np.exp(grey, out=grey)
         grey *= 256
-        grey -= 0.5  # less the 1 of the density, plus the half that makes cutting off a rounding
+        grey -= 0.5  # minus the 1 in the density's definition, plus 0.5 so that truncation becomes rounding
         jittered[top : top + _ROWS] = np.clip(grey, 0, 255, out=grey)
     return jittered

@@ -1,4 +1,4 @@
-"""DINO: a student must predict, from any crop, a slowly moving teacher's output for another (Caron et al. 2021)."""
+"""DINO: a student predicts, from any crop, a slowly moving teacher's output for another crop (Caron et al. 2021)."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ from longvit.tokens.batch import TokenBatch
 
 
 class DinoModule(MomentumModule):
-    """Trains the student by gradient, the teacher as its moving average; the teacher's encoder is what is kept."""
+    """Training of a student by gradient and of a teacher as its moving average; the teacher's encoder is kept."""
 
     def __init__(self, config: PretrainConfig) -> None:
         objective = config.objective
@@ -35,15 +35,15 @@ class DinoModule(MomentumModule):
 
     @property
     def kept(self) -> LongViT:
-        """The teacher's encoder, as in the official code."""
+        """Encoder of the teacher, as in the official code."""
         return self.teacher.encoder
 
     def step(self, views: list[TokenBatch]) -> StepOutput:
-        """Return loss and numbers of one batch of views; the first two are the global ones."""
+        """Return loss and logged numbers of one batch of views; the first two views are global."""
         return dino_step(self.student, self.teacher, self.criterion, views, self.current_epoch, self.centring)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the last layer of the head as it is in the first epochs."""
+        """Keep the last layer of the head unchanged in the first epochs."""
         self.student.head.cancel_last_layer_gradients(self.current_epoch)
 
 
@@ -70,16 +70,17 @@ def dino_step(
     """Return the cross-entropy between the teacher's output for a global crop and the student's for each other crop.
 
     Args:
-        student: Sees all crops.
-        teacher: Sees the two global crops; gets no gradient.
-        criterion: Holds the centre, which it moves towards the mean of the teacher's projections, and the temperatures.
-        views: Two batches of global crops, then those of the local ones.
-        epoch: Place in the schedule of the teacher's temperature.
-        centring: `mean` is the criterion's; for `sinkhorn`, its centre is and stays 0.
+        student: Network that is applied to all crops.
+        teacher: Network that is applied to the two global crops, without gradient.
+        criterion: Loss with its temperatures and the centre, which it moves towards the mean of the teacher's
+            projections.
+        views: Two batches of global crops, then the batches of local crops.
+        epoch: Epoch, for the schedule of the teacher's temperature.
+        centring: `mean` uses the criterion's centre; with `sinkhorn` this centre must be 0 and stays 0.
 
     Returns:
-        The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of the
-        teacher's output as a share of the largest possible. If it goes to 1, the output is the same for every crop.
+        The loss, with the statistics of the teacher's features, and `teacher_entropy`: the entropy of the teacher's
+        output as a share of the largest possible. Near 1, the output is the same for every crop.
     """
     globals_, local = TokenBatch.collate(views[:2]), views[2:]
     with torch.no_grad():
@@ -96,11 +97,11 @@ def dino_step(
 
 
 def share_evenly(said_BP: Float[Tensor, "B P"], temperature: float) -> Float[Tensor, "B P"]:
-    """Return logits whose softmax is close to the given one, but has the same mean for every prototype.
+    """Return logits whose softmax is close to the given softmax, but has the same mean for every prototype.
 
-    Sinkhorn's and Knopp's scaling of rows and columns in turn (SwAV: Caron et al. 2020, arXiv:2006.09882; in place of
-    DINO's centre in DINOv2: Oquab et al. 2023, arXiv:2304.07193). In double precision: at the low temperatures that
-    sharpen it, a prototype that no crop chose would be 0 in all of a single-precision batch.
+    Rows and columns are scaled in turn as by Sinkhorn and Knopp (SwAV: Caron et al. 2020, arXiv:2006.09882). DINOv2
+    uses this in place of DINO's centre (Oquab et al. 2023, arXiv:2304.07193). The scaling is in double precision. At
+    low temperatures, which sharpen the softmax, single precision would round a prototype that no crop chose to 0.
     """
     logits_BP = said_BP.double()
     codes_BP = sinkhorn(logits_BP - logits_BP.max(), epsilon=temperature)
@@ -115,6 +116,6 @@ def _temperature(criterion: DINOLoss, epoch: int) -> float:
 
 
 def _entropy_share(logits_BP: Float[Tensor, "B P"]) -> Float[Tensor, ""]:
-    """Return the mean entropy of softmaxes over P: 0 if one prototype has all, 1 if all have the same."""
+    """Return the mean entropy of softmaxes over P as a share: 0 if one prototype has all, 1 if all have the same."""
     entropy = torch.special.entr(logits_BP.float().softmax(dim=-1)).sum(dim=-1)
     return entropy.mean() / torch.tensor(float(logits_BP.shape[-1])).log()

@@ -15,7 +15,7 @@ from longvit.tokens.batch import TokenBatch
 
 
 class Restorer(nn.Module):
-    """Encoder that sees a learned vector in place of each hidden token's content, and a head that restores it."""
+    """Encoder with a learned vector in place of each hidden token's content, and a head that restores the content."""
 
     def __init__(self, encoder: EncoderConfig, objective: MaskedConfig) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Restorer(nn.Module):
 
 
 class MaskedModule(PretrainModule):
-    """Trains an encoder and a head that restores hidden tokens; the encoder is what is kept."""
+    """Training of an encoder and a head that restores hidden tokens; only the encoder is kept."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config)
@@ -50,11 +50,11 @@ class MaskedModule(PretrainModule):
 
     @property
     def kept(self) -> LongViT:
-        """The encoder, without the head."""
+        """Encoder without the head."""
         return self.restorer.encoder
 
     def step(self, views: list[TokenBatch]) -> StepOutput:
-        """Return loss and numbers of one batch of views, each a sample of its own."""
+        """Return loss and logged numbers of one batch of views, each of which is a separate sample."""
         batch = TokenBatch.collate(views)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
         hidden_BL = draw_hidden(batch.mask_BL, self.hidden_share, generator)
@@ -62,12 +62,12 @@ class MaskedModule(PretrainModule):
 
 
 def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Generator) -> Bool[Tensor, "B L"]:
-    """Draw the hidden tokens: the same share of each slide, rounded, at least one, and never padding.
+    """Draw the hidden tokens: the same share of each slide, rounded, at least one token, and never padding.
 
     Args:
         mask_BL: True for real tokens.
-        share: Share that is hidden.
-        generator: On the CPU whatever the device, so that every machine hides the same.
+        share: Share of tokens to hide.
+        generator: Generator on the CPU for every device, so that every machine hides the same tokens.
     """
     noise_BL = torch.rand(mask_BL.shape, generator=generator).to(mask_BL.device).masked_fill(~mask_BL, torch.inf)
     number_B = (mask_BL.sum(dim=1) * share).round().clamp_min(1)
@@ -75,15 +75,15 @@ def draw_hidden(mask_BL: Bool[Tensor, "B L"], share: float, generator: torch.Gen
 
 
 def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> StepOutput:
-    """Return the mean squared error of the restored tokens: 1 if only their mean is known, 0 if all is.
+    """Return the mean squared error of the restored tokens: 1 for a guess of the mean, 0 for perfect restoration.
 
     Args:
-        restorer: The network.
+        restorer: Encoder with its head.
         batch: Slides or crops.
-        hidden_BL: Its hidden tokens.
+        hidden_BL: True for hidden tokens of the batch.
 
     Returns:
-        The loss, with the statistics of the features of the slides as far as they are in sight.
+        The loss, with the statistics of the slides' features, which depend on visible tokens alone.
     """
     features_BD, restored_NP = restorer(batch, hidden_BL)
     loss = F.mse_loss(restored_NP, hidden_content(batch, hidden_BL))
@@ -91,10 +91,10 @@ def masked_step(restorer: Restorer, batch: TokenBatch, hidden_BL: Bool[Tensor, "
 
 
 def hidden_content(batch: TokenBatch, hidden_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "N P"]:
-    """Return the content to restore: each hidden token less its own mean, over its own deviation, as in MAE.
+    """Return the content to restore: each hidden token minus its own mean, divided by its own deviation, as in MAE.
 
-    Pixels are grey levels, and a scanner's noise is not blown up where there is nothing else; embeddings are as wide as
-    their encoder made them.
+    Pixels are grey levels, and a scanner's noise in an empty patch is not amplified. Embeddings have any scale, so only
+    a tiny constant is added to their variance.
     """
     content_NP = batch.x[hidden_BL]
     noise = 1e-3 if content_NP.is_floating_point() else NOISE_LEVELS

@@ -1,4 +1,4 @@
-"""MoCo v3: find the other crop of a region, as a slowly moving encoder sees it, among others (Chen et al. 2021)."""
+"""MoCo v3: find a region's other crop among crops by a slowly moving encoder's output (Chen et al. 2021)."""
 
 import torch
 from lightly.loss import NTXentLoss
@@ -14,7 +14,7 @@ from longvit.tokens.batch import TokenBatch
 
 
 class MocoModule(MomentumModule):
-    """Trains the student and its predictor by gradient, the teacher as the student's moving average."""
+    """Training of a student and its predictor by gradient, and of a teacher as the student's moving average."""
 
     def __init__(self, config: PretrainConfig) -> None:
         objective = config.objective
@@ -27,16 +27,16 @@ class MocoModule(MomentumModule):
 
     @property
     def kept(self) -> LongViT:
-        """The student's encoder, as in the official code."""
+        """Encoder of the student, as in the official code."""
         return self.student.encoder
 
     def step(self, views: list[TokenBatch]) -> StepOutput:
-        """Return loss and numbers of one batch of views, of which there are two."""
+        """Return loss and logged numbers of one batch of views, which are two."""
         return moco_step(self.student, self.predictor, self.teacher, self.criterion, views)
 
 
 def contrast(objective: MocoConfig) -> NTXentLoss:
-    """Return the contrastive loss with its queue in the state dict, which lightly's lacks and a resumed run needs."""
+    """Return the contrastive loss with its queue in the state dict, which lightly omits and a resumed run needs."""
     criterion = NTXentLoss(objective.temperature, (objective.queue, objective.dim) if objective.queue else 0)
     if objective.queue:
         for name, buffer in list(criterion.memory_bank.named_buffers()):
@@ -47,23 +47,23 @@ def contrast(objective: MocoConfig) -> NTXentLoss:
 def moco_step(
     student: Projector, predictor: nn.Module, teacher: Projector, criterion: NTXentLoss, views: list[TokenBatch]
 ) -> StepOutput:
-    """Return the symmetric contrastive loss: each of two crops of a region must find the teacher's view of the other.
+    """Return the symmetric contrastive loss: each of two crops must find the teacher's output for its partner crop.
 
-    Negatives are the other crops of the batch; if the criterion has a queue, the crops in the queue alone, to which the
-    batch is then added. Both directions use the queue at once, so that neither finds its own regions in it. lightly's
-    loss without a queue is SimCLR's: its negatives are MoCo v3's, the teacher's crops of other regions, and the
-    student's.
+    Partner crops show the same region. Negatives are the other crops of the batch. If the criterion has a queue,
+    negatives are the crops in the queue alone, and the batch is then added to the queue. Both directions use the queue
+    at once, so that neither finds its own regions in it. Without a queue, lightly's loss is SimCLR's. Its negatives are
+    the teacher's crops of other regions, as in MoCo v3, and the student's crops.
 
     Args:
-        student: Sees both crops.
-        predictor: Maps the student's projections to the teacher's.
-        teacher: Sees both crops; gets no gradient.
-        criterion: Holds temperature and queue.
+        student: Network that is applied to both crops.
+        predictor: Network that maps the student's projections to the teacher's.
+        teacher: Network that is applied to both crops, without gradient.
+        criterion: Loss with temperature and queue.
         views: Two batches of crops of the same regions.
 
     Returns:
-        The loss, with the statistics of the student's features, and `alignment`: the mean cosine between what the
-        student predicts of a crop and what the teacher makes of the other.
+        The loss, with the statistics of the student's features, and `alignment`: the mean cosine between the student's
+        prediction from one crop and the teacher's projection of the other crop.
     """
     both = TokenBatch.collate(views)
     with torch.no_grad():

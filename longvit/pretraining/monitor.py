@@ -1,4 +1,4 @@
-"""Health of a run: the gradient and the teacher's momentum as numbers, and trouble in the metrics as sentences."""
+"""Health of a run: gradient and teacher's momentum as numbers, and problems in the metrics as sentences."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ from longvit.pretraining.pretrain_module import PretrainModule
 from longvit.training.callbacks import Meter, Row, risen
 
 MIN_STD = 0.02
-"""Spread of unit features, as a share of that of random directions, below which they are all the same."""
+"""Spread of unit features, as a share of the spread of random directions, below which all features count as equal."""
 MIN_RANK = 1.5
-"""Effective rank below which features are on a line."""
+"""Effective rank below which features count as being on a line."""
 MAX_ENTROPY = 0.99
-"""Entropy of a teacher's output, as a share of the largest possible, above which it is the same for every crop."""
+"""Share of the largest possible entropy above which a teacher's output counts as the same for every crop."""
 
 
 class Monitor(Meter):
@@ -25,13 +25,13 @@ class Monitor(Meter):
         self._norms: list[Tensor] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start without a measurement."""
+        """Discard the measurements of an earlier run."""
         self._norms.clear()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Take the norm of the gradient, as yet unclipped."""
+        """Measure the norm of the gradient, before it is clipped."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._norms.append(torch.nn.utils.get_total_norm(gradients))
 
@@ -44,14 +44,14 @@ class Monitor(Meter):
 
 
 def noted(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
-    """Return sentences about the metrics of a run of so many epochs; `noise` as in `verdict`."""
+    """Return sentences about the metrics of a run of `epochs` epochs; `noise` is as in `verdict`."""
     return risen(rows) + health(rows) + verdict(rows, epochs, noise)
 
 
 def health(rows: Sequence[Row]) -> list[str]:
-    """Return sentences about trouble in the metrics so far; none if all is well.
+    """Return sentences about problems in the metrics so far; the list may be empty.
 
-    Each kind of trouble is reported once, with its first epoch.
+    Each kind of problem is reported once, with its first epoch.
 
     Args:
         rows: Rows of `metrics.csv`, in order.
@@ -65,23 +65,24 @@ def health(rows: Sequence[Row]) -> list[str]:
 
 
 def verdict(rows: Sequence[Row], epochs: int, noise: float) -> list[str]:
-    """Return a sentence on whether pretraining helped, by the linear probe, after the last epoch; none without a probe.
+    """Return the linear probe's verdict on pretraining as a list of one sentence.
+
+    The list is empty before the last epoch, and without a probe.
 
     Args:
         rows: Rows of `metrics.csv`, in order.
-        epochs: Epochs of the run.
-        noise: Standard error of the probe's AUROC; a smaller gain is within chance.
+        epochs: Number of epochs of the run.
+        noise: Standard error of the probe's AUROC; a smaller gain may be chance.
     """
     probed = [row for row in rows if "probe_linear" in row]
     if len(probed) < 2 or probed[-1]["epoch"] != epochs - 1:
         return []
     first, last = probed[0]["probe_linear"], probed[-1]["probe_linear"]
-    helped = (
-        "helped" if last - first > noise else "has not helped" if last <= first else "cannot be said to have helped"
-    )
+    helped = "helped" if last - first > noise else "has not helped" if last <= first else "has not clearly helped"
     return [
-        f"pretraining {helped} this encoder: linear probe {first:.3f} as it was drawn, {last:.3f} at the end (AUROC on "
-        f"held-out patients, 0.5 is chance, its standard error {noise:.2f}); other draws may start far from this one"
+        f"pretraining {helped} this encoder: linear probe {first:.3f} with random weights, {last:.3f} at the end "
+        f"(AUROC on held-out patients, 0.5 is chance, standard error {noise:.2f}); "
+        f"with other random weights the first value may differ a lot"
     ]
 
 
@@ -105,4 +106,4 @@ _TROUBLES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         + "the teacher has the same output for every crop (teacher_entropy {:.4f}); lower teacher_temperature",
     ),
 )
-"""Column, test for trouble, and sentence."""
+"""Column, test for a problem, and sentence, of each kind of problem."""

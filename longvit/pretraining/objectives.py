@@ -1,4 +1,4 @@
-"""The objectives by their kind in the settings."""
+"""Objectives of pretraining, by their kind in the settings."""
 
 from longvit.config import PretrainConfig
 from longvit.pretraining.dino import DinoModule
@@ -10,5 +10,5 @@ _MODULES: dict[str, type[PretrainModule]] = {"dino": DinoModule, "moco": MocoMod
 
 
 def build_objective(config: PretrainConfig) -> PretrainModule:
-    """Build the module that trains an encoder of the configured shape with the configured objective."""
+    """Build the training module of the configured objective and encoder."""
     return _MODULES[config.objective.kind](config)

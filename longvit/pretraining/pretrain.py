@@ -21,15 +21,15 @@ from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: PretrainConfig) -> Path:
-    """Pretrain an encoder; a run that was interrupted goes on from its last epoch.
+    """Pretrain an encoder; an interrupted run continues after its last epoch.
 
     Returns:
-        `encoder.safetensors` in the run's folder, the last thing that is written.
+        `encoder.safetensors` in the run's folder, the last file that is written.
 
     Raises:
-        CohortError: The table of patients or that of the probe does not fit the stores.
-        ConfigError: A batch is larger than an epoch, or the folder holds another run.
-        StoreError: No stores, or stores of several resolutions.
+        CohortError: The table of patients or the probe's table does not fit the stores.
+        ConfigError: A batch is larger than an epoch, or the folder contains another run.
+        StoreError: The folder has no stores, or stores of several resolutions.
     """
     found = find_stores(config.stores)
     stores = list(found.values())
@@ -65,14 +65,14 @@ def _train(
     noise = chance_error(labelled) if labelled else 0.0
     read = lambda rows: noted(rows, config.optimiser.epochs, noise)
     fit(module, loader, config, config.out, meters=meters, read=read)
-    encoder = LongViT(config.encoder)  # as configured: a teacher's own has no dropout
+    encoder = LongViT(config.encoder)  # as configured: a teacher's own config has no dropout
     encoder.load_state_dict(module.kept.state_dict())
     encoder.trained_on = StoreScale.of(open_store(stores[0]))
     save_encoder(result, encoder)
 
 
 def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
-    """Return batches of views; workers stay alive between epochs."""
+    """Return a loader of batches of views; its workers stay alive between epochs."""
     draws, seed = config.regions_per_slide, config.seed
     source = config.encoder.input
     dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of)
@@ -87,5 +87,5 @@ def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[st
 
 
 def drawn_views(config: PretrainConfig) -> ViewsConfig:
-    """Return the settings of the views that the objective uses: only DINO uses local ones."""
+    """Return the settings of the views that the objective uses; only DINO uses local views."""
     return config.views if config.objective.kind == "dino" else config.views.model_copy(update={"local_views": 0})

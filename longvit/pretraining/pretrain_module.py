@@ -1,4 +1,4 @@
-"""Base Lightning modules of the objectives: a logged step, the encoder to keep, and a teacher that follows."""
+"""Base Lightning modules of the objectives: a logged step, the encoder to keep, and a following teacher."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from longvit.tokens.batch import TokenBatch
 from longvit.training.loop import TrainingModule
 
 Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
-"""A function as `ProjectedEncoder` is: crops -> their representations and their projections."""
+"""Function like `ProjectedEncoder`: crops -> representations and projections."""
 
 
 class StepOutput(NamedTuple):
@@ -26,14 +26,14 @@ class StepOutput(NamedTuple):
     loss: Float[Tensor, ""]
     """Loss."""
     logged: dict[str, Tensor]
-    """Numbers for the log, without gradient; their mean over an epoch is written."""
+    """Numbers for the log, without gradient; the log contains their mean over an epoch."""
 
 
 class PretrainModule(TrainingModule, ABC):
-    """Base of the objectives: batches of views in, the encoder that is worth keeping out."""
+    """Base of the objectives: trains on batches of views, and has an encoder to keep."""
 
     momentum_now: float | None = None
-    """Momentum of the network that follows the trained one; None if no network follows."""
+    """Momentum of the network that follows the trained network; None if there is no such network."""
 
     def __init__(self, config: PretrainConfig) -> None:
         super().__init__(config.optimiser, config.seed)
@@ -41,17 +41,17 @@ class PretrainModule(TrainingModule, ABC):
     @property
     @abstractmethod
     def kept(self) -> LongViT:
-        """The encoder that the run leaves behind."""
+        """Encoder that the run saves."""
 
     @abstractmethod
     def step(self, views: list[TokenBatch]) -> StepOutput:
-        """Return loss and numbers of one batch of views."""
+        """Return loss and logged numbers of one batch of views."""
 
     def training_step(self, views: list[TokenBatch], batch_idx: int) -> Tensor:
-        """Return the loss of one batch of views; its numbers are logged.
+        """Return the loss of one batch of views, and log the step's numbers.
 
         Raises:
-            TrainingError: The loss is not finite: training has diverged.
+            TrainingError: The loss is not finite, so training has diverged.
         """
         loss, logged = self.step(views)
         self.require_finite("the loss", loss)
@@ -61,14 +61,14 @@ class PretrainModule(TrainingModule, ABC):
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: list[TokenBatch], batch_idx: int) -> None:
-        """Refuse an encoder that is not finite at the end of an epoch, or whose representations are not."""
+        """Refuse an encoder at the end of an epoch if its weights or representations are not finite."""
         super().on_train_batch_end(outputs, batch, batch_idx)
         if self.trainer.is_last_batch:
             self.require_finite("a representation", self.represent(batch[0]))
 
     @torch.no_grad()
     def represent(self, batch: TokenBatch) -> Float[Tensor, "B D"]:
-        """Return a vector per slide by the encoder that is kept, as a user of its checkpoint gets it."""
+        """Return a vector per slide by the encoder to keep, as a user of its checkpoint gets it."""
         encoder, training = self.kept, self.kept.training
         encoder.eval()
         slides_BD = encoder.represent(batch)
@@ -77,9 +77,9 @@ class PretrainModule(TrainingModule, ABC):
 
 
 class ProjectedEncoder(nn.Module):
-    """Encoder and projection head: crops -> (B, D) representations, and their projections.
+    """Encoder and projection head: crops -> representations (B, D) and projections (B, E).
 
-    A representation is normalised without weights of its own, so that nothing but the encoder has to be kept.
+    A representation is normalised without trained weights, so that only the encoder has to be kept.
     """
 
     def __init__(self, encoder: EncoderConfig, head: nn.Module) -> None:
@@ -95,7 +95,7 @@ class ProjectedEncoder(nn.Module):
 
 
 class MomentumModule(PretrainModule):
-    """A student that is trained, and a teacher that is the moving average of the students so far."""
+    """Training of a student, and of a teacher that is the moving average of the past students."""
 
     def __init__(self, config: PretrainConfig, head: Callable[[], nn.Module], momentum: float) -> None:
         super().__init__(config)
@@ -109,15 +109,15 @@ class MomentumModule(PretrainModule):
 
     @property
     def momentum_now(self) -> float:  # type: ignore[override]
-        """Share of the teacher that its next move leaves; it grows to 1 along a cosine."""
+        """Share of the teacher that its next move keeps; it grows to 1 along a cosine."""
         moves = int(self.trainer.estimated_stepping_batches)
         return cosine_schedule(min(self.global_step + 1, moves), moves + 1, self.first_momentum, 1.0)
 
     def optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Train the student, then move the teacher towards it.
 
-        Here and not at the end of the batch, where callbacks come first: a checkpoint that one of them writes holds
-        student and teacher of the same step.
+        The move is here and not at the end of the batch, because callbacks come first there. So a checkpoint that a
+        callback writes contains student and teacher of the same step.
         """
         super().optimizer_step(*args, **kwargs)
         update_momentum(self.student, self.teacher, self.momentum_now)

@@ -1,4 +1,4 @@
-"""Value of representations during training: k-NN and a linear probe on slides that have labels."""
+"""Value of representations during training: k-NN and a linear probe on labelled slides."""
 
 import math
 from collections import Counter
@@ -29,31 +29,31 @@ from preprocessing.store.store import PatchStore, open_store
 
 
 class Probe(Meter):
-    """Probes the encoder that is kept: before the first step, every so many epochs, and after the last.
+    """Probe of the encoder to keep: before the first step, every `probe.every` epochs, and after the last epoch.
 
     Writes `probe_knn` and `probe_linear` (AUROC on held-out patients, 0.5 is chance), and `probe_feature_std` and
     `probe_effective_rank` of the slides' vectors.
 
     Args:
-        config: The probe's settings, what a token is, the seed that deals the folds, the loader's workers.
-        labelled: The slides.
+        config: Settings of the probe, the input tokens, the seed of the folds, and the loader's workers.
+        labelled: The labelled slides.
     """
 
     def __init__(self, config: PretrainConfig, labelled: LabelledSlides) -> None:
         self.config, self.labelled, self.measured = config, labelled, {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Probe the untrained encoder: what a run must beat."""
+        """Probe the untrained encoder, the baseline that a run must beat."""
         self.measured = self.measure(pl_module) if trainer.global_step == 0 else {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Probe if it is time."""
+        """Probe if a probe is due in this epoch."""
         done = trainer.current_epoch + 1
         due = done % self.config.probe.every == 0 or done == trainer.max_epochs
         self.measured = self.measure(pl_module) if due else {}
 
     def measure(self, module: PretrainModule) -> dict[str, float]:
-        """Encode the labelled slides and measure the two classifiers on their vectors."""
+        """Encode the labelled slides and measure both classifiers on their vectors."""
         dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
         slides = DataLoader(dataset, batch_size=None, **loader_processes(self.config.loader_workers))
         vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])
@@ -73,10 +73,10 @@ class Probe(Meter):
 def held_out_auroc(
     vectors_BD: Float[np.ndarray, "B D"], labelled: LabelledSlides, judge: ClassifierMixin, folds: int, seed: int
 ) -> float:
-    """Return the AUROC of a classifier on standardised vectors; a patient is predicted by a fit without that patient.
+    """Return the AUROC of a classifier on standardised vectors, for patients outside the classifier's training folds.
 
-    A patient's probabilities are the mean over the slides. With more than two classes: one against the rest, mean over
-    the classes.
+    A patient's probabilities are the mean over the patient's slides. With more than two classes, the AUROC is of each
+    class against the rest, mean over the classes.
     """
     labels, patients = np.array(labelled.labels), np.array(labelled.patients)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -92,7 +92,7 @@ def held_out_auroc(
 def chance_error(labelled: LabelledSlides) -> float:
     """Return the standard error of a random classifier's AUROC, for the rarest class (Mann & Whitney 1947).
 
-    It depends on the numbers of patients alone: sqrt((m + n + 1) / 12 m n).
+    It depends only on the numbers m and n of patients in and outside the class: sqrt((m + n + 1) / 12 m n).
     """
     label_of = dict(zip(labelled.patients, labelled.labels, strict=True))
     total, least = len(label_of), min(Counter(label_of.values()).values())
@@ -100,7 +100,7 @@ def chance_error(labelled: LabelledSlides) -> float:
 
 
 class ProbeSlides(Dataset[TokenBatch]):
-    """Labelled slide i -> at most so many of its tokens, as a batch of one."""
+    """Dataset that maps a labelled slide's index to at most `tokens` of its tokens, as a batch of one."""
 
     def __init__(self, labelled: LabelledSlides, source: TokenInput, tokens: int) -> None:
         self.stores, self.source, self.tokens = labelled.stores, source, tokens
@@ -113,10 +113,10 @@ class ProbeSlides(Dataset[TokenBatch]):
 
 
 def spread_tokens(store: PatchStore, source: TokenInput, most: int) -> TokenBatch:
-    """Return the tokens of tiles spread evenly over a slide, in raster order: at most `most`, but one tile at least.
+    """Return the tokens of tiles spread evenly over a slide, in raster order: at most `most`, but at least one tile.
 
     Raises:
-        StoreError: The store cannot give such tokens.
+        StoreError: The store cannot provide such tokens.
     """
     tokens = token_source(store, source)
     tiles = evenly(len(store), max(1, most // tokens.per_tile))

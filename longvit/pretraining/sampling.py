@@ -1,4 +1,4 @@
-"""Draws shared evenly among patients, whatever the number and the size of their slides."""
+"""Draws shared evenly among patients, independent of the number and the size of their slides."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from torch.utils.data import Sampler
 
 
 class SlideSchedule:
-    """Draw number -> slide. Patients take turns, and at a patient's turn that patient's slides do.
+    """Sequence that maps a draw's number to a slide: patients take turns, and so do the slides of a patient.
 
-    In any run of draws as long as there are patients, each has one; in any run of k such rounds, each of a patient's
-    s slides has k / s, rounded up or down.
+    With P patients, any P consecutive draws contain each patient once. In any k such rounds, each of a patient's s
+    slides is drawn k / s times, rounded up or down.
 
     Args:
         stores: One store per slide, named `<slide_id>.zarr`.
-        patient_of: Patient of each slide id; slides that it does not name are patients of their own.
+        patient_of: Patient of each slide id; a slide without an entry is a patient of its own.
     """
 
     def __init__(self, stores: Sequence[Path], patient_of: Mapping[str, str]) -> None:
@@ -33,13 +33,13 @@ class SlideSchedule:
 
 
 class DrawSampler(Sampler[int]):
-    """Numbers of draws in a random order, new in every epoch, the same for the same seed and epoch."""
+    """Sampler of draws' numbers in a random order, new in every epoch, the same for the same seed and epoch."""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before each epoch, also of a resumed run."""
+        """Set the epoch; Lightning calls this before each epoch, also in a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:

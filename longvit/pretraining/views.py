@@ -1,7 +1,7 @@
-"""Views of slides: crops of random regions that hold tissue, or pieces of slides whose tiles are embedded, as tokens.
+"""Views of slides as tokens: crops of random regions with tissue, or pieces of slides with embedded tiles.
 
-Every draw has a random generator of its own, seeded by its number: what is drawn depends neither on the number of
-workers nor on where a run was interrupted.
+Every draw has its own random generator, seeded by the draw's number. So draws depend neither on the number of workers
+nor on the place where a run was interrupted.
 """
 
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ _TRIES = 100
 
 
 class ViewsDataset(Dataset[list[TokenBatch]], ABC):
-    """Draw number i -> the views of one slide: two global ones, then the local ones.
+    """Dataset that maps a draw's number to the views of one slide: two global views, then the local views.
 
     Args:
         stores: One store per slide.
         source: Input of the encoder.
-        views: Sizes, numbers and changes of the views.
-        draws_per_slide: Draws in an epoch for every slide there is; patients share them evenly.
+        views: Sizes, numbers and augmentations of the views.
+        draws_per_slide: Draws in an epoch per slide of the stores; patients share them evenly.
         seed: Seed of all draws.
-        patient_of: Patient of each slide id; slides that it does not name are patients of their own.
+        patient_of: Patient of each slide id; a slide without an entry is a patient of its own.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
 
 
 class RegionDataset(ViewsDataset):
-    """Views are square crops of one random region of a slide, in the store's pixels."""
+    """Dataset of square crops of one random region of a slide, in the store's pixels."""
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Return crops of one region, whose tiles are decoded once."""
@@ -77,7 +77,7 @@ class RegionDataset(ViewsDataset):
         return [self._crop(region, grid_rc, side, rng) for side in sides]
 
     def _crop(self, region: np.ndarray, grid_rc: np.ndarray, side: int, rng: np.random.Generator) -> TokenBatch:
-        """Return one crop at a random place of the token grid, as uint8: the device scales it, not the worker."""
+        """Return one crop at a random place of the token grid, as uint8, because the device scales it."""
         x, y = rng.integers(0, len(region) - side + 1, 2)
         image = augment(region[y : y + side, x : x + side], self.views, rng)
         patches = patchify(image[None], self.source.patch_px)[0]
@@ -86,10 +86,10 @@ class RegionDataset(ViewsDataset):
 
 
 class PieceDataset(ViewsDataset):
-    """Views are pieces of a slide whose tiles are embedded: the tiles around a random one, some of them dropped."""
+    """Dataset of pieces of a slide with embedded tiles: the tiles around a random tile, some of them dropped."""
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
-        """Return pieces of one slide, each turned and flipped as a crop of pixels is."""
+        """Return pieces of one slide, each turned and flipped like a crop of pixels."""
         views, embeddings = self.views, store.embeddings(self.source.encoder)
         pieces = []
         for share in [views.global_tiles] * 2 + [views.local_tiles] * views.local_views:
@@ -101,13 +101,13 @@ class PieceDataset(ViewsDataset):
 
 
 VIEWS: dict[str, type[ViewsDataset]] = {"pixels": RegionDataset, "embeddings": PieceDataset}
-"""Views of each kind of an encoder's input."""
+"""Dataset of views for each kind of an encoder's input."""
 
 
 def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.Generator) -> np.ndarray:
     """Return the corner (x, y), in store pixels, of a random square with at least `min_tissue` of tissue.
 
-    A slide with too little tissue anywhere gives the best of the squares that were tried.
+    If a slide has too little tissue everywhere, the best of `_TRIES` squares is returned.
     """
     extent_st = st_from_rc(store.grid_shape, store.tile_st)
     tiles_st = store.xy_st
@@ -124,7 +124,7 @@ def draw_region(store: PatchStore, side: int, min_tissue: float, rng: np.random.
 
 
 def tissue_share_of_square(store: PatchStore, corner_st: np.ndarray, side: int) -> float:
-    """Return the share of a square that is tissue; each tile's tissue is taken as spread evenly over the tile."""
+    """Return the share of a square that is tissue, if each tile's tissue is spread evenly over the tile."""
     tiles_st = store.xy_st
     overlap = np.minimum(tiles_st + store.tile_st, corner_st + side) - np.maximum(tiles_st, corner_st)
     return float((overlap.clip(0).prod(axis=1) * store.tissue).sum() / side**2)
@@ -133,9 +133,10 @@ def tissue_share_of_square(store: PatchStore, corner_st: np.ndarray, side: int) 
 def draw_piece(
     rc: Int[np.ndarray, "n 2"], share: float, drop: float, rng: np.random.Generator
 ) -> Int[np.ndarray, " k"]:
-    """Return indices of the `share` of all tiles that are nearest to a random one, less a random `drop` of them.
+    """Return indices of the `share` of all tiles that are nearest to a random tile, minus a random share `drop`.
 
-    Nearest along the farther axis, so that a piece is a square where there is tissue all around. One tile at least.
+    Distance is measured along the farther axis, so that a piece is a square if there is tissue all around. At least one
+    tile is returned.
     """
     far = np.abs(rc - rc[rng.integers(len(rc))]).max(axis=1)
     near = np.argsort(far, kind="stable")[: max(1, round(share * len(rc)))]
@@ -150,7 +151,7 @@ def turn(rc: Int[np.ndarray, "n 2"], rng: np.random.Generator) -> Int[np.ndarray
 
 
 def place(rc: Int[np.ndarray, "n 2"], grid_rc: np.ndarray, rng: np.random.Generator) -> Int[np.ndarray, "n 2"]:
-    """Return tokens moved, all together, to a random place of the slide's grid.
+    """Return tokens moved together to a random place of the slide's grid.
 
     With their true places, two views of a region could be matched by place alone, and the encoder would learn nothing.
     """

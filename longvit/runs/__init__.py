@@ -1,1 +1,1 @@
-"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may go on."""
+"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may continue."""

@@ -1,22 +1,22 @@
-"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may go on in a folder.
+"""Run folders: settings, inputs and provenance of a run, and the decision whether a run may continue in a folder.
 
-Two processes in one folder. No verb waits for another process: a lock that is held is an error at once, a `BusyError`.
-The lock of a process that died is free again. All locks are of `preprocessing.jobs.atomic_folder`.
+Two processes in one folder: no verb waits for another process, and a lock that is held is an error at once, a
+`BusyError`. The lock of a dead process is free again. All locks are from `preprocessing.jobs.atomic_folder`.
 
     split, pretrain, finetune, encode,   refuse: one run at a time in a folder (`.lock`)
     predict, evaluate, demo
-    view --static, add_embeddings        refuse: one writer at a time of the folder that is built
-    explain                              refuses slide by slide: that slide fails, the others are explained
-    tile                                 shares: a slide that another run tiles is left to it, looked at again at the
-                                         end, and reported as skipped if it is still in work; this is not a failure
-    audit                                neither: writes one file, whole, and the last one stays
+    view --static, add_embeddings        refuse: one process at a time builds a folder
+    explain                              refuses slide by slide: a locked slide fails, other slides are explained
+    tile                                 shares: a slide that another run tiles is left to that run, checked again at
+                                         the end, and reported as skipped if it is unfinished; this is not a failure
+    audit                                neither: writes one whole file, and the last file stays
     view                                 neither: writes nothing
 
 Tests: `tests/pipeline/test_ends.py` (`test_a_second_run_in_the_same_folder_is_refused_and_the_first_is_not_disturbed`)
 runs each verb next to a second process. `tests/preprocessing/test_surviving.py`
 (`test_two_runs_over_one_folder_share_its_slides`) does so for `tile`.
-`tests/preprocessing/jobs/test_atomic_folder.py` (`test_two_processes_do_not_build_the_same`) is for folders that are
-built.
+`tests/preprocessing/jobs/test_atomic_folder.py` (`test_two_processes_do_not_build_the_same`) tests the folders that
+are built.
 """
 
 import datetime
@@ -54,7 +54,7 @@ REPORT, REPRESENTATIONS, TRAINING_METRICS = "report.html", "representations.csv"
 """Files of `evaluate`, `encode` and every training."""
 _LIBRARIES = ("torch", "pytorch-lightning", "lightly", "torchsurv", "timm", "zarr", "numpy", "scikit-survival")
 _MACHINE_ONLY = {"overwrite", "device", "execution", "loader_workers", "parallel_folds"}
-"""Settings that may change between two starts of a run, since another machine may continue the run."""
+"""Settings that may change between two starts of a run, because another machine may continue the run."""
 _TRAINING = ("checkpoints", "tensorboard", TRAINING_METRICS, "notes.txt", "timing.csv")
 _REPORT = (METRICS, REPORT, "report.md", "figures")
 WRITTEN = {
@@ -67,7 +67,7 @@ WRITTEN = {
     "encode": (REPRESENTATIONS, "timing.csv", "slides"),
     "predict": (PREDICTIONS, *_REPORT),
 }
-"""Files and folders that each verb writes to its run folder, which --overwrite removes; anything else there stays."""
+"""Files and folders that each verb writes to its run folder, which --overwrite removes; other files stay."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Run:
 def open_run(
     config: AnyRun, verb: str, inputs: RecordedInputs, result: Path, *, adds_slides: bool = False
 ) -> Iterator[Run]:
-    """Yield the run in a locked folder: a new folder, or that of an earlier start with the same settings and inputs.
+    """Yield the run in a locked folder: a new folder, or an earlier start's with the same settings and inputs.
 
     Args:
         config: Settings of the run.
@@ -133,7 +133,7 @@ def open_run(
             `begin` and `say_finished` itself.
 
     Raises:
-        ConfigError: The folder holds a run of another verb, with other settings or with other inputs.
+        ConfigError: The folder contains a run of another verb, with other settings or with other inputs.
         BusyError: Another process is working in the folder.
     """
     inputs = inputs.model_copy(update={"settings": settings_of(config)})
@@ -153,7 +153,7 @@ def open_run(
 
 
 def settings_of(config: StageConfig) -> dict[str, Any]:
-    """Return the settings that decide the result: all but paths, whose content is compared, and `_MACHINE_ONLY`."""
+    """Return the settings that decide the result: all except `_MACHINE_ONLY` and paths, whose content is compared."""
     return {
         name: settings_of(value) if isinstance(value, StageConfig) else _plain(value)
         for name in type(config).model_fields
@@ -199,7 +199,7 @@ def remove_result(folder: Path, verb: str) -> None:
 
 
 def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *, adds_slides: bool) -> frozenset[str]:
-    """Print and return the slides whose store has changed since an earlier start.
+    """Refuse a run with other inputs than an earlier start; print and return the slides whose store has changed.
 
     Args:
         folder: Folder of the earlier result.
@@ -208,7 +208,7 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
         adds_slides: Whether stores may differ.
 
     Raises:
-        ConfigError: Settings or files differ, or stores that may not differ.
+        ConfigError: Settings or files differ, or stores differ and must not.
     """
     before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
@@ -224,7 +224,7 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     return found.changed
 
 
-_FIX = "choose another --out, or start again with --overwrite, which keeps nothing of the old result"
+_FIX = "choose another --out, or start again with --overwrite, which deletes the old result"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting

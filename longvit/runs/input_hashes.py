@@ -1,4 +1,4 @@
-"""Identity of the files and stores that a run reads: recorded by the run, compared when it is started again."""
+"""Identity of the files and stores that a run reads: recorded by the run, and compared at the next start."""
 
 import datetime
 import hashlib
@@ -18,7 +18,7 @@ _PARTS = ("source", "settings", "schema", "tiles", "features")
 _SOURCES, _SETTINGS = {"source", "mask"}, {"config", "mpp", "tile_st", "grid_shape", "side_l0"}
 _as_json = json.JSONEncoder(sort_keys=True).encode
 _MAX_BYTES = 1 << 28
-"""Largest size of a file of inputs in bytes; 100,000 slides take 20 MB, so a larger file is not one of ours."""
+"""Largest size of a file of inputs in bytes. 100,000 slides take 20 MB, so no run writes a larger file."""
 
 
 class RecordedInputs(BaseModel):
@@ -48,7 +48,7 @@ class RecordedInputs(BaseModel):
         Raises:
             ConfigError: The file is missing (a run of version 0.1.0) or damaged.
         """
-        fix = "choose another --out, or start again with --overwrite, which keeps nothing of the old result"
+        fix = "choose another --out, or start again with --overwrite, which deletes the old result"
         try:
             with path.open("rb") as file:
                 return cls.model_validate_json(file.read(_MAX_BYTES))
@@ -76,7 +76,7 @@ def read_inputs(
 
     Args:
         files: One or several files by their role (`table`, `splits`); None for a role without a file in this run.
-        stores: The store of each slide.
+        stores: Store of each slide.
         source: Input of the encoder, which sets whether features are read, and of which tile encoder.
 
     Raises:
@@ -99,7 +99,7 @@ def hash_file(path: Path) -> str:
 
 
 def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
-    """Return hashes of a store's origin and settings, as `_PARTS`, from attributes alone (0.1 ms).
+    """Return hashes of a store's origin and settings, as in `_PARTS`, from its attributes alone (0.1 ms).
 
     Args:
         path: The store.

@@ -1,4 +1,4 @@
-"""Result of a verb that goes over slides and leaves one table."""
+"""Result of a verb that processes slides and writes one table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,9 @@ from preprocessing.errors import PipelineError
 
 @dataclass(frozen=True)
 class Outcome:
-    """The table of a run, and what could not be read."""
+    """Table of a run, and the errors of unreadable inputs."""
 
     table: Path
-    """The table, a row for each slide or sequence; missing if nothing could be read."""
+    """Path of the table, one row per slide or sequence; no file exists if nothing could be read."""
     failed: dict[str, PipelineError]
-    """Slides, sequences or folds' models that could not be read, and the error of each."""
+    """Error of each slide, sequence or fold's model that could not be read."""

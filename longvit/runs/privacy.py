@@ -1,7 +1,7 @@
 """Names in files that people share: paths without this machine's folders, and pseudonyms of patients, slides and sites.
 
-The project is the working directory. A file or folder in it is written as a path relative to the file that names it; of
-any other path only the last name is written. `LONGVIT_KEEP_PATHS=1` in the environment keeps full paths.
+The project is the working directory. A file or folder in the project is written as a path relative to the file that
+names it; of any other path only the last name is written. `LONGVIT_KEEP_PATHS=1` in the environment keeps full paths.
 """
 
 import hmac
@@ -26,7 +26,7 @@ _PSEUDONYM = re.compile("P-[0-9a-f]{12}")
 def shareable_path(path: Path | str, folder: Path | str) -> str:
     """Return a path as a file in `folder` may contain it: relative if both are in the project, else the last name.
 
-    The reader of the file joins the path to the file's folder, and searches only there.
+    Readers of the file join the path to the file's folder, and search only there.
 
     Args:
         path: The target, as the user wrote it.
@@ -58,7 +58,7 @@ class Pseudonyms:
     """Pseudonyms of patient, slide and site ids; without a key, the ids themselves."""
 
     key: bytes | None = field(default=None, repr=False)
-    """Secret key; with it, the id of a pseudonym can be found by trying."""
+    """Secret key; anyone with the key can find the id of a pseudonym by trial."""
 
     @classmethod
     def read(cls, path: Path | None) -> "Pseudonyms":
@@ -110,6 +110,6 @@ def _short_flag(word: str) -> str:
 
 
 def _short(text: str) -> str:
-    """Shorten a path that is absolute or leads out of the project; return any other text as it is."""
+    """Shorten a path that is absolute or leads out of the project; return any other text unchanged."""
     leads_out = os.path.isabs(text) or text.startswith("~") or ".." in Path(text).parts
     return shareable_path(os.path.expanduser(text), os.getcwd()) if leads_out else text

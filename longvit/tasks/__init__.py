@@ -1,7 +1,7 @@
-"""Tasks: what is predicted, and all that training, prediction and explanation need of it.
+"""Tasks: predicted quantities, each with everything that training, prediction and explanation need for it.
 
-A task is one class in one module, and one entry in `TASKS`. The classes are settings, so that importing them loads no
-torch: the methods that compute on tensors import it when they are called.
+A task is one class in one module, and one entry in `TASKS`. The classes are settings, and importing them does not load
+torch: methods that compute on tensors import torch when they are called.
 """
 
 from longvit.tasks.cox_task import CoxTask
@@ -10,4 +10,4 @@ from longvit.tasks.subtype_task import SubtypeTask
 from longvit.tasks.task import Task
 
 TASKS: tuple[type[Task], ...] = (SubtypeTask, CoxTask, NllTask)
-"""The registry; `task.kind` of the settings chooses one."""
+"""Registry of tasks; `task.kind` of the settings chooses a task."""

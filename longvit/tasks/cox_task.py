@@ -1,4 +1,4 @@
-"""Survival by hazards that are compared between patients: one log hazard, and Cox's partial likelihood."""
+"""Survival by comparing hazards between patients: one log hazard, and Cox's partial likelihood."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ _WITHOUT_VAL = "set select: last, which needs no loss on val"
 
 
 class CoxTask(SurvivalTask):
-    """Survival by the Cox partial likelihood (Cox 1972), ties as by Efron."""
+    """Survival by the Cox partial likelihood (Cox 1972), with Efron's ties."""
 
     quantity: ClassVar[str] = "log hazard"
 
@@ -36,7 +36,10 @@ class CoxTask(SurvivalTask):
         return {"risk": output_O.item()}
 
     def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
-        """Return a lack of events, or of patients still at risk at the first event: the likelihood is constant then."""
+        """Return a problem if events are too few, or if all other patients are censored before the first event.
+
+        In the second case no patient is still at risk at the first event, and the likelihood is constant.
+        """
         event, needed = targets["event"] == 1, self.min_events if part == "train" else 1
         if event.sum() < needed:
             last = "lower task.min_events" if part == "train" else _WITHOUT_VAL
@@ -47,12 +50,12 @@ class CoxTask(SurvivalTask):
         first = targets.loc[event, "time"].min()
         if not ((targets["time"] > first) | ((targets["time"] == first) & ~event)).any():
             return TargetProblem(
-                f"has nobody in {part} who is still at risk when the first event happens: all are censored before",
+                f"has no patient in {part} who is still at risk at the first event: all are censored before it",
                 "check the time column, use splits stratified by event, or leave the fold out with folds"
                 + ("" if part == "train" else f", or {_WITHOUT_VAL}"),
             )
         return None
 
     def most_windows(self, strata: Array) -> int:
-        """Return the number of windows that hold `min_events` observed events each."""
+        """Return the number of windows that contain `min_events` observed events each."""
         return int(strata.sum()) // self.min_events

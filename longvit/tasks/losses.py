@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy as cross_entropy
 from torch.nn.functional import logsigmoid
 
-with warnings.catch_warnings():  # torchsurv 0.2 compiles itself with torch.jit.script, which torch calls deprecated
+with warnings.catch_warnings():  # torchsurv 0.2 compiles itself with torch.jit.script, which torch has deprecated
     warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)
     from torchsurv.loss.cox import neg_partial_log_likelihood
 
@@ -17,18 +17,18 @@ def cox_loss(risk_N: Float[Tensor, " N"], time_N: Float[Tensor, " N"], event_N: 
     """Return the mean over events of the negative log partial likelihood (Cox 1972), with Efron's ties (Efron 1977).
 
     Patients censored at a time are still at risk at that time. In torchsurv 0.2 this depends on the order of the
-    patients. So torchsurv gets ranks of times, on which alone the likelihood depends: censored patients come just after
-    those who died at the same time.
+    patients. So torchsurv gets ranks of times, on which alone the likelihood depends. In these ranks, censored patients
+    come directly after patients who died at the same time.
 
     Args:
         risk_N: Log hazards, float32; they may be 80 apart, beyond which exponentials vanish.
-        time_N: Times of the event, or of the last visit.
-        event_N: True if the event was observed; without any, or for one patient alone, the loss is 0.
+        time_N: Time of the event or of the last visit, in the table's unit.
+        event_N: True if the event was observed; without an event, or for a single patient, the loss is 0.
     """
     if len(risk_N) == 1 or not event_N.any():
         return risk_N.sum() * 0.0
     ranks_N = 2.0 * torch.unique(time_N, return_inverse=True)[1] + ~event_N
-    centred_N = risk_N - risk_N.max().detach()  # a common factor cancels; torchsurv takes plain exponentials
+    centred_N = risk_N - risk_N.max().detach()  # a common factor cancels; torchsurv exponentiates without centring
     total = neg_partial_log_likelihood(centred_N, event_N, ranks_N, ties_method="efron", reduction="sum")
     return total / event_N.sum()
 
@@ -38,15 +38,15 @@ def nll_loss(
 ) -> Tensor:
     """Return the mean negative log likelihood of a discrete-time model (Zadeh and Schmid 2020).
 
-    The hazard of bin m is h_m = sigmoid(logit), and S_m = (1 - h_1)...(1 - h_m) is the chance to outlive it. A
-    patient with the event in bin m contributes S_{m-1} h_m, one last seen in bin m S_m. As MCAT and LongViT compute it,
-    but in logarithms throughout, where the published code clamps the probabilities at 1e-7.
+    The hazard of bin m is h_m = sigmoid(logit), and S_m = (1 - h_1)...(1 - h_m) is the chance to outlive bin m. A
+    patient with the event in bin m contributes S_{m-1} h_m; a patient last seen in bin m contributes S_m. The formula
+    is MCAT's and LongViT's, but computed in logarithms throughout. The published code clamps the probabilities at 1e-7.
 
     Args:
-        logits_NM: One for each bin.
+        logits_NM: Logit of the hazard in each of M bins.
         bin_N: Bin of the event, or of the last visit.
         event_N: True if the event was observed.
-        alpha: The loss is (1 - alpha) times that of all, plus alpha times that of the observed events.
+        alpha: The loss is (1 - alpha) times the loss of all patients, plus alpha times the loss of observed events.
     """
     log_survival_NM = logsigmoid(-logits_NM).cumsum(dim=1)
     log_outlived_N, log_before_N, log_hazard_N = (
@@ -59,5 +59,5 @@ def nll_loss(
 
 
 def nll_risk(logits_NM: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
-    """Return minus the sum over bins of the chance to outlive them (MCAT, LongViT): higher dies earlier."""
+    """Return minus the sum over bins of the chance to outlive them (MCAT, LongViT): higher for an earlier event."""
     return -logsigmoid(-logits_NM).cumsum(dim=1).exp().sum(dim=1)

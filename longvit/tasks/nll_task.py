@@ -1,4 +1,4 @@
-"""Survival by the hazard in each of a few bins of time, and a discrete-time likelihood."""
+"""Survival by the hazard in each of a few time bins, and a discrete-time likelihood."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class NllTask(SurvivalTask):
         return self.bins
 
     def loss(self, outputs_NO: Tensor, patients: Sequence[Target], statistics: Statistics) -> Tensor:
-        """Return the negative log likelihood, of bins between `bin_edges` of the statistics."""
+        """Return the negative log likelihood, for bins between `bin_edges` of the statistics."""
         from longvit.tasks.losses import nll_loss
 
         bins = [bisect_right(statistics["bin_edges"], patient.time) for patient in patients]
@@ -37,7 +37,7 @@ class NllTask(SurvivalTask):
         return {"risk": self.score(output_O[None], 0).item()}
 
     def score(self, outputs_NO: Tensor, index: int) -> Tensor:
-        """Return the risk, which is of all bins together."""
+        """Return the risk, which depends on all bins; `index` has no effect."""
         from longvit.tasks.losses import nll_risk
 
         return nll_risk(outputs_NO)
@@ -45,22 +45,26 @@ class NllTask(SurvivalTask):
     def fit(self, targets: Table, classes: Classes) -> Statistics:
         """Return `bin_edges`: the quantiles of the times of observed events; a time on an edge is in the later bin.
 
-        As in MCAT and LongViT, but of the training patients: theirs are of all patients, those held out included.
+        The quantiles are of the training patients. In MCAT and LongViT they are of all patients, including held-out
+        patients.
         """
         times = targets.loc[targets["event"] == 1, "time"].astype(float)
         return {"bin_edges": tuple(times.quantile([k / self.bins for k in range(1, self.bins)]).tolist())}
 
     def sizes(self, classes: Classes) -> dict[str, int]:
-        """Return one edge between each two bins."""
+        """Return the number of edges between bins."""
         return {"bin_edges": self.bins - 1}
 
     def accepts(self, classes: Classes, statistics: Statistics) -> bool:
-        """Check that the edges are in order, too."""
+        """Return whether the statistics have the right sizes, and the edges are in order."""
         edges = list(statistics.get("bin_edges", ()))
         return super().accepts(classes, statistics) and edges == sorted(edges)
 
     def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
-        """Return a lack of events or of different times for the bins, which training patients alone define."""
+        """Return a problem if events or their different times are too few for the bins.
+
+        Only training patients define the bins, so `part` must be `train` for a problem.
+        """
         if part != "train":
             return None
         events = int((targets["event"] == 1).sum())

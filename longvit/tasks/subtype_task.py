@@ -8,22 +8,22 @@ from preprocessing.config import Share
 
 
 class SubtypeTask(LabelTask):
-    """Subtyping: the class of a slide. Loss: cross-entropy."""
+    """Subtyping: predicts the class of a slide, with cross-entropy as loss."""
 
     kind: Literal["subtype"] = "subtype"
     """Subtyping."""
     label_smoothing: Share = 0.0
     """Label smoothing of the cross-entropy."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weights each training patient by the inverse of the share of the class, so that rare classes count as
-    much as common ones."""
+    """`balanced` weights each training patient by the inverse of the class's share, so that rare classes count as much
+    as common classes."""
 
     def outputs(self, classes: Classes) -> int:
         """Return one output for each class, its logit."""
         return len(classes)
 
     def loss(self, outputs_NO: Tensor, patients: Sequence[Target], statistics: Statistics) -> Tensor:
-        """Return the cross-entropy, of classes weighted by `class_weights` of the statistics."""
+        """Return the cross-entropy, with classes weighted by `class_weights` of the statistics."""
         from longvit.tasks.losses import cross_entropy
 
         labels_N = outputs_NO.new_tensor([patient.label for patient in patients]).long()
@@ -35,7 +35,7 @@ class SubtypeTask(LabelTask):
         return {f"p_{name}": p.item() for name, p in zip(classes, output_O.double().softmax(0), strict=True)}
 
     def fit(self, targets: Table, classes: Classes) -> Statistics:
-        """Return `class_weights`: the inverse share of each class over their number, 1 on average over patients."""
+        """Return `class_weights`: the inverse share of each class over the number of classes, 1 on average."""
         if self.class_weights == "none":
             return {}
         counts = targets["label"].value_counts()

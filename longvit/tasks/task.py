@@ -1,4 +1,4 @@
-"""Base classes of the tasks: one target is a class of the patient, the other the time of an event."""
+"""Base classes of tasks: the target of a patient is a class, or the time of an event."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,15 @@ from pydantic import Field, model_validator
 from preprocessing.config import StageConfig
 
 Array = Any
-"""An array of numpy. None of these three libraries is imported here: `longvit --help` does not wait for them."""
+"""A numpy array. numpy, pandas and torch are not imported here, so that `longvit --help` does not wait for them."""
 Table = Any
-"""A DataFrame of pandas."""
+"""A pandas DataFrame."""
 Tensor = Any
-"""A tensor of torch."""
+"""A torch tensor."""
 Classes = tuple[str, ...]
 """Classes in the order of the probabilities; empty for survival."""
 Statistics = Mapping[str, tuple[float, ...]]
-"""Numbers that a loss takes from the training patients, by their name; a model's file holds them."""
+"""Numbers by name that a loss needs from the training patients; stored in a model's file."""
 TimeUnit = Literal["days", "months", "years"]
 
 PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -28,12 +28,12 @@ PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "tcga_lung": {"classes": ("LUAD", "LUSC")},
     "tcga_kidney": {"classes": ("CCRCC", "PRCC", "CHRCC")},
 }
-"""Classes and ignored labels of LongViT's three subtyping tasks (arXiv 2312.03558), on the tables of HIPT
+"""Classes and ignored labels of LongViT's three subtyping tasks (arXiv 2312.03558), for the tables of HIPT
 (mahmoodlab/HIPT, 10 folds each)."""
 
 
 class TargetProblem(NamedTuple):
-    """Reason why a loss of some patients is constant or undefined, after the words "fold k", and its fix."""
+    """Reason for a constant or undefined loss of some patients, to follow the words "fold k", and its fix."""
 
     what: str
     fix: str
@@ -49,12 +49,12 @@ class Target(Protocol):
 
 
 class Task(StageConfig, ABC):
-    """Settings of a prediction, with its loss, its outputs and its checks."""
+    """Settings of a prediction task, with its loss, its outputs and its checks."""
 
     targets: ClassVar[tuple[str, ...]]
-    """Columns of a table of targets: `label`, or `time` and `event`."""
+    """Columns of the table of targets: `label`, or `time` and `event`."""
     stratum: ClassVar[str]
-    """Column of targets whose values are shared evenly among the windows of an epoch."""
+    """Target column whose values are shared evenly among the windows of an epoch."""
     quantity: ClassVar[str]
     """Name of `score` in explanations."""
 
@@ -65,7 +65,7 @@ class Task(StageConfig, ABC):
 
     @abstractmethod
     def outputs(self, classes: Classes) -> int:
-        """Return the number O of a head's outputs."""
+        """Return the number O of the head's outputs."""
 
     @abstractmethod
     def loss(self, outputs_NO: Tensor, patients: Sequence[Target], statistics: Statistics) -> Tensor:
@@ -76,11 +76,11 @@ class Task(StageConfig, ABC):
         """Return one slide's output as columns of predictions.csv: `p_<class>` of each class, or `risk`."""
 
     def score(self, outputs_NO: Tensor, index: int) -> Tensor:
-        """Return a number that is larger where a class, by its index, or the event is likelier; differentiable."""
+        """Return a differentiable number that is larger if the class with this index, or the event, is likelier."""
         return outputs_NO[:, index]
 
     def fit(self, targets: Table, classes: Classes) -> Statistics:
-        """Return what the loss takes from the targets of the training patients, a row each."""
+        """Return the loss's statistics of the targets of the training patients, one row per patient."""
         return {}
 
     def sizes(self, classes: Classes) -> dict[str, int]:
@@ -88,28 +88,28 @@ class Task(StageConfig, ABC):
         return {}
 
     def accepts(self, classes: Classes, statistics: Statistics) -> bool:
-        """Check that classes and statistics, read from a file, belong to this task."""
+        """Return whether classes and statistics, read from a file, belong to this task."""
         sizes = self.sizes(classes)
         of_this_task = all(len(values) == sizes.get(name) for name, values in statistics.items())
         return of_this_task and bool(classes) == ("label" in self.targets) and len(set(classes)) == len(classes)
 
     def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
-        """Return why the loss of these patients is of no use, or None.
+        """Return the reason why the loss of these patients is useless, or None.
 
         Args:
-            targets: Targets of the patients, a row each.
+            targets: Targets of the patients, one row per patient.
             part: `train`, or `val` if it selects the epoch.
             classes: All classes.
         """
         return None
 
     def most_windows(self, strata: Array) -> int | None:
-        """Return the number of windows into which patients of these strata may be dealt, or None if any will do."""
+        """Return the number of windows into which patients of these strata may be dealt, or None for any number."""
         return None
 
 
 class LabelTask(Task):
-    """A class of the patient, named in one column of the table."""
+    """Prediction of a patient's class, named in one column of the table."""
 
     targets: ClassVar[tuple[str, ...]] = ("label",)
     stratum: ClassVar[str] = "label"
@@ -138,11 +138,11 @@ class LabelTask(Task):
 
     @property
     def table_columns(self) -> list[str]:
-        """The column with the label."""
+        """Column with the label, as a list of one."""
         return [self.label_column]
 
     def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
-        """Return the classes that no training patient has."""
+        """Return the classes without a training patient, as a problem."""
         absent = sorted(set(classes) - set(targets["label"])) if part == "train" else []
         if not absent:
             return None
@@ -151,7 +151,7 @@ class LabelTask(Task):
 
 
 class SurvivalTask(Task):
-    """Survival: the columns of the table with the time of each patient, and whether the event was observed."""
+    """Prediction of survival, from the table's columns with the time and the status (event or censored)."""
 
     targets: ClassVar[tuple[str, ...]] = ("time", "event")
     stratum: ClassVar[str] = "event"
@@ -162,7 +162,7 @@ class SurvivalTask(Task):
     time_column: str = "survival_months"
     """Column of the table with the time to the event or the last visit."""
     time_unit: TimeUnit = "months"
-    """Unit of that column, shown in reports and figures. Times that are implausible in this unit are refused."""
+    """Unit of the time column, shown in reports and figures. Times that are implausible in this unit are refused."""
     censorship_column: str = "censorship"
     """Column that is 1 if the event was NOT observed, as in the published TCGA tables."""
     event_column: str | None = None
@@ -170,5 +170,5 @@ class SurvivalTask(Task):
 
     @property
     def table_columns(self) -> list[str]:
-        """The columns with the time and the status."""
+        """Columns with the time and the status."""
         return [self.time_column, self.event_column or self.censorship_column]

@@ -1,6 +1,6 @@
-"""Store -> tokens: what an encoder reads.
+"""Tokens of slides, the input of an encoder, read from stores.
 
-`TokenBatch` carries tokens, their places and a mask; `SlideDataset` reads whole slides from stores in raster order.
+`TokenBatch` contains tokens, their places and a mask; `SlideDataset` reads whole slides from stores in raster order.
 """
 
 from longvit.tokens.batch import TokenBatch as TokenBatch

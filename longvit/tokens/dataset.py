@@ -1,4 +1,4 @@
-"""Stores of a cohort as a dataset of slides."""
+"""Dataset of slides, from the stores of a cohort."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from preprocessing.store.store import open_store
 
 
 class SlideDataset(Dataset[TokenBatch]):
-    """Slide i -> all its tokens, as a batch of one.
+    """Dataset that maps a slide's index to all tokens of the slide, as a batch of one.
 
     Args:
         stores: One store per slide.
-        source: What a token is.
+        source: Kind of input token.
     """
 
     def __init__(self, stores: Sequence[Path], source: TokenInput) -> None:

@@ -1,4 +1,4 @@
-"""Several slides as one sequence: each is below the last one in the grid, with a gap between."""
+"""Several slides as one sequence: each slide is placed below the previous slide in the grid, with a gap between."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,12 +10,15 @@ from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import Pieces
 
 GAP = 32
-"""Empty rows of tokens between two slides: the side of the 1,024-pixel regions that LongViT is pretrained on, so that
-no such region shows two slides, and no token of one is ever a neighbour of another's."""
+"""Empty rows of tokens between two slides.
+
+The gap equals the side of the 1,024-pixel regions that LongViT is pretrained on. So no such region shows two slides,
+and tokens of two slides are never neighbours.
+"""
 
 
 def row_offsets(slides_rc: Sequence[Tensor]) -> list[int]:
-    """Return the rows by which each slide, given by its tokens' places (L, 2), is moved down; 0 for the first."""
+    """Return the rows by which each slide is moved down; 0 for the first. Slides are given by their (L, 2) places."""
     rows = [0]
     for rc_L2 in slides_rc[:-1]:
         rows.append(rows[-1] + int(rc_L2[:, 0].max()) + 1 + GAP)
@@ -23,9 +26,9 @@ def row_offsets(slides_rc: Sequence[Tensor]) -> list[int]:
 
 
 class JoinedPieces(Pieces):
-    """The tokens of several slides as one sequence, slide after slide, each in raster order; nothing is left out.
+    """Tokens of several slides as one sequence, slide after slide, each in raster order; no token is left out.
 
-    A learned table of positions is stretched over all slides together, as it is over one.
+    A learned table of positions is stretched over all slides together, as over a single slide.
     """
 
     def __init__(self, slides: Sequence[Pieces]) -> None:
@@ -39,7 +42,7 @@ class JoinedPieces(Pieces):
         self.rank_L = torch.cat(ranks)
 
     def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
-        """Yield all pieces in turn, slide after slide, as of `Pieces.ahead`."""
+        """Yield all pieces in turn, slide after slide, as `Pieces.ahead` does."""
         for slide, row, start in zip(self.slides, self.rows, self.starts, strict=True):
             for rank_l, piece in slide.ahead(threads):
                 placed = TokenBatch(piece.x, piece.rc_BL2 + torch.tensor([row, 0]), piece.mask_BL)

@@ -1,4 +1,4 @@
-"""The order of a slide's tokens in the sequence, which decides what a LongNet segment sees."""
+"""Order of a slide's tokens in the sequence, which decides the tokens that share a LongNet segment."""
 
 import numpy as np
 from jaxtyping import Int

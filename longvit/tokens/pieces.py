@@ -1,4 +1,7 @@
-"""The tokens of one store, or of several that are one sequence, a few tiles at a time: a million patches are 3 GB."""
+"""Tokens of a sequence, read a few tiles at a time, because a million patches take 3 GB.
+
+A sequence consists of the tokens of one store or of several.
+"""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -17,29 +20,29 @@ from longvit.tokens.source import TokenSource, token_source
 from preprocessing.store.store import PatchStore
 
 PIECE_TOKENS = 4096
-"""Approximate number of tokens in a piece: 12 MB of pixels, which are 50 MB as float32."""
+"""Approximate number of tokens in a piece: 12 MB of pixels, or 50 MB as float32."""
 
 
 class Pieces(ABC):
-    """Tokens of a sequence in pieces, in the order in which stores hold them, and the rank of each in the sequence."""
+    """Tokens of a sequence in pieces, in the stores' order, with the rank of each token in the sequence."""
 
     source: TokenSource
-    """Source of the tokens; of several slides, that of the first."""
+    """Source of the tokens; for several slides, the source of the first slide."""
     rc_L2: Int64[Tensor, "L 2"]
-    """Row and column of each token, in the stores' order."""
+    """Row and column of each token, in the order of the stores."""
     rank_L: Int64[Tensor, " L"]
-    """Place of each token in the sequence."""
+    """Rank of each token in the sequence."""
 
     @abstractmethod
     def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
-        """Yield rank and tokens of all pieces in turn; `threads` read the next ones while the caller works.
+        """Yield ranks and tokens of all pieces in turn; `threads` threads read ahead while the caller works.
 
         Raises:
             StoreError: A tile is missing or damaged.
         """
 
     def rc_in_sequence(self) -> Int64[Tensor, "L 2"]:
-        """Return row and column of each token in the order of the sequence."""
+        """Return row and column of each token, in the order of the sequence."""
         rc_L2 = torch.empty_like(self.rc_L2)
         rc_L2[self.rank_L] = self.rc_L2
         return rc_L2
@@ -47,7 +50,7 @@ class Pieces(ABC):
     def gathered(self) -> TokenBatch:
         """Return all tokens in the order of the sequence, as a batch of one.
 
-        Each piece is written to its place as it is read, so that the tokens are in memory once.
+        Each piece is written to its place as it is read, so that memory holds the tokens only once.
 
         Raises:
             StoreError: A tile is missing or damaged.
@@ -59,15 +62,15 @@ class Pieces(ABC):
 
 
 class SlidePieces(Pieces):
-    """The tokens of a slide in pieces of neighbouring tiles, and the rank of each token in the slide's sequence.
+    """Tokens of a slide in pieces of neighbouring tiles, with the rank of each token in the slide's sequence.
 
     Args:
-        store: The slide.
+        store: Store of the slide.
         settings: Input of the encoder.
-        tokens: Approximate number of tokens in a piece; at least those of one tile.
+        tokens: Approximate number of tokens in a piece; a piece has at least the tokens of one tile.
 
     Raises:
-        StoreError: The store cannot give such tokens.
+        StoreError: The store cannot provide such tokens.
     """
 
     def __init__(self, store: PatchStore, settings: TokenInput, tokens: int = PIECE_TOKENS) -> None:
@@ -81,7 +84,7 @@ class SlidePieces(Pieces):
         return -(-len(self.store) // self._tiles)
 
     def read(self, index: int) -> tuple[Int64[Tensor, " l"], TokenBatch]:
-        """Return one piece: the rank of its tokens, and the tokens as a batch of one.
+        """Return the ranks of one piece's tokens, and the tokens as a batch of one.
 
         Raises:
             StoreError: A tile is missing or damaged.
@@ -93,7 +96,7 @@ class SlidePieces(Pieces):
         return self.rank_L[part], TokenBatch.of_one(x, self.rc_L2[part])
 
     def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
-        """Yield all pieces in turn, as of `Pieces.ahead`."""
+        """Yield all pieces in turn, as `Pieces.ahead` does."""
         with ThreadPoolExecutor(threads) as pool:
             reading = deque(pool.submit(self.read, i) for i in range(min(len(self), 2 * threads)))
             for i in range(len(self)):

@@ -1,4 +1,4 @@
-"""One store -> the tokens of its slide; and the scale at which they show it."""
+"""Reading of a slide's tokens from its store, and the scale at which the tokens show the slide."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,14 @@ from preprocessing.errors import StoreError
 from preprocessing.store.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
-"""Scanners of one nominal magnification differ by about so much, and tiling keeps a slide's own pixels if it can."""
+"""Relative difference of resolutions that counts as equal.
+
+Scanners of one nominal magnification differ by about this much, and tiling keeps a slide's own pixels if it can.
+"""
 
 
 class StoreScale(BaseModel):
-    """Scale of the stores that something was trained on; the tile encoder is in the encoder's config (`input`)."""
+    """Scale of the stores that a model was trained on. The tile encoder is in the encoder's config (`input`)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     mpp: float = Field(gt=0, allow_inf_nan=False)
@@ -30,7 +33,7 @@ class StoreScale(BaseModel):
         """Return the scale of a store.
 
         Raises:
-            StoreError: The store has no resolution or side that a slide can have.
+            StoreError: The store has a resolution or a tile side that no slide can have.
         """
         try:
             return cls(mpp=store.mpp, tile_px=store.tile_st)
@@ -45,17 +48,17 @@ class StoreScale(BaseModel):
         return f"tiles of {self.tile_px} pixels at {self.mpp:.4g} um per pixel"
 
     def agrees(self, other: "StoreScale") -> bool:
-        """Return whether the other has tiles of this side, and this resolution within `MPP_TOLERANCE`."""
+        """Return whether the other scale has the same tile side and, within `MPP_TOLERANCE`, the same resolution."""
         return self.tile_px == other.tile_px and abs(other.mpp / self.mpp - 1) <= MPP_TOLERANCE
 
 
 def slide_tokens(store: PatchStore, settings: TokenInput) -> TokenBatch:
     """Return all tokens of a slide in raster order, as a batch of one.
 
-    Pixels give a token for each patch of each tissue tile; embeddings one for each tile.
+    With pixel input each patch of a tissue tile is a token; with embeddings each tile is a token.
 
     Raises:
-        StoreError: The store cannot give such tokens, or a tile is missing or damaged.
+        StoreError: The store cannot provide such tokens, or a tile is missing or damaged.
     """
     return SlidePieces(store, settings).gathered()
 
@@ -63,17 +66,17 @@ def slide_tokens(store: PatchStore, settings: TokenInput) -> TokenBatch:
 def open_stores(
     stores: Mapping[str, Path], settings: TokenInput
 ) -> tuple[dict[str, PatchStore], dict[str, StoreError]]:
-    """Open the stores that can give an encoder its tokens; return them, and why the others cannot.
+    """Open the stores that can provide an encoder's tokens; return these stores, and the error of every other store.
 
     Raises:
-        StoreError: None can be read.
+        StoreError: None of the stores can provide the tokens.
     """
     opened, failed = {}, {}
     for slide_id, path in stores.items():
         try:
             store = open_store(path)
-            token_source(store, settings)  # refuses those that do not fit
-            _ = store.rc  # checked when it is read
+            token_source(store, settings)  # refuses stores that do not fit
+            _ = store.rc  # is checked when it is read
         except StoreError as error:
             failed[slide_id] = error
         else:
@@ -84,12 +87,12 @@ def open_stores(
 
 
 def require_scale(stores: Iterable[PatchStore], scale: StoreScale | None, trained: object) -> None:
-    """Refuse stores of another scale than a model was trained at.
+    """Refuse stores of another scale than the model's training stores.
 
     Args:
         stores: The stores that the model is to read.
-        scale: The model's; None if its file does not hold it, which refuses nothing.
-        trained: Name or path of the model, for the error.
+        scale: Scale of the model; None if its file does not contain the scale, in which case no store is refused.
+        trained: Name or path of the model, for the error message.
 
     Raises:
         StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
@@ -104,10 +107,10 @@ def require_scale(stores: Iterable[PatchStore], scale: StoreScale | None, traine
 
 
 def require_one_scale(stores: Sequence[Path]) -> None:
-    """Refuse stores of several resolutions or tile sizes: the same patch would show different sizes of tissue.
+    """Refuse stores of several resolutions or tile sizes, in which the same patch would show different tissue sizes.
 
     Raises:
-        StoreError: Two stores differ, in resolution by more than `MPP_TOLERANCE`.
+        StoreError: Two stores differ in tile side, or in resolution by more than `MPP_TOLERANCE`.
     """
     first, *others = (open_store(path) for path in stores)
     scale = StoreScale.of(first)

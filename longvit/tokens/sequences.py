@@ -1,4 +1,4 @@
-"""Sequences of a patient's slides: one for each slide, or one for all."""
+"""Sequences of a patient's slides: one sequence per slide, or one for all slides."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from longvit.tokens.pieces import SlidePieces
 from preprocessing.store.store import open_store
 
 Slides = tuple[str, ...]
-"""The slides of one sequence, by their ids."""
+"""Ids of the slides of one sequence."""
 
 
 def sequences(slides: Sequence[str], fusion: Literal["late", "early"]) -> list[Slides]:
-    """Return the sequences in which a patient's slides are read: one for each, or with early fusion one for all."""
+    """Return the sequences of a patient's slides: one per slide, or with early fusion one for all slides."""
     return [tuple(slides)] if fusion == "early" else [(slide,) for slide in slides]
 
 
@@ -23,7 +23,7 @@ def sequence_pieces(stores: Mapping[str, Path], settings: TokenInput, slides: Sl
     """Return the tokens of a sequence in pieces.
 
     Raises:
-        StoreError: A store cannot be read, or cannot give such tokens.
+        StoreError: A store cannot be read, or cannot provide such tokens.
     """
     return JoinedPieces([SlidePieces(open_store(stores[slide]), settings) for slide in slides])
 
@@ -32,6 +32,6 @@ def read_tokens(stores: Mapping[str, Path], settings: TokenInput, slides: Slides
     """Return the tokens of a sequence, as a batch of one.
 
     Raises:
-        StoreError: A store cannot be read, or cannot give such tokens.
+        StoreError: A store cannot be read, or cannot provide such tokens.
     """
     return sequence_pieces(stores, settings, slides).gathered()

@@ -1,4 +1,4 @@
-"""Token sources: the tokens that a store gives, as patches of its pixels or as embeddings of its tiles."""
+"""Token sources: tokens of a store, as patches of its pixels or as embeddings of its tiles."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from preprocessing.store.store import PatchStore
 
 @dataclass(frozen=True)
 class TokenSource(ABC):
-    """Tokens of one store; `token_source` chooses the kind.
+    """Source of the tokens of one store; `token_source` chooses the kind.
 
     Args:
         store: The store.
@@ -32,15 +32,15 @@ class TokenSource(ABC):
 
     @abstractmethod
     def require_fit(self) -> None:
-        """Check that the store can give such tokens, before a tile is read.
+        """Check that the store can provide such tokens, before a tile is read.
 
         Raises:
-            StoreError: It cannot.
+            StoreError: The store cannot provide such tokens.
         """
 
     @property
     def width(self) -> int:
-        """Numbers in a token."""
+        """Numbers per token."""
         return self.settings.width
 
     @property
@@ -50,18 +50,18 @@ class TokenSource(ABC):
 
     @property
     def per_tile(self) -> int:
-        """Tokens of a tile."""
+        """Tokens per tile."""
         return self.per_side**2
 
     @property
     def rc(self) -> Int[np.ndarray, "n 2"]:
-        """Row and column of every token in the grid of tokens, tile after tile, those of a tile row by row."""
+        """Row and column of every token in the grid of tokens, tile after tile, and row by row within a tile."""
         within = np.stack(np.mgrid[0 : self.per_side, 0 : self.per_side], axis=-1)  # (side, side, 2)
         return (self.store.rc[:, None, None, :] * self.per_side + within).reshape(-1, 2)
 
     @abstractmethod
     def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"] | Float[np.ndarray, "n E"]:
-        """Return the tokens of some tiles, by the tiles' indices, in the order of `rc`.
+        """Return the tokens of the tiles with these indices, in the order of `rc`.
 
         Raises:
             StoreError: A tile is missing or damaged.
@@ -69,12 +69,12 @@ class TokenSource(ABC):
 
 
 class PixelSource(TokenSource):
-    """Tokens are square patches of a tile's pixels, uint8."""
+    """Source of square patches of a tile's pixels, uint8."""
 
     dtype = np.uint8
 
     def require_fit(self) -> None:
-        """Check that there are pixels, and that patches divide tiles.
+        """Check that the store has pixels, and that patches divide tiles.
 
         Raises:
             StoreError: The store has no pixels, or the patch side does not divide the tile side.
@@ -93,12 +93,12 @@ class PixelSource(TokenSource):
         return self.store.tile_st // self.settings.patch_px
 
     def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"]:
-        """Return the patches of some tiles."""
+        """Return the patches of the tiles with these indices."""
         return patchify(self.store.read_tiles(tiles), self.settings.patch_px).reshape(-1, self.width)
 
 
 class EmbeddingSource(TokenSource):
-    """Tokens are the embeddings of tiles, float32, one for each tile."""
+    """Source of tile embeddings, float32, one token per tile."""
 
     dtype = np.float32
 
@@ -111,13 +111,13 @@ class EmbeddingSource(TokenSource):
         width = self.store.embeddings(self.settings.encoder).shape[1]
         if width != self.width:
             raise StoreError(
-                f"embeddings/{self.settings.encoder} are {width} wide, the encoder expects {self.width}",
+                f"embeddings/{self.settings.encoder} are {width} wide, but the encoder expects {self.width}",
                 where=self.store.path,
                 fix=f"set encoder.input.dim to {width}",
             )
 
     def read(self, tiles: Int[np.ndarray, " t"]) -> Float[np.ndarray, "n E"]:
-        """Return the embeddings of some tiles."""
+        """Return the embeddings of the tiles with these indices."""
         return self.store.embeddings(self.settings.encoder)[tiles].astype(np.float32)
 
 
@@ -125,10 +125,10 @@ _SOURCES: dict[str, type[TokenSource]] = {"pixels": PixelSource, "embeddings": E
 
 
 def token_source(store: PatchStore, settings: TokenInput) -> TokenSource:
-    """Return the token source of a store that an encoder's input names.
+    """Return the token source of a store for an encoder's kind of input.
 
     Raises:
-        StoreError: The store cannot give such tokens.
+        StoreError: The store cannot provide such tokens.
     """
     return _SOURCES[settings.kind](store, settings)
 
@@ -136,7 +136,7 @@ def token_source(store: PatchStore, settings: TokenInput) -> TokenSource:
 def patchify(
     images: UInt8[np.ndarray, "n height width 3"], patch_px: int
 ) -> UInt8[np.ndarray, "n rows columns pixels"]:
-    """Cut images into square patches, each flattened channel first, as a convolution's weights are."""
+    """Cut images into square patches, each flattened channel first, like a convolution's weights."""
     n, height, width, _ = images.shape
     rows, columns = height // patch_px, width // patch_px
     patches = images.reshape(n, rows, patch_px, columns, patch_px, 3).transpose(0, 1, 3, 5, 2, 4)

@@ -1,1 +1,1 @@
-"""The training loop, and the files that a training writes."""
+"""Training loop, and the files that a training run writes."""

@@ -1,7 +1,6 @@
 """Files of a training run: metrics, notes, timing and checkpoints.
 
-`metrics.csv` and `notes.txt` depend on the seed alone: a resumed run writes the bytes of an undisturbed one.
-`timing.csv` depends on the machine.
+`metrics.csv` and `notes.txt` depend only on the seed: a resumed run writes the same bytes as an uninterrupted run.
 """
 
 import csv
@@ -24,13 +23,13 @@ from preprocessing.jobs.files import write_whole, written_whole
 
 Row = Mapping[str, int | float]
 _FAR = 10.0
-"""Factor by which a loss is far above another."""
+"""Factor by which a loss is far above another loss."""
 Reader = Callable[[Sequence[Row]], list[str]]
-"""Rows of metrics so far -> sentences for the user about them."""
+"""Function from the rows of metrics so far to sentences about them, for the user."""
 
 
 def risen(rows: Sequence[Row]) -> list[str]:
-    """Return a sentence if the loss ends far above that of an untrained model, which is of the order of 1.
+    """Return a sentence if the final loss is far above an untrained model's loss, which is of the order of 1.
 
     Args:
         rows: Rows of `metrics.csv`, in order.
@@ -42,37 +41,37 @@ def risen(rows: Sequence[Row]) -> list[str]:
         return []
     since = next(row for row in trained if row["loss"] > limit)
     return [
-        f"epoch {since['epoch']}: the loss has risen to {since['loss']:.4g}, far above that of an untrained model; "
+        f"epoch {since['epoch']}: the loss has risen to {since['loss']:.4g}, far above an untrained model's loss; "
         "lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm"
     ]
 
 
 class Meter(pl.Callback):
-    """Measures in addition to Lightning's log; comes before `MetricsFile`, which writes them."""
+    """Callback with measures in addition to Lightning's log; placed before `MetricsFile`, which writes them."""
 
     measured: dict[str, float]
-    """Measures for the next row; empty if there are none."""
+    """Measures for the next row; may be empty."""
 
 
 class MetricsFile(pl.Callback):
-    """`metrics.csv`, a row per epoch; a resumed run goes on after the last epoch that its checkpoint holds.
+    """Callback that writes `metrics.csv`, one row per epoch; a resumed run continues after its checkpoint's last epoch.
 
-    Measures of a meter before the first step are a row of epoch -1.
+    A meter's measures before the first step are in a row of epoch -1.
 
     Args:
         path: The file.
-        meters: Measures to write in addition to the module's log; TensorBoard gets them too.
+        meters: Callbacks whose measures are written in addition to the module's log; TensorBoard gets them too.
     """
 
     def __init__(self, path: Path, meters: Sequence[Meter] = ()) -> None:
         self.path, self.meters, self.rows = path, meters, []
 
     def state_dict(self) -> dict:
-        """Return the rows so far, which the checkpoint keeps."""
+        """Return the rows so far, to be stored in the checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take up the rows of the checkpoint."""
+        """Continue with the rows of the checkpoint."""
         self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -94,20 +93,20 @@ class MetricsFile(pl.Callback):
     def _add(self, trainer: pl.Trainer, row: Row, measured: dict[str, float]) -> None:
         self.rows.append({**row, **measured})
         write_rows(self.path, self.rows)
-        for logger in trainer.loggers:  # what the module logs, Lightning brings there
+        for logger in trainer.loggers:  # Lightning passes on the module's own log
             rate = {"learning_rate": row["learning_rate"]} if "learning_rate" in row else {}
             logger.log_metrics(rate | measured, step=trainer.global_step)
 
 
 class NotesFile(pl.Callback):
-    """`notes.txt`: sentences about trouble in the run; each is also printed, once.
+    """Callback that writes `notes.txt`: sentences about problems in the run; each sentence is also printed, once.
 
-    Comes after `MetricsFile`. Read from its rows alone, so that a resumed run has the same notes.
+    It is placed after `MetricsFile` and depends only on its rows, so that a resumed run has the same notes.
 
     Args:
         path: The file, written if there are sentences.
-        metrics: Holds the rows.
-        read: Rows so far -> sentences.
+        metrics: Callback with the rows.
+        read: Function from the rows so far to sentences.
     """
 
     def __init__(self, path: Path, metrics: MetricsFile, read: Reader) -> None:
@@ -115,11 +114,11 @@ class NotesFile(pl.Callback):
         self._printed: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the sentences of the checkpoint's rows as printed before the run was interrupted."""
+        """Mark the sentences of the checkpoint's rows as printed: the interrupted run has printed them."""
         self._printed = set(self.read(self.metrics.rows))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the rows, write the file, print new sentences."""
+        """Read the rows, write the file and print new sentences."""
         sentences = self.read(self.metrics.rows)
         if sentences:
             write_whole(self.path, "".join(f"{sentence}\n" for sentence in sentences))
@@ -130,39 +129,39 @@ class NotesFile(pl.Callback):
 
 
 class LoaderWaitProfiler(Profiler):
-    """Seconds that training stood still for its next batch."""
+    """Clock of the seconds that training waits for its next batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds, self._since = 0.0, 0.0
 
     def start(self, action_name: str) -> None:
-        """Start the clock if Lightning asks for the next batch."""
+        """Start the clock if Lightning requests the next batch."""
         if action_name.endswith("train_dataloader_next"):
             self._since = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        """Stop the clock."""
+        """Stop the clock when the next batch has arrived."""
         if action_name.endswith("train_dataloader_next"):
             self.seconds += time.perf_counter() - self._since
 
 
 class TimingFile(pl.Callback):
-    """`timing.csv`, a row per epoch: `seconds`, and `data_wait`, the share of them spent waiting for the next batch.
+    """Callback that writes `timing.csv`, one row per epoch: `seconds`, and the share `data_wait` spent on waiting.
 
-    A resumed run adds its rows; an epoch that was interrupted and done again has none of its own. The measures of other
-    callbacks at the end of an epoch are not counted: this one comes first.
+    A resumed run adds its rows. An epoch that was interrupted and repeated has only one row. This callback comes first,
+    so that the measures of other callbacks at the end of an epoch are not counted.
     """
 
     def __init__(self, path: Path, waiting: LoaderWaitProfiler) -> None:
         self.path, self.waiting, self._since = path, waiting, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clocks."""
+        """Start both clocks."""
         self._since, self.waiting.seconds = time.perf_counter(), 0.0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the clocks and add the row."""
+        """Read both clocks and add the row."""
         seconds = time.perf_counter() - self._since
         row = {"epoch": trainer.current_epoch, "seconds": seconds, "data_wait": self.waiting.seconds / seconds}
         new = not self.path.exists()
@@ -176,14 +175,15 @@ class TimingFile(pl.Callback):
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint under another name, down to the disk, then renames it: the last good one stays loadable.
+    """Writer of checkpoints that are first written in full under another name, synced to disk, and then renamed.
 
-    Lightning's own way writes to the system's temporary folder and moves the file. Between two file systems that is a
-    copy, and a copy that is cut short leaves half a checkpoint in the place of the last good one.
+    So the last good checkpoint stays loadable. Lightning's own writer uses the system's temporary folder and moves the
+    file. Between two file systems a move is a copy, and an interrupted copy leaves half a checkpoint in place of the
+    last good one.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write one file, or leave the old one as it is."""
+        """Write one file completely, or leave the old file unchanged."""
         with written_whole(Path(path)) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
@@ -191,31 +191,31 @@ class SafeCheckpoints(TorchCheckpointIO):
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint with a state that names files without their folder, so that a run can be moved.
+    """Lightning's ModelCheckpoint, but its state contains file names without their folder, so that a run can be moved.
 
-    Lightning's own forgets the best score in another folder, and takes the best of the later epochs.
+    In another folder, Lightning's own class forgets the best score, and keeps the best of the later epochs.
     """
 
     _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return Lightning's state, with names of files in place of paths."""
+        """Return Lightning's state, with file names in place of paths."""
         state = super().state_dict()
         names = {key: Path(state[key]).name for key in self._PATHS}
         best = {Path(path).name: score for path, score in state["best_k_models"].items()}
         return state | names | {"best_k_models": best, "dirpath": None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state in this folder.
+        """Load a state into the current folder.
 
         Raises:
-            CheckpointError: The best epoch's checkpoint was not moved along.
+            CheckpointError: The best epoch's checkpoint was not moved along with the run.
         """
         here = lambda name: str(Path(self.dirpath, name)) if name else ""
         paths = {key: here(state_dict[key]) for key in self._PATHS}
         best = {here(name): score for name, score in state_dict["best_k_models"].items()}
         for path in best:
             if not Path(path).is_file():
-                fix = "copy all of the run's folder, or start the run in another one"
+                fix = "copy all of the run's folder, or start the run in another folder"
                 raise CheckpointError("the checkpoint of the best epoch is missing", where=path, fix=fix)
         super().load_state_dict(state_dict | paths | {"best_k_models": best, "dirpath": self.dirpath})

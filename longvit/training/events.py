@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, in a file whose name and content hold no host, user or process."""
+"""TensorBoard metrics, in a file whose name and content contain no host, user or process."""
 
 import time
 from collections.abc import Mapping
@@ -12,14 +12,16 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 
 class EventsFile(Logger):
-    """Lightning's metrics as `events.out.tfevents.<seconds>`; a resumed run adds a file, which TensorBoard joins.
+    """Logger of Lightning's metrics as `events.out.tfevents.<seconds>`; a resumed run adds a file.
+
+    TensorBoard joins the files of a folder.
 
     Args:
         folder: Folder of the files.
     """
 
     name = "tensorboard"
-    version = ""  # which Lightning's progress bar would show otherwise
+    version = ""  # otherwise shown by Lightning's progress bar
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -27,7 +29,7 @@ class EventsFile(Logger):
         self._records: RecordWriter | None = None
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add one value of each metric at a step, and bring it to the disk."""
+        """Add the value of each metric at a step, and flush it to disk."""
         if self._records is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._records = RecordWriter((self.folder / f"events.out.tfevents.{int(time.time()):010d}").open("ab"))
@@ -38,7 +40,7 @@ class EventsFile(Logger):
         self._records.flush()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
-        """Write nothing: `config.yaml` holds the settings."""
+        """Write nothing, because `config.yaml` contains the settings."""
 
     def finalize(self, status: str) -> None:
         """Close the file."""

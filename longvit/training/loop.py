@@ -1,4 +1,4 @@
-"""The training loop of pretraining and finetuning: seeds, optimiser groups, schedule, settings of Lightning."""
+"""Training loop of pretraining and finetuning: seeds, optimiser groups, schedule, settings of Lightning."""
 
 import ctypes
 import logging
@@ -38,27 +38,27 @@ from preprocessing.jobs.processes import end_with, lifeline
 _NOTES = (
     ".*does not have many workers.*",
     ".*number of training batches.*",
-    ".*exists and is not empty.*",  # a run that is taken up again
+    ".*exists and is not empty.*",  # a resumed run
     ".*no `val_dataloader`.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
     ".*in eval mode at the start of training.*",  # frozen blocks, on purpose
-    "Ties in `time` detected.*",  # torchsurv, which handles them as we ask
+    "Ties in `time` detected.*",  # torchsurv, which handles ties as requested
     ".*`torch.nn.utils.weight_norm` is deprecated.*",  # lightly's DINO head
 )
 _MALLOC_KEEPS = {-1: 2**31 - 1, -3: 2**25}
-"""glibc's M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD, which may be no larger, bytes."""
+"""glibc's M_TRIM_THRESHOLD, and the largest possible M_MMAP_THRESHOLD, bytes."""
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 class TrainingModule(pl.LightningModule):
-    """Base of the training modules: AdamW with warmup and cosine, and random numbers that depend on the step alone."""
+    """Base of the training modules: AdamW with warmup and cosine, and random numbers that depend only on the step."""
 
     def __init__(self, optimiser: OptimiserConfig, seed: int) -> None:
         super().__init__()
         self.settings, self.seed = optimiser, seed
 
     def configure_optimizers(self) -> dict:  # type: ignore[override]
-        """Return AdamW and its schedule, which moves with every step."""
+        """Return AdamW and its schedule, which advances with every step."""
         groups = optimiser_groups(self, self.settings, self.rate_of)
         optimiser = torch.optim.AdamW(groups)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -66,10 +66,10 @@ class TrainingModule(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def require_finite(self, name: str, *values: Tensor) -> None:
-        """Refuse to go on with numbers that are not finite.
+        """Refuse to continue with values that are not finite.
 
         Raises:
-            TrainingError: One is NaN or infinite: training has diverged.
+            TrainingError: A value is NaN or infinite, so training has diverged.
         """
         for value in values:
             if not value.isfinite().all():
@@ -81,28 +81,28 @@ class TrainingModule(pl.LightningModule):
                 )
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Refuse weights that are not finite at the end of an epoch, before a checkpoint of them is written."""
+        """Refuse weights that are not finite at the end of an epoch, before they are written to a checkpoint."""
         if self.trainer.is_last_batch:
             self.require_finite("a weight", *(x for x in self.state_dict().values() if x.is_floating_point()))
 
     def rate_of(self, name: str) -> float:
-        """Return the learning rate of the parameter of this name, as a share of the configured one."""
+        """Return a parameter's learning rate, as a share of the configured learning rate."""
         return 1.0
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Seed dropout by the step, so that a resumed run draws what the undisturbed one would have drawn."""
+        """Seed dropout by the step, so that a resumed run draws the same numbers as an uninterrupted run."""
         torch.manual_seed(self.seed * 1_000_003 + self.global_step)
 
 
 def optimiser_groups(
     module: nn.Module, settings: OptimiserConfig, rate_of: Callable[[str], float] = lambda name: 1.0
 ) -> list[dict]:
-    """Return trainable parameters by learning rate, highest first, each with and without decay: only matrices decay.
+    """Return trainable parameters grouped by learning rate, highest first, and by decay: only matrices decay.
 
     Args:
         module: Module to train.
         settings: Learning rate and weight decay.
-        rate_of: A parameter's share of the learning rate, by its name.
+        rate_of: Function from a parameter's name to its share of the learning rate.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -113,7 +113,7 @@ def optimiser_groups(
 
 
 def warmup_cosine(optimiser: torch.optim.Optimizer, settings: OptimiserConfig, steps: int) -> LambdaLR:
-    """Return the schedule: linear warmup from 0, then half a cosine from the learning rate to the smallest one."""
+    """Return the schedule: linear warmup from 0, then half a cosine from the learning rate to its minimum."""
     warmup = settings.warmup_epochs / settings.epochs * steps
     floor = settings.min_learning_rate / settings.learning_rate
 
@@ -139,19 +139,19 @@ def fit(
     meters: Sequence[Meter] = (),
     read: Reader | None = None,
 ) -> None:
-    """Train in `folder`, from its last checkpoint if there is one; the module then holds the weights to use.
+    """Train in `folder`, from its last checkpoint if it has one; the module then has the weights to use.
 
     Args:
         module: Module to train.
-        loader: Its batches.
+        loader: Batches of the training part.
         config: Seed, device, precision.
-        folder: Receives checkpoints, metrics, notes and timing, and `tensorboard/`.
+        folder: Folder for checkpoints, metrics, notes, timing and `tensorboard/`.
         val_loader: Batches of the val part.
-        monitor: A metric of the val part; none takes the last epoch.
-        patience: Epochs without a smaller `monitor` after which training stops; none trains all of them.
-        brief: A fit of seconds: metrics alone, no progress bar, and no checkpoint to go on from.
-        meters: Measures in addition to the module's own log.
-        read: Rows of metrics -> sentences for `notes.txt`.
+        monitor: Metric of the val part that selects the epoch; None selects the last epoch.
+        patience: Epochs without a smaller `monitor` after which training stops; None trains all epochs.
+        brief: Whether the fit takes seconds: it then writes only metrics, without progress bar and checkpoint.
+        meters: Callbacks with measures in addition to the module's own log.
+        read: Function from the rows of metrics to sentences for `notes.txt`.
     """
     begin(config)
     keep_freed_memory()
@@ -180,7 +180,7 @@ def fit(
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
     )
-    if last.exists():  # workers begin to read before Lightning sets the epoch
+    if last.exists():  # workers start to read before Lightning sets the epoch
         loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if monitor:
@@ -196,7 +196,7 @@ def _load(checkpoint: Path) -> dict[str, Any]:
 
 
 def loader_processes(workers: int) -> dict[str, Any]:
-    """Return the arguments of a DataLoader that reads in so many processes; none of them outlives this one."""
+    """Return the arguments of a DataLoader with this many reading processes; they end with the current process."""
     if not workers:
         return {"num_workers": 0}
     return {
@@ -212,15 +212,15 @@ def _start_loader(worker: int, parent: Connection) -> None:
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Early stopping that a resumed run remembers: Lightning's own would train one epoch more."""
+    """Early stopping that remembers its state in a resumed run; Lightning's own would train one epoch more."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop at once if the run had stopped."""
+        """Stop at once if the resumed run had already stopped."""
         trainer.should_stop = self.wait_count >= self.patience
 
 
 def pick_device(device: Device) -> torch.device:
-    """Return the device of a config; `auto` is the accelerator if there is one."""
+    """Return the device of a config; `auto` is the accelerator if the machine has one."""
     if device != "auto":
         return torch.device(device)
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -228,7 +228,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 def begin(config: RunConfig) -> None:
-    """Seed all random numbers, before a model is made, and hide warnings that are for the developers of libraries."""
+    """Seed all random numbers, before a model is made, and hide warnings meant for developers of libraries."""
     pl.seed_everything(config.seed, verbose=False)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     for message in _NOTES:
@@ -236,9 +236,9 @@ def begin(config: RunConfig) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next step, where it would give large tensors back to the system at once.
+    """Let glibc keep freed memory for the next step; by default it returns large tensors to the system at once.
 
-    Getting them again costs a twentieth to a fifth of a step on a CPU. Elsewhere than on glibc nothing happens.
+    Getting the memory again costs a twentieth to a fifth of a step on a CPU. Without glibc the function has no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     for parameter, value in _MALLOC_KEEPS.items() if mallopt else ():

@@ -212,7 +212,7 @@ def test_a_survival_model_has_no_classes_to_choose_from(config, saved):
 
 @pytest.mark.parametrize("asked", [{"methods": ("occlusion",)}, {"methods": ("rollout",), "faithfulness": True}])
 def test_squares_that_hold_the_whole_slide_are_refused(config, asked):
-    with pytest.raises(ConfigError, match="one square of 64 x 64 tokens holds the whole slide"):
+    with pytest.raises(ConfigError, match="one square of 64 x 64 tokens contains the whole slide"):
         run(changed(config, **asked, occlusion_side=64))
     assert not config.out.exists()
 
@@ -277,6 +277,6 @@ def test_a_model_that_was_trained_at_another_scale_is_refused(config, subtype_mo
 def test_tiles_that_are_no_lattice_are_refused(config):
     document = config.store / "zarr.json"
     document.write_text(document.read_text().replace('"lattice": true', '"lattice": false'))
-    with pytest.raises(StoreError, match="its tiles are no cells of one grid") as error:
+    with pytest.raises(StoreError, match="its tiles are not cells of one grid") as error:
         explain_slide(config)
     assert error.value.where == config.store

@@ -249,7 +249,7 @@ def test_splits_without_test_are_predicted_on_val_and_cannot_choose_the_epoch_th
     splits = resplit(config, tmp_path / "no_test", lambda table: table.drop(columns="test"))
     predictions = read_predictions(run(changed(config, splits=splits)))
     assert (len(predictions.part("val")), len(predictions.part("test"))) == (4, 0)
-    with pytest.raises(ConfigError, match="fold 0 has no test part, so val is what results are reported on"):
+    with pytest.raises(ConfigError, match="fold 0 has no test part, so results are reported on val"):
         run(changed(config, splits=splits, select="best_val", out=tmp_path / "other"))
     assert not (tmp_path / "other").exists()
 
@@ -336,7 +336,7 @@ def test_the_settings_of_a_run_and_its_report_are_those_of_the_encoder_that_was_
 
 def test_settings_of_another_encoder_than_the_checkpoints_are_refused(pretrained, tiny_encoder):
     run(changed(pretrained, encoder=tiny_encoder))
-    with pytest.raises(ConfigError, match="the encoder of the settings is not that of the checkpoint"):
+    with pytest.raises(ConfigError, match="the encoder of the settings is not the checkpoint's encoder"):
         run(changed(pretrained, encoder=tiny_encoder.model_copy(update={"depth": 3})))
 
 

@@ -32,8 +32,8 @@ def check(of: Cohort, config, task: Task, **values) -> None:
     [
         (CoxTask(), "1+ 2+ 3+ 4+ 5+", "fold 2 has 0 observed events in train, fewer than 2"),
         (CoxTask(), "1+ 2+ 3+ 4+ 5", "fold 2 has 1 observed events in train, fewer than 2"),
-        (CoxTask(min_events=1), "1+ 2+ 3+ 4+ 5", "still at risk when the first event happens: all are censored before"),
-        (CoxTask(), "1+ 2+ 3+ 5 5", "still at risk when the first event happens: all are censored before"),
+        (CoxTask(min_events=1), "1+ 2+ 3+ 4+ 5", "still at risk at the first event: all are censored before it"),
+        (CoxTask(), "1+ 2+ 3+ 5 5", "still at risk at the first event: all are censored before it"),
         (NllTask(), "1 2 3 4+ 5+", "fold 2 has 3 observed events in train, fewer than 4, one for each bin"),
         (NllTask(bins=3), "2 2 2 2 9", "too few different times of events in train for 3 bins"),
     ],

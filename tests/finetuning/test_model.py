@@ -112,7 +112,7 @@ def test_the_encoder_is_computed_as_the_execution_says(config):
 
 
 def test_no_more_blocks_are_trained_than_there_are(config):
-    with pytest.raises(ConfigError, match="3 blocks are to be trained, and the encoder has 2"):
+    with pytest.raises(ConfigError, match="3 blocks are to be trained, but the encoder has only 2"):
         build_model(config.model_copy(update={"trained_blocks": 3}), ("a", "b"))
     assert build_model(config.model_copy(update={"trained_blocks": 2}), ("a", "b")).encoder.config.depth == 2
 
@@ -193,14 +193,14 @@ def write_unknown_settings(path, model) -> None:
         (damage, "not safetensors"),
         (strip, "not a model with a head"),
         (lose_a_tensor, "head.mean is missing"),
-        (write_unknown_settings, "settings are not those of a model"),
-        (with_settings(classes=None), "settings are not those of a model"),
-        (with_settings(classes=["a", "a"]), "settings are not those of a model"),
-        (with_settings(task="junk"), "settings are not those of a model"),
-        (with_settings(task={"kind": "cox"}), "settings are not those of a model"),
-        (with_settings(class_weights=[1.0] * 10**5), "settings are not those of a model"),
-        (with_settings(bin_edges=[1.0]), "settings are not those of a model"),
-        (with_settings(statistics={"of another task": [1.0]}), "settings are not those of a model"),
+        (write_unknown_settings, "settings do not describe a model of this version"),
+        (with_settings(classes=None), "settings do not describe a model of this version"),
+        (with_settings(classes=["a", "a"]), "settings do not describe a model of this version"),
+        (with_settings(task="junk"), "settings do not describe a model of this version"),
+        (with_settings(task={"kind": "cox"}), "settings do not describe a model of this version"),
+        (with_settings(class_weights=[1.0] * 10**5), "settings do not describe a model of this version"),
+        (with_settings(bin_edges=[1.0]), "settings do not describe a model of this version"),
+        (with_settings(statistics={"of another task": [1.0]}), "settings do not describe a model of this version"),
         (with_settings(pooling="attention"), "attention.mean is missing"),
         (with_settings(width=10**12, encoder=None), "describe a model"),
         (with_settings(classes=[str(i) for i in range(10**4)]), "describe a model"),

@@ -314,7 +314,7 @@ COHORT = {
     ),
     "predictions of two tasks": (
         with_predictions(lambda p: p.assign(label="A", p_A=0.5, p_B=0.5)),
-        "subtyping and of survival at once",
+        "subtyping and survival at once",
         "p.csv, line 1",
         "two tasks are two files",
     ),

@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_read_is_named_and_the_others_predict(runs, new, 
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(runs, new, tmp_path):
-    with pytest.raises(CheckpointError, match="this is no folder of a run"):
+    with pytest.raises(CheckpointError, match="this is not the folder of a run"):
         run(config(tmp_path, new))
     shutil.copytree(runs["cox"], tmp_path / "run")
     (tmp_path / "run" / "membership.csv").unlink()
@@ -208,5 +208,5 @@ def test_slides_named_by_barcodes_are_their_patients(tmp_path):
     stores = {name: tmp_path / name for name in names}
     assert group_slides_by_patient(stores, None) == {"TCGA-05-4244": names[:2], "other-1": ["other-1"]}
     (tmp_path / "table.csv").write_text("case_id,slide_id\nA,other-1\n")
-    with pytest.raises(CohortError, match="2 of 3 stores are of no patient of the table: TCGA-05-4244-01Z-00-DX1"):
+    with pytest.raises(CohortError, match="2 of 3 stores have no patient in the table: TCGA-05-4244-01Z-00-DX1"):
         group_slides_by_patient(stores, tmp_path / "table.csv")

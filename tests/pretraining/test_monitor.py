@@ -70,14 +70,14 @@ def test_what_an_objective_does_not_log_is_no_trouble():
 
 @pytest.mark.parametrize(
     ("last", "words"),
-    [(0.71, "pretraining helped"), (0.69, "cannot be said to have helped"), (0.6, "has not helped"), (0.5, "has not")],
+    [(0.71, "pretraining helped"), (0.69, "has not clearly helped"), (0.6, "has not helped"), (0.5, "has not")],
 )
 def test_after_the_last_epoch_the_linear_probe_says_whether_pretraining_helped(last, words):
     probed = [{"epoch": -1, "probe_linear": 0.6}, {"epoch": 0, "probe_linear": 0.9}, {"epoch": 1, "probe_linear": last}]
     assert verdict(probed[:2], 2, noise=0.1) == []
     (sentence,) = verdict(probed, 2, noise=0.1)
     assert words in sentence
-    assert f"0.600 as it was drawn, {last:.3f} at the end" in sentence
+    assert f"0.600 with random weights, {last:.3f} at the end" in sentence
     assert noted(probed, 2, 0.1) == [sentence]
 
 

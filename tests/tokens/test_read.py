@@ -70,7 +70,7 @@ def test_embedding_tokens_are_one_for_each_tile_in_raster_order(store, dtype):
 
 def test_embeddings_of_another_width_are_refused(store):
     add_embeddings(store.path, "uni", np.zeros((4, 3), np.float32), {})
-    with pytest.raises(StoreError, match="embeddings/uni are 3 wide, the encoder expects 2"):
+    with pytest.raises(StoreError, match="embeddings/uni are 3 wide, but the encoder expects 2"):
         slide_tokens(store, EmbeddingInput(encoder="uni", dim=2))
 
 

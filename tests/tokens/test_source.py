@@ -33,5 +33,5 @@ def test_a_store_that_does_not_fit_has_no_source(save_store):
     with pytest.raises(StoreError, match="patches of 24 pixels do not divide tiles of 64"):
         token_source(store, PixelInput(patch_px=24))
     add_embeddings(store.path, "e", np.zeros((1, 3), np.float32), {})
-    with pytest.raises(StoreError, match="embeddings/e are 3 wide, the encoder expects 4"):
+    with pytest.raises(StoreError, match="embeddings/e are 3 wide, but the encoder expects 4"):
         token_source(store, EmbeddingInput(encoder="e", dim=4))

@@ -1,1 +1,1 @@
-"""LongNet's dilated attention: the branches, their gradient, and the layer around them."""
+"""LongNet's dilated attention: its branches, their gradient, and the layer around them."""

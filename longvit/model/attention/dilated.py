@@ -1,9 +1,9 @@
-"""LongNet's dilated attention (Ding et al. 2023, arXiv:2307.02486): exact, linear in memory, wherever torch runs.
+"""LongNet's dilated attention (Ding et al. 2023, arXiv:2307.02486): exact, linear in memory, on any torch device.
 
 A branch (w, r) cuts the sequence into segments of w tokens and attends among every r-th token of a segment. LongNet
-mixes its branches by their softmax denominators, which is one softmax over the union of their keys. So branches are
-merged into one running (out, logsumexp) as they come, and nothing of a branch is kept: given the merged pair, the
-flash-attention backward of each branch returns its share of the exact gradient.
+mixes its branches by their softmax denominators, which equals one softmax over the union of their keys. So branches are
+merged into one running (out, logsumexp) as they are computed, and no branch's result is kept. Given the merged pair,
+the flash-attention backward of each branch returns its share of the exact gradient.
 """
 
 import math
@@ -34,27 +34,27 @@ def dilated_attention(
 ) -> Float[Tensor, "B L H K"]:
     """Attend within dilated segments and mix the branches by their softmax denominators (LongNet).
 
-    Our `(segment_lengths, dilation_ratios)` are the paper's (w, r); logits are scaled by K ** -0.5. A key that several
-    branches share counts once in each. Where the paper and the official code part, or we from both:
+    Here `(segment_lengths, dilation_ratios)` are the paper's (w, r); logits are scaled by K ** -0.5. A key that several
+    branches share counts once in each branch. Differences between the paper, the official code and this function:
 
     - reproduced: the offset of head h is `h // ceil(H / r)` as in the official code; in the paper it is `h mod r`;
-    - reproduced: a position that no branch covers for a head gets 0 there, and so does padding;
-    - on demand: a segment cut short by the end of the sequence, or that the ratio does not divide, is just a shorter
-      one. With `padding="zero_keys"` it is filled with phantom keys (k = 0, v = 0, so a logit of 0), as the official
-      code does; to causal attention they are keys of the future, and hidden;
-    - mended: mixing weights are differentiated; the official code computes them under `no_grad`;
-    - refused: the official code shifts later segments where a ratio does not divide a segment, and drops a branch
+    - reproduced: the output is 0 at padding, and at a position that no branch of a head covers;
+    - optional: a segment cut short by the end of the sequence, or that the ratio does not divide, is simply shorter.
+      With `padding="zero_keys"` it is filled with phantom keys (k = 0, v = 0, so a logit of 0), as in the official
+      code. In causal attention phantom keys are in the future, and hidden;
+    - fixed: mixing weights are differentiated; the official code computes them under `no_grad`;
+    - refused: the official code shifts later segments if a ratio does not divide a segment, and drops a branch
       whose logsumexp is exactly 0.
 
     Args:
         q_BLHK: Queries.
         k_BLHK: Keys.
         v_BLHK: Values.
-        segment_lengths: Segment length of each branch, tokens; longer than the sequence means all of it.
+        segment_lengths: Segment length of each branch, tokens; a longer length than the sequence means the whole.
         dilation_ratios: Dilation of each branch.
         padding: Whether phantom keys take part in the softmax.
-        mask_BL: True for real tokens, which come before all padding of their row. Without it every token is real.
-        causal: Whether a token sees only those up to itself, as in a language model.
+        mask_BL: True for real tokens, which precede all padding of their row. Without a mask every token is real.
+        causal: Whether a token attends only to tokens up to itself, as in a language model.
         heads_at_once: Heads computed together; fewer need less memory and give the same numbers.
 
     Raises:
@@ -66,10 +66,10 @@ def dilated_attention(
 
 
 class QKV:
-    """Queries, keys and values, made of tensors that autograd knows: here they are these three tensors themselves."""
+    """Queries, keys and values, made from tensors that autograd tracks: here the three tensors themselves."""
 
     def empty(self, heads: int, *tensors: Tensor) -> Float[Tensor, "B L H K"]:
-        """Return memory for the output of all heads."""
+        """Return empty memory for the output of all heads."""
         return torch.empty_like(tensors[0])
 
     def of_heads(self, heads: slice, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -79,20 +79,20 @@ class QKV:
     def add_gradients_(
         self, grads: Sequence[Tensor | None], grad_qkv: Sequence[Tensor], heads: slice, *tensors: Tensor
     ) -> None:
-        """Add what reaches the tensors from q, k and v of some heads; None is for a tensor that wants no gradient."""
+        """Add the gradients of q, k and v of some heads to `grads`; None marks a tensor that needs no gradient."""
         for grad_BLHK, part in zip(grads, grad_qkv, strict=True):
             if grad_BLHK is not None:
                 grad_BLHK[:, :, heads] = part
 
 
 def attend_by_plan(qkv: QKV, calls: Calls, causal: bool, *tensors: Tensor) -> Float[Tensor, "B L H K"]:
-    """Attend as `dilated_attention` does.
+    """Attend like `dilated_attention`, with calls of a plan.
 
     Args:
-        qkv: What the queries, keys and values are of the tensors.
-        calls: Calls of the primitive, of `AttentionPlan.calls`; those of some heads follow those of others.
-        causal: Whether a token sees only those up to itself.
-        tensors: All that the queries, keys and values are made of.
+        qkv: Rule that makes queries, keys and values from the tensors.
+        calls: Calls of the primitive, from `AttentionPlan.calls`, one group of heads after another.
+        causal: Whether a token attends only to tokens up to itself.
+        tensors: All tensors that the queries, keys and values are made from.
     """
     return _DilatedAttention.apply(qkv, calls, causal, *tensors)
 
@@ -116,8 +116,11 @@ def attend_branches(
 def attend_branches_backward(
     grad_BLHK: Tensor, saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], groups: Sequence[HeadGroup], causal: bool
 ) -> list[Tensor]:
-    """Gradients of q, k and v of some heads, float32 or wider; `saved` is (q, k, v, out, logsumexp), all merged."""
-    # Phantom keys need no term of their own: they are constants, with logits that no query moves, and their
+    """Return gradients of q, k and v of some heads, float32 or wider.
+
+    `saved` is (q, k, v, out, logsumexp) of these heads, with `out` and `logsumexp` merged over all branches.
+    """
+    # Phantom keys need no term of their own: they are constants whose logits do not depend on the query, and their
     # softmax mass is already in the merged logsumexp.
     grads = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in saved[:3]]
     for group in groups:
@@ -128,7 +131,7 @@ def attend_branches_backward(
 def _add_share_(
     grads: list[Tensor], group: HeadGroup, grad_BLHK: Tensor, saved: tuple[Tensor, ...], causal: bool
 ) -> None:
-    """Add a group's share of the gradient; in a function, so that nothing of one group outlives it."""
+    """Add a group's share of the gradient; a separate function, so that the group's tensors are freed on return."""
     parts = attend_backward(group.take(grad_BLHK), *(group.take(x) for x in saved), causal=causal)
     for grad, part in zip(grads, parts, strict=True):
         group.view(grad).add_(group.put_back(part))
@@ -141,7 +144,7 @@ class _DilatedAttention(torch.autograd.Function):
         for heads, groups in calls:
             some = qkv.of_heads(heads, *tensors)
             logsumexp_BLh = attend_branches(*some, groups, causal, out_BLHK[:, :, heads])
-            del some  # before those of the next heads
+            del some  # before the tensors of the next heads are made
             logsumexps += [logsumexp_BLh] if wanted else []
         ctx.qkv, ctx.calls, ctx.causal = qkv, calls, causal
         if wanted:
@@ -151,7 +154,7 @@ class _DilatedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BLHK: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        out_BLHK, logsumexp_BLH, *tensors = ctx.saved_tensors  # once: a checkpoint around us gives them no second time
+        out_BLHK, logsumexp_BLH, *tensors = ctx.saved_tensors  # read once: an outer checkpoint refuses a second time
         wanted = ctx.needs_input_grad[-len(tensors) :]
         grads = [torch.zeros_like(x) if want else None for x, want in zip(tensors, wanted, strict=True)]
         for heads, groups in ctx.calls:
@@ -164,7 +167,7 @@ class _DilatedAttention(torch.autograd.Function):
 
 
 def _with_phantoms(out: Tensor, logsumexp: Tensor, phantoms: int) -> tuple[Tensor, Tensor]:
-    """Add `phantoms` keys of logit 0 and value 0 to a softmax: exp(0) each in the denominator, nothing above it."""
+    """Add `phantoms` keys of logit 0 and value 0 to a softmax: exp(0) each in the denominator, 0 in the numerator."""
     if not phantoms:
         return out, logsumexp
     total = torch.logaddexp(logsumexp, logsumexp.new_tensor(math.log(phantoms)))
@@ -172,6 +175,6 @@ def _with_phantoms(out: Tensor, logsumexp: Tensor, phantoms: int) -> tuple[Tenso
 
 
 def _merge_(out: Tensor, logsumexp: Tensor, more_out: Tensor, more_logsumexp: Tensor) -> None:
-    """Extend the softmax (out, logsumexp) in place by more keys; -inf stands for no key so far."""
+    """Extend the softmax (out, logsumexp) in place by more keys; a logsumexp of -inf means no keys yet."""
     out.lerp_(more_out, torch.sigmoid(more_logsumexp - logsumexp).unsqueeze(-1))
     torch.logaddexp(logsumexp, more_logsumexp, out=logsumexp)

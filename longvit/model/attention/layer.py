@@ -11,16 +11,18 @@ from longvit.model.attention.plan import AttentionPlan
 from longvit.model.attention.recompute import ProjectedQKV, in_pieces, piece_tokens
 
 _LONG = 2**16
-"""Tokens from which on half as many heads at once pay, in memory, for a stream that is wider than the weights; each
-further chunk of heads costs a norm of all tokens, which only on short sequences counts beside attention."""
+"""Number of tokens from which half as many heads at once save memory, for a stream that is wider than the weights.
+
+Each further chunk of heads costs a norm of all tokens, which matters only on short sequences.
+"""
 
 
 class DilatedSelfAttention(nn.Module):
     """Multi-head self-attention over dilated segments (LongNet, arXiv:2307.02486).
 
-    A LayerNorm stands between the heads and the output projection (sub-LN, Magneto, arXiv:2210.06423). Parameters have
-    their official names. Refused: the official `attention_dropout`, 0 in every published model and there active even
-    in evaluation.
+    A LayerNorm is applied between the heads and the output projection (sub-LN, Magneto, arXiv:2210.06423). Parameters
+    have their official names. The official `attention_dropout` is refused: it is 0 in every published model, and the
+    official code applies it even in evaluation.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -39,8 +41,8 @@ class DilatedSelfAttention(nn.Module):
         Args:
             x_BLD: Tokens.
             plan: Plan of the forward pass.
-            norm: Applied to the tokens before they are projected; passed in instead of applied by the caller, so that
-                the normalised sequence is never in memory as a whole.
+            norm: Applied to the tokens before the projections. Passed in instead of applied by the caller, so that the
+                normalised sequence is never materialised.
         """
         norm, execution = norm or nn.Identity(), plan.execution
         keep = torch.is_grad_enabled() and execution.recompute == "nothing"

@@ -1,4 +1,4 @@
-"""Plan of dilated attention: every call of the primitive, decided once per forward pass and taken by all layers."""
+"""Plan of dilated attention: every call of the primitive, made once per forward pass and shared by all layers."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,18 @@ from longvit.config import EncoderConfig, ExecutionConfig
 Padding = Literal["masked", "zero_keys"]
 
 _TOKENS_AT_ONCE = 16384
-"""Tokens of neighbouring segments in one call of the primitive, so that what it needs beside its arguments stays small;
-a segment is never cut."""
+"""Tokens of neighbouring segments in one call of the primitive, which keeps its working memory small.
+
+A segment is never cut.
+"""
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """Lengths of the slides, branches and execution of one forward pass; layers take it in place of a mask."""
+    """Slide lengths, branches and execution of one forward pass; passed to layers in place of a mask."""
 
     lengths: tuple[int, ...]
-    """Real tokens in each row, before all padding of the row."""
+    """Real tokens in each row; they precede all padding of the row."""
     heads: int
     """Number of heads H."""
     branches: tuple[tuple[int, int], ...]
@@ -33,9 +35,9 @@ class AttentionPlan:
     padding: Padding
     """As in `EncoderConfig`."""
     causal: bool
-    """Whether a token sees only those up to itself."""
+    """True if a token attends only to tokens up to itself."""
     execution: ExecutionConfig
-    """How much is computed at once, and twice."""
+    """Amounts computed at once, and layers computed twice."""
 
     @classmethod
     def of(
@@ -46,31 +48,31 @@ class AttentionPlan:
         *,
         causal: bool = False,
     ) -> "AttentionPlan":
-        """Return the plan of an encoder for slides of these lengths."""
+        """Return an encoder's plan for slides of these lengths, tokens."""
         return cls(lengths, config.heads, config.branches, config.padding, causal, execution or ExecutionConfig())
 
     @property
     def phantoms(self) -> bool:
-        """Return whether segments that are short of tokens are filled up with zero keys.
+        """True if segments that are short of tokens are filled up with zero keys.
 
-        To causal attention these are keys of the future, and hidden.
+        In causal attention these keys are in the future, and hidden.
         """
         return self.padding == "zero_keys" and not self.causal
 
     @property
     def keys_per_query(self) -> float:
-        """Return the mean number of keys that a query meets in a head.
+        """Mean number of keys that a query attends to in a head.
 
-        A query meets w / r keys in a segment, in 1 / r of the heads.
+        A query attends to w / r keys of a segment, in 1 / r of the heads.
         """
         met = sum(n * min(length, n) / ratio**2 for n in self.lengths for length, ratio in self.branches)
         return met / max(1, sum(self.lengths))
 
     def calls(self, heads_at_once: int | None = None) -> "Calls":
-        """Return every call of the primitive, by the heads that are computed together.
+        """Return every call of the primitive, grouped by the heads that are computed together.
 
         Args:
-            heads_at_once: Heads computed together; default that of `execution`.
+            heads_at_once: Heads computed together; default: as `execution` sets.
         """
         at_once = heads_at_once or self.execution.heads_at_once
         return _calls(self.lengths, self.heads, self.branches, self.phantoms, at_once)
@@ -78,9 +80,9 @@ class AttentionPlan:
 
 @dataclass(frozen=True)
 class HeadGroup:
-    """One call of the primitive: heads of one branch over neighbouring segments of one length.
+    """Call of the primitive: heads of one branch over neighbouring segments of one length.
 
-    Heads with neighbouring offsets share a call where each offset has as many heads, and keeps as many tokens.
+    Heads with neighbouring offsets share a call if each offset has as many heads and keeps as many tokens.
     """
 
     branch: int
@@ -94,44 +96,44 @@ class HeadGroup:
     span: int
     """Tokens in a segment."""
     offset: int
-    """First token kept in a segment by the first of the heads."""
+    """First token that the first of the heads keeps in a segment."""
     offsets: int
-    """How many offsets the heads have; each keeps the tokens just after those of the one before."""
+    """Number of different offsets of the heads; each offset is one token after the previous offset."""
     ratio: int
-    """Every how many tokens one is kept."""
+    """Dilation r: every r-th token is kept."""
     heads: slice
-    """The heads, counted from the first that is computed at the same time."""
+    """Heads, counted from the first head that is computed at the same time."""
     phantoms: int
-    """Zero keys that fill a segment up in the official code."""
+    """Zero keys that fill up a segment in the official code."""
 
     def view(self, x: Tensor) -> Tensor:
-        """(B, L, H, ...) -> the group's (rows, segments, offsets, heads of one, kept tokens, ...), sharing memory."""
+        """Return the group's view of (B, L, H, ...): (rows, segments, offsets, heads per offset, kept tokens, ...)."""
         x = x[self.rows, self.start : self.start + self.segments * self.span]
         x = x.unflatten(1, (self.segments, self.span))[:, :, self.offset :, self.heads]
-        # Windows of neighbouring offsets, of which the i-th share of the heads keeps the i-th token: a diagonal.
+        # Windows of neighbouring offsets: the i-th share of the heads keeps the i-th token of a window, a diagonal.
         x = x.unfold(2, self.offsets, self.ratio).unflatten(3, (self.offsets, -1)).diagonal(dim1=3, dim2=-1)
         return x.movedim((-1, 3, 2), (2, 3, 4))
 
     def take(self, x: Tensor) -> Tensor:
-        """(B, L, H, ...) -> (rows * segments, heads, kept tokens, ...), as the primitive wants it.
+        """Return (B, L, H, ...) as (rows * segments, heads, kept tokens, ...), the layout of the primitive.
 
-        Copies unless the tokens of a head are packed: kernels are up to twice as fast on packed ones.
+        Copies unless the tokens of a head are packed, because kernels are up to twice as fast on packed tokens.
         """
         x = self.view(x).flatten(2, 3).flatten(0, 1)
         packed = x.ndim == 4 and x.stride()[2:] == (x.shape[3], 1)
         return x if packed else x.contiguous()
 
     def put_back(self, x: Tensor) -> Tensor:
-        """Undo the layout of `take`, giving that of `view`."""
+        """Undo the layout of `take`; return the layout of `view`."""
         return x.unflatten(0, (-1, self.segments)).unflatten(2, (self.offsets, -1))
 
 
 Calls = tuple[tuple[slice, tuple[HeadGroup, ...]], ...]
-"""Heads that are computed together, and the calls that they need."""
+"""Slices of heads that are computed together, each with its calls of the primitive."""
 
 
 def row_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None) -> tuple[int, ...]:
-    """Return the number of real tokens in each row of `x` (B, L, ...); a device is asked once.
+    """Return the number of real tokens in each row of `x` (B, L, ...), with one synchronisation of the device.
 
     Raises:
         ValueError: `mask_BL` has padding before a real token.
@@ -145,11 +147,11 @@ def row_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None) -> tuple[int, ..
     return tuple(lengths)
 
 
-@lru_cache(maxsize=64)  # all layers ask for the same, and so does the next slide of this length
+@lru_cache(maxsize=64)  # all layers need the same calls, and so does the next slide of this length
 def _calls(
     lengths: tuple[int, ...], heads: int, branches: tuple[tuple[int, int], ...], phantoms: bool, heads_at_once: int
 ) -> Calls:
-    """Return the calls for rows of these lengths; neighbouring rows of equal length share calls."""
+    """Return the calls for rows of these lengths, tokens; neighbouring rows of equal length share calls."""
     chunks = (slice(first, min(first + heads_at_once, heads)) for first in range(0, heads, heads_at_once))
     return tuple((chunk, tuple(_groups(lengths, heads, chunk, branches, phantoms))) for chunk in chunks)
 
@@ -174,7 +176,7 @@ def _groups(
 
 
 def _diagonals(heads: int, chunk: slice, ratio: int, span: int) -> Iterator[tuple[int, int, int, slice]]:
-    """(kept tokens, first offset, offsets, heads) of each call for `chunk` of the heads in segments of `span`."""
+    """Yield (kept tokens, first offset, offsets, heads) of each call for `chunk` of the heads in segments of `span`."""
     size = math.ceil(heads / ratio)
     shares = []
     for offset, head in enumerate(range(0, heads, size)):

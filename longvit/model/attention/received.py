@@ -1,11 +1,11 @@
-"""Dilated attention read from the keys' side: how much of what the queries give reaches every key, in O(L) memory.
+"""Dilated attention from the keys' side: the attention that every key receives from the queries, in O(L) memory.
 
 The weight of a query i on a key j is exp(q_i k_j / sqrt(K) - logsumexp_i), so that the sum over queries
 
     sum_i given_i P_ij  =  sum_i exp(k_j q_i / sqrt(K) + log given_i - logsumexp_i)
 
-is a softmax denominator again: that of keys which attend to queries, where a query has one channel more for what stands
-right of the product. The forward kernel gives its logarithm; no backward pass is needed, and nothing dense is made.
+is again a softmax denominator: keys attend to queries, and a further channel of each query contains the terms after the
+product. The forward kernel returns the logarithm of the denominator. There is no backward pass and no dense matrix.
 """
 
 import math
@@ -32,23 +32,23 @@ def received_by_keys(
     given_BL: Float[Tensor, "B L"] | None = None,
     norm: nn.Module | None = None,
 ) -> Float[Tensor, "R B L H"]:
-    """What every key receives in each of the R branches of a layer, for each head: sum_i given_i P_ij.
+    """Return the attention that every key receives in each of a layer's R branches, per head: sum_i given_i P_ij.
 
-    The weights P are those of one softmax over the keys of all branches, so that branches add up. They are weights
-    among tokens of the slide: phantom keys (`padding="zero_keys"`) take no share. A query that a head covers gives all
-    that it has, one that no branch covers gives nothing; with `given_BL` of ones, a head whose branches cover every
-    token thus gives L in all. Memory beside the result: widened queries and keys of `heads_at_once` heads.
+    The weights P belong to one softmax over the keys of all branches, so that branches add up. They are weights among
+    tokens of the slide: phantom keys (`padding="zero_keys"`) take no share. A query that a head covers gives all of its
+    amount, and a query that no branch covers gives nothing. With `given_BL` of ones, a head whose branches cover every
+    token thus gives L in total. Additional memory: widened queries and keys of `heads_at_once` heads.
 
     Args:
-        attention: The layer's attention; not a causal one.
+        attention: Attention of the layer; it must not be causal.
         x_BLD: Tokens.
         plan: Plan of the forward pass.
-        given_BL: What each query gives, not negative; default 1.
+        given_BL: Amount that each query gives, not negative; default 1.
         norm: Applied to the tokens before they are projected, a piece of the sequence at a time.
     """
     exact = torch.promote_types(x_BLD.dtype, torch.float32)
     given_BL = x_BLD.new_ones(x_BLD.shape[:2], dtype=exact) if given_BL is None else given_BL.to(exact)
-    # The logarithm of nothing would be -inf, of which a row that gets nothing at all would make NaN.
+    # The logarithm of 0 is -inf, which would turn a row that receives nothing into NaN.
     log_given_BL1 = given_BL.clamp_min(torch.finfo(exact).tiny).log().unsqueeze(-1)
     received_RBLH = x_BLD.new_zeros((len(plan.branches), *x_BLD.shape[:2], plan.heads), dtype=exact)
     width = x_BLD.shape[-1] // plan.heads
@@ -57,7 +57,7 @@ def received_by_keys(
         logsumexp_BLH = _logsumexp(q_BLHW[..., :width], k_BLHW[..., :width], groups)
         _add_bias_(q_BLHW, k_BLHW, width, log_given_BL1 - logsumexp_BLH)
         _add_received_(received_RBLH[:, :, :, heads], q_BLHW, k_BLHW, groups)
-        del q_BLHW, k_BLHW  # before those of the next heads
+        del q_BLHW, k_BLHW  # before the tensors of the next heads are made
     return received_RBLH
 
 
@@ -69,9 +69,9 @@ def _widened(
     plan: AttentionPlan,
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """Queries and keys of some heads (B, L, h, W), with room for a bias: zeros after their own channels.
+    """Return queries and keys of some heads (B, L, h, W), with room for a bias: zeros after their own channels.
 
-    They are laid out head by head, which the kernels read fastest.
+    Memory is laid out head by head, which the kernels read fastest.
     """
     width = x_BLD.shape[-1] // plan.heads
     rows, wider = slice(heads.start * width, heads.stop * width), width + 1 + -(width + 1) % _WIDTH_ALIGNMENT
@@ -86,17 +86,17 @@ def _widened(
 
 
 def _logsumexp(q_BLHK: Tensor, k_BLHK: Tensor, groups: tuple[HeadGroup, ...]) -> Float[Tensor, "B L H"]:
-    """Logarithm of each query's softmax denominator over the keys of all groups; -inf where it has none."""
+    """Return the logarithm of each query's softmax denominator over the keys of all groups; -inf without any key."""
     logsumexp_BLH = q_BLHK.new_full(q_BLHK.shape[:3], -math.inf)
     for group in groups:
         k, merged = group.take(k_BLHK), group.view(logsumexp_BLH)
-        _, more = attend(group.take(q_BLHK), k, k)  # values are not asked for
+        _, more = attend(group.take(q_BLHK), k, k)  # the values are not used
         torch.logaddexp(merged, group.put_back(more), out=merged)
     return logsumexp_BLH
 
 
 def _add_bias_(q_BLHW: Tensor, k_BLHW: Tensor, width: int, bias_BLH: Tensor) -> None:
-    """Make the logits q k / sqrt(W) what q k / sqrt(K) is on the first K = `width` channels, plus the queries' bias."""
+    """Change q and k in place: logits q k / sqrt(W) become q k / sqrt(K) plus the queries' bias, for K = `width`."""
     wider = q_BLHW.shape[-1]
     q_BLHW[..., width] = bias_BLH
     k_BLHW *= math.sqrt(wider / width)
@@ -106,14 +106,14 @@ def _add_bias_(q_BLHW: Tensor, k_BLHW: Tensor, width: int, bias_BLH: Tensor) -> 
 def _add_received_(received_RBLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[HeadGroup, ...]) -> None:
     for group in groups:
         q = group.take(q_BLHW)
-        _, log_received = attend(group.take(k_BLHW), q, q)  # values are not asked for
+        _, log_received = attend(group.take(k_BLHW), q, q)  # the values are not used
         group.view(received_RBLH[group.branch]).add_(group.put_back(log_received.exp()))
 
 
 def idle_share(tokens_BLD: Float[Tensor, "B L D"], plan: AttentionPlan) -> Float[Tensor, "B L"]:
-    """Share of the heads that look nowhere from a token, because none of their branches covers it.
+    """Return the share of heads in which a token attends to no key, because no branch of the head covers the token.
 
-    It is 0 wherever a branch has ratio 1, as in all published models.
+    It is 0 if a branch has ratio 1, as in all published models.
 
     Args:
         tokens_BLD: The tokens, for their number, device and dtype.

@@ -1,7 +1,7 @@
-"""Memory for arithmetic: layers of single tokens in pieces, and projections of a few heads at a time, computed twice.
+"""Less memory for more arithmetic: layers of single tokens in pieces, and projections of a few heads at a time.
 
-On long sequences attention takes nearly all of the time, and everything around it most of the memory. So its output and
-logsumexp are kept, and what surrounds it is computed again in the backward pass.
+On long sequences attention takes nearly all of the time, and the layers around it take most of the memory. So the
+output and logsumexp of attention are kept, and the layers around it are computed again in the backward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from longvit.model.attention.dilated import QKV
 
 Project = Callable[[Tensor, slice], tuple[Tensor, Tensor, Tensor]]
-"""(x_BLD, some of the heads) -> their q, k and v, each (B, L, H, K)."""
+"""Function (x_BLD, slice of the heads) -> q, k and v of these heads, each (B, L, H, K)."""
 
 
 def piece_tokens(tokens_at_once: int, x_BLD: Tensor, weight: Tensor) -> int:
-    """Return how many tokens to take at once: a quarter for a stream wider than the weights.
+    """Return the number of tokens to take at once: a quarter of `tokens_at_once` for a stream wider than the weights.
 
-    Each piece of such a stream is in memory in both types; with a quarter the whole takes no more than a tenth more
-    than a stream of the narrower type (`tests/benchmarks/precision.md`).
+    Each piece of such a stream is in memory in both types. With a quarter, the total is at most a tenth larger than for
+    a stream of the narrower type (`tests/benchmarks/precision.md`).
     """
     return tokens_at_once if x_BLD.dtype == weight.dtype else max(1, tokens_at_once // 4)
 
@@ -34,15 +34,15 @@ def in_pieces(
     recompute: bool,
     overwrite: bool = False,
 ) -> Float[Tensor, "B L E"]:
-    """Apply a function that takes each token by itself, to a piece of the sequence at a time.
+    """Apply a function that treats each token by itself, to one piece of the sequence at a time.
 
     Args:
         function: The function; it draws no random numbers, and keeps batch and length.
-        x_BLD: Its argument.
+        x_BLD: Argument of the function.
         tokens_at_once: Tokens in a piece.
-        recompute: Whether the backward pass computes it again, piece by piece. Where gradients are wanted and this is
-            not, pieces would save nothing, and all is done at once.
-        overwrite: Whether the result, of the same shape, may take the memory of `x_BLD` where no gradients are wanted.
+        recompute: Whether the backward pass computes the function again, piece by piece. If gradients are needed and
+            this is False, pieces would save no memory, and the whole sequence is computed at once.
+        overwrite: Whether the result, of the same shape, may take the memory of `x_BLD` if no gradients are needed.
     """
     if torch.is_grad_enabled():
         if not recompute:
@@ -57,14 +57,14 @@ def in_pieces(
 
 
 class ProjectedQKV(QKV):
-    """Queries, keys and values that are never in memory as a whole: projected for a few heads, in the backward again.
+    """Queries, keys and values that are never in memory as a whole: projected for a few heads, and again in backward.
 
-    They are made of the tokens x_BLD and every weight that `project` uses, in this order.
+    They are made from the tokens x_BLD and every weight that `project` uses, in this order.
 
     Args:
-        project: The projections; each token by itself, without random numbers.
+        project: The projections; they treat each token by itself, and draw no random numbers.
         tokens_at_once: Tokens projected at a time.
-        device: Type of the device; the backward pass projects under the autocast that is on there now.
+        device: Type of the device; the backward pass projects under the autocast that is active there now.
     """
 
     def __init__(self, project: Project, tokens_at_once: int, device: str) -> None:
@@ -77,7 +77,7 @@ class ProjectedQKV(QKV):
         return like.new_empty((*x_BLD.shape[:2], heads, like.shape[-1]))
 
     def of_heads(self, heads: slice, x_BLD: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        """Return q, k and v of some heads, laid out head by head: what the kernels read fastest."""
+        """Return q, k and v of some heads, laid out head by head, which the kernels read fastest."""
         with torch.autocast(*self.autocast):
             rows, _, count, width = (like := self.project(x_BLD[:, :0], heads)[0]).shape
             whole = tuple(like.new_empty((rows, count, x_BLD.shape[1], width)).transpose(1, 2) for _ in range(3))
@@ -89,7 +89,7 @@ class ProjectedQKV(QKV):
     def add_gradients_(
         self, grads: Sequence[Tensor | None], grad_qkv: Sequence[Tensor], heads: slice, x_BLD: Tensor, *weights: Tensor
     ) -> None:
-        """Project again, and add what reaches the tokens and each weight."""
+        """Project again, and add the gradients of the tokens and of each weight."""
         for tokens in token_slices(x_BLD, self.tokens_at_once):
             with torch.autocast(*self.autocast):
                 with torch.enable_grad():

@@ -1,1 +1,1 @@
-"""Kernels that compute the attention of one branch, and the choice among them."""
+"""Kernels that compute the attention of one branch, and the choice of a kernel."""

@@ -1,4 +1,4 @@
-"""Plain matrix products, some queries at a time: for any device, and the oracle of the other kernels."""
+"""Kernel of plain matrix products, some queries at a time: for any device, and the reference for other kernels."""
 
 import math
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 _LOGITS_AT_ONCE = 2**26
-"""Logits that are in memory at a time: 256 MiB in float32."""
+"""Logits in memory at a time: 256 MiB in float32."""
 
 
 def plain_math(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
-    """Return output and logsumexp, as `AttentionBackend.attend`."""
+    """Return output and logsumexp, like `AttentionBackend.attend`."""
     parts = []
     for rows in _row_blocks(q):
         logits = _logits(q, k, rows, causal)
@@ -23,7 +23,7 @@ def plain_math(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor
 def plain_math_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor, *, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v, as `AttentionBackend.attend_backward`."""
+    """Return the gradients of q, k and v, like `AttentionBackend.attend_backward`."""
     grad, q, k, v, out = (x.to(logsumexp.dtype) for x in (grad, q, k, v, out))
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     scale, delta = q.shape[-1] ** -0.5, (grad * out).sum(-1, keepdim=True)
@@ -37,14 +37,14 @@ def plain_math_backward(
 
 
 def _row_blocks(q: Tensor) -> list[slice]:
-    """Queries in blocks that plain math takes at a time."""
+    """Return the blocks of queries that plain math computes at a time."""
     length = q.shape[-2]
     size = max(1, _LOGITS_AT_ONCE // max(1, q.shape[0] * q.shape[1] * length))
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _logits(q: Tensor, k: Tensor, rows: slice, causal: bool) -> Tensor:
-    """Logits of a block of queries in float32 or wider; those of hidden keys are -inf."""
+    """Return the logits of a block of queries in float32 or wider; logits of hidden keys are -inf."""
     exact = torch.promote_types(q.dtype, torch.float32)
     logits = q[..., rows, :].to(exact) @ k.to(exact).mT * q.shape[-1] ** -0.5
     if causal:

@@ -1,7 +1,7 @@
-"""Choice of the kernel that computes LongNet's one primitive, `attend`, and its backward, on the machine at hand.
+"""Choice of the kernel for LongNet's one primitive, `attend`, and its backward, on the current machine.
 
-A backend is a pair of functions, which are in a module of their own, and the tensors that it takes. `BACKENDS` is where
-another is added.
+A backend consists of a pair of functions, which are in a module of their own, and a condition on the tensors. Add
+further backends to `BACKENDS`.
 """
 
 from collections.abc import Callable
@@ -23,38 +23,38 @@ from longvit.model.kernels.torch_cuda import (
 
 
 class TensorKind(NamedTuple):
-    """What a choice of backend depends on."""
+    """Properties of queries that decide the choice of a backend."""
 
     device: str
     """Type of the device: cpu, cuda, mps, ..."""
     capability: tuple[int, int]
     """Compute capability of an NVIDIA device; (0, 0) elsewhere."""
     dtype: torch.dtype
-    """Of queries, keys and values."""
+    """Type of queries, keys and values."""
     width: int
     """Width of a head."""
 
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """One way to compute the primitive, on (batch, heads, tokens, head width); logsumexp lacks the last axis."""
+    """Implementation of the primitive, on (batch, heads, tokens, head width); logsumexp lacks the last axis."""
 
     name: str
-    """What tests and error messages call it."""
+    """Name in tests and error messages."""
     takes: Callable[[TensorKind], bool]
-    """Whether it can compute on such tensors."""
+    """Function that returns True for tensors that the backend can compute on."""
     attend: Callable[..., tuple[Tensor, Tensor]]
-    """(q, k, v, *, causal) -> (out, logsumexp); logsumexp is natural, and in float32 or wider."""
+    """Function (q, k, v, *, causal) -> (out, logsumexp); logsumexp is natural, in float32 or wider."""
     attend_backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(grad_out, q, k, v, out, logsumexp, *, causal) -> (grad_q, grad_k, grad_v)."""
+    """Function (grad_out, q, k, v, out, logsumexp, *, causal) -> (grad_q, grad_k, grad_v)."""
 
 
 def attend(
     q: Float[Tensor, "N H L K"], k: Float[Tensor, "N H L K"], v: Float[Tensor, "N H L K"], *, causal: bool = False
 ) -> tuple[Float[Tensor, "N H L K"], Float[Tensor, "N H L"]]:
-    """Softmax attention and the logarithms of its denominators, by the fastest backend for these tensors.
+    """Return softmax attention and the logarithms of its denominators, by the fastest backend for these tensors.
 
-    Logits are scaled by K ** -0.5. Queries and keys are the same tokens: with `causal` each sees those up to itself.
+    Logits are scaled by K ** -0.5. Queries and keys are the same tokens: with `causal` a query sees keys up to itself.
 
     Args:
         q: Queries, the last axis contiguous.
@@ -78,17 +78,17 @@ def attend_backward(
     *,
     causal: bool = False,
 ) -> tuple[Float[Tensor, "N H L K"], Float[Tensor, "N H L K"], Float[Tensor, "N H L K"]]:
-    """Gradients of queries, keys and values.
+    """Return the gradients of queries, keys and values.
 
-    `out` and `logsumexp` may be those of a softmax over more keys than `k`: the result is then the share that these
-    keys have in the gradient, which is what makes merged branches cheap (Dao et al. 2022, arXiv:2205.14135, eq. 4).
+    `out` and `logsumexp` may belong to a softmax over more keys than `k`. The result is then the share of these keys in
+    the gradient, which makes merged branches cheap (Dao et al. 2022, arXiv:2205.14135, eq. 4).
 
     Args:
         grad_out: Gradient of the output.
         q: Queries, as in `attend`.
         k: Keys.
         v: Values.
-        out: Output of `attend`, merged with that for other keys or not.
+        out: Output of `attend`, optionally merged with the output for other keys.
         logsumexp: Logsumexp of `attend`, merged like `out`.
         causal: Whether later keys are hidden.
     """
@@ -96,13 +96,13 @@ def attend_backward(
 
 
 def kind_of(q: Tensor) -> TensorKind:
-    """What the choice of a backend for queries `q` depends on."""
+    """Return the properties of queries `q` that decide the choice of a backend."""
     capability = torch.cuda.get_device_capability(q.device) if q.device.type == "cuda" else (0, 0)
     return TensorKind(q.device.type, capability, q.dtype, q.shape[-1])
 
 
 def choose(kind: TensorKind) -> AttentionBackend:
-    """The fastest backend that takes such tensors; plain math takes all."""
+    """Return the fastest backend that takes such tensors; plain math takes all tensors."""
     return next(backend for backend in BACKENDS if backend.takes(kind))
 
 
@@ -118,7 +118,7 @@ FLASH_CUDA = AttentionBackend(
     flash_cuda,
     flash_cuda_backward,
 )
-"""FlashAttention 2 in torch, half precision, NVIDIA Ampere and later."""
+"""FlashAttention 2 of torch: half precision, NVIDIA Ampere and later."""
 EFFICIENT_CUDA = AttentionBackend(
     "efficient_cuda",
     lambda kind: (
@@ -131,11 +131,11 @@ EFFICIENT_CUDA = AttentionBackend(
     efficient_cuda,
     efficient_cuda_backward,
 )
-"""Memory-efficient attention in torch, in float32 too: NVIDIA from Maxwell on."""
+"""Memory-efficient attention of torch, also in float32: NVIDIA Maxwell and later."""
 FLASH_CPU = AttentionBackend("flash_cpu", lambda kind: kind.device == "cpu", flash_cpu, flash_cpu_backward)
-"""torch's own blocked kernel: linear in memory, any head width."""
+"""Blocked kernel of torch: linear in memory, any head width."""
 MATH = AttentionBackend("math", lambda kind: True, plain_math, plain_math_backward)
-"""Plain matrix products, some queries at a time: any device (MPS is left to it), and the oracle of the others."""
+"""Plain matrix products, some queries at a time: any device (MPS has no other), and the reference for all backends."""
 
 BACKENDS = (FLASH_CUDA, EFFICIENT_CUDA, FLASH_CPU, MATH)
-"""In the order of preference; another backend is put before those that it outruns."""
+"""Backends in the order of preference; put a new backend before the slower backends."""
