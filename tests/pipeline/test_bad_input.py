@@ -326,7 +326,7 @@ COHORT = {
     ),
     "cohort too small for its folds": (
         just("demo", "--out", "out", "--patients", "3"),
-        "3 patients do not give 5 folds",
+        "3 patients are too few for 5 folds",
         "patients",
         "ask for 10 or more",
     ),
