@@ -36,6 +36,7 @@ def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict
     The vectors of a slide's tiles, by gated attention (Ilse et al. 2018, equation 9) or as their mean, go through the
     model's own head: standardised by the training slides, then one linear layer. The losses are those of the task.
     """
+    assert job.learner is not None  # the model itself
     config, cohort = recipe(experiment.config, job.learner), experiment.cohort
     begin(config)
     tiles = tile_vectors(experiment)
@@ -75,7 +76,7 @@ def tile_notes(experiment: Experiment, learner: Baseline) -> list[str]:
     return notes
 
 
-def _reader(tiles: TileVectors, learner: Baseline | None) -> SequenceReader:
+def _reader(tiles: TileVectors, learner: Baseline) -> SequenceReader:
     """Return a reader of one slide's vectors: (1, E), kept in memory, or (1, n, E)."""
 
     def read_mean(slides: Slides) -> Tensor:

@@ -31,6 +31,8 @@ class PatientDataset(Dataset[list[TrainingPatient]]):
         fusion: Whether a patient's slides are sequences of their own, or one.
     """
 
+    fusion: Literal["late", "early"]
+
     def __init__(
         self,
         patients: Sequence[str],

@@ -16,8 +16,10 @@ from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 
 
-class DinoModule(MomentumModule):
+class DinoModule(MomentumModule[DINOProjectionHead]):
     """Trains the student by gradient, the teacher as its moving average; the teacher's encoder is what is kept."""
+
+    centring: Literal["mean", "sinkhorn"]
 
     def __init__(self, config: PretrainConfig) -> None:
         objective = config.objective

@@ -18,13 +18,20 @@ class EventsFile(Logger):
         folder: Folder of the files.
     """
 
-    name = "tensorboard"
-    version = ""  # which Lightning's progress bar would show otherwise
-
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
         self._records: RecordWriter | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name of the logger."""
+        return "tensorboard"
+
+    @property
+    def version(self) -> str:
+        """Return nothing: Lightning's progress bar would show a version."""
+        return ""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add one value of each metric at a step, and bring it to the disk."""
