@@ -43,7 +43,7 @@ def l0_from_rc(rc: Ints, side_l0: Side) -> npt.NDArray[np.int64]:
     return px_from_rc(rc, side_l0)
 
 
-def st_from_rc(rc: Ints, tile_st: int) -> npt.NDArray[np.int64]:
+def st_from_rc(rc: npt.ArrayLike, tile_st: int) -> npt.NDArray[np.int64]:
     """Top-left corners (n, 2) as x, y of the tiles `rc` (n, 2), in store pixels; exact."""
     return np.asarray(rc)[..., ::-1].astype(np.int64) * tile_st
 
@@ -57,7 +57,7 @@ def nearest_rc(xy_l0: Ints, side_l0: Side, shape: tuple[int, int]) -> npt.NDArra
     return rc.clip(0, np.array(shape) - 1).astype(np.int32)
 
 
-def um_from_l0(xy_l0: Ints | Floats, mpp_l0: float) -> npt.NDArray[np.float64]:
+def um_from_l0(xy_l0: npt.ArrayLike, mpp_l0: float) -> npt.NDArray[np.float64]:
     """Micrometres from the slide's corner, from level-0 pixels."""
     return np.asarray(xy_l0, dtype=np.float64) * mpp_l0
 

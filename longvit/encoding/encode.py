@@ -70,11 +70,12 @@ def run(config: EncodeConfig) -> Outcome:
             task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
             for slide_id, pieces in todo.items():
                 try:
-                    results[slide_id], tokens = _encode(encoder, slide_id, pieces, config, bar, task)
+                    result, tokens = _encode(encoder, slide_id, pieces, config, bar, task)
                 except StoreError as error:
                     failed[slide_id] = error
                 else:
-                    save_result(result_file(config.out, slide_id), results[slide_id], origins[slide_id], tokens)
+                    results[slide_id] = result
+                    save_result(result_file(config.out, slide_id), result, origins[slide_id], tokens)
         return Outcome(write_representations(config.out, [result for result in results.values() if result]), failed)
 
 

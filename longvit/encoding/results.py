@@ -39,7 +39,7 @@ class SlideResult:
     def row(self) -> dict[str, object]:
         """Return the slide's row of the table; nine digits restore every float32."""
         values = {f"v{i}": f"{value:.9g}" for i, value in enumerate(self.vector_D.tolist())}
-        return {"slide_id": self.slide_id, "n_tokens": self.n_tokens} | values
+        return {"slide_id": self.slide_id, "n_tokens": self.n_tokens, **values}
 
 
 def result_file(folder: Path, slide_id: str) -> Path:

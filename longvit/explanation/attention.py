@@ -29,7 +29,7 @@ def received_attention(
     """
     heads = slice(None) if head is None else slice(head, head + 1)
     branches = slice(None) if branch is None else slice(branch, branch + 1)
-    layers, x_1MD, blocks = [], _entering(encoder, x_LD), encoder.encoder.layers
+    layers, x_1MD, blocks = [], _entering(encoder, x_LD), encoder.encoder.blocks
     plan = encoder.plan(row_lengths(x_1MD, None))
     for block in blocks:
         received_RMH = received_by_keys(block.self_attn, x_1MD, plan, norm=block.self_attn_layer_norm)[:, 0]
@@ -62,7 +62,7 @@ def attention_rollout(
     """
     x_1MD = _entering(encoder, x_LD)
     plan, share_1M = encoder.plan(row_lengths(x_1MD, None)), _of_the_slide(encoder, x_LD, pooled_L)
-    return _read_down(list(encoder.encoder.layers), x_1MD, plan, share_1M)[0, -len(x_LD) :]
+    return _read_down(encoder.encoder.blocks, x_1MD, plan, share_1M)[0, -len(x_LD) :]
 
 
 def _entering(encoder: LongViT, x_LD: Tensor) -> Float[Tensor, "1 M D"]:

@@ -26,11 +26,11 @@ def token_contributions(explained: ModelOutput, x_LD: Float[Tensor, "L D"]) -> F
         explained: Output to explain; the slide's vector must be a mean of tokens, not a class token.
         x_LD: One slide, embedded by `encoder.embed`, without padding.
     """
-    model = explained.model
+    model, encoder = explained.model, explained.model.required_encoder
     with torch.no_grad():
-        tokens_LD = model.encoder.encode(x_LD[None]).tokens_BLD[0]
+        tokens_LD = encoder.encode(x_LD[None]).tokens_BLD[0]
         weights_L = explained.pooled(tokens_LD)
-        if model.attention is None and isinstance(norm := model.encoder.pooling.norm, LayerNorm):
+        if model.attention is None and isinstance(norm := encoder.pooling.norm, LayerNorm):
             tokens_LD = _normed_as_one(norm, tokens_LD)
     mean_D, slide_D = model.head.mean, weights_L @ tokens_LD
     gradient_D = _mean_gradient(explained.of_slide, mean_D, slide_D, steps=_HEAD_STEPS)

@@ -61,15 +61,16 @@ def run(config: ExplainConfig) -> ExplainResult:
     model = load_model(config.model)
     config = settle_methods(model, config)
     stores = find_stores(config.store)
-    opened, failed = open_stores(stores, model.encoder.config.input)
-    require_scale(opened.values(), model.encoder.trained_on, config.model)
+    encoder = model.required_encoder
+    opened, failed = open_stores(stores, encoder.config.input)
+    require_scale(opened.values(), encoder.trained_on, config.model)
     names = Pseudonyms.read(config.pseudonyms)
     folders = {slide: config.out / names.of(slide) for slide in opened}
     inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)
     todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
-    model.encoder.execution = config.execution
+    encoder.execution = config.execution
     model = model.requires_grad_(False).to(pick_device(config.device))
     for slide in todo:
         try:
@@ -86,7 +87,7 @@ def _inputs(
 ) -> dict[str, RecordedInputs]:
     """Return settings, model and store of each slide's explanation; with a key, the store's hashes are keyed too."""
     settings = settings_of(config)
-    every = read_inputs({"model": config.model}, stores, model.encoder.config.input)
+    every = read_inputs({"model": config.model}, stores, model.required_encoder.config.input)
     return {
         slide: every.model_copy(update={"settings": settings, "stores": {names.of(slide): tuple(map(names.of, store))}})
         for slide, store in every.stores.items()
@@ -131,8 +132,9 @@ def ask(model: SlideModel, store: PatchStore, target: str | None) -> ExplainedSl
         StoreError: The store does not fit the model, or a tile is damaged.
         ConfigError: The model does not have the class.
     """
-    pieces = SlidePieces(store, model.encoder.config.input)
-    x_LD = embed_slide(model.encoder, pieces, _THREADS)[0].clone()  # out of inference mode, to allow gradients
+    encoder = model.required_encoder
+    pieces = SlidePieces(store, encoder.config.input)
+    x_LD = embed_slide(encoder, pieces, _THREADS)[0].clone()  # out of inference mode, to allow gradients
     with torch.no_grad():
         outputs_O = model.head(ModelOutput(model).slide(x_LD)[None])[0].float().cpu()
     explained = ModelOutput(model, _output_index(model, outputs_O, target))
@@ -145,7 +147,8 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
     maps = score_maps(question, config)
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
-    per_side = token_source(store, model.encoder.config.input).per_side
+    per_side = token_source(store, model.required_encoder.config.input).per_side
+    width_l0, height_l0 = store.side_l0
     return Explanation(
         slide_id=folder.name,
         store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
@@ -153,7 +156,7 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
         target=question.explained.target,
         prediction=model.task.predictions(question.outputs_O, model.classes),
         size_l0=store.size_l0,
-        side_l0=tuple(side / per_side for side in store.side_l0),
+        side_l0=(width_l0 / per_side, height_l0 / per_side),
         mpp=store.mpp_l0,
         rc=question.rc_L2.cpu().numpy(),
         maps=maps,

@@ -72,8 +72,8 @@ def require_squares(question: ExplainedSlide, config: ExplainConfig) -> None:
     Raises:
         ConfigError: All tokens are in one square.
     """
-    side = config.occlusion_side
-    if ("occlusion" in config.methods or config.faithfulness) and len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
+    side, methods = config.occlusion_side, config.methods or ()
+    if ("occlusion" in methods or config.faithfulness) and len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
         raise ConfigError(
             f"one square of {side} x {side} tokens contains the whole slide",
             where="occlusion_side",
@@ -83,7 +83,7 @@ def require_squares(question: ExplainedSlide, config: ExplainConfig) -> None:
 
 def score_maps(question: ExplainedSlide, config: ExplainConfig) -> tuple[ScoreMap, ...]:
     """Return the maps of all methods in turn; maps of single layers follow the map over all layers."""
-    return tuple(one for method in config.methods for one in METHODS[method](question, config))
+    return tuple(one for method in config.methods or () for one in METHODS[method](question, config))
 
 
 def _contribution(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
@@ -93,7 +93,7 @@ def _contribution(question: ExplainedSlide, config: ExplainConfig) -> list[Score
 
 
 def _received(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
-    layers_NL = received_attention(question.explained.model.encoder, question.x_LD)
+    layers_NL = received_attention(question.explained.model.required_encoder, question.x_LD)
     meaning = "attention received, 1 being a token's even share"
     return [
         _map("received", "Attention received", f"{meaning}; mean of all layers", layers_NL.mean(0)),
@@ -107,7 +107,7 @@ def _received(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]
 def _rollout(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
     model = question.explained.model
     pooled_L = None if model.attention is None else _pooled(question)
-    scores = attention_rollout(model.encoder, question.x_LD, pooled_L) * len(question.x_LD)
+    scores = attention_rollout(model.required_encoder, question.x_LD, pooled_L) * len(question.x_LD)
     meaning = "share of the slide's vector by attention rollout, 1 being a token's even share"
     return [_map("rollout", "Attention rollout", meaning, scores)]
 
@@ -119,7 +119,7 @@ def _pooling(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:
 
 @torch.no_grad()
 def _pooled(question: ExplainedSlide) -> Tensor:
-    tokens_LD = question.explained.model.encoder.encode(question.x_LD[None]).tokens_BLD[0]
+    tokens_LD = question.explained.model.required_encoder.encode(question.x_LD[None]).tokens_BLD[0]
     return question.explained.pooled(tokens_LD)
 
 

@@ -37,7 +37,7 @@ class ModelOutput:
 
     def slide(self, x_LD: Float[Tensor, "L D"]) -> Float[Tensor, " D"]:
         """Return the slide's vector, the input of the head, for embedded tokens."""
-        encoded = self.model.encoder.encode(x_LD[None])
+        encoded = self.model.required_encoder.encode(x_LD[None])
         attention = self.model.attention
         return (encoded.slide_BD if attention is None else attention(encoded.tokens_BLD))[0]
 

@@ -45,7 +45,7 @@ def sheet(store: PatchStore, scores: Float[np.ndarray, " n"], one: ScoreMap, mos
     columns = min(most, _IN_A_ROW)
     figure = Figure(figsize=(1.5 * max(columns, 4), 2 * (1.75 * rows + 0.3)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(2, 1)
+    parts = figure.subfigures(2, 1, squeeze=False).ravel()
     for part, name, chosen in zip(parts, ("highest", "lowest"), (order[:most], order[::-1][:most]), strict=True):
         part.suptitle(f"{one.label}: {name}", fontsize=10)
         axes = part.subplots(rows, columns, squeeze=False).ravel()

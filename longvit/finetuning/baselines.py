@@ -37,6 +37,7 @@ def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict
     pooled vector goes through the model's own head: standardised by the training slides, then one linear layer. The
     loss is the task's loss.
     """
+    assert job.learner is not None  # the model itself
     config, cohort = recipe(experiment.config, job.learner), experiment.cohort
     begin(config)
     tiles = tile_vectors(experiment)
@@ -76,7 +77,7 @@ def tile_notes(experiment: Experiment, learner: Baseline) -> list[str]:
     return notes
 
 
-def _reader(tiles: TileVectors, learner: Baseline | None) -> SequenceReader:
+def _reader(tiles: TileVectors, learner: Baseline) -> SequenceReader:
     """Return a reader of one slide's tile vectors: their mean (1, E), kept in memory, or all (1, n, E)."""
 
     def read_mean(slides: Slides) -> Tensor:

@@ -45,7 +45,7 @@ def predict_clinical(experiment: Experiment, job: TrainingJob) -> list[dict]:
     """
     table, train = clinical_covariates(experiment).table, list(job.fold.train)
     filled = table.fillna(table.loc[train].median())
-    names = [name for name in filled if filled.loc[train, name].nunique() > 1]
+    names = [name for name in filled.columns if filled.loc[train, name].nunique() > 1]
     risk = pd.Series(0.0, index=filled.index)
     if names:
         rows = filled.loc[train, names].join(experiment.targets(job))
@@ -66,7 +66,7 @@ def predict_clinical(experiment: Experiment, job: TrainingJob) -> list[dict]:
 def clinical_notes(experiment: Experiment) -> list[str]:
     """Return sentences that describe this baseline and count the missing values, for the report."""
     found = clinical_covariates(experiment)
-    names = ", ".join(name[0].lower() + name[1:] for name in found.table)
+    names = ", ".join(name[0].lower() + name[1:] for name in found.table.columns)
     notes = [
         f"Cox regression on {names} ({_table(experiment.config).name}), no slide: lifelines, ridge {PENALTY}, "
         "fitted on the training patients of each fold."

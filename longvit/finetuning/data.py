@@ -31,6 +31,8 @@ class PatientDataset(Dataset[list[TrainingPatient]]):
         fusion: `late` makes each slide of a patient a sequence, `early` makes all of them one sequence.
     """
 
+    fusion: Literal["late", "early"]
+
     def __init__(
         self,
         patients: Sequence[str],

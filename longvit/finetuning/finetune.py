@@ -45,12 +45,13 @@ def run(config: FinetuneConfig) -> Path:
         check_fold(fold, audited.cohort, config)
     begin(config)
     model = build_model(config, audited.cohort.classes)
-    config = config.model_copy(update={"encoder": model.encoder.config})  # the encoder in use, for config.yaml
+    encoder = model.required_encoder
+    config = config.model_copy(update={"encoder": encoder.config})  # the encoder in use, for config.yaml
     found = find_stores(config.stores)
     cases = {case for fold in audited.folds for part in fold.parts.values() for case in part}
     stores = {slide: found[slide] for case in sorted(cases) for slide in audited.cohort.slides[case]}
-    experiment = Experiment(config, audited.cohort, audited.folds, stores, model.encoder.config.input)
-    require_scale(map(open_store, stores.values()), model.encoder.trained_on, config.checkpoint)
+    experiment = Experiment(config, audited.cohort, audited.folds, stores, encoder.config.input)
+    require_scale(map(open_store, stores.values()), encoder.trained_on, config.checkpoint)
     _refuse_unfit(experiment)
     result = config.out / PREDICTIONS
     with open_run(config, "finetune", _inputs(experiment), result) as opened:
@@ -83,7 +84,8 @@ def _train(experiment: Experiment, model: SlideModel, audit_splits: AuditFile) -
     config = experiment.config
     read = sequence_reader(model, experiment.sequences, experiment.stores, config)
     if {"abmil", "mean"} & set(config.baselines):
-        tile_vectors(experiment).prepare(model.encoder, pick_device(config.device), max(1, config.loader_workers))
+        encoder, threads = model.required_encoder, max(1, config.loader_workers)
+        tile_vectors(experiment).prepare(encoder, pick_device(config.device), threads)
     learners = (*dict.fromkeys(config.baselines), None)
     train_all(experiment, [job for learner in reversed(learners) for job in experiment.jobs(learner)], read)
     for learner in learners:

@@ -56,7 +56,7 @@ def train_fold_model(experiment: Experiment, job: TrainingJob, read: SequenceRea
         read=lambda rows: [*notes, *risen(rows)] if rows else [],
     )
     if job.shuffle is None:
-        model.encoder.trained_on = StoreScale.of(open_store(next(iter(experiment.stores.values()))))
+        model.required_encoder.trained_on = StoreScale.of(open_store(next(iter(experiment.stores.values()))))
         save_model(folder / "model.safetensors", model)
         if not model.classes:
             scale = risk_scale(model, train, device)

@@ -40,4 +40,4 @@ def train_last_blocks(model: SlideModel, blocks: int | None) -> list[Block]:
     for name, parameter in model.encoder.named_parameters(prefix="encoder"):
         last = blocks is None or (blocks > 0 and layer_of(name, depth) > depth - blocks)
         parameter.requires_grad_(last)
-    return [] if blocks is None else list(model.encoder.encoder.layers[: depth - blocks])  # type: ignore[arg-type]
+    return [] if blocks is None else model.encoder.encoder.blocks[: depth - blocks]

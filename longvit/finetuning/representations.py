@@ -34,11 +34,12 @@ def sequence_reader(
         For a frozen encoder its vectors, from memory; or, if attention pools its tokens, the tokens, from a file per
         sequence. Otherwise the tokens of the stores.
     """
+    encoder = model.required_encoder
     if not config.frozen:
-        return partial(read_tokens, stores, model.encoder.config.input)
+        return partial(read_tokens, stores, encoder.config.input)
     keep_tokens = model.attention is not None
     folder = config.out / ("tokens" if keep_tokens else "representations")
-    files = encode_sequences(model.encoder, wanted, stores, config, folder, keep_tokens=keep_tokens)
+    files = encode_sequences(encoder, wanted, stores, config, folder, keep_tokens=keep_tokens)
     if keep_tokens:
         return lambda slides: _read_tensor(files[slides], "tokens")[None]
     return {slides: _read_tensor(file, "slide")[None] for slides, file in files.items()}.__getitem__

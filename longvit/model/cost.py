@@ -74,7 +74,7 @@ def watched(encoder: LongViT, work: TokenCost, done: Callable[[int, float], None
         return lambda module, inputs, out: done(block, per_token * out.shape[-2])
 
     hooks = []
-    for block, layer in enumerate(encoder.encoder.layers, start=1):
+    for block, layer in enumerate(encoder.encoder.blocks, start=1):
         hooks.append(layer.self_attn.register_forward_hook(report(block, work.attention)))
         hooks.append(layer.ffn.register_forward_hook(report(block, work.feed_forward)))
     try:

@@ -1,7 +1,7 @@
 """LongViT (arXiv:2312.03558): tokens with their places -> LongNet blocks -> one vector per token."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -99,6 +99,11 @@ class Encoder(nn.Module):
                 nn.init.xavier_normal_(module.weight, gain if scaled else 1.0)
                 nn.init.zeros_(module.bias)
 
+    @property
+    def blocks(self) -> list[Block]:
+        """Return the blocks, from the first to the last."""
+        return cast("list[Block]", list(self.layers))  # torch's ModuleList does not know what it holds
+
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, *, overwrite: bool = False
     ) -> Float[Tensor, "B L D"]:
@@ -153,7 +158,7 @@ class LongViT(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the token stream between the blocks."""
-        return self.encoder.layers[0].self_attn_layer_norm.weight.dtype
+        return self.encoder.blocks[0].self_attn_layer_norm.weight.dtype
 
     def narrowed(self, dtype: torch.dtype) -> "LongViT":
         """Return the encoder itself, with its matrices and convolutions in a narrower type, for inference.
@@ -162,7 +167,7 @@ class LongViT(nn.Module):
         not average out over the tokens.
         """
         self.input.to(dtype)
-        for layer in self.encoder.layers:
+        for layer in self.encoder.blocks:
             layer.self_attn.to(dtype)
             layer.ffn.to(dtype)
         return self

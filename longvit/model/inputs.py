@@ -65,11 +65,11 @@ class StemTokens(nn.Module):
         self.source = source
         layers: list[nn.Module] = []
         for channels_in, channels in pairwise((3, *source.stem)):
-            strided = {"kernel_size": 3, "stride": 2, "padding": 1}
-            first = {"kernel_size": STEM_STRIDE, "stride": STEM_STRIDE}
-            convolution = nn.Conv2d(channels_in, channels, **(strided if layers else first))
+            kernel, stride, padding = (3, 2, 1) if layers else (STEM_STRIDE, STEM_STRIDE, 0)
+            convolution = nn.Conv2d(channels_in, channels, kernel, stride, padding)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
             layers += [convolution, nn.GELU()]
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Linear(source.stem[-1], width)

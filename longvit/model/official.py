@@ -5,7 +5,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -89,10 +89,7 @@ def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    named = isinstance(content, Mapping) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    )
-    if not named or not content:
+    if not _names_tensors(content) or not content:
         raise CheckpointError(
             f"the checkpoint holds no tensors by name, neither under {', '.join(f'`{key}`' for key in _KEYS)} nor by "
             "itself",
@@ -100,6 +97,12 @@ def _state_dict(content: object, where: object) -> Mapping[str, Tensor]:
             fix="pass a checkpoint of torchscale's LongViT or of Prov-GigaPath's slide encoder",
         )
     return content
+
+
+def _names_tensors(content: object) -> TypeGuard[Mapping[str, Tensor]]:
+    return isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
 
 
 def _renamed(state: Mapping[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:

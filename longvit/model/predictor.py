@@ -69,6 +69,8 @@ class SlideModel(nn.Module):
         width: Width of the vectors if there is no encoder.
     """
 
+    width: int
+    pooling: Pooling
     statistics: Statistics
     """Statistics of the training patients that the task's loss needs; stored in the file, not used to predict."""
 
@@ -81,17 +83,37 @@ class SlideModel(nn.Module):
         width: int | None = None,
     ) -> None:
         super().__init__()
-        self.width = encoder.config.width if encoder else width
+        if encoder is not None:
+            width = encoder.config.width
+        elif width is None:
+            raise ValueError("a model without an encoder needs the width of its vectors")
+        self.width = width
         self.encoder, self.task, self.classes, self.pooling = encoder, task, classes, pooling
         self.statistics = {}
-        self.attention = GatedAttention(self.width) if pooling == "attention" else None
-        self.head = SlideHead(self.width, task.outputs(classes))
+        self.attention = GatedAttention(width) if pooling == "attention" else None
+        self.head = SlideHead(width, task.outputs(classes))
+
+    @property
+    def required_encoder(self) -> LongViT:
+        """Return the encoder.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        if self.encoder is None:
+            raise CheckpointError(
+                "the model has no encoder: it is of vectors that something else made",
+                where="model",
+                fix="give a model of `longvit finetune`",
+            )
+        return self.encoder
 
     def encode(self, item: SlideItem) -> Tensor:
         """Return the encoder's output for a sequence: vectors (B, D), or tokens (B, L, D) if attention pools them."""
         if isinstance(item, Tensor):
             return item
-        encoded = self.encoder.encode(self.encoder.embed(item), item.mask_BL)
+        encoder = self.required_encoder
+        encoded = encoder.encode(encoder.embed(item), item.mask_BL)
         return encoded.slide_BD if self.attention is None else encoded.tokens_BLD
 
     def pool(self, encoded: Tensor, mask_BL: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B D"]:

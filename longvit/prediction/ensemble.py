@@ -41,17 +41,17 @@ class Ensemble:
     settings: FinetuneConfig
     membership: Membership
     files: dict[str, Path]
-    failed: dict[str, CheckpointError]
+    failed: dict[str, PipelineError]
 
     @property
     def source(self) -> TokenInput:
         """Input of the models' encoders."""
-        return next(iter(self.models.values())).encoder.config.input
+        return next(iter(self.models.values())).required_encoder.config.input
 
     @cached_property
     def shares_encoder(self) -> bool:
         """True if all models have the same encoder, as they do if the encoder was frozen."""
-        return len({fingerprint(model.encoder) for model in self.models.values()}) == 1
+        return len({fingerprint(model.required_encoder) for model in self.models.values()}) == 1
 
     @torch.inference_mode()
     def predict(self, tokens: TokenBatch, device: torch.device) -> dict[str, float]:

@@ -48,7 +48,7 @@ def run(config: PredictConfig) -> Outcome:
     """
     ensemble = load_ensemble(config.run)
     for model in ensemble.models.values():
-        model.encoder.execution = config.execution
+        model.required_encoder.execution = config.execution
     stores = find_stores(config.stores)
     patients = group_slides_by_patient(stores, config.table)
     opened, failed = open_stores(stores, ensemble.source)

@@ -16,8 +16,10 @@ from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 
 
-class DinoModule(MomentumModule):
+class DinoModule(MomentumModule[DINOProjectionHead]):
     """Training of a student by gradient and of a teacher as its moving average; the teacher's encoder is kept."""
+
+    centring: Literal["mean", "sinkhorn"]
 
     def __init__(self, config: PretrainConfig) -> None:
         objective = config.objective

@@ -13,7 +13,7 @@ from longvit.pretraining.statistics import feature_statistics
 from longvit.tokens.batch import TokenBatch
 
 
-class MocoModule(MomentumModule):
+class MocoModule(MomentumModule[MoCoProjectionHead]):
     """Training of a student and its predictor by gradient, and of a teacher as the student's moving average."""
 
     def __init__(self, config: PretrainConfig) -> None:

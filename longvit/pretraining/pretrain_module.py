@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from lightly.utils.scheduler import cosine_schedule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from longvit.config import EncoderConfig, PretrainConfig
 from longvit.model import LongViT
@@ -18,6 +20,7 @@ from longvit.training.loop import TrainingModule
 
 Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
 """Function like `ProjectedEncoder`: crops -> representations and projections."""
+Head = TypeVar("Head", bound=nn.Module)
 
 
 class StepOutput(NamedTuple):
@@ -76,13 +79,13 @@ class PretrainModule(TrainingModule, ABC):
         return slides_BD
 
 
-class ProjectedEncoder(nn.Module):
+class ProjectedEncoder(nn.Module, Generic[Head]):
     """Encoder and projection head: crops -> representations (B, D) and projections (B, E).
 
     A representation is normalised without trained weights, so that only the encoder has to be kept.
     """
 
-    def __init__(self, encoder: EncoderConfig, head: nn.Module) -> None:
+    def __init__(self, encoder: EncoderConfig, head: Head) -> None:
         super().__init__()
         self.encoder = LongViT(encoder)
         self.head = head
@@ -94,10 +97,10 @@ class ProjectedEncoder(nn.Module):
         return features_BD, self.head(features_BD)
 
 
-class MomentumModule(PretrainModule):
+class MomentumModule(PretrainModule, Generic[Head]):
     """Training of a student, and of a teacher that is the moving average of the past students."""
 
-    def __init__(self, config: PretrainConfig, head: Callable[[], nn.Module], momentum: float) -> None:
+    def __init__(self, config: PretrainConfig, head: Callable[[], Head], momentum: float) -> None:
         super().__init__(config)
         self.first_momentum = momentum
         self.student = ProjectedEncoder(config.encoder, head())
@@ -113,11 +116,17 @@ class MomentumModule(PretrainModule):
         moves = int(self.trainer.estimated_stepping_batches)
         return cosine_schedule(min(self.global_step + 1, moves), moves + 1, self.first_momentum, 1.0)
 
-    def optimizer_step(self, *args: object, **kwargs: object) -> None:
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], object] | None = None,
+    ) -> None:
         """Train the student, then move the teacher towards it.
 
         The move is here and not at the end of the batch, because callbacks come first there. So a checkpoint that a
         callback writes contains student and teacher of the same step.
         """
-        super().optimizer_step(*args, **kwargs)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         update_momentum(self.student, self.teacher, self.momentum_now)

@@ -42,11 +42,11 @@ class Probe(Meter):
     def __init__(self, config: PretrainConfig, labelled: LabelledSlides) -> None:
         self.config, self.labelled, self.measured = config, labelled, {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: PretrainModule) -> None:
         """Probe the untrained encoder, the baseline that a run must beat."""
         self.measured = self.measure(pl_module) if trainer.global_step == 0 else {}
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: PretrainModule) -> None:
         """Probe if a probe is due in this epoch."""
         done = trainer.current_epoch + 1
         due = done % self.config.probe.every == 0 or done == trainer.max_epochs
@@ -81,7 +81,7 @@ def held_out_auroc(
     labels, patients = np.array(labelled.labels), np.array(labelled.patients)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), judge)
-    said = cross_val_predict(model, vectors_BD, labels, groups=patients, cv=split, method="predict_proba")
+    said = np.asarray(cross_val_predict(model, vectors_BD, labels, groups=patients, cv=split, method="predict_proba"))
     _, first, of_slide = np.unique(patients, return_index=True, return_inverse=True)
     mean = np.stack([np.bincount(of_slide, column) for column in said.T], axis=1) / np.bincount(of_slide)[:, None]
     if mean.shape[1] == 2:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
-from longvit.config import TokenInput, ViewsConfig
+from longvit.config import EmbeddingInput, PixelInput, TokenInput, ViewsConfig
 from longvit.pretraining.augment import augment
 from longvit.pretraining.sampling import SlideSchedule
 from longvit.tokens.batch import TokenBatch
@@ -67,6 +67,8 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
 class RegionDataset(ViewsDataset):
     """Dataset of square crops of one random region of a slide, in the store's pixels."""
 
+    source: PixelInput
+
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Return crops of one region, whose tiles are decoded once."""
         views = self.views
@@ -81,12 +83,14 @@ class RegionDataset(ViewsDataset):
         x, y = rng.integers(0, len(region) - side + 1, 2)
         image = augment(region[y : y + side, x : x + side], self.views, rng)
         patches = patchify(image[None], self.source.patch_px)[0]
-        rc = np.stack(np.mgrid[0 : len(patches), 0 : len(patches)], axis=-1).reshape(-1, 2)
+        rc = np.stack([*np.mgrid[0 : len(patches), 0 : len(patches)]], axis=-1).reshape(-1, 2)
         return _batch(patches.reshape(len(rc), -1), place(rc, grid_rc, rng))
 
 
 class PieceDataset(ViewsDataset):
     """Dataset of pieces of a slide with embedded tiles: the tiles around a random tile, some of them dropped."""
+
+    source: EmbeddingInput
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Return pieces of one slide, each turned and flipped like a crop of pixels."""

@@ -43,9 +43,20 @@ class TargetProblem(NamedTuple):
 class Target(Protocol):
     """Target of a patient: the index of the class, or the time and whether the event was observed."""
 
-    label: int
-    time: float
-    event: bool
+    @property
+    def label(self) -> int:
+        """Return the index of the class."""
+        ...
+
+    @property
+    def time(self) -> float:
+        """Return the time of the event, or of the last visit."""
+        ...
+
+    @property
+    def event(self) -> bool:
+        """Return whether the event was observed."""
+        ...
 
 
 class Task(StageConfig, ABC):

@@ -9,7 +9,7 @@ from longvit.config import TokenInput
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.source import token_source
-from preprocessing.errors import StoreError
+from preprocessing.errors import PipelineError, StoreError
 from preprocessing.store.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
@@ -65,7 +65,7 @@ def slide_tokens(store: PatchStore, settings: TokenInput) -> TokenBatch:
 
 def open_stores(
     stores: Mapping[str, Path], settings: TokenInput
-) -> tuple[dict[str, PatchStore], dict[str, StoreError]]:
+) -> tuple[dict[str, PatchStore], dict[str, PipelineError]]:
     """Open the stores that can provide an encoder's tokens; return these stores, and the error of every other store.
 
     Raises:
@@ -97,7 +97,9 @@ def require_scale(stores: Iterable[PatchStore], scale: StoreScale | None, traine
     Raises:
         StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
     """
-    for store in stores if scale else ():
+    if scale is None:
+        return
+    for store in stores:
         if not scale.agrees(found := StoreScale.of(store)):
             raise StoreError(
                 f"{found}, but {trained} was trained on {scale}",

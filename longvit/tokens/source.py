@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from longvit.config import TokenInput
+from longvit.config import EmbeddingInput, PixelInput, TokenInput
 from preprocessing.errors import StoreError
 from preprocessing.store.store import PatchStore
 
@@ -22,7 +22,7 @@ class TokenSource(ABC):
     """
 
     store: PatchStore
-    settings: Any
+    settings: TokenInput
     dtype: ClassVar[type[np.generic]]
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class TokenSource(ABC):
     @property
     def rc(self) -> Int[np.ndarray, "n 2"]:
         """Row and column of every token in the grid of tokens, tile after tile, and row by row within a tile."""
-        within = np.stack(np.mgrid[0 : self.per_side, 0 : self.per_side], axis=-1)  # (side, side, 2)
+        within = np.stack([*np.mgrid[0 : self.per_side, 0 : self.per_side]], axis=-1)  # (side, side, 2)
         return (self.store.rc[:, None, None, :] * self.per_side + within).reshape(-1, 2)
 
     @abstractmethod
@@ -71,6 +71,7 @@ class TokenSource(ABC):
 class PixelSource(TokenSource):
     """Source of square patches of a tile's pixels, uint8."""
 
+    settings: PixelInput
     dtype = np.uint8
 
     def require_fit(self) -> None:
@@ -100,6 +101,7 @@ class PixelSource(TokenSource):
 class EmbeddingSource(TokenSource):
     """Source of tile embeddings, float32, one token per tile."""
 
+    settings: EmbeddingInput
     dtype = np.float32
 
     def require_fit(self) -> None:

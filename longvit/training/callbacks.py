@@ -211,7 +211,7 @@ class Checkpoints(ModelCheckpoint):
         Raises:
             CheckpointError: The best epoch's checkpoint was not moved along with the run.
         """
-        here = lambda name: str(Path(self.dirpath, name)) if name else ""
+        here = lambda name: str(Path(self.dirpath or "", name)) if name else ""
         paths = {key: here(state_dict[key]) for key in self._PATHS}
         best = {here(name): score for name, score in state_dict["best_k_models"].items()}
         for path in best:

@@ -20,13 +20,20 @@ class EventsFile(Logger):
         folder: Folder of the files.
     """
 
-    name = "tensorboard"
-    version = ""  # otherwise shown by Lightning's progress bar
-
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
         self._records: RecordWriter | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name of the logger."""
+        return "tensorboard"
+
+    @property
+    def version(self) -> str:
+        """Return nothing: Lightning's progress bar would show a version."""
+        return ""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add the value of each metric at a step, and flush it to disk."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import pytorch_lightning as pl
@@ -47,7 +47,7 @@ _NOTES = (
 )
 _MALLOC_KEEPS = {-1: 2**31 - 1, -3: 2**25}
 """glibc's M_TRIM_THRESHOLD, and the largest possible M_MMAP_THRESHOLD, bytes."""
-_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 class TrainingModule(pl.LightningModule):
@@ -241,5 +241,6 @@ def keep_freed_memory() -> None:
     Getting the memory again costs a twentieth to a fifth of a step on a CPU. Without glibc the function has no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for parameter, value in _MALLOC_KEEPS.items() if mallopt else ():
-        mallopt(parameter, value)
+    if mallopt is not None:
+        for parameter, value in _MALLOC_KEEPS.items():
+            mallopt(parameter, value)

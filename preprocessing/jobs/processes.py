@@ -22,7 +22,7 @@ _own: list[Connection] = []
 
 def completed(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[tuple[Item, Future[Result]]]:
+) -> Generator[tuple[Item, Future[Result]], None, None]:
     """Run `function` on every item in `workers` processes, and yield each item with its future when it is finished.
 
     A process that dies breaks its pool, and the item that killed it cannot be identified. So each item that was running

@@ -81,6 +81,14 @@ def test_a_model_without_an_encoder_takes_vectors_or_their_mean():
     assert_close(model.represent(vectors[:, 0]), vectors[:, 0])
 
 
+def test_a_model_without_an_encoder_says_so_where_tokens_are_given_or_no_width_is(random_slide):
+    model = SlideModel(None, CoxTask(), (), width=3)
+    with pytest.raises(CheckpointError, match="no encoder"):
+        model.encode(random_slide(9, 0))
+    with pytest.raises(ValueError, match="width"):
+        SlideModel(None, CoxTask(), ())
+
+
 def test_drop_path_is_that_of_this_training_and_the_weights_those_of_the_checkpoint(config, tiny_encoder, tmp_path):
     given = LongViT(tiny_encoder)
     save_encoder(tmp_path / "encoder.safetensors", given)

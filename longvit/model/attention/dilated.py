@@ -72,9 +72,10 @@ class QKV:
         """Return empty memory for the output of all heads."""
         return torch.empty_like(tensors[0])
 
-    def of_heads(self, heads: slice, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def of_heads(self, heads: slice, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v of some heads, each (B, L, h, K)."""
-        return tuple(x_BLHK[:, :, heads] for x_BLHK in tensors)
+        q_BLHK, k_BLHK, v_BLHK = tensors
+        return q_BLHK[:, :, heads], k_BLHK[:, :, heads], v_BLHK[:, :, heads]
 
     def add_gradients_(
         self, grads: Sequence[Tensor | None], grad_qkv: Sequence[Tensor], heads: slice, *tensors: Tensor

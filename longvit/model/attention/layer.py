@@ -65,13 +65,14 @@ class DilatedSelfAttention(nn.Module):
         projections, execution = (self.q_proj, self.k_proj, self.v_proj), plan.execution
         width = self.q_proj.out_features // plan.heads
 
-        def project(piece_BLD: Tensor, heads: slice) -> tuple[Tensor, ...]:
+        def project(piece_BLD: Tensor, heads: slice) -> tuple[Tensor, Tensor, Tensor]:
             normed_BLD = norm(piece_BLD).to(self.q_proj.weight.dtype)
             rows = slice(heads.start * width, heads.stop * width)
-            return tuple(
+            q_BLHK, k_BLHK, v_BLHK = (
                 linear(normed_BLD, proj.weight[rows], proj.bias[rows]).unflatten(-1, (-1, width))
                 for proj in projections
             )
+            return q_BLHK, k_BLHK, v_BLHK
 
         narrow = x_BLD.dtype != self.q_proj.weight.dtype and x_BLD.shape[1] > _LONG
         heads_at_once = max(1, execution.heads_at_once // 2) if narrow else execution.heads_at_once

@@ -76,11 +76,12 @@ class ProjectedQKV(QKV):
         like = self.project(x_BLD[:, :0], slice(0, 1))[0]
         return like.new_empty((*x_BLD.shape[:2], heads, like.shape[-1]))
 
-    def of_heads(self, heads: slice, x_BLD: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def of_heads(self, heads: slice, x_BLD: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v of some heads, laid out head by head, which the kernels read fastest."""
         with torch.autocast(*self.autocast):
             rows, _, count, width = (like := self.project(x_BLD[:, :0], heads)[0]).shape
-            whole = tuple(like.new_empty((rows, count, x_BLD.shape[1], width)).transpose(1, 2) for _ in range(3))
+            empty = lambda: like.new_empty((rows, count, x_BLD.shape[1], width)).transpose(1, 2)
+            whole = empty(), empty(), empty()
             for tokens in token_slices(x_BLD, self.tokens_at_once):
                 for all_BLHK, part_BLHK in zip(whole, self.project(x_BLD[:, tokens], heads), strict=True):
                     all_BLHK[:, tokens] = part_BLHK
@@ -96,10 +97,10 @@ class ProjectedQKV(QKV):
                     piece_BLD = x_BLD[:, tokens].detach().requires_grad_()
                     parts = self.project(piece_BLD, heads)
                 cotangents = [grad[:, tokens].to(part.dtype) for grad, part in zip(grad_qkv, parts, strict=True)]
-                inputs, wanted = (piece_BLD, *weights), [i for i, grad in enumerate(grads) if grad is not None]
-                found = torch.autograd.grad(parts, [inputs[i] for i in wanted], cotangents)
-            for i, grad in zip(wanted, found, strict=True):
-                (grads[i] if i else grads[i][:, tokens]).add_(grad)
+                inputs, wanted = (piece_BLD, *weights), [(i, grad) for i, grad in enumerate(grads) if grad is not None]
+                found = torch.autograd.grad(parts, [inputs[i] for i, _ in wanted], cotangents)
+            for (i, grad), more in zip(wanted, found, strict=True):
+                (grad if i else grad[:, tokens]).add_(more)
 
 
 def token_slices(x_BLD: Tensor, tokens_at_once: int) -> Iterator[slice]:
