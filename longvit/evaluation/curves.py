@@ -66,7 +66,7 @@ def cross_fold_curves(
         others = ~rows & ~np.isin(patient, patient[rows])
         if not event[others].any():
             return None
-        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others]), times, before=1.0)
+        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others])[:2], times, before=1.0)
         if is_constant(scaled[rows]) or is_constant(scaled[others]):
             model[rows] = reference[rows]
             continue

@@ -61,7 +61,7 @@ def fit_cox(time: Floats, event: npt.NDArray[np.bool_], design: Floats) -> CoxFi
         return None
     when, score, information = _at_deaths(time, event, scaled, beta)
     error = np.sqrt(np.diag(np.linalg.inv(information.sum(axis=0))))
-    ph_p = _proportional_p(pd.Series(time).rank().to_numpy()[when], score, information)
+    ph_p = _proportional_p(pd.Series(time).rank().to_numpy(float)[when], score, information)
     return CoxFit(beta / spread, error / spread, two_sided(beta / error), ph_p)
 
 

@@ -155,7 +155,7 @@ def read_prediction_table(path: Path, leaks: frozenset[str] = frozenset()) -> Pr
 
 def _task(header: list[str], path: Path) -> tuple[Task, tuple[str, ...]]:
     """Return the task and the classes that a header has columns of."""
-    found = [task for task, columns in TASKS.items() if columns.is_in(header)]
+    found: list[Task] = [task for task, columns in TASKS.items() if columns.is_in(header)]
     if len(found) != 1:
         what = f"the columns belong to {' and '.join(found)} at once" if found else "the task is not clear"
         fix = f"keep either {' or '.join(f'`{columns}`' for columns in TASKS.values())}; two tasks are two files"

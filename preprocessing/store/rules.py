@@ -24,6 +24,7 @@ from preprocessing.store.schema import (
     MAX_TILES,
     SCHEMA_VERSION,
     SINCE_2,
+    ArrayName,
     ArraySpec,
     StoreAttributes,
     encoders,
@@ -55,7 +56,7 @@ class Metadata:
     """A store as its documents describe it."""
 
     attributes: StoreAttributes
-    arrays: dict[str, StoredArray]
+    arrays: dict[ArrayName, StoredArray]
     """Those that the attributes list; the layouts of others are not looked at."""
 
 
