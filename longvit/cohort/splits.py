@@ -89,7 +89,7 @@ def _read_split(index: int, path: Path) -> Split:
     present: list[Part] = [part for part in PARTS if part in table]
     if table[present].isin(["True", "False", "TRUE", "FALSE"]).all(axis=None) and len(table):
         ids = table.iloc[:, 0]
-        columns = {part: ids[table[part].str.lower() == "true"] for part in present}
+        columns: dict[Part, pd.Series] = {part: ids[table[part].str.lower() == "true"] for part in present}
     else:
         columns = {part: table[part].dropna() for part in present}
     return Split(index, path, {part: tuple(map(slide_name, names)) for part, names in columns.items()})

@@ -82,6 +82,6 @@ def cross_fold_curves(
     return model, reference
 
 
-def _step(x: Floats, y: Floats, times: Floats, *, before: float) -> Floats:
+def _step(x: Floats, y: npt.NDArray[np.floating], times: Floats, *, before: float) -> Floats:
     """Return (T,) values of a step function that is `before` until its first step."""
     return np.concatenate([[before], y])[np.searchsorted(x, times, side="right")]

@@ -112,7 +112,7 @@ def _kappa(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.
     agreed = ratio(weights @ (truth == predicted), total)
     classes = np.union1d(truth, predicted)
     products = ((weights @ (truth == c)) * (weights @ (predicted == c)) for c in classes)
-    by_chance = ratio(sum(products, start=np.zeros_like(total)), total**2)
+    by_chance = ratio(sum(products, start=np.zeros(len(weights))), total**2)
     return ratio(agreed - by_chance, 1 - by_chance)
 
 

@@ -61,7 +61,7 @@ def fit_cox(time: Floats, event: npt.NDArray[np.bool_], design: Floats) -> CoxFi
         return None
     when, score, information = _at_deaths(time, event, scaled, beta)
     error = np.sqrt(np.diag(np.linalg.inv(information.sum(axis=0))))
-    ph_p = _proportional_p(pd.Series(time).rank().to_numpy(float)[when], score, information)
+    ph_p = _proportional_p(pd.Series(time).rank().to_numpy()[when], score, information)
     return CoxFit(beta / spread, error / spread, two_sided(beta / error), ph_p)
 
 
@@ -97,7 +97,7 @@ def _at_deaths(
     return when, score, information
 
 
-def _proportional_p(rank: Floats, score: Floats, information: Floats) -> Floats:
+def _proportional_p(rank: npt.NDArray[np.floating], score: Floats, information: Floats) -> Floats:
     """Return (p,) p-values of the score test that a coefficient does not change with the (D,) ranks of time.
 
     Each of the p covariates is also entered multiplied by the rank; the score of this product is 0 if the hazards are

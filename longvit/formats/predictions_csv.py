@@ -234,7 +234,8 @@ def _time_unit(table: pd.DataFrame, problems: Problems) -> TimeUnit:
     fix = f"write one of {', '.join(UNITS)} in every row"
     problems.note(~written.isin(UNITS), TIME_UNIT, f"is not {', '.join(UNITS[:-1])} or {UNITS[-1]}", fix)
     problems.note(written != written.iloc[0], TIME_UNIT, "differs between rows", fix)
-    return next((unit for unit in UNITS if unit == written.iloc[0]), "months")
+    first = written.iloc[0]
+    return first if first in UNITS else "months"
 
 
 def _check_patients(values: pd.DataFrame, truth: tuple[str, ...], problems: Problems, leaks: frozenset[str]) -> None:

@@ -88,7 +88,10 @@ def _is_listed_to_its_end(file: tifffile.TiffFile) -> bool:
     Scanners write the entry of each image after its data. So a file that was cut off still has the entries of the first
     images, and the offset of the next entry is beyond the end of the file.
     """
-    file.filehandle.seek(file.pages.next_page_offset)
+    end = file.pages.next_page_offset
+    if end is None:
+        return False
+    file.filehandle.seek(end)
     return file.filehandle.read(file.tiff.offsetsize) == bytes(file.tiff.offsetsize)
 
 

@@ -86,7 +86,7 @@ class TilePixels:
         self._own = own if keep and (own_grid or self.recut is not None) else None
         self.kept = self._own is not None
         if self._own is not None:
-            self._inside = ((grid.rc + 1) * tile_st <= np.array(self._own.size[::-1])).all(axis=1)
+            self._inside = np.all((grid.rc + 1) * tile_st <= self._own.size[::-1], axis=1)
         if jpeg.subsampling is None:
             chroma = "444" if own is None else own.subsampling()
             self.jpeg = replace(jpeg, subsampling=chroma if chroma in SUBSAMPLED else "444")
