@@ -62,7 +62,7 @@ def um_from_l0(xy_l0: npt.ArrayLike, mpp_l0: float) -> npt.NDArray[np.float64]:
     return np.asarray(xy_l0, dtype=np.float64) * mpp_l0
 
 
-def px_from_l0(xy_l0: Ints | Floats, px_l0: Side) -> npt.NDArray[np.float64]:
+def px_from_l0(xy_l0: npt.ArrayLike, px_l0: Side) -> npt.NDArray[np.float64]:
     """Return places x, y in an image of the slide, not rounded, from level-0 pixels.
 
     Args:
@@ -77,7 +77,7 @@ def l0_from_px(xy_px: Ints | Floats, px_l0: Side) -> npt.NDArray[np.float64]:
     return np.asarray(xy_px, dtype=np.float64) * px_l0
 
 
-def st_from_l0(xy_l0: Ints | Floats, side_l0: Side, tile_st: int) -> npt.NDArray[np.float64]:
+def st_from_l0(xy_l0: npt.ArrayLike, side_l0: Side, tile_st: int) -> npt.NDArray[np.float64]:
     """Return store pixels, not rounded, from level-0 pixels; a tile has the side `side_l0` there and `tile_st` here."""
     return px_from_l0(xy_l0, np.asarray(side_l0) / tile_st)
 

@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, Token
 from cyclopts.exceptions import (
     CoercionError,
     MissingArgumentError,
@@ -137,10 +137,10 @@ class Request:
             case MissingArgumentError():  # no argument was given
                 required = [name for name, field in self.kind.model_fields.items() if field.is_required()]
                 return f"{', '.join(as_flag((name,)) for name in required)} must be given"
-            case RepeatArgumentError(token=token):
-                return f"{short(token.keyword)} is given twice"
-            case CoercionError(token=token) if token is not None:
-                return f"{short(token.keyword)} cannot be {short(token.value)}"
+            case RepeatArgumentError(token=Token(keyword=str(flag))):
+                return f"{short(flag)} is given twice"
+            case CoercionError(token=Token(keyword=str(flag), value=value)):
+                return f"{short(flag)} cannot be {short(value)}"
             case _:
                 return short(str(error), 500)
 

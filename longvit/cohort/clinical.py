@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from longvit.cohort.tables import read_strings
@@ -86,4 +85,4 @@ def _female(text: pd.Series) -> pd.Series:
 
 def _stage(text: pd.Series) -> pd.Series:
     numeral = text.str.upper().str.extract(re.compile(r"^(?:STAGE\s*)?(IV|I{1,3})[ABC]?\d?$"))[0]
-    return numeral.map(STAGES).astype(float).replace({None: np.nan})
+    return numeral.map(STAGES).astype(float)

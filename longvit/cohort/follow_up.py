@@ -20,6 +20,6 @@ def implausible(times: pd.Series, unit: TimeUnit) -> tuple[str, TimeUnit | None]
         return said, "months"
     if years <= LONGEST_YEARS:
         return None
-    finer = [one for one in ("months", "days") if PER_YEAR[one] > PER_YEAR[unit]]
-    likely = next((one for one in finer if longest / PER_YEAR[one] <= LONGEST_YEARS), None)
+    finer: list[TimeUnit] = [one for one in reversed(PER_YEAR) if PER_YEAR[one] > PER_YEAR[unit]]
+    likely: TimeUnit | None = next((one for one in finer if longest / PER_YEAR[one] <= LONGEST_YEARS), None)
     return f"{said}, which is more than {LONGEST_YEARS} years", likely

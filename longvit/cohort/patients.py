@@ -139,18 +139,17 @@ def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
     if "label" not in rows:
         return ()
     found = sorted(rows["label"].dropna().unique())
-    classes = task.classes or tuple(found)
+    classes, where = task.all_classes(found), f"{path}, column {task.table_columns[0]}"
     absent = [name for name in classes if name not in found]
     if absent or len(classes) < 2:
         few_classes = f"there is one class: {few(found)}" if found else "every label is ignored"
         raise CohortError(
             f"the table has no patient of class {few(absent)}" if absent else few_classes,
-            where=f"{path}, column {task.label_column}, classes {few(found, 20)}",
+            where=f"{where}, classes {few(found, 20)}",
             fix="set task.classes to at least two classes of the table",
         )
     for name in classes:
         if what := bad_name(name):
-            where = f"{path}, column {task.label_column}"
             raise CohortError(f"class {name[:20]!r} {what}", where=where, fix="rename it with task.label_map")
     return classes
 

@@ -86,10 +86,10 @@ def _read_split(index: int, path: Path) -> Split:
     absent = [part for part in PARTS[:2] if part not in table]
     if absent:
         raise CohortError(f"the split has no column {absent[0]}", where=path, fix="add the columns train, val and test")
-    present = [part for part in PARTS if part in table]
+    present: list[Part] = [part for part in PARTS if part in table]
     if table[present].isin(["True", "False", "TRUE", "FALSE"]).all(axis=None) and len(table):
         ids = table.iloc[:, 0]
-        columns = {part: ids[table[part].str.lower() == "true"] for part in present}
+        columns: dict[Part, pd.Series] = {part: ids[table[part].str.lower() == "true"] for part in present}
     else:
         columns = {part: table[part].dropna() for part in present}
     return Split(index, path, {part: tuple(map(slide_name, names)) for part, names in columns.items()})

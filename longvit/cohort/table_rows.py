@@ -9,8 +9,9 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import IO
 from xml.parsers.expat import ExpatError
 
 from longvit.cohort.excel import WORKBOOK, excel_rows
@@ -33,7 +34,7 @@ _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, s
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
-def table_rows(path: Path, mark: RequiredInput = TABLE) -> Iterator[Row]:
+def table_rows(path: Path, mark: RequiredInput = TABLE) -> Generator[Row, None, None]:
     """Yield the line number and the cells of every row that is not empty; the first row is the header.
 
     Raises:
@@ -99,7 +100,7 @@ def _zipped_rows(file: io.BufferedIOBase, path: Path) -> Iterator[Row]:
         raise CohortError(f"the zip archive cannot be read: {error}", where=path, fix=fix) from None
 
 
-def _csv_rows(stream: io.BufferedIOBase, path: Path) -> Iterator[Row]:
+def _csv_rows(stream: io.BufferedIOBase | IO[bytes], path: Path) -> Iterator[Row]:
     reader = csv.reader(_lines(stream, path), strict=True)
     before = 0
     try:
@@ -111,7 +112,7 @@ def _csv_rows(stream: io.BufferedIOBase, path: Path) -> Iterator[Row]:
         raise CohortError(what, where=f"{path}, line {before + 1}", fix="close every quote, or save it again") from None
 
 
-def _lines(stream: io.BufferedIOBase, path: Path) -> Iterator[str]:
+def _lines(stream: io.BufferedIOBase | IO[bytes], path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 text, each with its line ending."""
     characters = number = 0
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:

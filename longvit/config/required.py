@@ -93,9 +93,9 @@ def require_inputs(config: BaseModel) -> None:
 def _marked(config: BaseModel) -> Iterator[tuple[RequiredInput, Path]]:
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        if isinstance(value, BaseModel):
-            yield from _marked(value)
         for mark in field.metadata:
             if isinstance(mark, RequiredInput):
                 paths = value.values() if isinstance(value, dict) else [value]
                 yield from ((mark, path) for path in paths if path is not None)
+        if isinstance(value, BaseModel):
+            yield from _marked(value)

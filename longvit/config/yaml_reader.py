@@ -47,20 +47,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _parsed(data: bytes, path: Path) -> object:
-    loader, prefix = None, "the settings file is not YAML: "
+    prefix = "the settings file is not YAML: "
     try:
         loader = _Loader(data.decode("utf-8-sig"))
-        return loader.get_single_data()
+        try:
+            return loader.get_single_data()
+        except (ValueError, OverflowError):  # \UFFFFFFFF
+            what, line, column = "a character that does not exist", loader.line, loader.column
     except yaml.reader.ReaderError as error:  # a control character
         before = data.decode("utf-8-sig")[: error.position]
         what, line, column = error.reason, before.count("\n"), len(before) - before.rfind("\n") - 1
     except yaml.MarkedYAMLError as error:
         prefix = "" if isinstance(error, _RefusedError) else prefix
-        what, line, column = error.problem, error.problem_mark.line, error.problem_mark.column
+        mark = error.problem_mark
+        what, line, column = error.problem or "", mark.line if mark else 0, mark.column if mark else 0
     except UnicodeDecodeError as error:
         what, line, column = "it is not UTF-8", data[: error.start].count(b"\n"), 0
-    except (ValueError, OverflowError):  # \UFFFFFFFF
-        what, line, column = "a character that does not exist", loader.line, loader.column
     raise ConfigError(prefix + what, where=f"{path}, line {line + 1}, column {column + 1}", fix=_FIX)
 
 
@@ -79,7 +81,7 @@ class _Loader(yaml.SafeLoader):
             self._check(node, 0)
         return node
 
-    def compose_node(self, parent: yaml.Node | None, index: yaml.Node | int | None) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: yaml.Node | int | None) -> yaml.Node | None:
         """Compose one node within the bounds."""
         event = self.peek_event()
         self._count(self.depth, event.start_mark)

@@ -83,5 +83,5 @@ def _paired(difference: np.ndarray) -> dict[str, float | None]:
     return {"low": found[0], "high": found[1], "p": float(min(1, 2 * (rarer + 1) / (len(known) + 1)))}
 
 
-def _listed(rows: pd.MultiIndex) -> str:
+def _listed(rows: pd.Index) -> str:
     return few([f"{patient} (fold {fold})" for fold, patient in rows], NAMED)

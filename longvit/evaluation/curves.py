@@ -66,7 +66,7 @@ def cross_fold_curves(
         others = ~rows & ~np.isin(patient, patient[rows])
         if not event[others].any():
             return None
-        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others]), times, before=1.0)
+        reference[rows] = _step(*kaplan_meier_estimator(event[others], time[others])[:2], times, before=1.0)
         if is_constant(scaled[rows]) or is_constant(scaled[others]):
             model[rows] = reference[rows]
             continue
@@ -82,6 +82,6 @@ def cross_fold_curves(
     return model, reference
 
 
-def _step(x: Floats, y: Floats, times: Floats, *, before: float) -> Floats:
+def _step(x: Floats, y: npt.NDArray[np.floating], times: Floats, *, before: float) -> Floats:
     """Return (T,) values of a step function that is `before` until its first step."""
     return np.concatenate([[before], y])[np.searchsorted(x, times, side="right")]

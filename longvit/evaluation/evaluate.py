@@ -108,7 +108,7 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
     beside = compared(ours, {name: evaluate_folds(other, config.split) for name, other in others.items()})
     models = [entry | {"notes": read_notes(paths[entry["name"]])} for entry in beside]
     metrics = ours.metrics | {"name": config.name, "models": models}
-    if clinical is None:
+    if clinical is None or config.clinical is None:
         return metrics
     rows = predictions.part(config.split)
     if not rows["patient_id"].isin(clinical.table.index).any():

@@ -180,7 +180,7 @@ def _resampled(rows: pd.DataFrame, task: Scorer, points: PointEstimates, weights
 
 
 def _number(
-    place: object, name: str, points: PointEstimates, control: pd.DataFrame, resampled: dict[Any, Resampled]
+    place: int | str, name: str, points: PointEstimates, control: pd.DataFrame, resampled: dict[Any, Resampled]
 ) -> dict[str, float | None]:
     values = resampled[place].get(name)
     low, high = (None if values is None else intervals.percentile_interval(values)) or (None, None)

@@ -111,7 +111,8 @@ def _kappa(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.
     total = weights.sum(axis=1)
     agreed = ratio(weights @ (truth == predicted), total)
     classes = np.union1d(truth, predicted)
-    by_chance = ratio(sum((weights @ (truth == c)) * (weights @ (predicted == c)) for c in classes), total**2)
+    products = ((weights @ (truth == c)) * (weights @ (predicted == c)) for c in classes)
+    by_chance = ratio(sum(products, start=np.zeros(len(weights))), total**2)
     return ratio(agreed - by_chance, 1 - by_chance)
 
 

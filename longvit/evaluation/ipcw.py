@@ -88,7 +88,7 @@ def censoring(rows: SurvivalRows, weights: Floats) -> CensoringCurve:
     at = lambda chosen: np.add.reduceat((weights * chosen)[:, order], starts, axis=1)
     died, censored = at(rows.event), at(~rows.event)
     left = (died + censored)[:, ::-1].cumsum(axis=1)[:, ::-1] - died
-    share = np.cumprod(1 - np.nan_to_num(ratio(censored, left)), axis=1)
+    share = (1 - np.nan_to_num(ratio(censored, left))).cumprod(axis=1)
     before = np.concatenate([np.ones((len(weights), 1)), share], axis=1)
     return CensoringCurve(before[:, place], before[:, np.searchsorted(distinct, rows.times, side="right")])
 

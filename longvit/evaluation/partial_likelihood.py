@@ -97,7 +97,7 @@ def _at_deaths(
     return when, score, information
 
 
-def _proportional_p(rank: Floats, score: Floats, information: Floats) -> Floats:
+def _proportional_p(rank: npt.NDArray[np.floating], score: Floats, information: Floats) -> Floats:
     """Return (p,) p-values of the score test that a coefficient does not change with the (D,) ranks of time.
 
     Each of the p covariates is also entered multiplied by the rank; the score of this product is 0 if the hazards are

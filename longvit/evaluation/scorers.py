@@ -1,6 +1,7 @@
 """Scorers of subtyping and survival: the names of the metrics, and how rows of patients are scored."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,18 +39,21 @@ class Scorer(Protocol):
         Raises:
             CohortError: The headline metric is undefined.
         """
+        ...
 
     def resample(self, index: np.ndarray, weights: np.ndarray) -> Resampled:
         """Return (resamples,) values per metric."""
+        ...
 
     def details(self, weights: np.ndarray) -> dict[str, Any]:
         """Return the data of figures that are not metrics, of all rows."""
+        ...
 
 
 class SubtypingScorer:
     """Scorer of class probabilities."""
 
-    metrics = CLASSIFICATION_METRICS
+    metrics: tuple[str, ...] = CLASSIFICATION_METRICS
 
     def __init__(self, rows: pd.DataFrame, classes: tuple[str, ...]) -> None:
         self.classes = classes
@@ -74,7 +78,7 @@ class SubtypingScorer:
 class SurvivalScorer:
     """Scorer of risks."""
 
-    metrics = SURVIVAL_METRICS
+    metrics: tuple[str, ...] = SURVIVAL_METRICS
 
     def __init__(self, rows: pd.DataFrame) -> None:
         self.table = rows
@@ -95,10 +99,10 @@ class SurvivalScorer:
     def details(self, weights: np.ndarray) -> dict[str, Any]:
         """Return AUC and Brier score at every time, with intervals; risk groups; Cox regression of the risk alone."""
         rows = self.rows
-        series = {"td_auc": lambda *args: dynamic_auc(rows, *args)}
+        series = {"td_auc": partial(dynamic_auc, rows)}
         if rows.model is not None and rows.reference is not None:
-            series["brier"] = lambda *args: brier(rows, rows.model, *args)
-            series["brier_km"] = lambda *args: brier(rows, rows.reference, *args)
+            series["brier"] = partial(brier, rows, rows.model)
+            series["brier_km"] = partial(brier, rows, rows.reference)
         known = censoring(rows, weights)
         values = {name: self._series(compute, weights, known) for name, compute in series.items()}
         over_time = {"times": rows.times.tolist(), **values}

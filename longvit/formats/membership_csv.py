@@ -9,7 +9,7 @@
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +142,6 @@ def _folds(header: list[str], path: Path) -> dict[str, int]:
     return {name: int(found[1]) for name, found in numbers.items() if found}
 
 
-def _member(row: dict[str, str], folds: Mapping[str, int]) -> Member:
+def _member(row: Mapping[Hashable, str], folds: Mapping[str, int]) -> Member:
     parts = {number: tuple(filter(None, row[column].split(JOINED))) for column, number in folds.items()}
     return Member.model_validate({**row, "parts": parts})

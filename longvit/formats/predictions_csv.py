@@ -155,7 +155,7 @@ def read_prediction_table(path: Path, leaks: frozenset[str] = frozenset()) -> Pr
 
 def _task(header: list[str], path: Path) -> tuple[Task, tuple[str, ...]]:
     """Return the task and the classes of a header's columns."""
-    found = [task for task, columns in TASKS.items() if columns.is_in(header)]
+    found: list[Task] = [task for task, columns in TASKS.items() if columns.is_in(header)]
     if len(found) != 1:
         what = f"the columns belong to {' and '.join(found)} at once" if found else "the task is not clear"
         fix = f"keep either {' or '.join(f'`{columns}`' for columns in TASKS.values())}; two tasks are two files"
@@ -232,7 +232,8 @@ def _time_unit(table: pd.DataFrame, problems: Problems) -> TimeUnit:
     fix = f"write one of {', '.join(UNITS)} in every row"
     problems.note(~written.isin(UNITS), TIME_UNIT, f"is not {', '.join(UNITS[:-1])} or {UNITS[-1]}", fix)
     problems.note(written != written.iloc[0], TIME_UNIT, "differs between rows", fix)
-    return next((unit for unit in UNITS if unit == written.iloc[0]), "months")
+    first = written.iloc[0]
+    return first if first in UNITS else "months"
 
 
 def _check_patients(values: pd.DataFrame, truth: tuple[str, ...], problems: Problems, leaks: frozenset[str]) -> None:

@@ -28,7 +28,7 @@ class Problems(list[Problem]):
         """Add a problem of the lines where `bad` is True, with the value of the first of these lines."""
         lines = self.table.index[bad.to_numpy(dtype=bool)]
         if len(lines):
-            value = f": {short(self.table.loc[lines[0], column])!r}" if column in self.table else ""
+            value = f": {short(self.table[column].loc[lines[0]])!r}" if column in self.table else ""
             self.append(Problem(f"`{column}` {what}{value}", f"column {column}, {name_lines(lines)}", fix))
 
     def numbers(self, column: str) -> pd.Series:

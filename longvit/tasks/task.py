@@ -74,6 +74,10 @@ class Task(StageConfig, ABC):
     def table_columns(self) -> list[str]:
         """Columns of the user's table, in the order of `targets`."""
 
+    def all_classes(self, found: Sequence[str]) -> Classes:
+        """Return the classes, in order, of a table with the labels `found`; empty if the target is not a class."""
+        return ()
+
     @abstractmethod
     def outputs(self, classes: Classes) -> int:
         """Return the number O of the head's outputs."""
@@ -151,6 +155,10 @@ class LabelTask(Task):
     def table_columns(self) -> list[str]:
         """Column with the label, as a list of one."""
         return [self.label_column]
+
+    def all_classes(self, found: Sequence[str]) -> Classes:
+        """Return the classes of the settings, or else all labels."""
+        return self.classes or tuple(found)
 
     def problem(self, targets: Table, part: str, classes: Classes) -> TargetProblem | None:
         """Return the classes without a training patient, as a problem."""

@@ -43,7 +43,8 @@ class OverviewPixels:
         """Read the rectangle `box_l0` as a picture of `size` (width, height)."""
         left, top, width, height = box_l0
         edges_l0 = np.array([(left, top), (left + width, top + height)])
-        return _resampled(self._image, tuple(px_from_l0(edges_l0, self._px_l0).ravel().tolist()), size)
+        (left, top), (right, bottom) = px_from_l0(edges_l0, self._px_l0).tolist()
+        return _resampled(self._image, (left, top, right, bottom), size)
 
 
 class StorePixels:

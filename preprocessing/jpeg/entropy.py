@@ -26,9 +26,9 @@ FF, ONES, HIGHS = np.uint32(0xFF), np.uint32(0x01010101), np.uint32(0x80808080)
 U1, U2, U3, U4, U8, U32, U48 = (np.uint64(n) for n in (1, 2, 3, 4, 8, 32, 48))
 LOW_WORD, PEEKED = np.uint64(0xFFFFFFFF), np.uint64(64 - PEEK)
 
-Reader = tuple[int, np.uint64, int]
+Reader = tuple[int | np.int64, np.uint64, int | np.int64]
 """Index of the next word; bits that were read but not used yet, at the top of 64; and their number."""
-Writer = tuple[int, np.uint64, int]
+Writer = tuple[int | np.int64, np.uint64, int]
 """Index of the next byte to write; bits that do not fill a word yet, at the bottom of 64; and their number."""
 
 
@@ -57,7 +57,7 @@ def compiled(function: Callable) -> Callable:
 
 
 @compiled
-def _unstuff(data: np.ndarray, begin: int, end: int, words: np.ndarray, at: int) -> int:
+def _unstuff(data: np.ndarray, begin: int, end: int, words: np.ndarray, at: int) -> np.int64:
     """Write a scan's bytes, without the zeros after 0xFF, as big-endian words from `at` on; return their number."""
     i, last, out = np.uint64(begin), np.uint64(end), np.uint64(at)
     held, pending = np.uint64(0), np.uint64(0)

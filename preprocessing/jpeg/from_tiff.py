@@ -14,7 +14,7 @@ from tifffile import PHOTOMETRIC
 from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
 from preprocessing.jpeg.markers import END, START
 
-COLOURS = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}
+COLOURS: dict[int, str] = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}
 
 
 class JpegTiff:

@@ -140,7 +140,9 @@ class JpegLevel:
         """Return the chroma subsampling of the first readable tile: 444, 422, 420 ...; 444 without a readable tile."""
         for place in np.argwhere(self.lengths > 0)[:LOOKED_AT]:
             (tile,) = self.fetch(place[None])
-            with suppress(ValueError, TypeError):  # the tile is damaged or missing, or its subsampling has no name
+            if not isinstance(tile, tuple):  # damaged or missing
+                continue
+            with suppress(ValueError, TypeError):  # the tile is damaged, or its subsampling has no name
                 return simplejpeg.decode_jpeg_header(b"".join(tile))[3]
         return "444"
 

@@ -40,17 +40,20 @@ def write_ome_pyramid(path: Path, values: npt.NDArray[np.float32], pixel_um: tup
         "PhysicalSizeYUnit": "µm",
         "Plane": {"PositionX": 0.0, "PositionXUnit": "µm", "PositionY": 0.0, "PositionYUnit": "µm"},
     }
-    layout = {
-        "tile": (_TILE, _TILE),
-        "photometric": "minisblack",
-        "compression": "zlib",
-        "resolutionunit": "CENTIMETER",
-    }
     with tifffile.TiffWriter(path, ome=True) as tiff:
         for level, pixels in enumerate(levels):
-            first = {"subifds": len(levels) - 1, "metadata": about} if level == 0 else {"subfiletype": 1}
-            per_cm = tuple(_UM_PER_CM / (side * 2**level) for side in pixel_um)
-            tiff.write(pixels, resolution=per_cm, **layout, **first)
+            x_per_cm, y_per_cm = (_UM_PER_CM / (side * 2**level) for side in pixel_um)
+            tiff.write(
+                pixels,
+                resolution=(x_per_cm, y_per_cm),
+                resolutionunit="CENTIMETER",
+                tile=(_TILE, _TILE),
+                photometric="minisblack",
+                compression="zlib",
+                subfiletype=None if level == 0 else 1,
+                subifds=len(levels) - 1 if level == 0 else None,
+                metadata=about if level == 0 else {},
+            )
 
 
 def halved(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

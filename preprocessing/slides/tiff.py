@@ -40,7 +40,7 @@ class TiffBackend:
                 _refuse_pixels(path, series.axes, page)
             self.vendor = "ome-tiff" if self._file.is_ome else "generic-tiff"
             self.stated_mpp, self.objective_power = self._stated(pages[0])
-            self.bounds_l0 = None
+            self.bounds_l0: tuple[int, int, int, int] | None = None
             self._levels = [TiffLevel(path, page) for page in pages]
             self.level_sizes = [level.size for level in self._levels]
             self.decoded_pixels = max(level.piece[0] * level.piece[1] for level in self._levels)
@@ -64,9 +64,9 @@ class TiffBackend:
 
     def _stated(self, page: tifffile.TiffPage) -> tuple[tuple[float, float] | None, float | None]:
         """Return micrometres per pixel and objective power; OME-XML is preferred to tags, which often have defaults."""
-        if not self._file.is_ome:
-            return mpp_of_tags(page), None
         xml = self._file.ome_metadata
+        if xml is None:
+            return mpp_of_tags(page), None
         return ome_mpp(xml, (page.imagewidth, page.imagelength)) or mpp_of_tags(page), ome_objective_power(xml)
 
 
@@ -88,7 +88,10 @@ def _is_listed_to_its_end(file: tifffile.TiffFile) -> bool:
     Scanners write the entry of each image after its data. So a file that was cut off still has the entries of the first
     images, and the offset of the next entry is beyond the end of the file.
     """
-    file.filehandle.seek(file.pages.next_page_offset)
+    end = file.pages.next_page_offset
+    if end is None:
+        return False
+    file.filehandle.seek(end)
     return file.filehandle.read(file.tiff.offsetsize) == bytes(file.tiff.offsetsize)
 
 

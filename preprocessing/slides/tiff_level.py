@@ -77,7 +77,7 @@ class TiffLevel:
             return None
         data = os.pread(self._descriptor, length, offset)
         pixels, _, _ = self._decode_segment(data, index, jpegtables=self._tables)
-        return pixels[0]
+        return None if pixels is None else pixels[0]
 
 
 def _refuse_table(path: Path, page: tifffile.TiffPage, pieces: int) -> None:

@@ -214,11 +214,11 @@ def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
         decode_into(data, pixels)
         return pixels
     size = math.prod(stored.chunk) * np.dtype(stored.dtype).itemsize
-    if "zstd" in stored.codecs:
-        data = imagecodecs.zstd_decode(data, out=size + 1)  # one more, so that more is noticed
-    if len(data) != size:
-        raise ValueError(f"a chunk holds {len(data):,} bytes, not {size:,}")
-    return np.frombuffer(data, np.dtype(stored.dtype).newbyteorder("<")).reshape(stored.chunk)
+    zstd = "zstd" in stored.codecs
+    values = imagecodecs.zstd_decode(data, out=size + 1) if zstd else data  # one more, so that more is noticed
+    if len(values) != size:
+        raise ValueError(f"a chunk holds {len(values):,} bytes, not {size:,}")
+    return np.frombuffer(values, np.dtype(stored.dtype).newbyteorder("<")).reshape(stored.chunk)
 
 
 @contextmanager

@@ -254,7 +254,7 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
     arrays, attributes = metadata.arrays, metadata.attributes
     n, tile_st = arrays["tiles" if "tiles" in arrays else "rc"].shape[0], attributes.tile_st
     tails = {"tiles": (tile_st, tile_st, 3), "xy_l0": (2,), "rc": (2,)}
-    shapes = {name: (n, *tails.get(name, ())) for name in arrays if ARRAYS[name].axes[0] == "tile"}
+    shapes = {name: (n, *tails.get(name, ())) for name in attributes.arrays if ARRAYS[name].axes[0] == "tile"}
     overview = next((arrays[name].shape[:2] for name in ("overview_mask", "overview") if name in arrays), (1, 1))
     if "overview" in arrays:
         shapes["overview"] = (*overview, 3)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from preprocessing.errors import SlideError
 from preprocessing.frames import px_from_l0, px_from_rc
 from preprocessing.jpeg.codec import Jpeg, Pieces, decode_into, empty_pixels
-from preprocessing.jpeg.level import Decode, Fetched
+from preprocessing.jpeg.level import Decode, Fetched, JpegLevel
 from preprocessing.jpeg.retile import RetiledLevel
 from preprocessing.slides.sanity import is_blank
 from preprocessing.slides.slide import Slide, undecodable
@@ -48,7 +48,8 @@ AHEAD = 2
 Pixels = npt.NDArray[np.uint8]
 Made = tuple[int, Pieces | SlideError]
 """A tile's index in the grid and its JPEG, or why there is none."""
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class TilePixels:
@@ -74,21 +75,23 @@ class TilePixels:
     ) -> None:
         self.slide, self.grid, self.tile_st, self.jpeg, self.squeeze = slide, grid, tile_st, jpeg, squeeze
         self.sampling = slide.sampling(min(grid.side_l0) / tile_st)
-        self.side = tuple(px_from_l0(grid.side_l0, self.sampling.downsample).tolist())
+        width, height = px_from_l0(grid.side_l0, self.sampling.downsample).tolist()
+        self.side = (width, height)
         """Width and height of a tile in decoded pixels; no whole numbers if it has to be resized."""
         self.source = slide.jpeg_levels.get(self.sampling.level)
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
-        own_pixels = self.source is not None and self.sampling.scale == 1 and exact and not squeeze
-        own_grid = own_pixels and self.source.tile == (tile_st, tile_st)
-        self.recut = RetiledLevel.of(self.source, tile_st) if keep and own_pixels and not own_grid else None
-        self.kept = (keep and own_grid) or self.recut is not None
-        if self.kept:
-            self._inside = ((grid.rc + 1) * tile_st <= self.source.size[::-1]).all(axis=1)
+        own = self.source if self.sampling.scale == 1 and exact and not squeeze else None  # has the tiles' pixels
+        own_grid = own is not None and own.tile == (tile_st, tile_st)
+        self.recut = RetiledLevel.of(own, tile_st) if keep and own is not None and not own_grid else None
+        self._own = own if keep and (own_grid or self.recut is not None) else None
+        self.kept = self._own is not None
+        if self._own is not None:
+            self._inside = np.all((grid.rc + 1) * tile_st <= self._own.size[::-1], axis=1)
         if jpeg.subsampling is None:
-            chroma = self.source.subsampling() if own_pixels else "444"
+            chroma = "444" if own is None else own.subsampling()
             self.jpeg = replace(jpeg, subsampling=chroma if chroma in SUBSAMPLED else "444")
-            if chroma in SUBSAMPLED:
-                self.source = replace(self.source, plain=True)
+            if own is not None and chroma in SUBSAMPLED:
+                self.source = replace(own, plain=True)
         self._starts = px_from_rc(grid.rc, self.side)
         self._size = tuple(np.maximum(1, np.rint(self.side)).astype(int).tolist())
         self.block = self._block()
@@ -101,9 +104,9 @@ class TilePixels:
     def _units(self, shard_tiles: int) -> list[npt.NDArray[np.intp]]:
         """Tiles that are made together: a block of the grid, or some in a row; never of two shards."""
         index = np.arange(len(self.grid.rc))
-        if self.kept and self.recut is None:
+        if self._own is not None and self.recut is None:
             lengths = np.zeros(len(index), np.int64)
-            lengths[self._inside] = self.source.lengths[tuple(self.grid.rc[self._inside].T)]
+            lengths[self._inside] = self._own.lengths[tuple(self.grid.rc[self._inside].T)]
             keys = np.stack([index // shard_tiles, np.cumsum(lengths) // KEPT_BYTES], axis=1)
         elif self.block == 1:
             keys = np.stack([index // shard_tiles, index % shard_tiles // UNIT_TILES], axis=1)
@@ -113,16 +116,18 @@ class TilePixels:
         return np.split(np.argsort(unit_of.ravel(), kind="stable"), np.cumsum(sizes)[:-1])
 
     def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
-        if self.kept:
+        if self._own is not None:
             inside = self._inside[unit]
-            own = iter((self.recut.tiles if self.recut else self.source.fetch)(self.grid.rc[unit[inside]]))
+            own = iter((self.recut.tiles if self.recut else self._own.fetch)(self.grid.rc[unit[inside]]))
             tiles = [next(own) if whole else None for whole in inside.tolist()]
             return [(i, self._try(self._keep, i, tile)) for i, tile in zip(unit.tolist(), tiles, strict=True)]
-        decode = lru_cache(self._remembered())(self.source.decode) if self.block > 1 else None
+        decode = None
+        if self.source is not None and self.block > 1:
+            decode = lru_cache(self._remembered(self.source))(self.source.decode)
         return [(i, self._try(self._decoded, i, decode)) for i in unit.tolist()]
 
     @staticmethod
-    def _try(make: Callable[..., Pieces], i: int, more: Fetched | Decode) -> Pieces | SlideError:
+    def _try(make: Callable[..., Pieces], i: int, more: Fetched | Pieces | Decode | None) -> Pieces | SlideError:
         try:
             return make(i, more)
         except SlideError as error:
@@ -137,7 +142,7 @@ class TilePixels:
         x, y = self.grid.xy_l0[i].tolist()
         return undecodable(self.slide.path, self.sampling.level, (x, y), error)
 
-    def _keep(self, i: int, own: Fetched) -> Pieces:
+    def _keep(self, i: int, own: Fetched | Pieces) -> Pieces:
         """The slide's own JPEG of a tile; encoded anew where there is none, or part of it is not the slide."""
         if own is None:
             return self._decoded(i)
@@ -181,9 +186,9 @@ class TilePixels:
         fits = sides[(np.abs(whole - np.rint(whole)) < 1e-9).all(axis=1)]
         return int(fits[-1 if self.recut else 0] if len(fits) else sides[-1])
 
-    def _remembered(self) -> int:
+    def _remembered(self, source: JpegLevel) -> int:
         """Number of the slide's tiles under a row of a block, and one row more: the next row needs that again."""
-        tile = np.array(self.source.tile) // self.sampling.scale
+        tile = np.array(source.tile) // self.sampling.scale
         across, down = np.ceil(np.array(self.side) * (self.block, 1) / tile).astype(int) + 1
         return int(min(across * (down + 1), max(1, REMEMBERED_BYTES // (tile.prod() * 3))))
 

@@ -112,7 +112,7 @@ class TileReport:
             OutputError: The files cannot be written.
         """
         table = StringIO(newline="")
-        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
+        writer: csv.DictWriter[str] = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(
             asdict(row) | {"reason": "; ".join(filter(None, (row.reason, row.warnings)))} for row in self.rows

@@ -21,7 +21,7 @@ from preprocessing.jpeg.codec import Jpeg, Pieces
 from preprocessing.jpeg.level import SCALES
 from preprocessing.slides.slide import Slide, read_slide
 from preprocessing.slides.source import describe
-from preprocessing.store.schema import MASK_CLASSES, MAX_TILES, Source, StoreAttributes
+from preprocessing.store.schema import MASK_CLASSES, MAX_TILES, ArrayName, Source, StoreAttributes
 from preprocessing.store.writer import finish_store, write_arrays
 from preprocessing.tiling.grid import select_tiles
 from preprocessing.tiling.manifest import SlideEntry
@@ -79,7 +79,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         while len(grid.rc):
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
             tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
-            arrays = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
+            arrays: dict[ArrayName, np.ndarray] = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
             arrays |= {"piece": grid.piece, "overview": overview, "overview_mask": mask}
             warnings = pool.submit(review, overview, mask, len(grid.rc), slide.mpp_source, list(bad.values()), unseen)
             try:

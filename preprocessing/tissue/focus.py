@@ -73,7 +73,7 @@ def blurred_cells(measured: npt.NDArray[np.float32], tissue: npt.NDArray[np.bool
     return tissue & (_votes(soft | lost) > 0.5 * _votes(judged | lost))
 
 
-def _votes(voters: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def _votes(voters: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
     """Return the weighted density of voters around each cell, (h, w); near voters count more."""
     return _density(voters, NEAR) + FAR_WEIGHT * _density(voters, FAR)
 
