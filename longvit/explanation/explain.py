@@ -107,7 +107,7 @@ def _explain_slide(
     model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: RecordedInputs, folder: Path
 ) -> None:
     if not store.lattice:
-        what, fix = "its tiles are no cells of one grid, as maps need them", "tile the slide with `longvit tile`"
+        what, fix = "its tiles are not cells of one grid, as maps need them", "tile the slide with `longvit tile`"
         raise StoreError(what, where=store.path, fix=fix)
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)

@@ -277,6 +277,6 @@ def test_a_model_that_was_trained_at_another_scale_is_refused(config, subtype_mo
 def test_tiles_that_are_no_lattice_are_refused(config):
     document = config.store / "zarr.json"
     document.write_text(document.read_text().replace('"lattice": true', '"lattice": false'))
-    with pytest.raises(StoreError, match="its tiles are no cells of one grid") as error:
+    with pytest.raises(StoreError, match="its tiles are not cells of one grid") as error:
         explain_slide(config)
     assert error.value.where == config.store

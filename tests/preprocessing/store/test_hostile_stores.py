@@ -275,6 +275,11 @@ def test_an_array_of_millions_of_chunks_is_refused_before_they_are_listed(path):
     assert f"it would be one of {n:,}" in refused(path, "rc").what
 
 
+def test_a_store_of_this_version_without_an_array_does_not_blame_an_earlier_one(path):
+    set_attribute(path, arrays=[name for name in open_store(path).arrays if name != "tissue"])
+    assert refused(path, "tissue").what == "the store has no tissue: it was written without"
+
+
 def test_all_arrays_and_the_grid_made_large_at_once_are_refused(path):
     side = 1 << 30
     set_attribute(path, size_l0=[side, side], side_l0=[64.0, 64.0], grid_shape=[side // 64, side // 64])
