@@ -29,6 +29,8 @@ MAX_DOCUMENT_BYTES = 1 << 20
 """Size of a metadata document; ours have 2 kB, and more with many warnings."""
 MAX_RATIO, FREE_BYTES = 32, 1 << 26
 """An array may be so many times larger than its chunks on disk; arrays up to 64 MiB may compress to anything."""
+MAX_CHUNKS = 1 << 16
+"""Chunks of an array that is not sharded; ours are one chunk, and an overview at most 16."""
 CRC_BYTES = 4
 VALUES_SHA256 = "values_sha256"
 """Attribute of an array of features: SHA-256, in hexadecimal, of the bytes of its values, little-endian, in C order."""
@@ -179,6 +181,8 @@ def read_array(stored: StoredArray) -> npt.NDArray[Any]:
     """
     size = math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
     with reading(stored.folder, f"a chunk of array {stored.name}"):
+        if (n := math.prod(_counts(stored))) > MAX_CHUNKS:
+            raise ValueError(f"it would be one of {n:,}")
         on_disk = sum(os.stat(path).st_size for path, _ in _chunks(stored))
         if size > max(FREE_BYTES, MAX_RATIO * on_disk):
             raise ValueError(f"{on_disk:,} bytes cannot be an array of {size:,}")
@@ -192,11 +196,15 @@ def read_array(stored: StoredArray) -> npt.NDArray[Any]:
 
 def _chunks(stored: StoredArray) -> Iterator[tuple[str, tuple[slice, ...]]]:
     """Yield the file of every chunk and the part of the array that it holds."""
-    counts = [range(-(-side // step)) for side, step in zip(stored.shape, stored.chunk, strict=True)]
-    for index in product(*counts):
+    for index in product(*map(range, _counts(stored))):
         place = zip(index, stored.chunk, stored.shape, strict=True)
         path = "/".join((stored.folder, "c", *map(str, index)))  # pathlib would take as long as all the rest
         yield path, tuple(slice(i * step, min((i + 1) * step, side)) for i, step, side in place)
+
+
+def _counts(stored: StoredArray) -> list[int]:
+    """Return the number of chunks along each axis."""
+    return [-(-side // step) for side, step in zip(stored.shape, stored.chunk, strict=True)]
 
 
 def values_sha256(array: npt.NDArray[Any]) -> str:

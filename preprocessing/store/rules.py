@@ -221,6 +221,8 @@ def _broken_lists(attributes: StoreAttributes) -> Iterator[str]:
         yield from (
             f"attribute arrays: {name} is not in it" for name in ("rc", "xy_l0") if name not in attributes.arrays
         )
+        if len(set(attributes.arrays)) < len(attributes.arrays):
+            yield "attribute arrays: names an array twice"
         if ("tiles" in attributes.arrays) != ("crc32c" in attributes.arrays):
             yield "attribute arrays: tiles and crc32c come together"
     sources = {"source": attributes.source if "tiles" in attributes.arrays else None, "mask": attributes.mask}

@@ -198,7 +198,10 @@ class PatchStore:
     def require(self, name: str) -> None:
         """Raise a `StoreError` unless the store has the array `name`."""
         if name not in self.arrays:
-            why = "an earlier version made it" if "tiles" in self.arrays else "its features were brought without pixels"
+            why = "its features were brought without pixels"
+            if "tiles" in self.arrays:
+                old = self._metadata.attributes.schema_version == 1
+                why = "an earlier version made it" if old else "it was written without"
             fix = "tile the slide with `longvit tile`, into another folder"
             raise StoreError(f"the store has no {name}: {why}", where=self.path, fix=fix)
 

@@ -183,6 +183,7 @@ def test_foreign_codecs_in_shards_are_refused(path, codec):
         ({"schema_version": 99}, "schema version 99"),
         ({"schema_version": 1}, "attribute arrays: is not of schema 1"),
         ({"arrays": ["rc"]}, "attribute arrays: xy_l0 is not in it"),
+        ({"arrays": ["rc", "rc", "xy_l0"]}, "attribute arrays: names an array twice"),
         ({"arrays": ["rc", "xy_l0", "tiles"]}, "attribute arrays: tiles and crc32c come together"),
         ({"arrays": ["rc", "xy_l0", "../../etc"]}, "attribute arrays.2"),
         ({"arrays": ["rc"] * 100_000}, "attribute arrays: Tuple should have at most 8 items"),
@@ -263,6 +264,20 @@ def test_sizes_that_cannot_be_are_refused(path, name, changes, sentence):
     set_layout(path, name, **changes)
     with pytest.raises(StoreError, match=sentence):
         raise refused(path, name)
+
+
+def test_an_array_of_millions_of_chunks_is_refused_before_they_are_listed(path):
+    n = 1 << 26
+    set_attribute(path, arrays=["rc", "xy_l0"], lattice=False)
+    for name in ("rc", "xy_l0"):
+        grid = {"name": "regular", "configuration": {"chunk_shape": [1, 2]}}
+        set_layout(path, name, shape=[n, 2], chunk_grid=grid)
+    assert f"it would be one of {n:,}" in refused(path, "rc").what
+
+
+def test_a_store_of_this_version_without_an_array_does_not_blame_an_earlier_one(path):
+    set_attribute(path, arrays=[name for name in open_store(path).arrays if name != "tissue"])
+    assert refused(path, "tissue").what == "the store has no tissue: it was written without"
 
 
 def test_all_arrays_and_the_grid_made_large_at_once_are_refused(path):
