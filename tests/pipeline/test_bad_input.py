@@ -227,7 +227,7 @@ COHORT = {
     "no such slides": (just(*TILE), "no such slide, folder or manifest", "slides", "check the path"),
     "empty folder of slides": (
         empty_folder("slides", *TILE),
-        "no file of this folder ends like a slide",
+        "no file in this folder has a slide's ending",
         "slides",
         "name the folder that holds the slides",
     ),
@@ -235,7 +235,7 @@ COHORT = {
         text("m.csv", "slide_id,file\na,a.svs\n", "tile", "--slides", "m.csv", "--out", "out"),
         "the manifest has no column path, it has slide_id, file",
         "m.csv",
-        "give it the columns slide_id and path",
+        "add the columns slide_id and path",
     ),
     "folder without stores": (empty_folder("stores", *PRETRAIN), "there are no stores", "stores", "longvit tile"),
     "no folder of stores": (just(*PRETRAIN), "the folder of stores does not exist", "stores", "longvit tile"),
