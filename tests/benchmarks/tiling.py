@@ -3,7 +3,7 @@
     python tests/benchmarks/tiling.py --slide20 slide20.svs --slide20-240 slide20_240.svs --dicom slide20_240_dicom \\
         --slide40 slide40.svs --huge huge.svs --peer .venv-hs2p/bin/python
 
-README.md beside this file says what is measured and how; `make bench-tiling` makes all it needs first.
+README.md in this folder describes what is measured and how. `make bench-tiling` makes all inputs first.
 """
 
 import argparse
@@ -72,10 +72,10 @@ def tiling_cases(a: argparse.Namespace, cohort: Path, scratch: Path) -> Iterator
 
     yield case("20x slide, its own JPEG bytes kept", 12, a.slide20)
     yield case("16 such slides in a run, bytes kept", None, cohort)
-    yield case("20x slide in tiles of 240, cut anew", 2.2, a.slide20_240)
-    yield case("the same as DICOM, cut anew", None, a.dicom / "level-0.dcm", backend="openslide")
+    yield case("20x slide in tiles of 240, re-tiled", 2.2, a.slide20_240)
+    yield case("the same as DICOM, re-tiled", None, a.dicom / "level-0.dcm", backend="openslide")
     yield case("20x slide, decoded and encoded again", 2.2, a.slide20, "--reencode")
-    yield case("the same with 4:4:4, which the slide has not", None, a.slide20, "--reencode", "--subsampling", "444")
+    yield case("the same with 4:4:4, unlike the slide", None, a.slide20, "--reencode", "--subsampling", "444")
     yield case("40x slide to 20x", 3.5, a.slide40)
 
 
@@ -90,8 +90,8 @@ def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
 
     yield case("one worker", 6, "store", "loader", "1")
     yield case("two workers", 6, "store", "loader", "2")
-    yield case("pixels alone", None, "store", "openslide", "1")
-    yield case("the decoder alone", None, "decoder", "openslide", "1")
+    yield case("pixels only", None, "store", "openslide", "1")
+    yield case("decoder only", None, "decoder", "openslide", "1")
 
 
 def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
@@ -135,7 +135,7 @@ def read_through(*slides: Path) -> None:
 
 
 HEADER = """\
-| what | peer | tiles, ours | tiles, peer | tiles/s, ours | tiles/s, peer | ratio | wanted | MB, ours | MB, peer |
+| case | peer | tiles, ours | tiles, peer | tiles/s, ours | tiles/s, peer | ratio | wanted | MB, ours | MB, peer |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|"""
 MEMORY_HEADER = """\
 | um/px of the store | the slide's JPEG bytes | tiles | seconds | MB | bound |
@@ -148,7 +148,7 @@ def page(rows: Sequence[str], memory: Sequence[str], about: Sequence[str], repea
     return f"""# Tiling, measured
 
 Medians of {repeat} runs, slowest and fastest in brackets; memory is the peak of the whole process tree.
-Written by `tests/benchmarks/tiling.py`; `README.md` beside it says what each line is.
+Written by `tests/benchmarks/tiling.py`; `README.md` in this folder describes each row.
 
 {lines}
 
@@ -184,7 +184,7 @@ def main() -> None:
         rows = [as_row(case, *compare(case, a.repeat, scratch)) for case in tiling_cases(a, cohort, scratch)]
         for what, slide, options in (
             ("bytes kept", a.slide20, []),
-            ("cut anew from tiles of 240", a.slide20_240, []),
+            ("re-tiled from tiles of 240", a.slide20_240, []),
             ("encoded again", a.slide20, ["--reencode"]),
             ("40x slide to 20x", a.slide40, []),
         ):
