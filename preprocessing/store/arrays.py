@@ -117,7 +117,7 @@ def read_stored(store: Path, name: str) -> StoredArray:
     """Return the description of an array from its document.
 
     Raises:
-        StoreError: The array is missing, its document is damaged, or its layout is none that this package writes.
+        StoreError: The array is missing, its document is damaged, or this package does not write its layout.
     """
     folder = f"{store}/{name}"
     try:

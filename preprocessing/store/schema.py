@@ -29,7 +29,7 @@ SCHEMA_VERSION = 2
 MAX_PIXELS = 1 << 38
 """Most pixels of level 0. A whole glass slide, 75 x 26 mm, has 2e11 at 0.1 micrometres per pixel."""
 MAX_TILES = 1 << 26
-"""Most tiles of a slide, with those of glass: 262,144 x 262,144 pixels in tiles of 32."""
+"""Most tiles of a slide, with tiles of glass: 262,144 x 262,144 pixels in tiles of 32."""
 MAX_OVERVIEW_PX = 4096
 """Longest side of an overview. Slides of more than 33 mm have larger overview pixels than the usual 8 um instead."""
 MppSource = Literal["manifest", "metadata", "objective", "flag"]

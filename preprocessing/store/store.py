@@ -219,7 +219,7 @@ class PatchStore:
         return self._array(f"embeddings/{encoder}")
 
     def read_tiles(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        """Decode tiles (k, T, T, 3) in the order of `indices`; the pixels are those of zarr, several times faster.
+        """Decode tiles (k, T, T, 3) in the order of `indices`; the pixels are zarr's, several times faster.
 
         Args:
             indices: Indices (k,) of the tiles.

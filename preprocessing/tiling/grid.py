@@ -80,7 +80,7 @@ def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0:
         mask: Classes (h, w) of the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
         size_l0: Width and height of the slide, level-0 pixels.
         side_l0: Side of a tile, or its width and height, level-0 pixels.
-        min_tissue: Smallest share of tissue, 0 to 1; 0 chooses all tiles, with those of glass.
+        min_tissue: Smallest share of tissue, 0 to 1; 0 chooses all tiles, also tiles of glass.
     """
     shape = grid_shape(size_l0, side_l0)
     share = tissue_share(mask, size_l0, side_l0, shape)

@@ -40,7 +40,7 @@ def read_manifest(slides: Path) -> list[SlideEntry]:
 
     A CSV is UTF-8 and has columns `slide_id`, `path` (relative to the CSV) and optionally `mpp`. In a folder, the DICOM
     files of a series are one slide, and a subfolder with DICOM files is one slide. A slide that is missing or cannot be
-    read is listed, too: it will fail without stopping the others.
+    read is listed, too: it will fail later, without stopping other slides.
 
     Args:
         slides: A slide, a folder whose files are the slides, or a CSV with a row per slide.

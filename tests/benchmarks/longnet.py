@@ -1,4 +1,4 @@
-"""LongViT-small's attention layer, ours beside the textbook's, alternating in one run; writes `longnet.md` and `.png`.
+"""LongViT-small's attention layer, ours next to the textbook's, alternating in one run; writes `longnet.md` and `.png`.
 
 python tests/benchmarks/longnet.py
 """

@@ -23,18 +23,18 @@ from measure import run_measured
 HERE = Path(__file__).parent
 WORKERS = ["--workers", "2"]
 OPENSLIDE = {"loader": "OpenSlide loader", "openslide": "OpenSlide"}
-"""What `read_tiles.py` can do with it, and what the table calls that."""
+"""OpenSlide's modes in `read_tiles.py` -> their names in the table."""
 Command = Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: the same work by us and by a peer."""
+    """Comparison: the same work by us and by a peer."""
 
     name: str
     peer: str
     target: float | None
-    """Our tiles per second over the peer's: at least this. None for a bound that nothing is asked of."""
+    """Target of our tiles per second over the peer's: at least this. None if there is no target."""
     ours: Command
     theirs: Command
 
@@ -52,7 +52,7 @@ class Side:
 
     @property
     def rate(self) -> str:
-        """Median rate, slowest and fastest, in words."""
+        """Median rate, with the slowest and the fastest, as text."""
         return f"{median(self.rates):,.0f} ({min(self.rates):,.0f} to {max(self.rates):,.0f})"
 
     @property
@@ -62,7 +62,7 @@ class Side:
 
 
 def tiling_cases(a: argparse.Namespace, cohort: Path, scratch: Path) -> Iterator[Case]:
-    """A slide to stored tiles of 256 pixels at 0.5 micrometres per pixel, by two workers."""
+    """Yield the cases of tiling a slide into tiles of 256 pixels at 0.5 micrometres per pixel, with two workers."""
     store, tar = scratch / "ours", scratch / "hs2p"
 
     def case(name: str, target: float | None, slide: Path, *options: str, backend: str = "cucim") -> Case:
@@ -80,7 +80,7 @@ def tiling_cases(a: argparse.Namespace, cohort: Path, scratch: Path) -> Iterator
 
 
 def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
-    """Random tiles of a store by us, the same places of its slide by OpenSlide."""
+    """Yield the cases of reading random tiles: of a store by us, the same places of its slide by OpenSlide."""
 
     def case(how: str, target: float | None, source: str, peer: str, workers: str) -> Case:
         ours, theirs = (
@@ -108,7 +108,7 @@ def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
 
 
 def as_row(case: Case, ours: Side, theirs: Side) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     ratio = median(ours.rates) / median(theirs.rates)
     verdict = "" if case.target is None or ratio >= case.target else " **(missed)**"
     cells = [case.name, case.peer, str(ours.runs[0]["tiles"]), str(theirs.runs[0]["tiles"]), ours.rate, theirs.rate]
@@ -118,7 +118,7 @@ def as_row(case: Case, ours: Side, theirs: Side) -> str:
 
 
 def memory_rows(huge: Path, scratch: Path) -> Iterator[str]:
-    """A line each for a huge slide whose tiles are decoded and shrunk, and one whose bytes are kept; ours alone."""
+    """Yield a row for a huge slide whose tiles are decoded and reduced, and a row for kept bytes; ours only."""
     for mpp in ("0.5", "0.25"):
         run = run_measured([sys.executable, HERE / "tile_ours.py", huge, scratch, *WORKERS, "--mpp", mpp])
         shutil.rmtree(scratch)
@@ -143,7 +143,7 @@ MEMORY_HEADER = """\
 
 
 def page(rows: Sequence[str], memory: Sequence[str], about: Sequence[str], repeat: int) -> str:
-    """The text of `tiling.md`."""
+    """Return the text of `tiling.md`."""
     lines = "\n".join(f"- {line}" for line in about)
     return f"""# Tiling, measured
 
@@ -163,11 +163,11 @@ A slide of 100,000 x 100,000 pixels at 0.25 um per pixel, one run each:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide20", type=Path, required=True, help="a slide of 0.5 micrometres per pixel")
-    parser.add_argument("--slide20-240", type=Path, required=True, help="one in tiles of 240 pixels, as Aperio's are")
-    parser.add_argument("--dicom", type=Path, required=True, help="folder that dicom_slide.py made of that")
+    parser.add_argument("--slide20-240", type=Path, required=True, help="a slide in tiles of 240 pixels")
+    parser.add_argument("--dicom", type=Path, required=True, help="folder made by dicom_slide.py from it")
     parser.add_argument("--slide40", type=Path, required=True, help="a slide of 0.25 micrometres per pixel")
     parser.add_argument("--huge", type=Path, required=True, help="a slide made by huge_slide.py")
     parser.add_argument("--peer", type=Path, required=True, help="the Python of hs2p's environment")
