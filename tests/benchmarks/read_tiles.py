@@ -5,7 +5,7 @@
 `loader` is the work of a DataLoader's worker in CLAM and TRIDENT: `read_region` at the tile's corner, Pillow to RGB,
 torchvision's ToTensor and Normalize, one tensor of floats for a batch. `openslide` omits the two transforms. Both read
 at the places of the store's tiles, from level 0. If the slide is finer than the store, they resize with OpenCV, as
-TRIDENT does. `store` is the work of our worker: pixels as bytes, which the device normalises. `decoder` is the bound for
+TRIDENT does. `store` is the work of our worker: pixels as bytes, normalised by the device. `decoder` is the bound for
 readers of JPEG tiles: the store's bytes, already in memory, decoded into one buffer.
 
 Workers are processes, as in a DataLoader; each opens its store or slide once. Two threads on the store took 14 to 28 %
