@@ -176,7 +176,7 @@ def _names(codecs: list[dict[str, Any]]) -> Names:
 
 
 def read_array(stored: StoredArray) -> npt.NDArray[Any]:
-    """Return an array that is not sharded.
+    """Read an array that is not sharded.
 
     Raises:
         StoreError: A chunk is missing, is damaged, or does not have the size that the document states.

@@ -277,7 +277,7 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
 
 
 def _broken_shards(tiles: StoredArray) -> Iterator[str]:
-    """Yield the rules that the shards of the tiles break; whether shards before the last exist is checked by reads."""
+    """Yield the rules that the shards of the tiles break. Reads check that shards before the last exist."""
     (n, *tile), (per_shard, *shard) = tiles.shape, tiles.chunk
     if list(tiles.inner_chunk) != [1, *tile] or shard != tile:
         yield f"array tiles has chunks {tiles.inner_chunk} in shards {tiles.chunk}, not whole tiles"

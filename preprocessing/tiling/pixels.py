@@ -47,7 +47,7 @@ AHEAD = 2
 
 Pixels = npt.NDArray[np.uint8]
 Made = tuple[int, Pieces | SlideError]
-"""Index of a tile in the grid, and its JPEG or the error for which it has none."""
+"""Index of a tile in the grid, and its JPEG or the error that prevented it."""
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 

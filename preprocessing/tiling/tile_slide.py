@@ -33,7 +33,7 @@ from preprocessing.tissue.detect import find_tissue
 from preprocessing.tissue.masks import find_mask
 
 MAX_ENLARGING = 1.25
-"""Largest ratio of a slide's resolution to the store's; 20x scanners have 0.46 to 0.55 micrometres per pixel."""
+"""Largest ratio of a slide's micrometres per pixel to the store's; 20x scanners range from 0.46 to 0.55."""
 NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
 """Settings that do not change the contents of a store. The path of a mask does not either: its hash is stored."""
 VERSIONS = {
@@ -45,7 +45,7 @@ VERSIONS = {
 
 
 class _BadTilesError(Exception):
-    """Errors of tiles that could not be made, by index; the other tiles could."""
+    """Errors of tiles that could not be made, by index; raised after all other tiles were made."""
 
     def __init__(self, errors: dict[int, SlideError]) -> None:
         super().__init__(errors)
