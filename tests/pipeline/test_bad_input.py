@@ -224,12 +224,12 @@ def with_predictions(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable
 
 
 COHORT = {
-    "no such slides": (just(*TILE), "no such slide, folder or manifest", "slides", "check the path"),
+    "no such slides": (just(*TILE), "the slide, folder or manifest does not exist", "slides", "check the path"),
     "empty folder of slides": (
         empty_folder("slides", *TILE),
         "no file in this folder has a slide's ending",
         "slides",
-        "name the folder that holds the slides",
+        "give the folder that contains the slides",
     ),
     "manifest without a column": (
         text("m.csv", "slide_id,file\na,a.svs\n", "tile", "--slides", "m.csv", "--out", "out"),
@@ -314,7 +314,7 @@ COHORT = {
     ),
     "predictions of two tasks": (
         with_predictions(lambda p: p.assign(label="A", p_A=0.5, p_B=0.5)),
-        "subtyping and of survival at once",
+        "subtyping and survival at once",
         "p.csv, line 1",
         "two tasks are two files",
     ),
@@ -326,7 +326,7 @@ COHORT = {
     ),
     "cohort too small for its folds": (
         just("demo", "--out", "out", "--patients", "3"),
-        "3 patients do not give 5 folds",
+        "3 patients are too few for 5 folds",
         "patients",
         "ask for 10 or more",
     ),

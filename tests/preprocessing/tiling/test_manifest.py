@@ -93,7 +93,7 @@ def test_two_slides_of_one_name_in_a_folder_are_refused(tmp_path):
 def test_an_empty_folder_and_a_missing_path_are_refused(tmp_path):
     with pytest.raises(CohortError, match="no file in this folder"):
         read_manifest(tmp_path)
-    with pytest.raises(CohortError, match="no such slide"):
+    with pytest.raises(CohortError, match="the slide, folder or manifest does not exist"):
         read_manifest(tmp_path / "none")
 
 
