@@ -328,7 +328,7 @@ COHORT = {
         just("demo", "--out", "out", "--patients", "3"),
         "3 patients are too few for 5 folds",
         "patients",
-        "ask for 10 or more",
+        "use 10 or more",
     ),
 }
 
