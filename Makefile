@@ -1,14 +1,14 @@
-# The two commands of the README are `make demo` and `make test`; both make the environment they need.
+# The README's two commands are `make demo` and `make test`. Both create the environment that they need.
 PYTHON ?= python3
 VENV ?= .venv
-# The versions that CI ran, with hashes; `make demo CONSTRAINTS=` takes the newest that pyproject.toml admits.
+# Versions that CI ran, with hashes; `make demo CONSTRAINTS=` uses the newest versions that pyproject.toml admits.
 CONSTRAINTS ?= .ci/constraints.txt
 SUPPLY := .ci/supply_chain.py
-# Processes of `make test`; each takes up to 2.5 GB.
+# Number of processes of `make test`; each takes up to 2.5 GB.
 WORKERS ?= 2
-# What `make audit-dependencies` runs, in an environment of its own.
+# Environment of `make audit-dependencies`, separate from the other environments.
 VENV_AUDIT ?= .venv-audit
-# What `make bench-tiling` compares with (an environment of its own), and where it makes its slides (a GB or two).
+# Environment of the peer of `make bench-tiling`, and folder of its slides (one to two GB).
 VENV_HS2P ?= .venv-hs2p
 BENCH ?= build/bench
 SHARED ?= ../shared
@@ -23,10 +23,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist worksteal
 
-slow: $(VENV)/.installed  ## minutes: the whole demo, and the line on real tissue
+slow: $(VENV)/.installed  ## minutes: the whole demo, and the pipeline on real tissue
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(VENV)/.installed  ## hours: 10,000 mutants of every kind of file that others write
+fuzz: $(VENV)/.installed  ## hours: 10,000 damaged files of every kind that other programs write
 	LONGVIT_FUZZ_CASES=10000 $(BIN)/python -m pytest -m slow tests/fuzz
 
 notebooks: $(VENV)/.installed  ## every notebook from its first cell to its last
@@ -47,11 +47,11 @@ configs: $(VENV)/.installed  ## configs/reference from the config classes
 
 lock: | $(VENV)/bin/python  ## the newest versions that pyproject.toml admits, for this Python and machine, with hashes
 	mkdir -p build
-	$(PIP_INSTALL) --upgrade pip  # a new one asks for what packages need, an old one downloads them whole
+	$(PIP_INSTALL) --upgrade pip  # a new pip asks for the metadata of packages, an old pip downloads whole packages
 	$(PIP_INSTALL) --dry-run --ignore-installed --report build/resolved.json ".[all]" "setuptools>=77"
 	$(BIN)/python $(SUPPLY) lock < build/resolved.json > .ci/constraints.txt
 
-audit-dependencies: $(VENV_AUDIT)/.installed  ## known vulnerabilities of the locked versions; asks a service
+audit-dependencies: $(VENV_AUDIT)/.installed  ## known vulnerabilities of the locked versions, from an online service
 	mkdir -p build
 	$(VENV_AUDIT)/bin/pip-audit --requirement .ci/constraints.txt --require-hashes --disable-pip --format json \
 		--output build/audit.json || test -s build/audit.json
@@ -76,7 +76,7 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The lock's files are for one Python and one kind of machine; elsewhere its versions hold without their hashes.
+# The locked hashes are for one Python and one kind of machine; elsewhere only the versions are used.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 ifeq ($(strip $(CONSTRAINTS)),)
 	$(PIP_INSTALL) --editable ".[all]"
@@ -86,7 +86,7 @@ else
 		$(PIP_INSTALL) --require-hashes --requirement $(CONSTRAINTS); \
 		$(PIP_INSTALL) --no-deps --no-build-isolation --editable .; \
 	else \
-		echo "no hashes are locked for $$($(BIN)/python $(SUPPLY) platform): the versions alone are taken"; \
+		echo "no hashes are locked for $$($(BIN)/python $(SUPPLY) platform): only the versions are used"; \
 		$(BIN)/python $(SUPPLY) versions < $(CONSTRAINTS) > $(VENV)/versions.txt; \
 		$(PIP_INSTALL) --constraint $(VENV)/versions.txt --editable ".[all]"; \
 	fi

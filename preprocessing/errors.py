@@ -77,7 +77,7 @@ class ConfigError(PipelineError):
 
 
 class TrainingError(PipelineError):
-    """A training that cannot go on, because its loss, weights or representations are no longer finite."""
+    """Training that cannot continue, because its loss, weights or representations are not finite."""
 
 
 class OutputError(PipelineError):

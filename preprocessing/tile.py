@@ -24,24 +24,24 @@ from preprocessing.tiling.tile_slide import tile_slide
 from preprocessing.tissue.masks import export_mask
 
 THREADS_OF_A_SLIDE = 2
-"""Threads that share a slide when there are slides enough: more would wait for each other's Python."""
+"""Threads per slide if there are more slides than workers; more threads would wait for Python's global lock."""
 MANY = 8
-"""Slides for each worker from which on a slide has one thread: two wait for each other too, which costs more than that
-at the end the last slides leave workers idle."""
+"""Slides per worker from which a slide has one thread. Two threads also wait for each other, which then costs more
+than idle workers at the end of the run."""
 BUSY = "another process is tiling it"
-"""Why a slide is skipped that another run over the same folder has in work."""
+"""Reason for skipping a slide that another run over the same folder is tiling."""
 
 
 def run(config: TileConfig) -> TileReport:
-    """Make one store per slide, and `tile_report.csv` and `tile_report.html` beside them.
+    """Make one store per slide, and `tile_report.csv` and `tile_report.html` next to the stores.
 
-    Finished stores whose slide has not changed are skipped; stores made with other settings end the run before it
-    begins, unless `overwrite` is set. A slide that fails is in the report, with the reason and the fix, and the others
-    go on; a half-written store is never left under its name.
+    Finished stores whose slide has not changed are skipped. Stores made with other settings are refused before any
+    slide is read, unless `overwrite` is set. A slide that fails is in the report with the reason and the fix, and the
+    other slides continue. An unfinished store never has its final name.
 
     Raises:
-        CohortError: The slides are not there, or their ids cannot be used.
-        ConfigError: The output folder cannot be made, or holds stores made with other settings.
+        CohortError: The slides are missing, or their ids cannot be used.
+        ConfigError: The output folder cannot be made, or contains stores made with other settings.
 
     >>> report = run(TileConfig(slides="slides", out="stores", mpp=0.5))  # doctest: +SKIP
     >>> report.exit_code  # doctest: +SKIP
@@ -65,27 +65,32 @@ def run(config: TileConfig) -> TileReport:
 
 
 def _prepare_folders(config: TileConfig) -> None:
-    """Look for the folder of the masks, and make that of the stores."""
-    masks, fix = config.tissue.masks, "check --tissue.masks, or leave it away"
+    """Check that the folder of masks exists, and make the folder of stores."""
+    masks, fix = config.tissue.masks, "check --tissue.masks, or omit it"
     try:
         if masks is not None and not masks.is_dir():
-            raise ConfigError("there is no such folder of masks", where=masks, fix=fix)
-    except OSError as error:  # a name too long
+            raise ConfigError("the folder of masks does not exist", where=masks, fix=fix)
+    except OSError as error:  # for example a name that is too long
         raise ConfigError(f"the masks cannot be read: {error.strerror}", where=masks, fix=fix) from error
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except ValueError as error:  # NUL in the path
-        raise ConfigError(f"no folder can have this name: {error}", where=config.out, fix="choose another") from error
+        raise ConfigError(
+            f"no folder can have this name: {error}", where=config.out, fix="choose another --out"
+        ) from error
 
 
 def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> SlideRow:
-    """Tile one slide unless that is done already. Never raises for what is wrong with the slide: the row says it."""
+    """Tile a slide unless its store is up to date, and return its row of the report.
+
+    Errors are in the row and are not raised, so that the other slides continue.
+    """
     start, path = time.perf_counter(), config.out / f"{entry.slide_id}.zarr"
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # of which file it speaks it does not say: the row does
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its messages do not name the file; the row does
     try:
         redo, lost = reason_to_tile(entry, path, config), ()
         if redo is not None or is_claimed(path):
-            with claimed(path, "xy_l0") as folder:  # no other program's Zarr has such an array
+            with claimed(path, "xy_l0") as folder:  # Zarr folders of other programs have no such array
                 redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
                 if redo is not None:
                     lost = tuple(encoders(path))
@@ -113,7 +118,7 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
 
 
 def _save_missing(config: TileConfig, store: PatchStore) -> None:
-    """Write the files next to a finished store if they are missing: its picture, and its mask if that is asked for."""
+    """Write the picture of a finished store, and its mask if `export_masks` is set, unless they exist."""
     if not picture_path(config.out, store.slide_id).exists():
         save_picture(config.out, store.slide_id, store.overview, store.overview_mask)
     if config.export_masks is not None:
@@ -124,36 +129,39 @@ def _save_missing(config: TileConfig, store: PatchStore) -> None:
 
 
 def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, threads: int) -> None:
-    """Tile one slide inside of a claim, so that a store of two states of a file is thrown away."""
+    """Tile a slide within a claim, and raise if its files changed meanwhile, so that the store is discarded."""
     files = slide_files(entry.path)
     before = identity(files)
     tile_slide(entry, folder, config, threads)
     if identity(files) != before:
         raise SlideError(
-            "the slide changed or vanished while it was read", where=entry.path, fix="run again when it is all there"
+            "the slide changed or vanished while it was read", where=entry.path, fix="run again when it is complete"
         )
 
 
 def describe_failure(error: BaseException) -> tuple[str, str]:
-    """What happened and how to fix it, for the report."""
+    """Return a description of an error and its fix, for the report."""
     if isinstance(error, PipelineError):
         return error.what, error.fix
     if isinstance(error, BrokenProcessPool):
         return (
-            "the process that tiled it was killed, and once more when alone, perhaps for want of memory",
-            "run again where there is more memory, or with fewer --workers; what is done is kept",
+            "the process that tiled it was killed, and once more when alone, perhaps because memory ran out",
+            "run again on a machine with more memory, or with fewer --workers; finished work is kept",
         )
     if isinstance(error, MemoryError):
-        return "there was not enough memory", "run again, with fewer --workers; what is done is kept"
+        return "there was not enough memory", "run again, with fewer --workers; finished work is kept"
     if isinstance(error, OSError):
         place = "" if error.filename is None else f": {error.filename}"
-        return printable(f"{error.strerror or error}{place}"), "check room and permissions of the disk, then run again"
+        return printable(f"{error.strerror or error}{place}"), "check free space and permissions, then run again"
     what = printable(f"{type(error).__name__}: {error}")
     return what, "this is a fault of the program: please report it with this line"
 
 
 def _rows(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
-    """A row for every slide, as they get ready; what another process has in work is looked at again at the end."""
+    """Yield a row for every slide when it is finished.
+
+    Slides that another process was tiling are tried once more at the end.
+    """
     busy: dict[str, SlideEntry] = {entry.slide_id: entry for entry in entries}
     for row in _rows_once(entries, config):
         if row.reason != BUSY:
@@ -163,7 +171,10 @@ def _rows(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
 
 
 def _rows_once(entries: list[SlideEntry], config: TileConfig) -> Iterator[SlideRow]:
-    """Threads share a slide, processes of one or a few threads share the cohort, so that one of them may die."""
+    """Yield a row for every slide, tiled in parallel processes with one or a few threads per slide.
+
+    A process that dies fails one slide only.
+    """
     if config.workers == 1 or len(entries) <= 1:
         yield from (tile_or_skip(entry, config, config.workers) for entry in entries)
         return

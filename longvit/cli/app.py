@@ -191,7 +191,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         raise cannot_write(error) from error
     except MemoryError as error:
-        fix = "run the same command on a machine with more memory; finished results are kept"
+        fix = "run the same command on a machine with more memory; finished work is kept"
         raise OutputError("there was not enough memory", where=request.arguments[0], fix=fix) from error
 
 

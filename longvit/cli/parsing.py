@@ -35,7 +35,7 @@ from preprocessing.errors import ConfigError, few, short
 
 _HERE = "command line"
 _OLD_FLAGS = {as_flag(("encoder", name)): as_flag(("execution", name)) for name in ExecutionConfig.model_fields}
-"""Flags of version 0.1 -> those of this one."""
+"""Flags of version 0.1 -> flags of this version."""
 
 
 @dataclass(frozen=True)

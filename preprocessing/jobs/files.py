@@ -15,8 +15,8 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """System error number in the messages of Rust libraries (safetensors)."""
 FIXES = {
-    errno.ENOSPC: "make room on that disk, then run the same command again; finished results are kept",
-    errno.EDQUOT: "make room in your quota, then run the same command again; finished results are kept",
+    errno.ENOSPC: "make room on that disk, then run the same command again; finished work is kept",
+    errno.EDQUOT: "make room in your quota, then run the same command again; finished work is kept",
     errno.EROFS: "choose another --out: this file system is read-only",
     errno.ENAMETOOLONG: "choose a shorter --out, or shorter slide ids",
     errno.EIO: "check the disk (or the network share), then run the same command again",

@@ -63,5 +63,5 @@ def _level(page: tifffile.TiffPage, descriptor: int) -> JpegLevel:
     offsets, lengths = (np.array(values, np.int64).reshape(grid) for values in (page.dataoffsets, page.databytecounts))
     end = os.fstat(descriptor).st_size
     lost = (offsets < 0) | (offsets > end) | (lengths < 0) | (lengths > np.minimum(end - offsets, MAX_TILE_BYTES))
-    offsets[lost], lengths[lost] = end, 1  # at the end of the file, where no byte can be read
+    offsets[lost], lengths[lost] = end, 1  # at the end of the file, so that reading fails
     return JpegLevel(size, tile, head, offsets, lengths, descriptor)

@@ -53,7 +53,7 @@ class OpenSlideBackend:
         self._slide.close()
 
     def _bounds(self) -> tuple[int, int, int, int] | None:
-        """The part that was scanned; None if the file states none, or one that is not within the slide."""
+        """Return the scanned part of level 0, or None if the file states none that is within the slide."""
         numbers = [self._number(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
         left, top, width, height = (math.nan if number is None else number for number in numbers)
         right, bottom = self.level_sizes[0]

@@ -1,7 +1,8 @@
-"""Arrays of a store, read without zarr: Zarr v3 in the layouts that this package writes, and in no others.
+"""Arrays of a store, read without zarr: Zarr v3, only in the layouts that this package writes.
 
-A metadata document decides which code a Zarr library runs (the codec `pickle` runs any) and how much memory it takes.
-Here a document is data: compared with a few known layouts and bounded before a byte of the array is read.
+In a Zarr library, a metadata document decides which code is run (the codec `pickle` runs any) and how much memory is
+used. Here a document is data. It is compared with a few known layouts, and its sizes are limited, before the array is
+read.
 """
 
 import hashlib
@@ -24,16 +25,16 @@ from preprocessing.errors import StoreError
 from preprocessing.jpeg.codec import decode_into
 
 REDO = "remove this store, then run the same `longvit tile` again"
-"""Fix of a damaged store. With `--overwrite` all other stores would be tiled again, too."""
+"""Fix of a damaged store. `--overwrite` would tile all other stores again, too."""
 MAX_DOCUMENT_BYTES = 1 << 20
-"""Size of a metadata document; ours have 2 kB, and more with many warnings."""
+"""Largest size of a metadata document; documents of this package have 2 kB, and more with many warnings."""
 MAX_RATIO, FREE_BYTES = 32, 1 << 26
-"""An array may be so many times larger than its chunks on disk; arrays up to 64 MiB may compress to anything."""
+"""Largest ratio of an array's size to its chunks on disk; arrays up to 64 MiB may have any ratio."""
 MAX_CHUNKS = 1 << 16
-"""Chunks of an array that is not sharded; ours are one chunk, and an overview at most 16."""
+"""Maximum number of chunks of an array without shards; our arrays have one chunk, an overview at most 16."""
 CRC_BYTES = 4
 VALUES_SHA256 = "values_sha256"
-"""Attribute of an array of features: SHA-256, in hexadecimal, of the bytes of its values, little-endian, in C order."""
+"""Attribute of an array of features: hexadecimal SHA-256 of its values, as little-endian bytes in C order."""
 
 Lengths = tuple[int, ...]
 Names = tuple[str, ...]
@@ -54,40 +55,40 @@ FIXED = {
     "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
     "storage_transformers": [],
 }
-"""Keys of an array's document that have one value."""
+"""Keys of an array's document that may have one value only."""
 FREE = {"shape", "data_type", "chunk_grid", "codecs", "fill_value", "attributes", "dimension_names"}
-"""Its other keys. Missing chunks are an error, so that the fill value is never used."""
+"""Other keys of an array's document. A missing chunk is an error, so the fill value is never used."""
 OPTIONS = {
     "bytes": {"endian"},
     "zstd": {"level", "checksum"},
     "crc32c": set(),
     "imagecodecs_jpeg": {"level", "subsampling"},
 }
-"""Codecs and their options; a JPEG's tables, header or colour spaces outside of its chunk are refused."""
+"""Codecs and their options; tables, headers or colour spaces of a JPEG outside its chunk are refused."""
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array as its document describes it."""
+    """Array of a store, as described by its document."""
 
     folder: str
     name: str
-    """Its name in the store."""
+    """Name of the array in the store."""
     shape: tuple[int, ...]
     dtype: str
     chunk: tuple[int, ...]
-    """Shape of a chunk, of a shard if the array is sharded."""
+    """Shape of a chunk, or of a shard if the array is sharded."""
     codecs: tuple[str, ...]
     inner: tuple[str, ...] = ()
     """Codecs of the chunks in a shard."""
     inner_chunk: tuple[int, ...] = ()
     """Shape of a chunk in a shard."""
     values_sha256: str | None = None
-    """Hash of its values, if its attributes have one."""
+    """Hash of the values, if the attributes contain one."""
 
     @property
     def has_checksums(self) -> bool:
-        """Return whether its chunks end with their crc32c; those of the first stores of version 0.1.0 do not."""
+        """True if the chunks end with their crc32c; in the first stores of version 0.1.0 they do not."""
         return "crc32c" in (self.inner or self.codecs)
 
 
@@ -95,10 +96,10 @@ def read_document(folder: Path | str) -> bytes:
     """Return the bytes of the metadata document of a group or an array.
 
     Raises:
-        FileNotFoundError: There is none.
-        StoreError: It cannot be read, or is too large to be one.
+        FileNotFoundError: There is no document.
+        StoreError: The document cannot be read, or is too large.
     """
-    path = f"{folder}/zarr.json"  # pathlib would take as long as all the rest
+    path = f"{folder}/zarr.json"  # pathlib would double the time
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -107,18 +108,18 @@ def read_document(folder: Path | str) -> bytes:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
-    except (OSError, ValueError) as error:  # a ValueError for NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise unreadable(path, error) from error
     if len(data) > MAX_DOCUMENT_BYTES:
-        raise StoreError("the store's metadata is too large to be ours", where=path, fix=REDO)
+        raise StoreError(f"the store's metadata has more than {MAX_DOCUMENT_BYTES >> 20} MB", where=path, fix=REDO)
     return data
 
 
 def read_stored(store: Path, name: str) -> StoredArray:
-    """Return the array of a store that its document describes.
+    """Return the description of an array from its document.
 
     Raises:
-        StoreError: The array is missing, its document is damaged, or it has a layout that this package never writes.
+        StoreError: The array is missing, its document is damaged, or this package does not write its layout.
     """
     folder = f"{store}/{name}"
     try:
@@ -133,7 +134,10 @@ def read_stored(store: Path, name: str) -> StoredArray:
 
 
 def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Names, Lengths]:
-    """The fields of a `StoredArray` after its name; any error means that the document is not ours."""
+    """Return the fields of a `StoredArray` after its name.
+
+    An error of any type means that this package does not write such documents.
+    """
     odd = [key for key in document if key not in FREE and document[key] != FIXED.get(key)]
     odd += [key for key in FIXED if key not in document and FIXED[key]]
     shape, chunk = _lengths(document["shape"], least=0), _chunk_shape(document["chunk_grid"], "regular")
@@ -150,7 +154,7 @@ def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Nam
 
 
 def _lengths(value: Any, least: int = 1) -> Lengths:  # noqa: ANN401 - any JSON
-    """A shape, whose first side, of tiles, is `least` or more and the others positive."""
+    """Return a shape whose first length (of tiles) is at least `least`, and whose other lengths are positive."""
     if type(value) is not list or not value or not all(type(side) is int and side > 0 for side in value[1:]):
         raise ValueError("a shape is not of positive numbers")
     if type(value[0]) is not int or value[0] < least:
@@ -165,7 +169,7 @@ def _chunk_shape(grid: dict[str, Any], kind: str) -> Lengths:
 
 
 def _names(codecs: list[dict[str, Any]]) -> Names:
-    """Names of codecs that are ours and have no options but ours."""
+    """Return the names of the codecs, all of which must be in `OPTIONS` and have no other options."""
     for codec in codecs:
         options = codec.get("configuration", {})
         if codec["name"] not in OPTIONS or set(options) - OPTIONS[codec["name"]] or options.get("endian") == "big":
@@ -174,10 +178,10 @@ def _names(codecs: list[dict[str, Any]]) -> Names:
 
 
 def read_array(stored: StoredArray) -> npt.NDArray[Any]:
-    """Return an array that is not sharded.
+    """Read an array that is not sharded.
 
     Raises:
-        StoreError: A chunk is missing, damaged, or not of the size that the document gives.
+        StoreError: A chunk is missing, is damaged, or does not have the size that the document states.
     """
     size = math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
     with reading(stored.folder, f"a chunk of array {stored.name}"):
@@ -195,10 +199,10 @@ def read_array(stored: StoredArray) -> npt.NDArray[Any]:
 
 
 def _chunks(stored: StoredArray) -> Iterator[tuple[str, tuple[slice, ...]]]:
-    """Yield the file of every chunk and the part of the array that it holds."""
+    """Yield the file of every chunk and its part of the array."""
     for index in product(*map(range, _counts(stored))):
         place = zip(index, stored.chunk, stored.shape, strict=True)
-        path = "/".join((stored.folder, "c", *map(str, index)))  # pathlib would take as long as all the rest
+        path = "/".join((stored.folder, "c", *map(str, index)))  # pathlib would double the time
         yield path, tuple(slice(i * step, min((i + 1) * step, side)) for i, step, side in place)
 
 
@@ -208,13 +212,13 @@ def _counts(stored: StoredArray) -> list[int]:
 
 
 def values_sha256(array: npt.NDArray[Any]) -> str:
-    """Return the hash of an array's values (`VALUES_SHA256`)."""
+    """Return the SHA-256 of an array's values, as `VALUES_SHA256` defines it."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return hashlib.sha256(little.data if little.size else b"").hexdigest()
 
 
 def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
-    """One chunk, whole, as an array of the chunk's shape."""
+    """Return a decoded chunk, as an array of the chunk's full shape."""
     if stored.has_checksums:
         data = without_checksum(data)
     if stored.codecs[0] == "imagecodecs_jpeg":
@@ -223,19 +227,21 @@ def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
         return pixels
     size = math.prod(stored.chunk) * np.dtype(stored.dtype).itemsize
     zstd = "zstd" in stored.codecs
-    values = imagecodecs.zstd_decode(data, out=size + 1) if zstd else data  # one more, so that more is noticed
+    values = (
+        imagecodecs.zstd_decode(data, out=size + 1) if zstd else data
+    )  # one byte more, to detect chunks that are too long
     if len(values) != size:
-        raise ValueError(f"a chunk holds {len(values):,} bytes, not {size:,}")
+        raise ValueError(f"a chunk has {len(values):,} bytes, not {size:,}")
     return np.frombuffer(values, np.dtype(stored.dtype).newbyteorder("<")).reshape(stored.chunk)
 
 
 @contextmanager
 def reading(where: Path | str, what: str) -> Iterator[None]:
-    """Raise a `StoreError` for all that can go wrong while a part of a store is read and decoded.
+    """Raise a `StoreError` for any error in reading or decoding a part of a store.
 
     Args:
-        where: Its file or folder.
-        what: The part, to begin a sentence with.
+        where: File or folder of the part.
+        what: Name of the part, as the subject of a sentence.
     """
     try:
         yield
@@ -243,30 +249,30 @@ def reading(where: Path | str, what: str) -> Iterator[None]:
         raise StoreError(f"{what} is missing", where=where, fix=REDO) from None
     except OSError as error:
         raise unreadable(where, error) from error
-    except (ValueError, RuntimeError) as error:  # the codecs' errors are of these two
+    except (ValueError, RuntimeError) as error:  # the base classes of the codecs' errors
         raise StoreError(f"{what} is damaged ({error})", where=where, fix=REDO) from error
 
 
 def without_checksum(data: bytes, known: int | None = None) -> bytes:
-    """Return what precedes the crc32c at the end of the data.
+    """Return a chunk without the crc32c at its end.
 
     Args:
-        data: A chunk.
-        known: The checksum that it should have, if that is known from elsewhere.
+        data: The chunk.
+        known: Expected checksum, if it is stored elsewhere, too.
 
     Raises:
-        ValueError: It is the checksum of other data, or not the one that is known.
+        ValueError: The checksum is not that of the data, or not the expected one.
     """
     body = data[:-CRC_BYTES]
     if checksum((body,)) != data[-CRC_BYTES:]:
         raise ValueError("a checksum is wrong")
     if known is not None and int.from_bytes(data[-CRC_BYTES:], "little") != known:
-        raise ValueError("it is another chunk than was written there")
+        raise ValueError("the chunk is not the one that was written there")
     return body
 
 
 def checksum(pieces: Iterable[bytes | memoryview]) -> bytes:
-    """Return what Zarr's codec `crc32c` appends to the bytes of the pieces."""
+    """Return the four bytes that Zarr's codec `crc32c` appends to the joined pieces."""
     value = 0
     for piece in pieces:
         value = google_crc32c.extend(value, bytes(piece))
@@ -274,6 +280,6 @@ def checksum(pieces: Iterable[bytes | memoryview]) -> bytes:
 
 
 def unreadable(where: Path | str, error: OSError | ValueError) -> StoreError:
-    """Return the error for a file that the system does not let us read."""
+    """Return the error for a file that the system cannot read."""
     reason = getattr(error, "strerror", None) or error
     return StoreError(f"the store cannot be read: {reason}", where=where, fix="check the path, permissions and disk")

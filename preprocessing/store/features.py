@@ -1,4 +1,4 @@
-"""Adding of features, one vector per tile, to a finished store."""
+"""Writing of features, one vector per tile, to a finished store."""
 
 import json
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ from preprocessing.store.writer import create_array
 def add_embeddings(
     path: Path | str, encoder: str, array: npt.NDArray[np.floating], attributes: Mapping[str, Any]
 ) -> None:
-    """Add one vector per tile to a finished store, whole or not at all; replaces those of the same name.
+    """Add features to a finished store, atomically; features of the same name are replaced.
 
     Args:
-        path: The store.
-        encoder: Name under which they are kept, a plain name without separators.
-        array: (n, e), float16 or float32, finite, in the order of the store's tiles.
-        attributes: Where they come from: weights, versions, settings; whatever JSON can hold. `encoder` is added unless
-            it is given, and `values_sha256`, with which the values are compared when they are read.
+        path: Path of the store.
+        encoder: Name of the features in the store, a plain name without separators.
+        array: Vectors (n, e), float16 or float32, finite, in the order of the store's tiles.
+        attributes: Origin of the features: weights, versions, settings; any JSON. `encoder` is added if it is missing.
+            `values_sha256` is always added; the values are compared with it when they are read.
 
     Raises:
-        StoreError: No finished store, or vectors that do not fit it.
+        StoreError: The store is missing or unfinished, or the vectors do not fit it.
     """
     store = open_store(path)
     wrong = [
@@ -43,7 +43,7 @@ def add_embeddings(
             and 1 <= array.shape[1] <= MAX_CHANNELS,
             f"embeddings are {array.dtype}, not float16 or float32": str(array.dtype) in EMBEDDING.dtypes,
             "embeddings are not finite": bool(np.isfinite(array).all()),
-            "attributes are more than JSON can hold, or than 64 kB": _fits_json(attributes),
+            "attributes are not JSON, or have more than 64 kB": _fits_json(attributes),
         }.items()
         if not holds
     ]

@@ -1,4 +1,4 @@
-"""The rules of a store: metadata with which it opens. `preprocessing.store.values` has those of its arrays' values."""
+"""The rules of a store's metadata. The rules of its values are in `preprocessing.store.values`."""
 
 import json
 import math
@@ -31,11 +31,11 @@ from preprocessing.store.schema import (
 from preprocessing.store.shards import shard_path
 
 MPP_TOLERANCE = 1e-6
-"""Relative difference of a store's resolution from the one that follows from the size of its tiles."""
+"""Largest relative difference between a store's resolution and the resolution computed from its tiles' size."""
 SMALLEST_SIDE = 1e-5
-"""Side of a tile, level-0 pixels: a canvas enlarges small slides."""
+"""Smallest side of a tile, level-0 pixels; it may be below 1, as a canvas enlarges small slides."""
 MAX_CHANNELS = 1 << 16
-"""Length of a tile's embedding."""
+"""Largest length of a tile's feature vector."""
 
 
 class _FinishedAttributes(StoreAttributes):
@@ -43,7 +43,7 @@ class _FinishedAttributes(StoreAttributes):
 
 
 class _Group(BaseModel):
-    """The `zarr.json` of a finished store; other keys, consolidated metadata among them, are not used."""
+    """Model of the `zarr.json` of a finished store; other keys, such as consolidated metadata, are ignored."""
 
     zarr_format: Literal[3]
     node_type: Literal["group"]
@@ -52,19 +52,19 @@ class _Group(BaseModel):
 
 @dataclass(frozen=True)
 class Metadata:
-    """A store as its documents describe it."""
+    """Metadata of a store, as read from its documents."""
 
     attributes: StoreAttributes
     arrays: dict[str, StoredArray]
-    """Those that the attributes list; the layouts of others are not looked at."""
+    """Arrays that the attributes list; other arrays in the folder are not checked."""
 
 
 def read_metadata(path: Path) -> Metadata:
     """Return the metadata of a finished store.
 
     Raises:
-        StoreError: There is no store, it is unfinished, of another version, or its metadata breaks a rule; the notes
-            are the other rules that it breaks.
+        StoreError: The store is missing, is unfinished, has another version, or its metadata breaks a rule. The notes
+            of the error list up to five more broken rules.
     """
     metadata, faults = examine(path)
     if metadata is None or faults:
@@ -73,10 +73,10 @@ def read_metadata(path: Path) -> Metadata:
 
 
 def read_attributes(path: Path) -> StoreAttributes:
-    """Return the attributes of a finished store; reads one document.
+    """Return the attributes of a finished store, from one document.
 
     Raises:
-        StoreError: There is no store, it is unfinished, of another version, or its attributes break a rule.
+        StoreError: The store is missing, is unfinished, has another version, or its attributes break a rule.
     """
     attributes, faults = _examine_attributes(path)
     if attributes is None or faults:
@@ -85,19 +85,23 @@ def read_attributes(path: Path) -> StoreAttributes:
 
 
 def n_tiles(path: Path) -> int:
-    """Return the tiles of a store; reads one document.
+    """Return the number of tiles of a store, from one document.
 
     Raises:
-        StoreError: It cannot be used.
+        StoreError: The document is missing or damaged.
     """
     return read_stored(path, "rc").shape[0]
 
 
 def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
-    """Return shape, type and attributes of a store's embeddings; reads one document.
+    """Return shape, type and attributes of a store's features.
+
+    Args:
+        path: Path of the store.
+        encoder: Name of the features.
 
     Raises:
-        StoreError: The store has no embeddings of this encoder, or their metadata cannot be used.
+        StoreError: The store has no features of this name, or their metadata cannot be used.
     """
     stored = read_embedding(path, encoder)
     document = json.loads(read_document(stored.folder))
@@ -105,15 +109,15 @@ def embedding_attributes(path: Path, encoder: str) -> dict[str, Any]:
 
 
 def read_embedding(path: Path, encoder: str, n: int | None = None) -> StoredArray:
-    """Return the array of embeddings that its document describes.
+    """Return the description of an array of features from its document.
 
     Args:
-        path: The store.
-        encoder: The tile encoder.
-        n: Tiles of the store, which the array must have.
+        path: Path of the store.
+        encoder: Name of the features.
+        n: Number of tiles in the store, which must be the array's length; None to allow any.
 
     Raises:
-        StoreError: There are none of this encoder, or their metadata breaks a rule.
+        StoreError: The store has no features of this name, or their metadata breaks a rule.
     """
     fix = f"write them with preprocessing.add_embeddings(path, {encoder!r}, ...)"
     known = encoders(path)
@@ -130,7 +134,7 @@ def read_embedding(path: Path, encoder: str, n: int | None = None) -> StoredArra
 
 
 def examine(path: Path) -> tuple[Metadata | None, list[StoreError]]:
-    """Return a store's metadata, None if it cannot be used, and every rule that it breaks."""
+    """Return a store's metadata, or None if it cannot be used, and an error for every rule that it breaks."""
     try:
         attributes, faults = _examine_attributes(path)
     except StoreError as error:
@@ -152,7 +156,7 @@ def examine(path: Path) -> tuple[Metadata | None, list[StoreError]]:
 
 
 def broken_array(array: StoredArray, spec: ArraySpec) -> Iterator[str]:
-    """Yield the rules that an array's type, axes and codecs break."""
+    """Yield the rules that an array's type, axes or codecs break."""
     if array.dtype not in spec.dtypes:
         yield f"array {array.name} is {array.dtype}, not {' or '.join(spec.dtypes)}"
     if len(array.shape) != len(spec.axes):
@@ -165,7 +169,7 @@ def broken_array(array: StoredArray, spec: ArraySpec) -> Iterator[str]:
 
 
 def _broken_embedding(array: StoredArray, n: int | None) -> Iterator[str]:
-    """Yield the rules that an array of embeddings of a store of `n` tiles (None: any number) breaks."""
+    """Yield the rules that an array of features breaks in a store of `n` tiles (None: any number)."""
     broken = list(broken_array(array, EMBEDDING))
     yield from broken
     if not broken and n is not None and array.shape[0] != n:
@@ -175,10 +179,10 @@ def _broken_embedding(array: StoredArray, n: int | None) -> Iterator[str]:
 
 
 def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreError]]:
-    """Return the attributes, None if they are not of their model, and every rule that they break.
+    """Return the attributes, or None if they do not fit their model, and an error for every rule that they break.
 
     Raises:
-        StoreError: There is no store to look at, or one of another version.
+        StoreError: The store is missing or has another version.
     """
     try:
         attributes = _Group.model_validate_json(read_document(path), strict=True).attributes
@@ -197,7 +201,7 @@ def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreE
 
 
 def _broken_attributes(attributes: StoreAttributes) -> Iterator[str]:
-    """Yield the rules that attributes break beyond those of their model."""
+    """Yield the rules that attributes break, beyond the rules of their model."""
     yield from _broken_lists(attributes)
     (width, height), (wide, high) = attributes.size_l0, attributes.side_l0
     if width * height > MAX_PIXELS or min(wide, high) < SMALLEST_SIDE:
@@ -210,13 +214,13 @@ def _broken_attributes(attributes: StoreAttributes) -> Iterator[str]:
         yield f"attribute grid_shape: {rows} x {columns} tiles are too many"
     mpp = attributes.mpp_level0 * math.sqrt(wide * high) / attributes.tile_st
     if not math.isclose(attributes.mpp, mpp, rel_tol=MPP_TOLERANCE):
-        yield f"attribute mpp: {attributes.mpp:g} is not that of its tiles, {mpp:g}"
+        yield f"attribute mpp: {attributes.mpp:g} is not the resolution of its tiles, {mpp:g}"
 
 
 def _broken_lists(attributes: StoreAttributes) -> Iterator[str]:
-    """Yield the rules that a store's version, list of arrays, source and bounds break of each other."""
+    """Yield the rules that combine a store's version, list of arrays, source and bounds, and that it breaks."""
     if attributes.schema_version == 1:
-        yield from (f"attribute {key}: is not of schema 1" for key in sorted(attributes.model_fields_set & SINCE_2))
+        yield from (f"attribute {key}: is not in schema 1" for key in sorted(attributes.model_fields_set & SINCE_2))
     else:
         yield from (
             f"attribute arrays: {name} is not in it" for name in ("rc", "xy_l0") if name not in attributes.arrays
@@ -224,14 +228,14 @@ def _broken_lists(attributes: StoreAttributes) -> Iterator[str]:
         if len(set(attributes.arrays)) < len(attributes.arrays):
             yield "attribute arrays: names an array twice"
         if ("tiles" in attributes.arrays) != ("crc32c" in attributes.arrays):
-            yield "attribute arrays: tiles and crc32c come together"
+            yield "attribute arrays: tiles and crc32c require each other"
     sources = {"source": attributes.source if "tiles" in attributes.arrays else None, "mask": attributes.mask}
     for name, source in sources.items():
         if source and (source.size is None or source.sha256 is None):
             yield f"attribute {name}: has no size or no sha256"
     left, top, width, height = attributes.bounds_l0 or (0, 0, 1, 1)
     if left + width > attributes.size_l0[0] or top + height > attributes.size_l0[1]:
-        yield f"attribute bounds_l0: {attributes.bounds_l0} leaves the slide"
+        yield f"attribute bounds_l0: {attributes.bounds_l0} extends beyond the slide"
 
 
 def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
@@ -239,7 +243,7 @@ def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
     for fault in error.errors(include_url=False, include_context=False):
         place, sentence = ".".join(str(part) for part in fault["loc"][1:]), fault["msg"]
         if place == "schema_version":
-            what = f"the store has schema version {str(fault['input'])[:20]}, this program reads 1 to {SCHEMA_VERSION}"
+            what = f"the store has schema version {str(fault['input'])[:20]}; this program reads 1 to {SCHEMA_VERSION}"
             fix = "tile the slide again with --overwrite, or install the version that wrote it"
             raise VersionError(what, where=path, fix=fix)
         if place == "complete":
@@ -252,7 +256,7 @@ def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
 
 
 def _broken_shapes(metadata: Metadata) -> Iterator[str]:
-    """Yield the rules that shapes break, of the attributes and of each other."""
+    """Yield the rules that the arrays' shapes and checksums break, by the attributes and by each other."""
     arrays, attributes = metadata.arrays, metadata.attributes
     n, tile_st = arrays["tiles" if "tiles" in arrays else "rc"].shape[0], attributes.tile_st
     tails = {"tiles": (tile_st, tile_st, 3), "xy_l0": (2,), "rc": (2,)}
@@ -265,9 +269,9 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
             yield f"array {name} has shape {arrays[name].shape}, not {shape}"
     most = math.prod(attributes.grid_shape) if attributes.lattice else MAX_TILES
     if n > most or (n == 0 and "tiles" in arrays):
-        yield f"array {'tiles' if 'tiles' in arrays else 'rc'} has {n} tiles, {f'more than {most}' if n else 'not one'}"
+        yield f"array {'tiles' if 'tiles' in arrays else 'rc'} has {n} tiles, {f'more than {most}' if n else 'below 1'}"
     bare = [name for name, array in arrays.items() if not array.has_checksums]
-    # They are written together: in schema 1 all arrays have checksums or none has, in schema 2 all have.
+    # Arrays are written together: in schema 1 all or none have checksums, in schema 2 all have.
     if bare and (attributes.schema_version > 1 or len(bare) < len(arrays)):
         yield f"array {bare[0]} has lost its checksums"
     if max(overview) > MAX_OVERVIEW_PX:
@@ -275,7 +279,7 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
 
 
 def _broken_shards(tiles: StoredArray) -> Iterator[str]:
-    """Yield the rules that the shards of the tiles break; all but the last shard are looked for when they are read."""
+    """Yield the rules that the shards of the tiles break. Reads check that shards before the last exist."""
     (n, *tile), (per_shard, *shard) = tiles.shape, tiles.chunk
     if list(tiles.inner_chunk) != [1, *tile] or shard != tile:
         yield f"array tiles has chunks {tiles.inner_chunk} in shards {tiles.chunk}, not whole tiles"
@@ -288,7 +292,7 @@ def _faults(path: Path, broken: Iterable[str]) -> list[StoreError]:
 
 
 def _first(faults: list[StoreError]) -> StoreError:
-    """The first fault, with a few of the others as its notes."""
+    """Return the first fault, with up to five other faults as its notes."""
     for other in faults[1:6]:
         faults[0].add_note(other.what)
     return faults[0]

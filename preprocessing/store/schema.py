@@ -1,18 +1,18 @@
 """The store's schema: arrays and attributes of `<slide_id>.zarr`, version 2. `preprocessing.store.rules` checks it.
 
-One Zarr v3 group per slide. `preprocessing` writes it, `longvit` reads it through `preprocessing.store.store`, and no
-other module contains a key. A new layout is a new `SCHEMA_VERSION`.
+A store is one Zarr v3 group per slide. `preprocessing` writes it, and `longvit` reads it through
+`preprocessing.store.store`. No other module contains a key. A new layout is a new `SCHEMA_VERSION`.
 
-Version 2 adds to version 1, which opens:
+Stores of version 1 can be read. Version 2 adds:
 
-- `arrays`: the arrays that the store has. Only `rc` and `xy_l0` are required: features that were brought without pixels
-  have no `tiles`, and may lack `overview`, `overview_mask`, `tissue`, size and hash of the slide, or be of 0 tiles. An
-  array that is listed and not there is lost, which is an error.
-- `lattice`: true if the tiles are cells of the grid, as those of `tile` are. Else `xy_l0` is the truth, and `rc`, the
-  cell nearest to each tile, may repeat: tiles overlap, or each piece of tissue has a grid of its own.
-- `bounds_l0`: the part of level 0 that was scanned, for slides with empty borders.
-- `piece` and `crc32c`, below.
-- The attributes of features: `encoder`, and `values_sha256`, which is compared when they are read.
+- `arrays`: names of the arrays in the store. Only `rc` and `xy_l0` are required. A store of imported features without
+  pixels has no `tiles`. It may also lack `overview`, `overview_mask`, `tissue` and the slide's size and hash, and may
+  have 0 tiles. A listed array that is missing is an error.
+- `lattice`: true if every tile is a cell of the grid, as in the stores of `tile`. Otherwise `xy_l0` is authoritative.
+  Then `rc` is the cell nearest to each tile and may repeat: tiles overlap, or each piece of tissue has its own grid.
+- `bounds_l0`: the scanned part of level 0, for slides with empty borders.
+- The arrays `piece` and `crc32c`, below.
+- Attributes of features: `encoder`, and `values_sha256`, with which the values are compared when they are read.
 """
 
 from dataclasses import dataclass
@@ -27,24 +27,24 @@ from preprocessing.store.arrays import IMAGE, PLAIN, SHARDED
 SCHEMA_VERSION = 2
 """Version of the layout below; stores of a later version are refused."""
 MAX_PIXELS = 1 << 38
-"""Pixels of level 0. A whole glass slide, 75 x 26 mm, at 0.1 micrometres has 2e11; nobody scans more."""
+"""Most pixels of level 0. A whole glass slide, 75 x 26 mm, has 2e11 at 0.1 micrometres per pixel."""
 MAX_TILES = 1 << 26
-"""Tiles of a slide, glass too: 262,144 x 262,144 pixels in tiles of 32."""
+"""Most tiles of a slide, with tiles of glass: 262,144 x 262,144 pixels in tiles of 32."""
 MAX_OVERVIEW_PX = 4096
-"""Longer side of an overview: slides of more than 33 mm get larger overview pixels than the usual 8 um, not more."""
+"""Longest side of an overview. Slides of more than 33 mm have larger overview pixels than the usual 8 um instead."""
 MppSource = Literal["manifest", "metadata", "objective", "flag"]
-"""Where the resolution of a slide comes from."""
+"""Source of a slide's resolution."""
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of the store."""
+    """Specification of an array of the store."""
 
     axes: tuple[str, ...]
     dtypes: tuple[str, ...]
     meaning: str
     codecs: tuple[tuple[str, ...], ...] = PLAIN
-    """The chains of codecs that the array may have."""
+    """Chains of codecs that the array may have."""
 
 
 ArrayName = Literal["tiles", "xy_l0", "rc", "tissue", "overview", "overview_mask", "piece", "crc32c"]
@@ -70,15 +70,15 @@ ARRAYS: dict[ArrayName, ArraySpec] = {
     ),
     "crc32c": ArraySpec(("tile",), ("uint32",), "CRC-32C of the JPEG of each tile."),
 }
-"""The arrays that a store may have; `embeddings/<encoder>` may be added later."""
+"""Arrays that a store may have. Arrays of features, `embeddings/<name>`, may be added later."""
 
 FIRST: tuple[ArrayName, ...] = ("tiles", "xy_l0", "rc", "tissue", "overview", "overview_mask")
-"""The arrays of schema 1, all of which its stores have."""
+"""Arrays of schema 1; all of them are required there."""
 SINCE_2 = frozenset({"arrays", "lattice", "bounds_l0"})
-"""The attributes that schema 1 has not."""
+"""Attributes that schema 1 does not have."""
 
 EMBEDDING = ArraySpec(("tile", "channel"), ("float16", "float32"), "One vector per tile.")
-"""An array of embeddings."""
+"""Specification of an array of features."""
 
 MASK_CLASSES = {"glass": 0, "tissue": 1, "pen": 2, "blurred": 3}
 """Values of `overview_mask`."""
@@ -96,23 +96,23 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Source(BaseModel):
-    """The files that a store was made from: a slide or a mask. `size` and `sha256` are of all of them together.
+    """Files that a store was made from: the files of a slide, or a mask.
 
-    Both are null if features were brought without the slide.
+    `size` and `sha256` cover all files together. Both are null in a store of features imported without the slide.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: FileName
-    """The file that was opened."""
+    """Name of the file that was opened."""
     more: Annotated[tuple[FileName, ...], FailFast()] = ()
-    """Those that the slide has besides, from the opened one's folder."""
+    """Names of the slide's other files, relative to the folder of the opened file."""
     size: int | None = None
     sha256: str | None = None
 
 
 class StoreAttributes(BaseModel):
-    """The attributes of the store's group. Resolutions are micrometres per pixel, sizes (width, height) in pixels."""
+    """Attributes of the store's group. Resolutions are micrometres per pixel, sizes (width, height) in pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -124,16 +124,16 @@ class StoreAttributes(BaseModel):
     mpp_source: MppSource
     mpp_level0: Length
     size_l0: tuple[PositiveInt, PositiveInt]
-    """Of the slide with its empty borders; of features brought without it, at least the extent of the tiles."""
+    """Size of the slide with its empty borders; of features imported without a slide, at least the tiles' extent."""
     bounds_l0: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
-    """Left, top, width and height of the part that was scanned; null if the file states none, or ends there."""
+    """Left, top, width and height of the scanned part; null if the file states none that is within the slide."""
     tile_st: int = Field(ge=1, le=MAX_TILE_PX)
     grid_shape: tuple[PositiveInt, PositiveInt]
     side_l0: tuple[Length, Length]
     lattice: bool = True
-    """Whether each tile is the cell `rc` of the grid, and no two tiles the same."""
+    """True if each tile is the cell `rc` of the grid, and no cell has two tiles."""
     arrays: Annotated[tuple[ArrayName, ...], Field(max_length=len(ARRAYS)), FailFast()] = FIRST
-    """The arrays that the store has."""
+    """Names of the arrays in the store."""
     config: dict[str, Any]
     versions: dict[str, str]
     mask: Source | None = None
@@ -143,5 +143,5 @@ class StoreAttributes(BaseModel):
 
 
 def encoders(path: Path) -> list[str]:
-    """Names of the tile encoders whose embeddings the store at `path` holds; not those that are being written."""
+    """Return the sorted names of the features in the store at `path`, without features that are being written."""
     return sorted(document.parent.name for document in path.glob("embeddings/[!.]*/zarr.json"))

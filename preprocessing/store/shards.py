@@ -1,9 +1,11 @@
 """Shards of whole JPEGs, read and written without decoding: Zarr v3 `sharding_indexed`, index and crc32c at the end.
 
-zarr-python reads these files as they are. Writing them ourselves takes compressed chunks as they come, with one tile in
-memory at a time; reading them ourselves avoids zarr's pipeline, which costs several times the decoding of a tile.
-Layout of a shard (Zarr v3 core, codec `sharding_indexed` v1.0): chunks one after another, then for each chunk of the
-shard its offset and length as little-endian uint64 (both 2**64 - 1 where there is none), then the crc32c of that index.
+zarr-python reads these files, too. This module writes compressed chunks as they arrive, with few tiles in memory.
+Its reading avoids zarr's pipeline, which takes several times as long as the decoding of a tile.
+
+Layout of a shard (Zarr v3 core, codec `sharding_indexed` v1.0): the chunks one after another; then the index, with
+offset and length of each chunk as little-endian uint64; then the crc32c of the index. Offset and length of a missing
+chunk are 2**64 - 1.
 """
 
 import os
@@ -21,31 +23,32 @@ from preprocessing.jpeg.codec import Pieces
 from preprocessing.store.arrays import CRC_BYTES, REDO, checksum, reading
 
 EMPTY = 2**64 - 1
+"""Offset and length of a missing chunk."""
 AT_ONCE = 64
-"""Chunks that are written by one call; of pieces the system takes 1,024 (IOV_MAX)."""
+"""Number of chunks per system call; a call accepts 1,024 pieces (IOV_MAX)."""
 
 
 def shard_path(array: Path, shard: int) -> Path:
-    """File of one shard of a (n, height, width, 3) array that is sharded along its first axis only."""
+    """Return the file of a shard of an array (n, height, width, 3) that is sharded along its first axis only."""
     return array.joinpath("c", str(shard), "0", "0", "0")
 
 
 def write_shards(array: Path, chunks: Iterable[tuple[int, Pieces]], n: int, tiles_per_shard: int) -> None:
-    """Write `n` encoded chunks as shards under the array's folder; few chunks are in memory at a time.
+    """Write `n` encoded chunks as shards under the array's folder, with few chunks in memory at a time.
 
     Args:
-        array: The array's folder.
-        chunks: Index and bytes of every chunk, in any order within a shard, shard after shard.
-        n: How many there are.
-        tiles_per_shard: Chunks in a shard.
+        array: Folder of the array.
+        chunks: Index and bytes of every chunk, shard after shard; within a shard in any order.
+        n: Number of chunks.
+        tiles_per_shard: Number of chunks in a shard.
     """
     shards = groupby(chunks, key=lambda chunk: chunk[0] // tiles_per_shard)
     written = sum(_write_shard(shard_path(array, shard), members, tiles_per_shard) for shard, members in shards)
-    assert written == n, f"{written} chunks came where {n} were announced"
+    assert written == n, f"{written} chunks were written, not {n}"
 
 
 def _write_shard(path: Path, chunks: Iterable[tuple[int, Pieces]], tiles_per_shard: int) -> int:
-    """One shard file; returns how many chunks went into it."""
+    """Write a shard and return the number of its chunks."""
     index, lengths = [], []
     path.parent.mkdir(parents=True)
     with path.open("wb", buffering=0) as file:
@@ -62,32 +65,32 @@ def _write_shard(path: Path, chunks: Iterable[tuple[int, Pieces]], tiles_per_sha
 
 
 def _write(file: FileIO, pieces: Pieces) -> None:
-    """All of the pieces, one after another, from where they lie: to join them first would copy each twice."""
+    """Write the pieces one after another, without joining them first, which would copy each piece twice."""
     written, size = os.writev(file.fileno(), pieces), sum(map(len, pieces))
-    while written < size:  # the disk is nearly full, or a signal came
+    while written < size:  # the disk is nearly full, or a signal arrived
         written += file.write(memoryview(b"".join(pieces))[written:])
 
 
 def read_index(path: Path, tiles_per_shard: int, longest: int = EMPTY) -> npt.NDArray[np.uint64]:
-    """Offset and length of every chunk of a shard, (tiles_per_shard, 2); `EMPTY` where there is no chunk.
+    """Return offset and length of every chunk of a shard, (tiles_per_shard, 2); `EMPTY` for a missing chunk.
 
     Args:
-        path: The shard.
-        tiles_per_shard: Chunks in it.
-        longest: Bytes that a chunk may have.
+        path: File of the shard.
+        tiles_per_shard: Number of chunks in the shard.
+        longest: Most bytes that a chunk may have.
 
     Raises:
         StoreError: The shard is missing, cut short, or its index does not match its checksum or the shard.
     """
     size = tiles_per_shard * 16
     with _opened(path) as descriptor:
-        end = os.fstat(descriptor).st_size - size - CRC_BYTES  # of the chunks
+        end = os.fstat(descriptor).st_size - size - CRC_BYTES  # end of the chunks
         tail = os.pread(descriptor, size + CRC_BYTES, end) if end >= 0 else b""
     if len(tail) != size + CRC_BYTES or checksum((tail[:size],)) != tail[size:]:
         raise StoreError("the index of a shard is damaged", where=path, fix=REDO)
     index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
     offset, length = index[index[:, 0] != EMPTY].T
-    # Not by their sum, which may pass 2**64 and begin at 0 again.
+    # The sum of offset and length is not used: it may exceed 2**64 and wrap around.
     if (offset > end).any() or (length > end - np.minimum(offset, end)).any():
         raise StoreError("the index of a shard points outside of it", where=path, fix=REDO)
     if (length > longest).any():
@@ -96,13 +99,13 @@ def read_index(path: Path, tiles_per_shard: int, longest: int = EMPTY) -> npt.ND
 
 
 def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: npt.NDArray[np.integer]) -> list[bytes]:
-    """Encoded bytes of the wanted chunks of one shard, in the order asked for.
+    """Return the encoded bytes of the wanted chunks of a shard, in the order of `wanted`.
 
-    All are read before the first is decoded, which is a little faster than in turn; what waits meanwhile is a tenth or
-    so of the pixels that it becomes.
+    All chunks are read before the first is decoded, which is slightly faster than in turn. Their bytes are about a
+    tenth of the decoded pixels.
 
     Raises:
-        StoreError: A wanted chunk is not in the shard, or the file got shorter since its index was read.
+        StoreError: A wanted chunk is missing in the shard, or the file is shorter than its index states.
     """
     rows = index[wanted].tolist()
     with _opened(path) as descriptor:
@@ -115,7 +118,10 @@ def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: npt.NDArray[n
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Descriptor of a shard's file, for pread; a file object takes longer to make, and its buffer would go unused."""
+    """Yield the descriptor of a shard's file, for pread.
+
+    A file object takes longer to create, and its buffer would be unused.
+    """
     with reading(path, "a shard of tiles"):
         descriptor = os.open(path, os.O_RDONLY)
         try:

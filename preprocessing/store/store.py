@@ -1,4 +1,4 @@
-"""The patch store `<slide_id>.zarr`: open it, check it, read it. `preprocessing.store.schema` has its schema."""
+"""Opening, checking and reading of the patch store `<slide_id>.zarr`. Its schema is `preprocessing.store.schema`."""
 
 import json
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ from preprocessing.store.values import broken_value
 from preprocessing.store.writer import WHITE
 
 MAX_JPEG_HEADER = 1 << 16
-"""Bytes of a tile besides two for each of its samples; random noise at quality 100 takes less than two."""
+"""Most bytes of a tile's JPEG in addition to two per sample; random noise at quality 100 takes less than two."""
 
 
 def find_stores(folder: Path | str) -> dict[str, Path]:
-    """Return the stores of a folder by slide id, sorted; or the one store that is given itself.
+    """Return the paths of a folder's stores by slide id, sorted; for the path of a store, this store only.
 
     Raises:
-        StoreError: There is no such folder, or no store in it.
+        StoreError: The folder does not exist, cannot be read, or contains no stores.
     """
     folder = Path(folder)
     if folder.suffix == ".zarr":
@@ -55,10 +55,10 @@ def find_stores(folder: Path | str) -> dict[str, Path]:
 
 
 def open_store(path: Path | str) -> "PatchStore":
-    """Open a finished store; reads and checks its metadata. The values of an array are checked when it is first read.
+    """Open a finished store and check its metadata. The values of an array are checked when it is first read.
 
     Raises:
-        StoreError: There is none, it is unfinished, has another schema version, or its metadata breaks the schema.
+        StoreError: The store is missing, is unfinished, has another schema version, or its metadata breaks the schema.
 
     >>> store = open_store("stores/slide-1.zarr")  # doctest: +SKIP
     >>> store.read_tiles([0, 1]).shape  # doctest: +SKIP
@@ -69,9 +69,9 @@ def open_store(path: Path | str) -> "PatchStore":
 
 
 def problems(path: Path | str) -> list[str]:
-    """Every rule that the store at `path` breaks, one sentence each; empty when it is valid.
+    """Return every rule that the store at `path` breaks, one sentence each; empty if the store is valid.
 
-    Reads metadata, all small arrays, embeddings and the index of every shard; does not decode tiles.
+    Metadata, all small arrays, features and the index of every shard are read. Tiles are not decoded.
 
     >>> problems("no/such.zarr")
     ['there is no store here']
@@ -94,32 +94,32 @@ def problems(path: Path | str) -> list[str]:
 
 
 class PatchStore:
-    """A finished store, for reading. Holds no open file, so it pickles, forks and is shared between threads as it is.
+    """A finished store, for reading. It has no open files, so it can be pickled, forked and shared between threads.
 
-    Small arrays and shard indices are read at first use and kept, in each process for itself. Arrays that are not in
+    Small arrays and shard indices are read at first use and cached, separately in each process. Arrays that are not in
     `arrays` raise a `StoreError`.
 
-    Every chunk is compared with the crc32c at its end whenever it is read. Of a tile the same number is in the array
-    `crc32c`, which shows in addition that the chunk is that of this tile and not of another one; it is compared, not
-    computed a second time. Stores of version 0.1.0 have neither.
+    At every read, a chunk is compared with the crc32c at its end. For a tile, this number is compared with the array
+    `crc32c`, too, which detects chunks of other tiles without computing the checksum twice. The first stores of
+    version 0.1.0 have neither.
 
     Attributes:
         path: The store's folder.
         slide_id: Name of the slide.
-        source: The slide's files.
-        vendor: Format of the slide, as OpenSlide names it.
+        source: Files of the slide.
+        vendor: Format of the slide, by OpenSlide's name.
         size_l0: Width and height of the slide, level-0 pixels.
-        bounds_l0: Left, top, width and height of the part that was scanned; None if the file states none.
+        bounds_l0: Left, top, width and height of the scanned part, level-0 pixels; None if the file states none.
         mpp_l0: Resolution of level 0, micrometres per pixel.
-        mpp_source: Where that resolution comes from.
+        mpp_source: Source of `mpp_l0`: `manifest`, `metadata`, `objective` or `flag`.
         mpp: Resolution of the tiles, micrometres per pixel.
         tile_st: Side of a tile, store pixels.
         side_l0: Width and height of a tile, level-0 pixels.
         grid_shape: Rows and columns of the grid of tiles.
-        lattice: Whether each tile is the cell `rc` of the grid. Else `xy_l0` is the truth, and `rc` may repeat.
-        arrays: The arrays that the store has.
-        passthrough: Whether tiles are the slide's own JPEGs.
-        warnings: Sentences about the slide.
+        lattice: True if each tile is the cell `rc` of the grid. If false, `xy_l0` is authoritative; `rc` may repeat.
+        arrays: Names of the arrays in the store.
+        passthrough: True if tiles are the slide's own JPEG data.
+        warnings: Warnings on the slide, one sentence each.
     """
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
@@ -146,11 +146,11 @@ class PatchStore:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """All attributes that the store's document has, as JSON holds them."""
+        """All attributes in the store's document, as JSON values."""
         return self._metadata.attributes.model_dump(mode="json", exclude_unset=True)
 
     def identity(self) -> str:
-        """Return the attributes in one line of JSON: another one if the slide was tiled again with other settings."""
+        """Return the attributes as one line of JSON, which changes if the slide is tiled again with other settings."""
         return json.dumps(self.attributes, sort_keys=True)
 
     @property
@@ -198,7 +198,7 @@ class PatchStore:
     def require(self, name: str) -> None:
         """Raise a `StoreError` unless the store has the array `name`."""
         if name not in self.arrays:
-            why = "its features were brought without pixels"
+            why = "it has imported features without pixels"
             if "tiles" in self.arrays:
                 old = self._metadata.attributes.schema_version == 1
                 why = "an earlier version made it" if old else "it was written without"
@@ -207,22 +207,28 @@ class PatchStore:
 
     @property
     def encoders(self) -> list[str]:
-        """Names of the tile encoders whose embeddings the store holds."""
+        """Sorted names of the features in the store."""
         return encoders(self.path)
 
     def embeddings(self, encoder: str) -> npt.NDArray[np.floating]:
-        """One vector per tile (n, e), float16 or float32, finite, as `add_embeddings` stored them.
+        """Return the features of a name, one vector per tile (n, e): finite float16 or float32.
+
+        Args:
+            encoder: Name of the features, as given to `add_embeddings`.
 
         Raises:
-            StoreError: The store has none of this encoder, or they are damaged.
+            StoreError: The store has no features of this name, or they are damaged.
         """
         return self._array(f"embeddings/{encoder}")
 
     def read_tiles(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-        """Decode tiles (k, T, T, 3), in the order asked for; same pixels as zarr's, several times faster.
+        """Decode tiles (k, T, T, 3) in the order of `indices`; the pixels are zarr's, several times faster.
+
+        Args:
+            indices: Indices (k,) of the tiles.
 
         Raises:
-            StoreError: A tile is missing, damaged or that of another place, or the store has no pixels.
+            StoreError: A tile is missing, is damaged or is another tile, or the store has no pixels.
             IndexError: An index is not in 0 to n - 1.
         """
         self.require("tiles")
@@ -242,9 +248,9 @@ class PatchStore:
         return out
 
     def read_region(self, xy_st: tuple[int, int], size_st: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """RGB (h, w, 3) of any rectangle of the slide, white where there is no tile, outside of the slide too.
+        """Return the pixels (h, w, 3), RGB, of any rectangle, white outside the tiles and outside the slide.
 
-        If tiles overlap, the last one is shown.
+        If tiles overlap, the last tile is shown.
 
         Args:
             xy_st: Top-left corner x, y, store pixels.
@@ -255,7 +261,7 @@ class PatchStore:
         region = np.full((size_st[1], size_st[0], 3), WHITE, np.uint8)
         corners_st = self.xy_st
         touched = np.flatnonzero(np.all((corners_st < high) & (corners_st + self.tile_st > low), axis=1))
-        for i in touched.tolist():  # one at a time, so that memory is the region's and one tile's
+        for i in touched.tolist():  # one at a time, so that memory is only for the region and one tile
             (x0, y0), (x1, y1) = np.maximum(corners_st[i], low), np.minimum(corners_st[i] + self.tile_st, high)
             tile = self.read_tiles([i])[0]
             x, y = corners_st[i]
@@ -269,7 +275,7 @@ class PatchStore:
             if broken := broken_value(name, array, self._metadata.attributes, lambda: self.rc):
                 raise StoreError(broken, where=self.path, fix=REDO)
             if stored.values_sha256 is not None and stored.values_sha256 != values_sha256(array):
-                what, fix = f"{name} has other values than its {VALUES_SHA256}", "write these features again"
+                what, fix = f"{name} does not have the values of its {VALUES_SHA256}", "write these features again"
                 raise StoreError(what, where=self.path, fix=fix)
             array.flags.writeable = False
             self._kept[name] = array
@@ -283,7 +289,7 @@ class PatchStore:
 
     @property
     def n_shards(self) -> int:
-        """Shards (files) of tiles."""
+        """Number of shards (files) of tiles."""
         return -(-len(self) // self._tiles_per_shard()) if "tiles" in self.arrays else 0
 
     def _tiles_per_shard(self) -> int:

@@ -1,4 +1,4 @@
-"""The rules of a store's values: checked when an array is first read."""
+"""The rules of a store's values, checked at the first read of an array."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ Rc = npt.NDArray[np.int32]
 
 
 def broken_value(name: str, array: npt.NDArray[Any], attributes: StoreAttributes, rc: Callable[[], Rc]) -> str | None:
-    """Return the rule that the values of an array break, None if they break none.
+    """Return the first rule that the values of an array break, or None if they break none.
 
     Args:
-        name: The array's name in the store.
-        array: Its values.
-        attributes: The store's.
-        rc: Returns the store's `rc`, checked.
+        name: Name of the array in the store.
+        array: Values of the array.
+        attributes: Attributes of the store.
+        rc: Function that returns the store's checked `rc`.
     """
     if name.startswith("embeddings/"):
         finite = array.size == 0 or (np.isfinite(array.min()) and np.isfinite(array.max()))
@@ -35,11 +35,14 @@ def _unique(rc: Rc, attributes: StoreAttributes, _: object) -> bool:
     if not attributes.lattice:
         return True
     place = rc[:, 0].astype(np.int64) * attributes.grid_shape[1] + rc[:, 1]
-    return bool((np.diff(place) > 0).all()) or len(np.unique(place)) == len(place)  # the first costs less
+    return bool((np.diff(place) > 0).all()) or len(np.unique(place)) == len(place)  # the first test is faster
 
 
 def _on_slide(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, _: object) -> bool:
-    """Each tile has a part of the slide: other tools begin a tile before the first pixel, but none outside."""
+    """Return True if each tile overlaps the slide.
+
+    Tiles of other tools may start before the slide's first pixel.
+    """
     return bool(((xy_l0 > -np.array(attributes.side_l0)) & (xy_l0 < attributes.size_l0)).all())
 
 
@@ -50,10 +53,10 @@ def _agree(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, rc: Callab
 
 
 _VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes, Callable[[], Rc]], bool]], ...]] = {
-    "rc": (("rc leaves the grid", _in_grid), ("rc names a tile twice", _unique)),
-    "xy_l0": (("xy_l0 leaves the slide", _on_slide), ("xy_l0 is not rc times side_l0", _agree)),
+    "rc": (("rc is outside the grid", _in_grid), ("rc contains a tile twice", _unique)),
+    "xy_l0": (("xy_l0 is outside the slide", _on_slide), ("xy_l0 is not rc times side_l0", _agree)),
     "piece": (("piece is not -1 to n", lambda piece, *_: bool(((piece >= -1) & (piece < len(piece))).all())),),
-    "tissue": (("tissue leaves 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
+    "tissue": (("tissue is not within 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
     "overview_mask": (
         ("overview_mask has values above 3", lambda mask, *_: int(mask.max()) <= max(MASK_CLASSES.values())),
     ),

@@ -1,7 +1,7 @@
 """Writing of a patch store, with zarr: arrays first, `complete` last. Reading is in `preprocessing.store.store`.
 
-Every chunk ends with its crc32c, so that damage is an error instead of other numbers. Of a tile it takes four bytes and
-about as many microseconds, of the 250 that decoding one takes.
+Every chunk ends with its crc32c, so that damage is an error instead of wrong numbers. For a tile the checksum takes
+four bytes and about four microseconds; decoding a tile takes 250.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,20 +32,20 @@ def write_arrays(
     jpeg: Jpeg,
     shard_tiles: int,
 ) -> None:
-    """Write all of a store but its attributes; `claimed` gives the folder, so that nobody sees it half written.
+    """Write the arrays of a store, without the attributes of its group.
 
     Args:
-        folder: What becomes the store; what is in it is removed.
-        jpegs: Index in `rc` and JPEG, whole, RGB, of `tile_st` pixels a side, of every tile; shard after shard. None
-            for a store without pixels.
-        arrays: `xy_l0`, `rc`, and which there are of the rest but `tiles` and `crc32c`, as
-            `preprocessing.store.schema.ARRAYS` describes them.
+        folder: Folder of the new store, from `claimed`, which hides it until it is finished. Its contents are removed.
+        jpegs: Index in `rc` and whole RGB JPEG, `tile_st` pixels a side, of every tile, shard after shard. None for a
+            store without pixels.
+        arrays: Values of `xy_l0`, of `rc`, and of any other array in `preprocessing.store.schema.ARRAYS` except
+            `tiles` and `crc32c`.
         tile_st: Side of a tile, store pixels.
-        jpeg: The codec that is written down, and that encodes the overview.
-        shard_tiles: Tiles in one shard (one file).
+        jpeg: Codec that the metadata states, and that encodes the overview.
+        shard_tiles: Number of tiles in a shard (one file).
     """
     group = zarr.create_group(folder, overwrite=True, zarr_format=3)
-    with ThreadPoolExecutor(1) as beside:  # zarr takes its time, and so do the tiles
+    with ThreadPoolExecutor(1) as beside:  # zarr and the tiles both take long
         rest = beside.submit(_write_small, folder, arrays, jpeg)
         if jpegs is not None:
             crc32c = _write_tiles(folder, jpegs, len(arrays["rc"]), tile_st, jpeg, shard_tiles)
@@ -57,8 +57,8 @@ def write_arrays(
 def _write_tiles(
     folder: Path, jpegs: Iterable[tuple[int, Pieces]], n: int, tile_st: int, jpeg: Jpeg, shard_tiles: int
 ) -> npt.NDArray[np.uint32]:
-    """Write the tiles, each with its checksum at its end; returns the checksums (n,)."""
-    assert n > 0, "tiles of none are never written"
+    """Write the tiles, each with its checksum at the end, and return the checksums (n,)."""
+    assert n > 0, "an empty array of tiles is never written"
     tile, per_shard = (tile_st, tile_st, 3), min(shard_tiles, n)
     layout = {"chunks": (1, *tile), "shards": (per_shard, *tile), "serializer": jpeg, "compressors": Crc32cCodec()}
     create_array(folder / "tiles", ARRAYS["tiles"], (n, *tile), **layout)
@@ -69,7 +69,7 @@ def _write_tiles(
 
 
 def finish_store(folder: Path, attributes: StoreAttributes) -> None:
-    """Write the attributes, the list of the arrays and `complete` among them: the last thing that is written."""
+    """Write the attributes of the group, with the list of arrays and `complete`. This is the last write of a store."""
     arrays = [name for name in ARRAYS if (folder / name).is_dir()]
     written = attributes.model_dump(mode="json") | {"arrays": arrays, "complete": True}
     zarr.open_group(folder, mode="r+", zarr_format=3).attrs.put(written)
@@ -82,13 +82,13 @@ def create_array(
     attributes: dict[str, Any] | None = None,
     **layout: Any,  # noqa: ANN401 - zarr's
 ) -> zarr.Array:
-    """Create an array of a store, by default of one chunk, compressed and with a checksum.
+    """Create an array of a store; by default one compressed chunk with a checksum.
 
     Args:
-        folder: The array's.
-        spec: Its axes and type.
-        shape: Its shape.
-        attributes: Its attributes; by default its meaning.
+        folder: Folder of the array.
+        spec: Axes and type of the array.
+        shape: Shape of the array.
+        attributes: Attributes of the array; by default its meaning.
         **layout: Other keywords of `zarr.create_array`.
     """
     chunks = tuple(max(1, side) for side in shape)
@@ -99,7 +99,7 @@ def create_array(
         shape=shape,
         dimension_names=spec.axes,
         attributes={"meaning": spec.meaning} if attributes is None else attributes,
-        config={"write_empty_chunks": True},  # else zarr compares every chunk with its fill value
+        config={"write_empty_chunks": True},  # otherwise zarr compares every chunk with its fill value
         zarr_format=3,
         **given | layout,
     )

@@ -1,4 +1,4 @@
-"""Which tiles of a slide go into its store. Pure: slide size, tile side and tissue mask in; tiles out."""
+"""Choice of the tiles that a slide's store contains, from slide size, tile side and tissue mask (pure functions)."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from preprocessing.store.schema import MASK_CLASSES
 
 @dataclass(frozen=True)
 class TileGrid:
-    """The chosen tiles, in raster order, and the grid they are chosen from."""
+    """Chosen tiles, in raster order, and the grid that they are chosen from."""
 
     rc: npt.NDArray[np.int32]
     """Row and column (n, 2)."""
@@ -27,9 +27,9 @@ class TileGrid:
 
     @property
     def piece(self) -> npt.NDArray[np.int32]:
-        """The piece of tissue that each tile is a part of (n,), numbered as the tiles come; -1 for tiles of glass.
+        """Piece of tissue that each tile is a part of (n,), numbered in the order of the tiles; -1 for tiles of glass.
 
-        Tiles with tissue that touch, with a side or a corner, are of one piece: pieces nearer than a tile are one.
+        Tiles with tissue that share a side or a corner are one piece. So pieces closer than a tile are merged.
         """
         there = self.tissue > 0
         rc, occupied = tuple(self.rc[there].T), np.zeros(self.shape, np.uint8)
@@ -42,7 +42,7 @@ class TileGrid:
         return piece
 
     def without(self, dropped: list[int]) -> "TileGrid":
-        """The grid without some of its chosen tiles."""
+        """Return the grid without the chosen tiles at the indices `dropped`."""
         rest = np.delete(np.arange(len(self.rc)), dropped)
         return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest])
 
@@ -50,11 +50,17 @@ class TileGrid:
 def tissue_share(
     mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, shape: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    """Share of each tile's area that the mask (h, w) calls tissue: (rows, columns), 0 to 1.
+    """Return the share of each tile's area that is tissue (rows, columns), 0 to 1.
 
-    A tile is weighed against mask pixels by their exact overlap; what lies outside of the slide counts as glass.
+    A mask pixel counts by the exact area that it shares with a tile. The area outside the slide counts as glass.
+
+    Args:
+        mask: Classes (h, w) of the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
+        size_l0: Width and height of the slide, level-0 pixels.
+        side_l0: Side of a tile, or its width and height, level-0 pixels.
+        shape: Rows and columns of the grid.
     """
-    # Summed from the corner, a mask is linear between its pixels' edges, so it can be looked up at the edges of tiles.
+    # The mask's integral is linear between the edges of its pixels, so it can be interpolated at the edges of tiles.
     total = cv2.integral((mask == MASK_CLASSES["tissue"]).astype(np.uint8))
     for axis, (tiles, side) in enumerate(zip(shape, np.broadcast_to(side_l0, 2)[::-1].tolist(), strict=True)):
         pixels = mask.shape[axis]
@@ -68,13 +74,13 @@ def tissue_share(
 
 
 def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, min_tissue: float) -> TileGrid:
-    """The tiles of which at least `min_tissue` (0 to 1) is tissue: all of them, glass too, if that is 0.
+    """Return the tiles with a share of tissue of at least `min_tissue`.
 
     Args:
-        mask: (h, w), covers the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
+        mask: Classes (h, w) of the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
         size_l0: Width and height of the slide, level-0 pixels.
         side_l0: Side of a tile, or its width and height, level-0 pixels.
-        min_tissue: Smallest share of tissue.
+        min_tissue: Smallest share of tissue, 0 to 1; 0 chooses all tiles, also tiles of glass.
     """
     shape = grid_shape(size_l0, side_l0)
     share = tissue_share(mask, size_l0, side_l0, shape)

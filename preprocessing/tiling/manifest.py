@@ -1,4 +1,4 @@
-"""The cohort: a slide, a folder of slides or a CSV -> which slides, under which ids, at which stated resolution."""
+"""The slides of a cohort, with ids and stated resolutions, from a slide, a folder of slides or a CSV."""
 
 import csv
 from collections import Counter
@@ -13,49 +13,53 @@ from preprocessing.jobs.files import is_plain_name
 from preprocessing.slides.dicom import series_uid, slide_file
 
 SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".svslide"))
-"""Endings, in lower case, that make a file of a folder a slide."""
+"""Endings, in lower case, of the files that are slides."""
 
 DELIMITERS = (",", ";", "\t")
-"""What may stand between the cells of a manifest; spreadsheets write semicolons where the comma is a decimal point."""
+"""Delimiters of a manifest; spreadsheets write semicolons if the comma is the decimal point."""
 
 
 MAX_BYTES = 1 << 25
-"""Size of a manifest; one of 100,000 slides has a third of it."""
+"""Largest size of a manifest; a manifest of 100,000 slides has a third of it."""
 MOST_NAMED = 10
-"""Faults of rows that an error lists; it counts the others."""
+"""Number of faulty rows that an error lists; further rows are counted only."""
 
 
 @dataclass(frozen=True)
 class SlideEntry:
-    """One slide of the cohort; `mpp` is the resolution of level 0 that the manifest states, micrometres per pixel."""
+    """A slide of the cohort."""
 
     slide_id: str
     path: Path
     mpp: float | None = None
+    """Resolution of level 0 in the manifest, micrometres per pixel; None if the manifest states none."""
 
 
 def read_manifest(slides: Path) -> list[SlideEntry]:
-    """The slides that `slides` names: one slide, those directly in a folder, or the rows of a CSV.
+    """Return the slides of a cohort.
 
     A CSV is UTF-8 and has columns `slide_id`, `path` (relative to the CSV) and optionally `mpp`. In a folder, the DICOM
-    files of one series are one slide, and so is a folder in it that holds such files. A slide that does not exist or
-    cannot be read, or a link to nowhere, is listed: it will fail alone.
+    files of a series are one slide, and a subfolder with DICOM files is one slide. A slide that is missing or cannot be
+    read is listed, too: it will fail later, without stopping other slides.
+
+    Args:
+        slides: A slide, a folder whose files are the slides, or a CSV with a row per slide.
 
     Raises:
-        CohortError: Nothing is there, no slide is, or rows cannot be used; every such row is named.
+        CohortError: The path does not exist, there are no slides, or rows cannot be used; the error names such rows.
     """
     try:
         if slides.is_dir():
             entries = _from_folder(slides)
         elif not slides.exists():
             raise CohortError(
-                "there is no such slide, folder or manifest", where=slides.absolute(), fix="check the path"
+                "the slide, folder or manifest does not exist", where=slides.absolute(), fix="check the path"
             )
         elif slides.suffix.lower() == ".csv":
             entries = _from_csv(slides)
         else:
             entries = [SlideEntry(slides.stem, slides)]
-    except OSError as error:  # a name too long, a folder without permission
+    except OSError as error:  # for example a name that is too long, or a folder without permission
         what = f"the slides cannot be read: {error.strerror}"
         raise CohortError(what, where=error.filename or slides, fix="check the path and permissions") from error
     _refuse_ids(entries, slides)
@@ -63,11 +67,11 @@ def read_manifest(slides: Path) -> list[SlideEntry]:
 
 
 def _refuse_ids(entries: list[SlideEntry], where: Path) -> None:
-    """Slide ids become file names, so each must be a plain name, and each must be one slide's only."""
+    """Refuse slide ids that are not plain names, or that two slides share, because slide ids become file names."""
     wrong = [f"{entry.slide_id!r} is not a plain name" for entry in entries if not is_plain_name(entry.slide_id)]
-    # File systems of macOS and Windows do not tell A.zarr from a.zarr, nor an umlaut from a letter and its dots.
+    # On macOS and Windows A.zarr and a.zarr are one file; so are an umlaut and a letter with combining dots.
     folded = Counter(normalize("NFC", entry.slide_id.casefold()) for entry in entries)
-    wrong += [f"{name!r} names {times} slides" for name, times in folded.items() if times > 1]
+    wrong += [f"{name!r} is the id of {times} slides" for name, times in folded.items() if times > 1]
     if wrong:
         raise CohortError(
             "slide ids cannot be used: " + few(wrong, MOST_NAMED, "; "),
@@ -86,21 +90,21 @@ def _from_folder(folder: Path) -> list[SlideEntry]:
     entries += [SlideEntry(path.name, _opened(path)) for path in visible if _holds_dicom(path)]
     if not entries:
         raise CohortError(
-            f"no file of this folder ends like a slide ({' '.join(sorted(SUFFIXES))})",
+            f"no file in this folder has a slide's ending ({' '.join(sorted(SUFFIXES))})",
             where=folder,
-            fix="name the folder that holds the slides themselves, or a CSV with columns slide_id and path",
+            fix="give the folder that contains the slides, or a CSV with columns slide_id and path",
         )
     return entries
 
 
 def _holds_dicom(path: Path) -> bool:
-    with suppress(OSError):  # a folder that cannot be read is somebody else's
+    with suppress(OSError):  # a folder that cannot be read is not a slide
         return path.is_dir() and any(file.suffix.lower() == ".dcm" for file in path.iterdir())
     return False
 
 
 def _series(file: Path) -> str:
-    """What the files of one slide share: the series of a DICOM file, else the file itself."""
+    """Return the series of a DICOM file, which the files of a slide share; for other files the path."""
     if file.suffix.lower() == ".dcm" and file.is_file():
         with suppress(OSError):
             return series_uid(file) or str(file)
@@ -108,7 +112,7 @@ def _series(file: Path) -> str:
 
 
 def _opened(path: Path) -> Path:
-    """The file to open for a slide; a folder that is none stays as it is, to fail alone."""
+    """Return the file to open for a slide; a folder that is not a slide is returned as it is, and fails later."""
     with suppress(SlideError):
         return slide_file(path)
     return path
@@ -128,7 +132,7 @@ def _from_csv(table: Path) -> list[SlideEntry]:
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, str | None]]]:
-    """Line number and cells of every row."""
+    """Return line number and cells of every row."""
     text = _decoded(table)
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
     reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -143,18 +147,18 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str | None]]]:
         raise CohortError(
             f"the manifest has no column {' and no column '.join(missing)}, it has {', '.join(columns) or 'none'}",
             where=table,
-            fix="give it the columns slide_id and path, and mpp if slides do not state their resolution",
+            fix="add the columns slide_id and path, and mpp if slides do not state their resolution",
         )
     return rows
 
 
 def _decoded(table: Path) -> str:
-    """The table's text; another encoding is refused, since a guess would change names."""
+    """Return the text of the table; encodings other than UTF-8 are refused, because a guess could change names."""
     if table.stat().st_size > MAX_BYTES:
         raise CohortError(
             f"the manifest has more than {MAX_BYTES >> 20} MB",
             where=table,
-            fix="give a table of slides, a row for each",
+            fix="give a table with one row per slide",
         )
     data = table.read_bytes()
     try:
@@ -167,8 +171,8 @@ def _decoded(table: Path) -> str:
 
 
 def _entry(row: dict[str, str | None], folder: Path) -> SlideEntry:
-    if None in row:  # where DictReader puts what is too much
-        raise ValueError("more cells than columns (quote a cell that holds the delimiter)")
+    if None in row:  # DictReader's key of surplus cells
+        raise ValueError("more cells than columns (quote cells that contain the delimiter)")
     slide_id, path, mpp = ((row.get(column) or "").strip() for column in ("slide_id", "path", "mpp"))
     if not slide_id or not path:
         raise ValueError("slide_id or path is empty")

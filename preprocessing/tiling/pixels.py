@@ -1,11 +1,11 @@
-"""The pixels of a store's tiles as JPEGs: the slide's own bytes where they fit, else decoded, made to size, encoded.
+"""The pixels of a store's tiles as JPEGs: the slide's own bytes if they fit, else decoded, resized and encoded.
 
-Four ways, from nearly free to slow, and the slide and the wanted resolution decide which:
+There are four ways, from nearly free to slow. The slide and the wanted resolution decide which is used:
 
-    kept      the level has the store's resolution, its JPEG tiles the store's size: their bytes, untouched
-    cut anew  its JPEG tiles have another size, but their blocks fit: the same coefficients, without loss
-    JPEG      its JPEG tiles are decoded at 1/1 to 1/8 within the JPEG, each once for all store tiles that it touches
-    any other what OpenSlide or tifffile give
+    kept      The level has the store's resolution, and its JPEG tiles have the store's size. Their bytes are copied.
+    re-tiled  The JPEG tiles have another size, but their blocks fit. The coefficients are copied, without loss.
+    JPEG      The JPEG tiles are decoded at 1/1 to 1/8 within the JPEG, each once for all store tiles that overlap it.
+    other     OpenSlide or tifffile decode the pixels.
 """
 
 from collections import deque
@@ -31,43 +31,44 @@ from preprocessing.tiling.grid import TileGrid
 from preprocessing.tiling.square import squeezed_tile
 
 UNIT_TILES = 32
-"""Tiles that one thread makes at a time: few enough that threads end together, many enough to hide their handling."""
+"""Tiles in a thread's unit of work: few, so that threads end together, but enough to hide the cost of passing units."""
 KEPT_BYTES = 1 << 22
-"""Bytes of tiles that one thread keeps at a time: handing over a unit takes longer than keeping a tile."""
+"""Bytes in a unit of kept tiles; passing a unit between threads takes longer than copying a tile."""
 BLOCK_PX = 4096
-"""Side of the largest block of tiles that a thread makes, store pixels: what lies across a border is decoded twice."""
+"""Side of the largest block of tiles in a unit, store pixels. Slide tiles across a block's border are decoded twice."""
 REMEMBERED_BYTES = 1 << 26
-"""Memory of a thread for the slide's tiles that it has decoded and will need again."""
+"""Memory per thread for decoded tiles of the slide that will be needed again."""
 BLANK_BYTES = 0.05
-"""Bytes for each pixel below which a JPEG may show nothing at all; tissue has 0.3."""
+"""Bytes per pixel below which a JPEG may be blank; JPEGs of tissue have 0.3."""
 SUBSAMPLED = ("422", "420")
-"""Chroma that a slide has less of than luma, and that is stored as it has it."""
+"""Chroma subsamplings of slides that are also used in their stores."""
 AHEAD = 2
-"""Units that wait for each thread; what is ready and not yet written stays in memory."""
+"""Units that are queued per thread; finished units stay in memory until they are written."""
 
 Pixels = npt.NDArray[np.uint8]
 Made = tuple[int, Pieces | SlideError]
-"""A tile's index in the grid and its JPEG, or why there is none."""
+"""Index of a tile in the grid, and its JPEG or the error that prevented it."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class TilePixels:
-    """Makes the JPEGs of the tiles of a grid.
+    """Producer of the JPEGs of a grid's tiles.
 
     Args:
-        slide: The open slide.
-        grid: The tiles; read at `grid.side_l0` level-0 pixels a side.
-        tile_st: Side of a tile in store pixels.
-        jpeg: The codec of tiles that have to be encoded; where it names no chroma subsampling, it gets the slide's own
-            if pixels keep their size, and 4:4:4 if they are resized.
-        keep: Keep the slide's own JPEG tiles, or their coefficients, where they fit.
-        squeeze: The grid is a canvas that the slide is squeezed to: bicubic, as the official LongViT code does it.
+        slide: Open slide.
+        grid: Tiles, each `grid.side_l0` level-0 pixels a side.
+        tile_st: Side of a tile, store pixels.
+        jpeg: Codec of tiles that have to be encoded. If it has no chroma subsampling, the slide's own is used for
+            pixels that are not resized, and 4:4:4 for resized pixels.
+        keep: Copy the slide's own JPEG tiles, or their coefficients, if they fit.
+        squeeze: Squeeze the slide to the grid, with bicubic interpolation as in the official LongViT code.
 
     Attributes:
-        kept: Whether they do.
-        recut: What cuts them anew, where they do not fit as they are.
-        jpeg: The codec, with a subsampling.
+        kept: True if the slide's own JPEG tiles or coefficients are copied.
+        recut: Level of the slide re-tiled to the store's tiles; None if the slide's tiles fit as they are, or not at
+            all.
+        jpeg: Codec, with a chroma subsampling.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class TilePixels:
         self.sampling = slide.sampling(min(grid.side_l0) / tile_st)
         width, height = px_from_l0(grid.side_l0, self.sampling.downsample).tolist()
         self.side = (width, height)
-        """Width and height of a tile in decoded pixels; no whole numbers if it has to be resized."""
+        """Width and height of a tile in decoded pixels; not integers if the tile has to be resized."""
         self.source = slide.jpeg_levels.get(self.sampling.level)
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
         own = self.source if self.sampling.scale == 1 and exact and not squeeze else None  # has the tiles' pixels
@@ -97,12 +98,12 @@ class TilePixels:
         self.block = self._block()
 
     def jpegs(self, pool: Executor, threads: int, shard_tiles: int) -> Iterator[Made]:
-        """Every tile of the grid as its index and JPEG, shard after shard, always in the same order."""
+        """Yield index and JPEG of every tile of the grid, shard after shard, always in the same order."""
         for unit in in_order(pool, self._make, self._units(shard_tiles), AHEAD * threads):
             yield from unit
 
     def _units(self, shard_tiles: int) -> list[npt.NDArray[np.intp]]:
-        """Tiles that are made together: a block of the grid, or some in a row; never of two shards."""
+        """Return the units, tiles that are made together: a block of the grid or a run of tiles, within one shard."""
         index = np.arange(len(self.grid.rc))
         if self._own is not None and self.recut is None:
             lengths = np.zeros(len(index), np.int64)
@@ -134,7 +135,7 @@ class TilePixels:
             return error
 
     def _refuse_blank(self, i: int, tile: Pixels) -> None:
-        """Where the overview shows tissue, a tile of pure black or white has lost its pixels."""
+        """Refuse a tile of pure black or white where the overview shows tissue: its pixels were lost."""
         if self.grid.tissue[i] > 0.5 and is_blank(tile):
             raise self._undecodable(i, ValueError("pure black or white, where the overview shows tissue"))
 
@@ -143,7 +144,7 @@ class TilePixels:
         return undecodable(self.slide.path, self.sampling.level, (x, y), error)
 
     def _keep(self, i: int, own: Fetched | Pieces) -> Pieces:
-        """The slide's own JPEG of a tile; encoded anew where there is none, or part of it is not the slide."""
+        """Return the slide's own JPEG of a tile, or encode the tile if it has none or extends beyond the slide."""
         if own is None:
             return self._decoded(i)
         if isinstance(own, ValueError):
@@ -158,7 +159,7 @@ class TilePixels:
         return own
 
     def _decoded(self, i: int, decode: Decode | None = None) -> Pieces:
-        """One tile, decoded and encoded by itself."""
+        """Decode a tile and return its new JPEG."""
         if self.squeeze:
             place = tuple(self.grid.rc[i].tolist())
             return self._encoded(
@@ -175,26 +176,30 @@ class TilePixels:
         return (self.jpeg.encode_image(np.ascontiguousarray(tile)),)
 
     def _block(self) -> int:
-        """Side of a block in tiles, whose edges are edges of the slide's own tiles, or the largest where none is.
+        """Return the side of a block, in tiles, at which the block's edges are edges of the slide's own tiles.
 
-        The smallest such block where tiles are decoded; the largest where they are cut anew, which is done at once.
+        If tiles are decoded, this is the smallest such side. If tiles are re-tiled, it is the largest, because a block
+        is re-tiled at once. If there is no such side, it is the largest possible side.
         """
         if self.source is None or self.squeeze:
-            return 1  # OpenSlide keeps what it decoded lately
+            return 1  # OpenSlide has its own cache of decoded tiles
         sides, tile = np.arange(1, max(1, BLOCK_PX // self.tile_st) + 1), np.array(self.source.tile)
         whole = np.outer(sides, self.side) / (tile / self.sampling.scale)
         fits = sides[(np.abs(whole - np.rint(whole)) < 1e-9).all(axis=1)]
         return int(fits[-1 if self.recut else 0] if len(fits) else sides[-1])
 
     def _remembered(self, source: JpegLevel) -> int:
-        """Number of the slide's tiles under a row of a block, and one row more: the next row needs that again."""
+        """Return how many slide tiles to cache: those under a row of a block, and one more row for the next row."""
         tile = np.array(source.tile) // self.sampling.scale
         across, down = np.ceil(np.array(self.side) * (self.block, 1) / tile).astype(int) + 1
         return int(min(across * (down + 1), max(1, REMEMBERED_BYTES // (tile.prod() * 3))))
 
 
 def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Results in the order of the items, at most `ahead` of them computed and not yet taken: `pool.map` takes all."""
+    """Yield the results in the order of the items, with at most `ahead` of them computed in advance.
+
+    `pool.map` would compute all of them in advance.
+    """
     waiting, rest = deque(), iter(items)
     try:
         waiting.extend(pool.submit(function, item) for item in islice(rest, ahead))

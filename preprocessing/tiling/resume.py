@@ -1,4 +1,4 @@
-"""Decide if a finished store is up to date with its slide and settings (under 10 ms a store)."""
+"""Decisions whether a finished store is up to date with its slide and settings (under 10 ms per store)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ from preprocessing.tissue.masks import find_mask
 def refuse_other_settings(entries: Sequence[SlideEntry], config: TileConfig) -> str:
     """Refuse to tile into a folder of stores made with other settings, before any slide is read.
 
-    Damaged stores, and stores whose slide has changed, are not looked for here: those are tiled again.
+    Damaged stores are skipped here, as they are tiled again.
 
     Returns:
-        The stores and features that `--overwrite` will replace, as a sentence; empty if there are none.
+        Sentence with the number of stores and features that `--overwrite` will replace; empty if there are none.
 
     Raises:
         ConfigError: Stores have other settings or another schema version, and `--overwrite` was not given.
@@ -33,7 +33,7 @@ def refuse_other_settings(entries: Sequence[SlideEntry], config: TileConfig) -> 
             differing = changed_settings(read_attributes(path), config)
         except VersionError:
             differing = {"schema version": ("another", SCHEMA_VERSION)}
-        except StoreError:  # none, or damaged
+        except StoreError:  # missing or damaged
             continue
         existing.append(path)
         other += [path] if differing else []
@@ -51,23 +51,23 @@ def refuse_other_settings(entries: Sequence[SlideEntry], config: TileConfig) -> 
 
 
 def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | None:
-    """Why a slide has to be tiled: empty if it has no store, a sentence if it has one of no use, None if it is done.
+    """Return the reason to tile a slide: None if its store is up to date, empty if it has no store, else a sentence.
 
     Raises:
-        StoreError: The store has another name than its slide, another version, or cannot be read, and is not replaced.
+        StoreError: The store is not named after its slide, has another version, or cannot be read. It is not replaced.
         ConfigError: The store was made with other settings, and `--overwrite` was not given.
     """
     if not path.exists():
         return ""
     if config.overwrite:
-        return "it was asked for again"
+        return "--overwrite was given"
     try:
         old = read_metadata(path).attributes
     except StoreError as error:
         if error.fix != REDO and (path / "zarr.json").exists():
             raise
         return f"its store was damaged ({error.what})"
-    refuse_other_settings([entry], config)  # written by another run since this one began
+    refuse_other_settings([entry], config)  # another run may have written the store since this run began
     manifest_mpp = old.mpp_level0 if old.mpp_source == "manifest" else None
     reasons = {
         "the resolution in the manifest has changed": lambda: entry.mpp != manifest_mpp,
@@ -78,11 +78,11 @@ def reason_to_tile(entry: SlideEntry, path: Path, config: TileConfig) -> str | N
 
 
 def changed_settings(old: StoreAttributes, config: TileConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that a store was made with and those of the config, where they differ."""
+    """Return each setting that differs between a store and the config, with both values."""
     ours, theirs = _flat(store_config(config)), _flat(old.config)
     if old.mpp_source != "flag":  # the flag is for slides that do not state their resolution
         ours.pop("mpp_if_missing")
-    if old.mpp_source in ("manifest", "metadata"):  # and the objective for those that state nothing better
+    if old.mpp_source in ("manifest", "metadata"):  # the objective is for slides that state nothing better
         ours.pop("mpp_from_objective")
     ours["tissue.masks"], theirs["tissue.masks"] = config.tissue.masks is not None, old.mask is not None
     return {key: (theirs.get(key), ours[key]) for key in sorted(ours) if ours[key] != theirs.get(key)}
@@ -101,5 +101,5 @@ def _counted(stores: Sequence[Path]) -> str:
 
 
 def _mask(entry: SlideEntry, config: TileConfig) -> Path:
-    assert config.tissue.masks is not None, "a store with a mask and settings without one differ in their settings"
+    assert config.tissue.masks is not None, "a store with a mask requires settings with masks"
     return find_mask(config.tissue.masks, entry.slide_id)

@@ -1,7 +1,7 @@
-"""The geometry of the LongViT paper: a whole slide squeezed to a square, whatever its shape and resolution.
+"""The geometry of the LongViT paper: a whole slide of any shape and resolution, squeezed to a square.
 
-The official code reads a level whole and resizes it with Pillow's bicubic filter (`convert_wsi_to_images.py`); this
-gives the same pixels tile by tile, so that the square, 32,768 pixels a side in the paper, is never in memory.
+The official code reads a whole level and resizes it with Pillow's bicubic filter (`convert_wsi_to_images.py`). This
+module computes the same pixels tile by tile. The square, 32,768 pixels a side in the paper, is never in memory.
 """
 
 from math import ceil, floor
@@ -13,23 +13,23 @@ from PIL import Image
 from preprocessing.slides.slide import Sampling, Slide
 
 REACH = 2
-"""Bicubic interpolation looks so many pixels far, of the source or, when it makes smaller, of the result."""
+"""Radius of bicubic interpolation: pixels of the source, or of the result if the result is smaller."""
 
 
 def squeezed_tile(
     slide: Slide, level: int, rc: tuple[int, int], grid_shape: tuple[int, int], tile_st: int
 ) -> npt.NDArray[np.uint8]:
-    """One tile of the square, RGB (tile_st, tile_st, 3).
+    """Return a tile of the square, RGB (tile_st, tile_st, 3).
 
     Args:
-        slide: The open slide.
-        level: The level that is squeezed.
+        slide: Open slide.
+        level: Level of the slide that is squeezed.
         rc: Row and column of the tile.
         grid_shape: Rows and columns of the square's tiles.
         tile_st: Side of a tile, pixels.
 
     Raises:
-        SlideError: The file cannot be decoded there.
+        SlideError: The slide cannot be decoded at the tile.
     """
     corners, box = [], []
     for size, index, tiles in zip(slide.level_sizes[level], reversed(rc), reversed(grid_shape), strict=True):

@@ -1,4 +1,4 @@
-"""One slide -> one store: find the tissue, choose the tiles, read and encode them."""
+"""Tiling of one slide into its store: find the tissue, choose the tiles, read and encode them."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,19 +33,19 @@ from preprocessing.tissue.detect import find_tissue
 from preprocessing.tissue.masks import find_mask
 
 MAX_ENLARGING = 1.25
-"""How much coarser than the store a slide may be: 20x scanners range from 0.46 to 0.55 micrometres per pixel."""
+"""Largest ratio of a slide's micrometres per pixel to the store's; 20x scanners range from 0.46 to 0.55."""
 NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
-"""Settings of the run that do not change what is in a store; a mask that was brought is known by its hash."""
+"""Settings that do not change the contents of a store. The path of a mask does not either: its hash is stored."""
 VERSIONS = {
     "longvit": version("longvit"),
     "libopenslide": openslide.__library_version__,
     **{module.__name__: module.__version__ for module in (cv2, imagecodecs, np, openslide, simplejpeg, tifffile, zarr)},
 }
-"""What a store's pixels depend on; written down with them."""
+"""Versions of the programs that a store's pixels depend on; stored with them."""
 
 
 class _BadTilesError(Exception):
-    """Tiles that could not be made; the rest could."""
+    """Errors of tiles that could not be made, by index; raised after all other tiles were made."""
 
     def __init__(self, errors: dict[int, SlideError]) -> None:
         super().__init__(errors)
@@ -53,17 +53,17 @@ class _BadTilesError(Exception):
 
 
 def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int = 1) -> StoreAttributes:
-    """Write the store of one slide into a folder; returns what was written down about it.
+    """Write the store of a slide and return its attributes.
 
     Args:
         entry: The slide.
-        folder: What becomes the store; nobody else writes there.
-        config: The settings.
-        threads: How many share the work.
+        folder: Folder of the new store, in which no other process writes.
+        config: Settings.
+        threads: Number of threads.
 
     Raises:
-        SlideError: The slide cannot be read, does not state its resolution, is too coarse, shows no tissue, or has more
-            damaged tiles than are tolerated.
+        SlideError: The slide cannot be read, does not state its resolution, is too coarse, has no tissue, or has more
+            damaged tiles than `tolerate_bad_tiles`.
     """
     jpeg = Jpeg(level=config.jpeg_quality, subsampling=config.jpeg_subsampling)
     with (
@@ -71,10 +71,10 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         ThreadPoolExecutor(threads) as pool,
     ):
         mpp, side_l0 = geometry(slide, config)
-        source = pool.submit(describe, slide.files)  # now, while others wait for the one that looks at the overview
+        source = pool.submit(describe, slide.files)  # now, while the other threads wait for the overview
         with slide.forgiving(config.tolerate_bad_tiles) as unseen:
             overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
-        drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # of slides without tissue too
+        drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # also of slides without tissue
         grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
         while len(grid.rc):
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
@@ -84,7 +84,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             warnings = pool.submit(review, overview, mask, len(grid.rc), slide.mpp_source, list(bad.values()), unseen)
             try:
                 write_arrays(folder, tiles, arrays, config.tile_px, jpeg=pixels.jpeg, shard_tiles=config.shard_tiles)
-            except _BadTilesError as found:  # again, without them
+            except _BadTilesError as found:  # write again without the bad tiles
                 bad, grid = found.errors, grid.without(list(found.errors))
                 continue
             drawn.result()
@@ -105,16 +105,16 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
     raise SlideError(
         f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {_shares(mask)}",
         where=slide.path,
-        fix="look at the slide; if there is tissue, lower --min-tissue or --tissue.min-area-um2, "
+        fix="view the slide; if there is tissue, lower --min-tissue or --tissue.min-area-um2, "
         "or switch off --tissue.reject-pen or --tissue.reject-blur",
     )
 
 
 def geometry(slide: Slide, config: TileConfig) -> tuple[float, tuple[float, float]]:
-    """Resolution of a slide's store, micrometres per pixel, and width and height of its tiles in level-0 pixels.
+    """Return the resolution of a slide's store (micrometres per pixel), and width and height of its tiles (level 0).
 
-    A level of the slide, or the half, quarter or eighth of one, is taken as it is where it is near enough to the wanted
-    resolution; a canvas, to which the slide is squeezed, has the mean of its two resolutions.
+    The resolution of a level, or of its half, quarter or eighth, is used unchanged if it is close enough to the wanted
+    one. The resolution of a canvas is the geometric mean of its horizontal and vertical resolutions.
 
     Raises:
         SlideError: The slide is too coarse, or would have too many tiles.
@@ -148,7 +148,7 @@ def _refuse_grid(slide: Slide, side_l0: tuple[float, float]) -> None:
 
 
 def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, Pieces]]:
-    """What was made, as long as no more tiles than are tolerated could not be; at the end it raises those."""
+    """Yield the tiles that could be made; raise at the end if some could not, and at once if more than `tolerated`."""
     bad = {}
     for i, result in made:
         if not isinstance(result, SlideError):
@@ -162,7 +162,7 @@ def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, Pieces]]:
 
 
 def store_config(config: TileConfig) -> dict[str, Any]:
-    """The settings that decide what is in a store, as JSON holds them."""
+    """Return the settings that determine the contents of a store, as JSON values."""
     return config.model_dump(mode="json", exclude=NOT_IN_STORE | {"tissue": {"masks"}})
 
 
@@ -171,7 +171,7 @@ def _shares(mask: Mask) -> str:
 
 
 def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
-    """What is written down of a slide as it is, and of what read it."""
+    """Return the attributes of a store that are facts of the slide, or are the same for all slides of a run."""
     return {
         "vendor": slide.vendor,
         "mpp_source": slide.mpp_source,

@@ -2,7 +2,7 @@
 
 python tests/benchmarks/attribution.py --run 65536:12:forward,received,rollout --run 1048576:2:rollout
 
-The page is written anew after every measurement, so that a run that is cut short leaves what it has found.
+The page is written again after every measurement, so an interrupted run leaves its measurements.
 """
 
 import argparse
@@ -18,7 +18,7 @@ WHATS = ("forward", "received", "backward", "rollout")
 
 
 class Run(NamedTuple):
-    """A sequence, an encoder, and what is asked of them."""
+    """Length of a sequence, depth of an encoder, and the computations to measure."""
 
     tokens: int
     depth: int
@@ -26,7 +26,7 @@ class Run(NamedTuple):
 
 
 def parse_run(text: str) -> Run:
-    """`TOKENS:DEPTH:WHAT,WHAT`, as the command line has it."""
+    """Return the run that `TOKENS:DEPTH:WHAT,WHAT` on the command line describes."""
     tokens, depth, whats = text.split(":")
     if not set(whats.split(",")) <= set(WHATS):
         raise argparse.ArgumentTypeError(f"{whats}: choose from {', '.join(WHATS)}")
@@ -34,28 +34,28 @@ def parse_run(text: str) -> Run:
 
 
 def page(about: list[str], rows: list[str]) -> str:
-    """The text of `attribution.md`."""
+    """Return the text of `attribution.md`."""
     lines = "\n".join(f"- {line}" for line in about)
     return f"""# Attention maps, measured
 
-LongViT-small (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 and ratios 1, 2, 4, 8, 16), random
-weights, float32; its first layers where the table has fewer than 12. Received attention is that of every layer, all
-heads and branches; the forward passes between the layers are in the time. Rollout keeps the tokens of ceil(log2 N) + 1
-of N layers and computes the others again. `backward` is the received attention of the first layer alone through the
-gradient of the values, which the forward kernel replaced. Processor seconds count every thread's. MB are those above
-the process before, in which the embedded tokens already are.
+LongViT-small (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 and ratios 1, 2, 4, 8, 16),
+random weights, float32; only the first layers if the table has fewer than 12. Received attention is computed
+for every layer, all heads and all branches; the time includes the forward passes between the layers. Rollout
+keeps the tokens of ceil(log2 N) + 1 of N layers and computes the other tokens again. `backward` is the received
+attention of the first layer only, by the gradient of the values, which the forward kernel replaced. Processor
+seconds are the sum over threads. MB is the memory added to a process that already contains the embedded tokens.
 Written by `tests/benchmarks/attribution.py`.
 
 {lines}
 
-| tokens | layers | what | seconds | processor seconds | MB |
+| tokens | layers | computation | seconds | processor seconds | MB |
 |---:|---:|---|---:|---:|---:|
 {chr(10).join(rows)}
 """
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--run", type=parse_run, action="append", required=True, metavar="TOKENS:DEPTH:WHAT,WHAT", dest="runs"

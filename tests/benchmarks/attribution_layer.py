@@ -1,4 +1,4 @@
-"""One measurement of `attribution.py`; prints what it took.
+"""Single measurement of `attribution.py`; prints seconds and memory.
 
 python tests/benchmarks/attribution_layer.py received --tokens 65536 --depth 12
 """
@@ -18,7 +18,7 @@ from longvit.model.attention.dilated import attend_branches, attend_branches_bac
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["forward", "received", "backward", "rollout"])
     parser.add_argument("--tokens", type=int, required=True)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def by_backward(encoder: LongViT, x_LD: Tensor) -> Tensor:
-    """Received attention of the first layer as the gradient of its values, where that of the output is 1."""
+    """Return received attention of the first layer as the gradient of its values, for an output gradient of 1."""
     config, block = encoder.config, encoder.encoder.layers[0]
     normed_1LD = block.self_attn_layer_norm(x_LD[None])
     projections = (block.self_attn.q_proj, block.self_attn.k_proj)

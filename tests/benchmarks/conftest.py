@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def measured() -> Callable[..., dict[str, Any]]:
-    """(command...) -> what `measure.py` says of a command of our Python."""
+    """(command...) -> result of `measure.py` for a command of our Python."""
 
     def run(*command: str | Path) -> dict[str, Any]:
         parts = [sys.executable, HERE / "measure.py", sys.executable, *command]
@@ -30,7 +30,7 @@ def make_huge(tmp_path_factory) -> Callable[[int], Path]:
     """(side) -> a slide of that width and height, made by `huge_slide.py`."""
     texture = HERE.parents[1] / ".." / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
     if not texture.exists():
-        pytest.skip("the slide with real tissue is not beside this checkout (../shared/data/slides)")
+        pytest.skip("the slide with real tissue is not next to this checkout (../shared/data/slides)")
 
     def make(side: int) -> Path:
         out = tmp_path_factory.mktemp("huge") / "huge.svs"

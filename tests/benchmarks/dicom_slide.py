@@ -2,7 +2,7 @@
 
     python tests/benchmarks/dicom_slide.py slide20_240.svs slide20_240_dicom
 
-That is what the Imaging Data Commons has of TCGA: Aperio's tiles of 240 pixels, as they were, in frames.
+The Imaging Data Commons has TCGA's slides in this form: Aperio's tiles of 240 pixels, unchanged, in frames.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from preprocessing.slides.slide import read_slide
 
 
 def write_level(path: Path, level: JpegLevel, mpp: float, series: str) -> None:
-    """One level as a file; what OpenSlide asks of it, and no more."""
+    """Write a level as a file, with only the elements that OpenSlide requires."""
     measures, shared = Dataset(), Dataset()
     measures.PixelSpacing = [mpp / 1000, mpp / 1000]
     shared.PixelMeasuresSequence = [measures]
@@ -55,9 +55,9 @@ def write_level(path: Path, level: JpegLevel, mpp: float, series: str) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("slide", type=Path, help="a TIFF whose levels are JPEG tiles in YCbCr, none left out")
+    parser.add_argument("slide", type=Path, help="a TIFF whose levels are JPEG tiles in YCbCr, without missing tiles")
     parser.add_argument("folder", type=Path)
     a = parser.parse_args()
     a.folder.mkdir()

@@ -1,11 +1,11 @@
-"""Which method's map tells the truth, on cohorts whose tumour was planted; writes `faithfulness.md` and `.png`.
+"""Faithfulness of the maps of all methods, on cohorts with a planted tumour; writes `faithfulness.md` and `.png`.
 
 python tests/benchmarks/faithfulness.py --case NAME RUN STORES TRUTH GREY [--case ...]
 
-RUN is a folder of `longvit finetune`, TRUTH a folder of `<slide_id>.png` that cover the slides: a token is of the truth
-where most of its pixels are GREY or brighter. Each held-out slide is explained by the fold that did not train on it,
-for the class it predicts or for its risk. The maps are those of `longvit explain`; beside them three that know nothing
-of the model: a hue, a random order, and the distance to the slide's centre (nearest first).
+RUN is a folder of `longvit finetune`. TRUTH is a folder of `<slide_id>.png` that cover the slides: a token is tumour if
+most of its pixels are GREY or brighter. Each held-out slide is explained by the model of the fold that held it out, for
+the predicted class or for the risk. In addition to the maps of `longvit explain` there are three that do not depend on
+the model: a hue, a random order, and the distance to the slide's centre (nearest first).
 """
 
 import argparse
@@ -50,14 +50,14 @@ class Case(NamedTuple):
 
 
 class ViewerSources(NamedTuple):
-    """What one map of one slide is worth."""
+    """Faithfulness of one map of one slide."""
 
     auroc: float
     curves: Curves
 
 
 def held_out(case: Case, most: int) -> list[tuple[int, str]]:
-    """Fold and slide of test slides of all folds in turn, evenly drawn."""
+    """Return fold and slide of up to `most` test slides, evenly spaced over all folds."""
     table = pd.read_csv(case.run / "predictions.csv")
     table = table[(table["split"] == "test") & table["shuffled"].isna()].reset_index(drop=True)
     drawn = table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))]
@@ -65,9 +65,9 @@ def held_out(case: Case, most: int) -> list[tuple[int, str]]:
 
 
 def share_of(mask: np.ndarray, rc: np.ndarray, tokens: tuple[float, float]) -> np.ndarray:
-    """Share of each token under a mask of the slide; `tokens` is how many fit along the slide's width and height.
+    """Return the share of each token that a mask of the slide covers.
 
-    Tokens of tiles that reach beyond the slide's edge are under nothing.
+    `tokens` is the number of tokens along the slide's width and height. Tokens beyond the slide's edge have share 0.
     """
     columns, rows = (round(number) for number in tokens)
     grid = np.zeros(np.maximum(rc.max(axis=0) + 1, (rows, columns)), np.float32)
@@ -76,7 +76,7 @@ def share_of(mask: np.ndarray, rc: np.ndarray, tokens: tuple[float, float]) -> n
 
 
 def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarray:
-    """How much bluer than red each token is: nuclei against fibres."""
+    """Return blue minus red of each token, which separates nuclei from fibres."""
     grid = np.zeros(rc.max(axis=0) + 1)
     source = token_source(store, PixelInput(patch_px=patch_px))
     of_tokens = source.read(np.arange(len(store))).reshape(-1, 3, patch_px**2).mean(-1)
@@ -85,7 +85,7 @@ def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarra
 
 
 def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[str, ViewerSources]:
-    """Every method's map of one slide, by the model of the fold that held it out, and those that know no model."""
+    """Return the faithfulness of a slide's maps: of every method, and of the maps that do not depend on a model."""
     fold, slide_id = slide
     path = case.run / f"fold_{fold}" / "model.safetensors"
     model, store = load_model(path).requires_grad_(False), open_store(case.stores / f"{slide_id}.zarr")
@@ -111,12 +111,12 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over slides."""
+    """Format mean and standard deviation over slides."""
     return f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}"
 
 
 def rows(case: Case, found: dict[str, list[ViewerSources]]) -> list[str]:
-    """Lines of the table: areas are differences from the output for the whole slide, so that slides can be averaged."""
+    """Return rows of the table; areas are relative to the output for the whole slide, so that slides are comparable."""
     lines = []
     for key, slides in found.items():
         over = [np.subtract(one.curves.areas, one.curves.deletion[0]) for one in slides]
@@ -127,7 +127,7 @@ def rows(case: Case, found: dict[str, list[ViewerSources]]) -> list[str]:
 
 
 def draw(found: dict[str, dict[str, list[ViewerSources]]], path: Path) -> None:
-    """Mean curves of every case: deletion above, insertion below."""
+    """Draw the mean curves of every case: deletion above, insertion below."""
     figure, axes = plt.subplots(2, len(found), figsize=(4.2 * len(found), 6.4), squeeze=False, layout="constrained")
     for column, (name, methods) in zip(axes.T, found.items(), strict=True):
         for ax, kind in zip(column, ("deletion", "insertion"), strict=True):
@@ -142,17 +142,19 @@ def draw(found: dict[str, dict[str, list[ViewerSources]]], path: Path) -> None:
 
 
 def page(table: list[str], about: list[str], asked: argparse.Namespace) -> str:
-    """The text of `faithfulness.md`."""
+    """Return the text of `faithfulness.md`."""
     lines = "\n".join(f"- {line}" for line in about)
-    return f"""# Which map tells the truth
+    return f"""# Faithfulness of maps
 
-Up to {asked.slides} held-out slides of each cohort, explained by the fold that did not train on them; mean ± standard
-deviation over slides. AUROC: how often a token of the planted tumour scores higher than another token of tissue (glass
-is left out: a map earns nothing by knowing it). Deletion and insertion: area under the output while squares of
-{asked.side} x {asked.side} tokens leave or come, highest scores first, in {asked.steps} steps,
-minus that for the whole slide; low is good in deletion, high in insertion. Tokens are taken out of the sequence, not
-painted over. Three know nothing of the model: `hue` (how much bluer than red), which shows that the truth lies where it
-should and can be told, `random`, and `centre` (nearest to the slide's middle first).
+Up to {asked.slides} held-out slides of each cohort, explained by the model of the fold that held them out; mean
+± standard deviation over slides. AUROC: probability that a token of the planted tumour has a higher score than
+another token of tissue. Glass is left out, since finding tissue is not the question. Deletion and insertion:
+area under the output while squares of {asked.side} x {asked.side} tokens are removed or added, highest scores
+first, in {asked.steps} steps, minus the output for the whole slide. Low is good in deletion, high in insertion.
+Tokens are removed from the sequence, not painted over.
+
+Three maps do not depend on the model: `hue` (blue minus red), `random`, and `centre` (nearest to the slide's centre
+first). `hue` shows that the truth is at the right place and can be found by colour.
 Written by `tests/benchmarks/faithfulness.py`; the lung cohort's masks by `lung_truth.py`.
 
 {lines}
@@ -166,7 +168,7 @@ Written by `tests/benchmarks/faithfulness.py`; the lung cohort's masks by `lung_
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", nargs=5, action="append", required=True)
     parser.add_argument("--slides", type=int, default=48)

@@ -26,7 +26,7 @@ Textures = npt.NDArray[np.uint8]  # (k, TILE, TILE, 3); the first GLASS_TEXTURES
 
 
 def make_textures(path: Path, rng: np.random.Generator) -> Textures:
-    """Tiles of glass with the camera's noise, then all tiles of a real slide (level 0) that hold nothing but tissue."""
+    """Return tiles of glass with camera noise, then all tiles of a real slide (level 0) that are full of tissue."""
     noise = rng.normal(0, 1.6, (GLASS_TEXTURES, TILE, TILE, 1))
     glass = (GLASS + noise).clip(0, 255).astype(np.uint8)
     image = tifffile.imread(path, key=0)
@@ -38,7 +38,7 @@ def make_textures(path: Path, rng: np.random.Generator) -> Textures:
 
 
 def draw_layout(rows: int, columns: int, share: float, textures: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """Which texture every tile of level 0 shows (rows, columns): blobs of tissue that cover `share` of the slide."""
+    """Return the texture of every tile of level 0 (rows, columns): blobs of tissue that cover `share` of the slide."""
     coarse = rng.standard_normal((9, 9)).astype(np.float32)
     field = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
     tissue = field > np.quantile(field, 1 - share)
@@ -48,14 +48,14 @@ def draw_layout(rows: int, columns: int, share: float, textures: int, rng: np.ra
 
 
 def encode(tile: npt.NDArray[np.uint8]) -> bytes:
-    """A whole JPEG, YCbCr 4:2:0, of a tile (TILE, TILE, 3)."""
+    """Return a whole JPEG, YCbCr 4:2:0, of a tile (TILE, TILE, 3)."""
     return bytes(
         imagecodecs.jpeg8_encode(tile, level=QUALITY, colorspace="rgb", outcolorspace="ycbcr", subsampling="420")
     )
 
 
 def encoded_level(textures: Textures, layout: npt.NDArray[np.intp], downsample: int) -> Iterator[bytes]:
-    """The tiles of a level, row by row, each a JPEG: a mosaic of `downsample` x `downsample` shrunken textures."""
+    """Yield the JPEG tiles of a level, row by row: mosaics of `downsample` x `downsample` reduced textures."""
     if downsample == 1:
         ready = [encode(texture) for texture in textures]
         yield from (ready[kind] for kind in layout.flat)
@@ -97,7 +97,7 @@ def write_huge_slide(path: Path, texture: Path, side: int, mpp: float, share: fl
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--texture", type=Path, required=True, help="a slide whose level 0 fits into memory")

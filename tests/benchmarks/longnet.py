@@ -1,4 +1,4 @@
-"""LongViT-small's attention layer, ours beside the textbook's, alternating in one run; writes `longnet.md` and `.png`.
+"""LongViT-small's attention layer, ours next to the textbook's, alternating in one run; writes `longnet.md` and `.png`.
 
 python tests/benchmarks/longnet.py
 """
@@ -28,7 +28,7 @@ TARGETS = {False: (0.9, 0.25), True: (0.95, 0.5)}
 
 
 def layer(side: str, tokens: int, *options: str) -> dict[str, Any]:
-    """One measurement: seconds, and MB above what the process had before."""
+    """Measure a layer once: seconds, and MB added to its process."""
     command = [sys.executable, HERE / "longnet_layer.py", side, "--tokens", str(tokens), *options]
     result = run_measured(command)
     print(side, tokens, *options, result, file=sys.stderr)
@@ -36,7 +36,7 @@ def layer(side: str, tokens: int, *options: str) -> dict[str, Any]:
 
 
 def compared(tokens: Sequence[int], repeat: int) -> Iterator[str]:
-    """A line for each length, dtype and direction; the longest is measured once."""
+    """Yield a row per length, dtype and direction; the longest sequence is measured once."""
     for length, dtype, backward in product(tokens, ("float32", "bfloat16"), (False, True)):
         options = ["--dtype", dtype, *(["--backward"] if backward else [])]
         turns = 1 if length >= max(TOKENS) else repeat
@@ -56,7 +56,7 @@ def compared(tokens: Sequence[int], repeat: int) -> Iterator[str]:
 
 
 def flat(tokens: Sequence[int], repeat: int) -> list[tuple[int, float, float]]:
-    """Tokens, microseconds per token and MB, forward, with segments that do not grow with the sequence."""
+    """Return tokens, microseconds per token and MB of forward passes with segments of constant length."""
     found = []
     for length in tokens:
         runs = [layer("ours", length, "--branches", str(FLAT_BRANCHES)) for _ in range(repeat)]
@@ -65,9 +65,9 @@ def flat(tokens: Sequence[int], repeat: int) -> list[tuple[int, float, float]]:
 
 
 def megaflops(tokens: int) -> float:
-    """Arithmetic of the layer, MFLOP per token: four projections, and 4 D w / r^2 for each branch's segments.
+    """Return the layer's arithmetic, MFLOP per token: four projections, and 4 D w / r^2 for each branch's segments.
 
-    A segment is no longer than the sequence: of 16,384 tokens none has the keys that 32,768 would give it.
+    A segment is at most as long as the sequence, so tokens of shorter sequences have fewer keys.
     """
     config = PRESETS[PRESET]
     branches = config.branches[:FLAT_BRANCHES]
@@ -76,7 +76,7 @@ def megaflops(tokens: int) -> float:
 
 
 def draw(measured: list[tuple[int, float, float]], path: Path) -> None:
-    """Cost per token over length."""
+    """Draw the cost per token over the length."""
     lengths, costs, _ = zip(*measured, strict=True)
     figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
     axes.plot(lengths, costs, "o-", color="#00618e")
@@ -88,7 +88,7 @@ def draw(measured: list[tuple[int, float, float]], path: Path) -> None:
 
 
 def page(rows: Sequence[str], measured: list[tuple[int, float, float]], repeat: int) -> str:
-    """The text of `longnet.md`."""
+    """Return the text of `longnet.md`."""
     costs = [cost for _, cost, _ in measured]
     about = "\n".join(f"- {line}" for line in machine.describe(LIBRARIES))
     whole = [cost for length, cost, _ in measured if megaflops(length) == megaflops(2**30)]
@@ -97,21 +97,21 @@ def page(rows: Sequence[str], measured: list[tuple[int, float, float]], repeat: 
     )
     return f"""# LongNet, measured
 
-LongViT-small's attention layer (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 and ratios 1, 2, 4, 8,
-16), ours beside `textbook.py`, which makes every branch dense; both on torch's flash attention for CPUs. Medians of
-{repeat} runs, alternating (one run at {max(TOKENS):,} tokens); MB are those above the process before the layer ran.
-Ours keeps nothing but the input in training (`recompute: all_but_attention`).
+LongViT-small's attention layer (width 384, 16 heads, segments 1024, 4096, 32768, 262144, 1048576 and ratios 1,
+2, 4, 8, 16), ours next to `textbook.py`, which makes every branch dense; both use torch's flash attention for
+CPUs. Medians of {repeat} runs, alternating (one run at {max(TOKENS):,} tokens). MB is the memory that the layer
+adds to its process. In training ours keeps only the input (`recompute: all_but_attention`).
 Written by `tests/benchmarks/longnet.py`.
 
 {about}
 
-| tokens | dtype | what | seconds, ours | textbook | ratio | MB, ours | textbook | ratio |
+| tokens | dtype | computation | seconds, ours | textbook | ratio | MB, ours | textbook | ratio |
 |---:|---|---|---:|---:|---:|---:|---:|---:|
 {chr(10).join(rows)}
 
 Cost per token, forward, float32, with the first {FLAT_BRANCHES} branches: slowest over fastest
-{max(costs) / min(costs):.2f}; among sequences at least as long as the longest segment {max(whole) / min(whole):.2f}.
-A shorter one cuts that segment, so a token has fewer keys and costs less arithmetic.
+{max(costs) / min(costs):.2f}; of sequences at least as long as the longest segment {max(whole) / min(whole):.2f}.
+A shorter sequence shortens that segment, so a token has fewer keys and takes less arithmetic.
 
 | tokens | microseconds per token | MFLOP per token | MB |
 |---:|---:|---:|---:|
@@ -122,7 +122,7 @@ A shorter one cuts that segment, so a token has fewer keys and costs less arithm
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)

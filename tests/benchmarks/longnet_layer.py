@@ -1,4 +1,4 @@
-"""One measurement of `longnet.py`: LongViT-small's attention layer, by us or by the textbook; prints what it took.
+"""Single measurement of `longnet.py`: LongViT-small's attention layer, ours or the textbook's; prints its cost.
 
 python tests/benchmarks/longnet_layer.py ours --tokens 65536 --dtype float32 --backward
 """
@@ -23,7 +23,7 @@ PRESET = "longvit_small_32768"
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("side", choices=["ours", "textbook"])
     parser.add_argument("--tokens", type=int, required=True)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def step(run: Callable[[Tensor], Tensor], x_BLD: Tensor) -> None:
-    """Forward, and backward if the tokens want a gradient."""
+    """Run the layer forward, and backward if the tokens require a gradient."""
     with nullcontext() if x_BLD.requires_grad else torch.inference_mode():
         out_BLD = run(x_BLD)
         if x_BLD.requires_grad:
@@ -52,13 +52,13 @@ def step(run: Callable[[Tensor], Tensor], x_BLD: Tensor) -> None:
 
 
 def our_layer(layer: DilatedSelfAttention, config: EncoderConfig, x_BLD: Tensor) -> Tensor:
-    """The layer, which keeps nothing but its input for the backward pass."""
+    """Return our layer, which keeps only its input for the backward pass."""
     execution = ExecutionConfig(recompute="all_but_attention")
     return layer(x_BLD, AttentionPlan.of(config, row_lengths(x_BLD, None), execution))
 
 
 def textbook_layer(layer: DilatedSelfAttention, config: EncoderConfig, x_BLD: Tensor) -> Tensor:
-    """The layer's own weights around the textbook's attention."""
+    """Return a layer of the same weights with the textbook's attention."""
     q, k, v = (proj(x_BLD).unflatten(-1, (config.heads, -1)) for proj in (layer.q_proj, layer.k_proj, layer.v_proj))
     out = textbook.dilated_attention(q, k, v, config.segment_lengths, config.dilation_ratios)
     return layer.out_proj(layer.inner_attn_ln(out.flatten(-2)))

@@ -1,9 +1,9 @@
-"""Where the tumour lies in the slides of `make_lung_cohort.py`: draw them again, and write masks in place of slides.
+"""Masks of the tumour in the slides of `make_lung_cohort.py`: draw the slides again, and write masks instead.
 
 python tests/benchmarks/lung_truth.py make_lung_cohort.py OUT --tiles FOLDER --patients 60 --seed 0
 
-What follows OUT are the arguments that the cohort was made with. Writes `<slide_id>.png` into OUT, 255 where the tissue
-is of tumour tiles and 0 elsewhere, a pixel for 8 x 8 of level 0, and the cohort's tables, to compare with the cohort's.
+After OUT are the arguments with which the cohort was made. OUT receives `<slide_id>.png`, 255 in tumour tiles and 0
+elsewhere, with a pixel for 8 x 8 pixels of level 0. It also receives the cohort's tables, for comparison.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ STEP = 8
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     script, out, *arguments = sys.argv[1:]
     spec = importlib.util.spec_from_file_location("make_lung_cohort", script)
     lung = importlib.util.module_from_spec(spec)
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def composer(lung: ModuleType) -> Callable[..., np.ndarray]:
-    """`compose` of red tumour and blue lung, on glass that is both: the same random numbers, another slide."""
+    """Return a `compose` that draws red tumour and blue lung on white glass, with the cohort's random numbers."""
     compose = lung.compose
     red, blue = (np.full((lung.TILE, lung.TILE, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
 
@@ -43,7 +43,7 @@ def composer(lung: ModuleType) -> Callable[..., np.ndarray]:
 
 
 def save_mask(path: Path, mask: np.ndarray) -> None:
-    """Write the mask where the slide would be written, a folder higher."""
+    """Write the mask in place of the slide, one folder higher."""
     cv2.imwrite(str(path.parents[1] / f"{path.stem}.png"), mask)
 
 

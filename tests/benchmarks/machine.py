@@ -1,4 +1,4 @@
-"""What a measurement was made on, in sentences without the names of machine or user."""
+"""Description of the machine of a measurement, without the names of machine or user."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version
 
 
 def describe(libraries: tuple[str, ...] = OURS, peer: Path | None = None) -> list[str]:
-    """Date, command, machine, versions of libraries, and of a peer's, whose Python is `peer`."""
+    """Return date, command, machine and versions of libraries, also of a peer whose Python is `peer`."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return [
         f"{date.today().isoformat()}, commit {_commit()}",
@@ -32,7 +32,7 @@ def _versions(python: str | Path, names: tuple[str, ...]) -> str:
 
 
 def _command() -> str:
-    """The command as it was given, with files by their names alone, those of NAME=FILE too."""
+    """Return the command with files by name only, also in NAME=FILE."""
     parts = (part.rpartition("=") for part in sys.argv)
     return shlex.join(["python", *(f"{before}{equals}{Path(last).name}" for before, equals, last in parts)])
 

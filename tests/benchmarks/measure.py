@@ -2,8 +2,8 @@
 
     python tests/benchmarks/measure.py python tests/benchmarks/tile_ours.py slide.svs stores
 
-Memory is resident memory (RSS) summed over the process and all that it started, looked at every 20 ms; pages that two
-processes share count twice. Reads /proc, so Linux only.
+Memory is resident memory (RSS), summed over the process and its descendants every 20 ms. Pages that two processes share
+count twice. The numbers are from /proc, so this needs Linux.
 """
 
 import json
@@ -21,12 +21,12 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def run_measured(command: Sequence[str | Path]) -> dict[str, Any]:
-    """Run a command and return what it printed as JSON, with its peak memory as `peak_mb`.
+    """Run a command and return the JSON that it printed, with its peak memory as `peak_mb`.
 
-    It imports the packages of this checkout, whatever else is installed.
+    The command imports the packages of this checkout, not installed ones.
 
     Raises:
-        RuntimeError: The command failed; the message holds the end of what it said.
+        RuntimeError: The command failed; the message contains the end of its output.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -48,7 +48,7 @@ def run_measured(command: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def process_tree(pid: int) -> Iterator[int]:
-    """A process and all that descend from it, without those that end meanwhile."""
+    """Yield a process and all its descendants, without processes that end meanwhile."""
     yield pid
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -60,7 +60,7 @@ def process_tree(pid: int) -> Iterator[int]:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of one process, MB (10^6 bytes); 0 if it has ended."""
+    """Return the resident memory of a process, MB (10^6 bytes); 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
     except OSError:

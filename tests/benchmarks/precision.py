@@ -1,8 +1,8 @@
-"""LongViT-small in bfloat16: `narrowed` beside all of it in bfloat16, and both against float32; writes `precision.md`.
+"""LongViT-small in bfloat16: `narrowed` next to all of it in bfloat16, both against float32; writes `precision.md`.
 
     python tests/benchmarks/precision.py
 
-A slide of random pixels goes from its tiles to its vector, as `encode` does it.
+A slide of random pixels is encoded from its tiles to its vector, as in `encode`.
 """
 
 import argparse
@@ -18,29 +18,32 @@ HERE = Path(__file__).parent
 TURNS = {1024: 41, 4096: 31, 16384: 21, 65536: 11, 262144: 3}
 MODES = ("float32", "bfloat16", "narrowed")
 MOST = 1.1
-"""Time and memory of `narrowed` over those of `bfloat16`, at most."""
+"""Target of the ratios of time and memory, `narrowed` over `bfloat16`: at most this."""
 CLOSE = 0.02
-"""Distance of the slide's vector from that of float32, over its length, at most."""
+"""Target of the error of the slide's vector, relative to float32: at most this."""
 HEADER = """# Encoding in bfloat16
 
-`off` is the distance of the slide's vector from that of float32, over the length of that. `bfloat16` has all weights
-and the stream of tokens in bfloat16; `narrowed`, which is `encode --precision bf16`, keeps the stream, norms and
-pooling in float32. Ratios are narrowed over bfloat16; at most {most} is wanted, and {close:.0%} off. Times are medians
-of turns in one process with one block, where the time is spent, the ratio that of each pair; memory is of one process
-each: what the slide adds to it, and its peak. From 131,072 tokens on three of the twelve blocks.
+`error` is the distance of the slide's vector from the float32 vector, divided by the length of the float32
+vector. `bfloat16` has all weights and the stream of tokens in bfloat16. `narrowed`, which is `encode
+--precision bf16`, keeps the stream, norms and pooling in float32. Ratios are narrowed over bfloat16. Targets
+are a ratio of at most {most} and an error of at most {close:.0%}.
 
-Before pixels were centred in float32 and vectors pooled in it, all of it in bfloat16 was 25.8 and 23.0 % off at 4,096
+Times are medians of alternating turns in one process, with one block, which takes most of the time; the ratio
+is the median over pairs of turns. Memory is measured in one process per mode: the memory that the slide adds,
+and the peak. From 131,072 tokens on, three of the twelve blocks are used.
+
+Before pixels were centred and vectors pooled in float32, the error of `bfloat16` was 25.8 and 23.0 % at 4,096
 tokens (two seeds, 2026-11-30, by a script that was not kept).
 """
 
 
 def measured(*arguments: object) -> dict:
-    """One run of `precision_slide.py`."""
+    """Run `precision_slide.py` once and return its measurements."""
     return run_measured([sys.executable, HERE / "precision_slide.py", *map(str, arguments)])
 
 
 def row(tokens: int) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     runs = [measured("memory", mode, tokens) for mode in MODES]
     exact, *vectors = (np.array(run["vector"]) for run in runs)
     errors = [np.linalg.norm(vector - exact) / np.linalg.norm(exact) for vector in vectors]
@@ -56,18 +59,18 @@ def row(tokens: int) -> str:
 
 
 def judged(ratio: float) -> str:
-    """A ratio, with a mark where it is too large."""
+    """Format a ratio, with a mark if it misses its target."""
     return f"{ratio:.2f}" + ("" if ratio <= MOST else " **(missed)**")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="+", default=list(TURNS))
     a = parser.parse_args()
     about = machine.describe(("numpy", "torch"))
-    columns = ["tokens", "off, bfloat16", "off, narrowed", "s, bfloat16", "s, narrowed", "ratio"]
-    columns += [f"{what}, {mode}" if mode else "ratio" for what in ("MB added", "MB in all") for mode in (*MODES, "")]
+    columns = ["tokens", "error, bfloat16", "error, narrowed", "s, bfloat16", "s, narrowed", "ratio"]
+    columns += [f"{what}, {mode}" if mode else "ratio" for what in ("MB added", "MB peak") for mode in (*MODES, "")]
     rows = [row(tokens) for tokens in a.tokens]
     page = [HEADER.format(most=MOST, close=CLOSE), *(f"- {line}" for line in about), ""]
     page += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *rows]

@@ -1,4 +1,4 @@
-"""Measurements of `precision.py`: a slide of random pixels through LongViT-small; prints what it took.
+"""Measurements of `precision.py`: a slide of random pixels through LongViT-small; prints its cost.
 
 python tests/benchmarks/precision_slide.py memory narrowed 65536
 python tests/benchmarks/precision_slide.py time 65536 5
@@ -19,11 +19,11 @@ from longvit.tokens.batch import TokenBatch
 PRESET = "longvit_small_1024"
 PIECE, WARM = 1024, 512
 BLOCKS = 1 << 17
-"""Tokens from which on the encoder has three blocks instead of twelve; each takes the memory of the one before."""
+"""Tokens from which the encoder has three blocks instead of twelve; a block reuses the memory of the previous block."""
 
 
 def build(mode: str, depth: int) -> LongViT:
-    """The encoder of so many blocks, with the same random weights in each mode."""
+    """Return an encoder of `depth` blocks, with the same random weights in each mode."""
     torch.manual_seed(0)
     config = PRESETS[PRESET].model_copy(update={"depth": depth})
     encoder = LongViT(config).eval()
@@ -35,7 +35,7 @@ def build(mode: str, depth: int) -> LongViT:
 
 
 def memory(mode: str, tokens: int) -> dict:
-    """The slide's vector, and MB above what the process had before."""
+    """Return the slide's vector, and the MB that encoding adds to the process."""
     encoder = build(mode, 3 if tokens >= BLOCKS else 12)
     encode(encoder, WARM)  # kernels are set up
     before = peak_mb()
@@ -44,7 +44,7 @@ def memory(mode: str, tokens: int) -> dict:
 
 
 def times(tokens: int, repeat: int) -> dict:
-    """Seconds of `bfloat16` and of `narrowed`, in turns, on one block: that of all blocks is several times as much."""
+    """Return seconds of `bfloat16` and `narrowed`, in turns, on one block; all blocks take several times as long."""
     encoders = [build(mode, 1) for mode in ("bfloat16", "narrowed")]
     seconds = []
     for turn in range(repeat + 1):
@@ -57,7 +57,7 @@ def times(tokens: int, repeat: int) -> dict:
 
 @torch.inference_mode()
 def encode(encoder: LongViT, tokens: int) -> torch.Tensor:
-    """The vector of a slide of so many tokens, in rows of 512, embedded piece by piece."""
+    """Return the vector of a slide of `tokens` tokens, in rows of 512, embedded piece by piece."""
     pixels = torch.Generator().manual_seed(0)
     rc_1L2 = torch.stack((torch.arange(tokens) // 512, torch.arange(tokens) % 512), dim=-1)[None]
     extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))
@@ -71,7 +71,7 @@ def encode(encoder: LongViT, tokens: int) -> torch.Tensor:
 
 
 def peak_mb() -> float:
-    """The most resident memory that this process has had, MB; `ru_maxrss` would count what its parent had, too."""
+    """Return the peak resident memory of this process, MB; `ru_maxrss` would include its parent's memory."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1000
 
 

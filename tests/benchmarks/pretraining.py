@@ -1,4 +1,4 @@
-"""What self-supervision is worth: the same heads on encoders at random, after MoCo, DINO and masked modelling.
+"""Benefit of self-supervision: the same heads on encoders at random, after MoCo, DINO and masked modelling.
 
 python tests/benchmarks/pretraining.py --cohort lung=DIR --cohort synthetic=DIR --out build/pretraining
 """
@@ -29,12 +29,12 @@ HEADS = {
     "probe_survival": ("finetune_survival.yaml", "--shuffles 0"),
     "finetune_subtype": ("finetune_subtype_full.yaml", ""),
 }
-"""Name of a run -> its settings, and what differs here."""
+"""Name of a run -> its settings file and additional flags."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """One encoder to judge: its cohort, its objective or `random`, and its seed."""
+    """Encoder to evaluate: its cohort, its objective or `random`, and its seed."""
 
     cohort: str
     source: Path
@@ -44,7 +44,7 @@ class Start:
 
     @property
     def folder(self) -> Path:
-        """Where its runs lie."""
+        """Folder of its runs."""
         return self.out / self.cohort / f"{self.objective}_{self.seed}"
 
     @property
@@ -54,7 +54,7 @@ class Start:
 
 
 def main() -> None:
-    """The command line; finished runs are not run again."""
+    """Run the command line; finished runs are not repeated."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cohort", action="append", required=True, help="NAME=DIR with slides, dataset.csv and splits")
     parser.add_argument("--out", type=Path, required=True)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def judge(start: Start) -> Start:
-    """Pretrain an encoder, or draw it, and train every head on it."""
+    """Pretrain an encoder, or draw its weights, and train every head on it."""
     weights = start.folder / "pretrain" / "encoder.safetensors"
     if start.objective == "random":
         draw_encoder(weights, start.seed)
@@ -91,24 +91,28 @@ def judge(start: Start) -> Start:
 
 
 def stores_of(start: Start) -> Iterator[object]:
-    """Flags that pretraining and heads share."""
+    """Yield the flags that pretraining and heads share."""
     yield from ("--stores", start.stores, "--seed", start.seed)
 
 
 def labels_of(start: Start, weights: Path) -> Iterator[object]:
-    """Flags of the heads."""
+    """Yield the flags of the heads."""
     yield from ("--table", start.source / "dataset.csv", "--splits", start.source / "splits", "--checkpoint", weights)
 
 
 def draw_encoder(path: Path, seed: int) -> None:
-    """The encoder that pretraining starts from."""
+    """Write the encoder that pretraining starts from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     save_encoder(path, LongViT(load_yaml(CONFIGS / OBJECTIVES["moco"], PretrainConfig).encoder))
 
 
 def longvit(verb: str, settings: str, out: Path, *flags: object) -> None:
-    """Run one verb on one thread, its output kept beside its folder; raises what it said where it fails."""
+    """Run a verb on one thread, with its output in a file next to its folder.
+
+    Raises:
+        RuntimeError: The verb failed; the message contains the end of its output.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "longvit", verb, "--config", CONFIGS / settings, "--out", out, *flags]
     log = out.with_name(f"{out.name}.log")

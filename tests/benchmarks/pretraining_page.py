@@ -1,4 +1,4 @@
-"""Predictions of the same heads on several encoders of a cohort -> a page, and a figure beside it."""
+"""Page and figure of a cohort, from the predictions of the same heads on several encoders."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from longvit.evaluation.intervals import percentile_interval
 from longvit.evaluation.predictions import read_predictions
 
 LIBRARIES = ("torch", "lightly", "pytorch-lightning", "scikit-learn")
-COLOURS = {"moco": "#00618e", "dino": "#c25b00", "masked": "#5b8f22"}  # apart for the colour-blind
+COLOURS = {"moco": "#00618e", "dino": "#c25b00", "masked": "#5b8f22"}  # distinct for colour-blind readers
 
 
 class Start(Protocol):
-    """An encoder that was judged, as `pretraining.Start`."""
+    """Encoder that was evaluated; `pretraining.Start` is the implementation."""
 
     cohort: str
     objective: str
@@ -29,16 +29,16 @@ class Start(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """One head on encoders of one kind, over the seeds."""
+    """Results of a head on encoders of one kind, over the seeds."""
 
     values: np.ndarray
-    """(seeds,) pooled AUROC or c-index on held-out patients."""
+    """Pooled AUROC or c-index on held-out patients (seeds,)."""
     resampled: np.ndarray
-    """(resamples,) the mean over the seeds, each resample with the same patients for every seed and every encoder."""
+    """Mean over the seeds (resamples,); a resample has the same patients for every seed and every encoder."""
 
 
 def judged(starts: Sequence[Start], head: str) -> Judged:
-    """The pooled headline number of a head on some starts."""
+    """Return the pooled headline metric of a head on the encoders of `starts`."""
     found = [evaluate_folds(read_predictions(start.folder / head / "predictions.csv")) for start in starts]
     name = found[0].metrics["headline"]
     values = np.array([one.metrics["pooled"][name]["value"] for one in found])
@@ -46,7 +46,7 @@ def judged(starts: Sequence[Start], head: str) -> Judged:
 
 
 def rows(starts: Sequence[Start], heads: Sequence[str]) -> Iterator[str]:
-    """A line per kind of encoder: each head's number, and how much that is above the encoder at random."""
+    """Yield a row per kind of encoder: the metric of each head, and its difference from the random encoder."""
     kinds = list(dict.fromkeys(start.objective for start in starts))
     table = {
         kind: [judged([start for start in starts if start.objective == kind], head) for head in heads] for kind in kinds
@@ -57,7 +57,7 @@ def rows(starts: Sequence[Start], heads: Sequence[str]) -> Iterator[str]:
 
 
 def cell(one: Judged, at_random: Judged) -> str:
-    """Mean and standard deviation over seeds, the interval over patients, and the difference from random with its."""
+    """Format mean ± standard deviation over seeds with the interval over patients, and the difference from random."""
     said = f"{spread(one.values)} ({between(one.resampled)})"
     if one is at_random:
         return said
@@ -66,13 +66,13 @@ def cell(one: Judged, at_random: Judged) -> str:
 
 
 def between(resampled: np.ndarray) -> str:
-    """A 95 % interval."""
+    """Format the 95 % interval of resampled values."""
     low, high = percentile_interval(resampled) or (np.nan, np.nan)
     return f"{low:.3f} to {high:.3f}"
 
 
 def probed(starts: Sequence[Start]) -> Iterator[str]:
-    """A line per objective: the logistic regression of `longvit pretrain` before and after it, and each seed's gain."""
+    """Yield a row per objective: the probe of `longvit pretrain` before and after pretraining, and each seed's gain."""
     for kind in COLOURS:
         tables = [course(start) for start in starts if start.objective == kind]
         first, last = (np.array([table["probe_linear"].iloc[row] for table in tables]) for row in (0, -1))
@@ -81,17 +81,17 @@ def probed(starts: Sequence[Start]) -> Iterator[str]:
 
 
 def course(start: Start) -> pd.DataFrame:
-    """The probed rows of a run; the first is of the encoder as it was drawn."""
+    """Return the probed epochs of a run; the first row is the encoder with random weights."""
     return pd.read_csv(start.folder / "pretrain" / "metrics.csv").dropna(subset="probe_linear")
 
 
 def spread(values: np.ndarray) -> str:
-    """Mean and standard deviation over seeds."""
+    """Format mean and standard deviation over seeds."""
     return f"{values.mean():.3f} ± {values.std(ddof=1) if len(values) > 1 else 0.0:.3f}"
 
 
 def cost(starts: Sequence[Start]) -> str:
-    """Minutes of pretraining, and the share of them spent waiting for data; medians over the seeds."""
+    """Format the minutes of pretraining and the share spent waiting for data, medians over the seeds."""
     timings = [path for start in starts if (path := start.folder / "pretrain" / "timing.csv").exists()]
     if not timings:
         return ""
@@ -102,25 +102,29 @@ def cost(starts: Sequence[Start]) -> str:
 
 
 def write(path: Path, starts: Sequence[Start], heads: Sequence[str]) -> None:
-    """Write the page of a cohort, and its figure beside it."""
+    """Write the page of a cohort, and its figure next to it."""
     figure = path.with_suffix(".png")
     draw(figure, starts)
     about = "\n".join(f"- {line}" for line in machine.describe(LIBRARIES))
     titles = " | ".join(head.replace("_", ", ") for head in heads)
     body, probes = ("\n".join(lines) for lines in (rows(starts, heads), probed(starts)))
     seeds = len({start.seed for start in starts})
-    path.write_text(f"""# What self-supervision is worth: the {starts[0].cohort} cohort
+    path.write_text(f"""# Benefit of self-supervision: the {starts[0].cohort} cohort
 
-The same encoder (`configs/lung`) at random and after three ways of pretraining on the cohort's slides, without labels;
-then the same heads on the same five folds. `probe`: the encoder is frozen, the head is linear. `finetune`: all is
-trained. AUROC for subtypes, c-index for survival, of patients that no head was trained on, pooled over folds.
+The same encoder (`configs/lung`) with random weights and after three objectives of pretraining on the cohort's
+slides, without labels; then the same heads on the same five folds. `probe`: the encoder is frozen, the head is
+linear. `finetune`: all weights are trained. AUROC for subtypes, c-index for survival, on held-out patients,
+pooled over folds.
 
-Each cell: mean ± standard deviation over {seeds} seeds (each with its own weights, views and heads), in brackets the
-95 % interval from resampling patients; below it how much that is above the encoder at random, on the same resamples.
-Pretraining sees the slides of all patients, the later test patients' too, but no label. The weight decay of the linear
-heads was chosen on encoders of MoCo and DINO of the lung cohort, and may be too strong for others; so there is a second
-table, of the probe that `longvit pretrain` keeps beside a run: scikit-learn's logistic regression as it comes, on the
-same vectors, for the subtype, on folds of its own.
+A cell is the mean ± standard deviation over {seeds} seeds, each with its own weights, views and heads. In
+brackets is the 95 % interval from resampling patients. The second line is the difference from the random
+encoder, on the same resamples. Pretraining uses the slides of all patients, also of later test patients, but no
+label.
+
+The weight decay of the linear heads was chosen on encoders of MoCo and DINO of the lung cohort, and may be too
+strong for other encoders. So the second table has the probe that `longvit pretrain` computes during a run:
+scikit-learn's logistic regression with default settings, on the same vectors, for the subtype, with its own
+folds.
 Written by `tests/benchmarks/pretraining.py`.
 
 {about}
@@ -129,7 +133,7 @@ Written by `tests/benchmarks/pretraining.py`.
 |---|{"---|" * (len(heads) + 1)}
 {body}
 
-| logistic regression | as drawn | pretrained | gain, each seed |
+| logistic regression | random weights | pretrained | gain, each seed |
 |---|---|---|---|
 {probes}
 
@@ -138,7 +142,7 @@ Written by `tests/benchmarks/pretraining.py`.
 
 
 def draw(path: Path, starts: Sequence[Start]) -> None:
-    """The linear probe on held-out patients over the epochs of pretraining, a line per seed."""
+    """Draw the linear probe on held-out patients over the epochs of pretraining, a line per seed."""
     figure, axes = plt.subplots(figsize=(5.4, 3.2), layout="constrained")
     for start in starts:
         if start.objective in COLOURS:

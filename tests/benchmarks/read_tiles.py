@@ -1,14 +1,15 @@
-"""Random tiles for training, from the store or from the slide by OpenSlide; prints what it took.
+"""Random tiles for training, from the store or from the slide by OpenSlide; prints seconds and tiles.
 
     python tests/benchmarks/read_tiles.py store stores/slide.zarr slide.svs --workers 2
 
-`loader` is what a DataLoader's worker does in CLAM and TRIDENT: `read_region` at the tile's corner, Pillow to RGB,
-torchvision's ToTensor and Normalize, one tensor of floats for a batch. `openslide` leaves these two out. Both read at
-the places of the store's tiles, from level 0, and where the slide is finer than the store they resize with OpenCV as
-TRIDENT does. `store` is what our worker does: bytes of pixels, since the device normalises them. `decoder` is what no
-reader of JPEG tiles can beat: the store's bytes, in memory already, decoded into one buffer. Workers are processes, as
-those of a DataLoader; each opens its store or slide once. Two threads on the store took 14 to 28 % longer than two
-processes: they wait for each other's turn with Python.
+`loader` is the work of a DataLoader's worker in CLAM and TRIDENT: `read_region` at the tile's corner, Pillow to RGB,
+torchvision's ToTensor and Normalize, one tensor of floats for a batch. `openslide` omits the two transforms. Both read
+at the places of the store's tiles, from level 0. If the slide is finer than the store, they resize with OpenCV, as
+TRIDENT does. `store` is the work of our worker: pixels as bytes, normalised by the device. `decoder` is the bound for
+readers of JPEG tiles: the store's bytes, already in memory, decoded into one buffer.
+
+Workers are processes, as in a DataLoader; each opens its store or slide once. Two threads on the store took 14 to 28 %
+longer than two processes, because they wait for Python's global lock.
 """
 
 import argparse
@@ -39,18 +40,18 @@ if TYPE_CHECKING:
 Tiles = npt.NDArray[np.uint8]  # (k, T, T, 3)
 
 BATCHES_AT_ONCE = 4
-"""Batches that a worker is asked for at a time: the pool's messages are no part of reading."""
+"""Batches per message to a worker, so that the pool's messages are not measured."""
 opened_store, opened_slide = cache(open_store), cache(openslide.OpenSlide)
-"""What a process has opened stays open."""
+"""Stores and slides that a process has opened; they stay open."""
 
 
 def store_batch(store: Path, indices: npt.NDArray[np.int64]) -> Tiles:
-    """Tiles (k, T, T, 3) of those indices (k,)."""
+    """Read the tiles (k, T, T, 3) at indices (k,)."""
     return opened_store(store).read_tiles(indices)
 
 
 def openslide_tiles(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.int64]) -> Iterator[Image | Tiles]:
-    """Tiles of `side` pixels whose corners are `xy_l0` (k, 2), from squares of `side_l0` level-0 pixels a side."""
+    """Yield tiles of `side` pixels with corners `xy_l0` (k, 2), from squares of `side_l0` level-0 pixels a side."""
     read, size = opened_slide(slide).read_region, (side_l0, side_l0)
     for x, y in xy_l0.tolist():
         tile = read((x, y), 0, size).convert("RGB")
@@ -58,14 +59,14 @@ def openslide_tiles(slide: Path, side_l0: int, side: int, xy_l0: npt.NDArray[np.
 
 
 def openslide_batch(*which: Any) -> Tiles:
-    """Tiles (k, side, side, 3), arguments as of `openslide_tiles`."""
+    """Read tiles (k, side, side, 3); the arguments are those of `openslide_tiles`."""
     return np.stack([np.asarray(tile) for tile in openslide_tiles(*which)])
 
 
 @cache
 def to_input() -> Callable[[Tiles], "torch.Tensor"]:
-    """The transforms of CLAM's and TRIDENT's datasets."""
-    import torch  # here: the other sources need none
+    """Return the transforms of CLAM's and TRIDENT's datasets."""
+    import torch  # here, because the other sources do not need torch
     from torchvision.transforms import Compose, Normalize, ToTensor
 
     torch.set_num_threads(1)  # as in a DataLoader's worker
@@ -73,7 +74,7 @@ def to_input() -> Callable[[Tiles], "torch.Tensor"]:
 
 
 def loader_batch(*which: Any) -> "torch.Tensor":
-    """The same tiles as what a model takes, (k, 3, side, side) float32."""
+    """Read the same tiles as a model's input (k, 3, side, side), float32."""
     import torch
 
     return torch.stack([to_input()(tile) for tile in openslide_tiles(*which)])
@@ -81,7 +82,7 @@ def loader_batch(*which: Any) -> "torch.Tensor":
 
 @cache
 def encoded(store: PatchStore) -> list[bytes]:
-    """The JPEG of every tile, without its checksum."""
+    """Return the JPEG of every tile, without its checksum."""
     tiles, per_shard, n = store.path / "tiles", zarr.open_array(store.path / "tiles").shards[0], len(store)
     shards = [(shard_path(tiles, first // per_shard), min(per_shard, n - first)) for first in range(0, n, per_shard)]
     chunks = (chunk for path, k in shards for chunk in read_chunks(path, read_index(path, per_shard), np.arange(k)))
@@ -89,7 +90,7 @@ def encoded(store: PatchStore) -> list[bytes]:
 
 
 def decoder_batch(store: Path, indices: npt.NDArray[np.int64]) -> Tiles:
-    """The last of the tiles of those indices (k,), as many times: (k, T, T, 3)."""
+    """Decode the tiles at indices (k,) into one buffer, and return it k times (k, T, T, 3)."""
     opened = opened_store(store)
     jpegs, buffer = encoded(opened), empty_pixels(opened.tile_st, opened.tile_st, 3)
     for i in indices.tolist():
@@ -103,9 +104,9 @@ def count_read(read: Callable[[npt.NDArray[np.int64]], Tiles], batch: npt.NDArra
 
 
 def reader(source: str, store: PatchStore, slide: Path) -> tuple[Callable[..., Tiles], npt.NDArray[np.int64]]:
-    """What reads a batch, and what it is asked for, one row per tile: indices, or corners."""
+    """Return the function that reads a batch, and its possible inputs, one row per tile: indices or corners."""
     if source == "decoder":
-        encoded(opened_store(store.path))  # before workers are forked, so that they find it there
+        encoded(opened_store(store.path))  # before workers are forked, so that they inherit it
     if source not in ("openslide", "loader"):
         return partial({"store": store_batch, "decoder": decoder_batch}[source], store.path), np.arange(len(store))
     side_l0 = round(store.attributes["side_l0"][0])
@@ -114,7 +115,7 @@ def reader(source: str, store: PatchStore, slide: Path) -> tuple[Callable[..., T
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", choices=["store", "loader", "openslide", "decoder"])
     parser.add_argument("store", type=Path)

@@ -15,7 +15,7 @@ TILE_OURS = Path(__file__).parent / "tile_ours.py"
 LIMIT_MB = 500
 LIMIT_OF_MANY_MB = 850
 NUMBA_MB = 125
-"""What a process takes that has loaded it, to cut tiles anew."""
+"""Memory of a process after loading Numba, to re-tile."""
 SLIDES = {1: "one slide", 2: "two slides in turn"}
 
 
@@ -30,7 +30,7 @@ def huge(make_huge):
 @pytest.mark.parametrize(
     ("mpp", "side", "tiles"),
     [(0.5, 256, 10_000), (0.25, 256, 40_000), (0.25, 224, 50_000)],
-    ids=["shrunk", "bytes kept", "cut anew"],
+    ids=["shrunk", "bytes kept", "re-tiled"],
 )
 @pytest.mark.parametrize("slides", SLIDES, ids=SLIDES.values())
 def test_a_huge_slide_is_tiled_in_little_memory(huge, tmp_path, measured, slides, mpp, side, tiles):

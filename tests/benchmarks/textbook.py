@@ -27,7 +27,7 @@ def dilated_attention(
 
 
 def _branch(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, segment: int, ratio: int) -> tuple[Tensor, Tensor]:
-    """One branch, dense: (B, L, H, K) with 0, and (B, L, H) with -inf, where a head keeps no token."""
+    """Return a dense branch: (B, L, H, K) and (B, L, H), 0 and -inf for tokens that a head does not keep."""
     batch, length, heads, width = q_BLHK.shape
     share = math.ceil(heads / ratio)
     kept = torch.arange(0, segment, ratio)[None, :] + torch.arange(heads)[:, None] // share  # (H, tokens of a segment)
@@ -45,5 +45,5 @@ def _branch(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, segment: int, ratio:
 
 
 def _sparse(x: Tensor, kept: Tensor) -> Tensor:
-    """(B, segments, w, H, K) -> (B * segments, H, w / r, K): what each head keeps of each segment."""
+    """Return each head's tokens of each segment: (B, segments, w, H, K) -> (B * segments, H, w / r, K)."""
     return x.gather(2, kept.expand(*x.shape[:2], *kept.shape[:2], x.shape[-1])).flatten(0, 1).transpose(1, 2)

@@ -19,17 +19,17 @@ from hs2p.configs.models import DEFAULT_MASK_SAMPLING
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("slide", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--backend", default="cucim", help="what reads the slide: cucim, openslide, ...")
+    parser.add_argument("--backend", default="cucim", help="reader of the slide: cucim, openslide, ...")
     a = parser.parse_args()
     tiling = TilingConfig(
         requested_spacing_um=0.5, requested_tile_size_px=256, tolerance=0.05, overlap=0.0, backend=a.backend
     )
-    turbojpeg.TurboJPEG()  # not timed; says so where the library is missing
+    turbojpeg.TurboJPEG()  # not timed; raises if the library is missing
     start = time.perf_counter()
     slides = sorted(a.slide.iterdir()) if a.slide.is_dir() else [a.slide]
     made = tile_slides(

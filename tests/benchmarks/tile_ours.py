@@ -1,4 +1,4 @@
-"""Our turn in `tiling.py`: tile a slide, or a folder of them, with quality control and report; prints what it took."""
+"""Our turn in `tiling.py`: tile a slide, or a folder of them, with quality control and report; prints its cost."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from preprocessing import TileConfig, open_store, tile_slides
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("slide", type=Path)
     parser.add_argument("out", type=Path)

@@ -3,7 +3,7 @@
     python tests/benchmarks/tiling.py --slide20 slide20.svs --slide20-240 slide20_240.svs --dicom slide20_240_dicom \\
         --slide40 slide40.svs --huge huge.svs --peer .venv-hs2p/bin/python
 
-README.md beside this file says what is measured and how; `make bench-tiling` makes all it needs first.
+README.md in this folder describes what is measured and how. `make bench-tiling` makes all inputs first.
 """
 
 import argparse
@@ -23,18 +23,18 @@ from measure import run_measured
 HERE = Path(__file__).parent
 WORKERS = ["--workers", "2"]
 OPENSLIDE = {"loader": "OpenSlide loader", "openslide": "OpenSlide"}
-"""What `read_tiles.py` can do with it, and what the table calls that."""
+"""OpenSlide's modes in `read_tiles.py` -> their names in the table."""
 Command = Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: the same work by us and by a peer."""
+    """Comparison: the same work by us and by a peer."""
 
     name: str
     peer: str
     target: float | None
-    """Our tiles per second over the peer's: at least this. None for a bound that nothing is asked of."""
+    """Target of our tiles per second over the peer's: at least this. None if there is no target."""
     ours: Command
     theirs: Command
 
@@ -52,7 +52,7 @@ class Side:
 
     @property
     def rate(self) -> str:
-        """Median rate, slowest and fastest, in words."""
+        """Median rate, with the slowest and the fastest, as text."""
         return f"{median(self.rates):,.0f} ({min(self.rates):,.0f} to {max(self.rates):,.0f})"
 
     @property
@@ -62,7 +62,7 @@ class Side:
 
 
 def tiling_cases(a: argparse.Namespace, cohort: Path, scratch: Path) -> Iterator[Case]:
-    """A slide to stored tiles of 256 pixels at 0.5 micrometres per pixel, by two workers."""
+    """Yield the cases of tiling a slide into tiles of 256 pixels at 0.5 micrometres per pixel, with two workers."""
     store, tar = scratch / "ours", scratch / "hs2p"
 
     def case(name: str, target: float | None, slide: Path, *options: str, backend: str = "cucim") -> Case:
@@ -72,15 +72,15 @@ def tiling_cases(a: argparse.Namespace, cohort: Path, scratch: Path) -> Iterator
 
     yield case("20x slide, its own JPEG bytes kept", 12, a.slide20)
     yield case("16 such slides in a run, bytes kept", None, cohort)
-    yield case("20x slide in tiles of 240, cut anew", 2.2, a.slide20_240)
-    yield case("the same as DICOM, cut anew", None, a.dicom / "level-0.dcm", backend="openslide")
+    yield case("20x slide in tiles of 240, re-tiled", 2.2, a.slide20_240)
+    yield case("the same as DICOM, re-tiled", None, a.dicom / "level-0.dcm", backend="openslide")
     yield case("20x slide, decoded and encoded again", 2.2, a.slide20, "--reencode")
-    yield case("the same with 4:4:4, which the slide has not", None, a.slide20, "--reencode", "--subsampling", "444")
+    yield case("the same with 4:4:4, unlike the slide", None, a.slide20, "--reencode", "--subsampling", "444")
     yield case("40x slide to 20x", 3.5, a.slide40)
 
 
 def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
-    """Random tiles of a store by us, the same places of its slide by OpenSlide."""
+    """Yield the cases of reading random tiles: of a store by us, the same places of its slide by OpenSlide."""
 
     def case(how: str, target: float | None, source: str, peer: str, workers: str) -> Case:
         ours, theirs = (
@@ -90,8 +90,8 @@ def reading_cases(slide: Path, store: Path, what: str) -> Iterator[Case]:
 
     yield case("one worker", 6, "store", "loader", "1")
     yield case("two workers", 6, "store", "loader", "2")
-    yield case("pixels alone", None, "store", "openslide", "1")
-    yield case("the decoder alone", None, "decoder", "openslide", "1")
+    yield case("pixels only", None, "store", "openslide", "1")
+    yield case("decoder only", None, "decoder", "openslide", "1")
 
 
 def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
@@ -108,7 +108,7 @@ def compare(case: Case, repeat: int, scratch: Path) -> tuple[Side, Side]:
 
 
 def as_row(case: Case, ours: Side, theirs: Side) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     ratio = median(ours.rates) / median(theirs.rates)
     verdict = "" if case.target is None or ratio >= case.target else " **(missed)**"
     cells = [case.name, case.peer, str(ours.runs[0]["tiles"]), str(theirs.runs[0]["tiles"]), ours.rate, theirs.rate]
@@ -118,7 +118,7 @@ def as_row(case: Case, ours: Side, theirs: Side) -> str:
 
 
 def memory_rows(huge: Path, scratch: Path) -> Iterator[str]:
-    """A line each for a huge slide whose tiles are decoded and shrunk, and one whose bytes are kept; ours alone."""
+    """Yield a row for a huge slide whose tiles are decoded and reduced, and a row for kept bytes; ours only."""
     for mpp in ("0.5", "0.25"):
         run = run_measured([sys.executable, HERE / "tile_ours.py", huge, scratch, *WORKERS, "--mpp", mpp])
         shutil.rmtree(scratch)
@@ -135,7 +135,7 @@ def read_through(*slides: Path) -> None:
 
 
 HEADER = """\
-| what | peer | tiles, ours | tiles, peer | tiles/s, ours | tiles/s, peer | ratio | wanted | MB, ours | MB, peer |
+| case | peer | tiles, ours | tiles, peer | tiles/s, ours | tiles/s, peer | ratio | wanted | MB, ours | MB, peer |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|"""
 MEMORY_HEADER = """\
 | um/px of the store | the slide's JPEG bytes | tiles | seconds | MB | bound |
@@ -143,12 +143,12 @@ MEMORY_HEADER = """\
 
 
 def page(rows: Sequence[str], memory: Sequence[str], about: Sequence[str], repeat: int) -> str:
-    """The text of `tiling.md`."""
+    """Return the text of `tiling.md`."""
     lines = "\n".join(f"- {line}" for line in about)
     return f"""# Tiling, measured
 
 Medians of {repeat} runs, slowest and fastest in brackets; memory is the peak of the whole process tree.
-Written by `tests/benchmarks/tiling.py`; `README.md` beside it says what each line is.
+Written by `tests/benchmarks/tiling.py`; `README.md` in this folder describes each row.
 
 {lines}
 
@@ -163,11 +163,11 @@ A slide of 100,000 x 100,000 pixels at 0.25 um per pixel, one run each:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide20", type=Path, required=True, help="a slide of 0.5 micrometres per pixel")
-    parser.add_argument("--slide20-240", type=Path, required=True, help="one in tiles of 240 pixels, as Aperio's are")
-    parser.add_argument("--dicom", type=Path, required=True, help="folder that dicom_slide.py made of that")
+    parser.add_argument("--slide20-240", type=Path, required=True, help="a slide in tiles of 240 pixels")
+    parser.add_argument("--dicom", type=Path, required=True, help="folder made by dicom_slide.py from it")
     parser.add_argument("--slide40", type=Path, required=True, help="a slide of 0.25 micrometres per pixel")
     parser.add_argument("--huge", type=Path, required=True, help="a slide made by huge_slide.py")
     parser.add_argument("--peer", type=Path, required=True, help="the Python of hs2p's environment")
@@ -184,7 +184,7 @@ def main() -> None:
         rows = [as_row(case, *compare(case, a.repeat, scratch)) for case in tiling_cases(a, cohort, scratch)]
         for what, slide, options in (
             ("bytes kept", a.slide20, []),
-            ("cut anew from tiles of 240", a.slide20_240, []),
+            ("re-tiled from tiles of 240", a.slide20_240, []),
             ("encoded again", a.slide20, ["--reencode"]),
             ("40x slide to 20x", a.slide40, []),
         ):

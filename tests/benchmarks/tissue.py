@@ -1,18 +1,19 @@
-"""Which tiles are found to be tissue, against the truth that `make_slide.py` writes; writes the table `tissue.md`.
+"""Detection of tissue tiles compared with the truth that `make_slide.py` writes; writes the table `tissue.md`.
 
     python tests/benchmarks/tissue.py slide20.svs slide40.svs CMU-1-Small-Region.svs
 
 Tiles of 128 um (256 pixels at 0.5 um), chosen with the default settings. A cell of the truth (32 level-0 pixels) is
-pen where `pen` exceeds 0.5, blurred where `blur` does, tissue where `field` exceeds 0; good tissue is tissue that is
-neither pen nor blurred. A tile is true if at least 10 % of it is good tissue.
+pen if `pen` exceeds 0.5, blurred if `blur` exceeds 0.5, tissue if `field` exceeds 0. Good tissue is neither pen nor
+blurred. A tile is true if at least 10 % of it is good tissue.
 
-    recall          true tiles that were chosen
-    precision       chosen tiles that are true
-    clear           the same without the tiles that have 5 to 15 % of good tissue
-    pen, blur       tiles that are not true and of which more than half is pen, or blurred tissue: share left out
-    any             the same with those that are true besides, for the tissue on their other side
-    called blurred  share of the found tissue that was called blurred; for slides without a truth, which are sharp
-    CPU             seconds of one thread for overview, tissue, pen and focus; of these, for reading and decoding
+    recall          share of true tiles that were chosen
+    precision       share of chosen tiles that are true
+    clear           the same without tiles that have 5 to 15 % of good tissue
+    pen, blur       share left out of the tiles that are not true and are more than half pen, or blurred tissue
+    any             the same with tiles that are also true, because of tissue in their other half
+    called blurred  share of the found tissue that was classified as blurred; for sharp slides without a truth
+    CPU             seconds of one thread for overview, tissue, pen and focus
+    reading         part of these seconds for reading and decoding
 """
 
 import argparse
@@ -60,9 +61,9 @@ def main() -> None:
 
 
 def measure(path: Path) -> tuple[str, ...]:
-    """The row of one slide."""
+    """Return the row of a slide."""
     with read_slide(path) as slide:
-        find_tissue(slide, TissueConfig(), path.stem)  # what is timed below has its file in memory
+        find_tissue(slide, TissueConfig(), path.stem)  # brings the file into memory before it is timed
         reading = timed_reads(slide)
         start = time.process_time()
         _, mask = find_tissue(slide, TissueConfig(), path.stem)
@@ -78,7 +79,7 @@ def measure(path: Path) -> tuple[str, ...]:
 
 
 def timed_reads(slide: Slide) -> list[float]:
-    """Make a slide add up, in the one number of the returned list, the CPU seconds of its reads."""
+    """Make a slide sum the CPU seconds of its reads, in the single number of the returned list."""
     spent = [0.0]
 
     def timed(read: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +96,7 @@ def timed_reads(slide: Slide) -> list[float]:
 
 
 def compare(mask: np.ndarray, size_l0: tuple[int, int], side_l0: int, truth: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The shares of the table, as its columns name them."""
+    """Return the shares of a row, in the order of the columns."""
     pen, blur, tissue = truth["pen"] > 0.5, truth["blur"] > 0.5, truth["field"] > 0
     cell_l0 = int(truth["S"])
     good, pen, blurred = (
@@ -117,7 +118,7 @@ def compare(mask: np.ndarray, size_l0: tuple[int, int], side_l0: int, truth: dic
 
 
 def shares(cells: np.ndarray, cell_l0: int, size_l0: tuple[int, int], side_l0: int) -> np.ndarray:
-    """Share of every whole tile (rows, columns) that the cells cover; a tile is a whole number of cells wide."""
+    """Return the share of every whole tile (rows, columns) that the cells cover; tiles consist of whole cells."""
     columns, rows = (side // side_l0 for side in size_l0)
     per_tile = side_l0 // cell_l0
     cells = cells[: rows * per_tile, : columns * per_tile].astype(np.float64)
@@ -125,7 +126,7 @@ def shares(cells: np.ndarray, cell_l0: int, size_l0: tuple[int, int], side_l0: i
 
 
 def share(event: np.ndarray, among: np.ndarray) -> float:
-    """For which share of some tiles something holds."""
+    """Return the share of the tiles `among` that are in `event`."""
     return float(event[among].mean())
 
 

@@ -1,11 +1,11 @@
-"""A planted tumour in the viewer: train on slide labels, explain a held-out slide, look; writes `viewer.png`.
+"""A planted tumour in the viewer: train on slide labels, explain a held-out slide, show it; writes `viewer.png`.
 
 python tests/benchmarks/viewer_screenshot.py
 
-Half of the slides hold a focus of tumour, drawn among stroma that is otherwise the same, and a model learns to tell
-which. It never learns where the focus is. `longvit explain` is asked that of a slide that the model was not trained on,
-`longvit view` serves the answer, and Chromium opens it. The white line is the border of what was planted: it is drawn
-onto the picture afterwards, from the truth, at a place that follows from the slide's size alone.
+Half of the slides contain a focus of tumour in stroma that is otherwise the same. A model is trained to predict which
+slides do, without the position of the focus. `longvit explain` maps a held-out slide, `longvit view` serves it, and
+Chromium opens it. The white line is the border of the planted tumour. It is drawn onto the picture afterwards, from the
+truth, at a place computed from the slide's size only.
 """
 
 import argparse
@@ -50,17 +50,17 @@ CANVAS = "window.viewer.layers.canvas.toDataURL('image/png')"
 
 @dataclass(frozen=True)
 class Case:
-    """A held-out slide that was explained, and what was planted in it."""
+    """Explained held-out slide, and its planted tumour."""
 
     run: Path
     explained: Path
     slide_id: str
     planted: np.ndarray
-    """Which of its squares are tumour, (GRID, GRID)."""
+    """Mask of the squares that are tumour (GRID, GRID)."""
 
 
 def make_case(folder: Path, slides: int = 40, epochs: int = 12) -> Case:
-    """Draw, tile, train and explain; all files lie in `folder`."""
+    """Draw, tile, train and explain, with all files in `folder`."""
     truth = draw(folder, slides)
     tile_slides(TileConfig(slides=folder / "slides", out=folder / "stores", mpp=1.0, tile_px=32, min_tissue=0.25))
     encoder = EncoderConfig(
@@ -91,7 +91,7 @@ def make_case(folder: Path, slides: int = 40, epochs: int = 12) -> Case:
 
 
 def draw(folder: Path, slides: int) -> dict[str, np.ndarray]:
-    """Write slides and their table; returns what was planted in each."""
+    """Write slides and their table, and return the planted squares of each slide."""
     rng, truth, table = np.random.default_rng(0), {}, []
     squares = cut_squares(rng)
     (folder / "slides").mkdir(parents=True)
@@ -114,7 +114,7 @@ def draw(folder: Path, slides: int) -> dict[str, np.ndarray]:
 
 
 def cut_squares(rng: np.random.Generator, drawings: int = 6) -> dict[str, list[np.ndarray]]:
-    """Squares that are all stroma or all tumour, from slides where both grow."""
+    """Return squares that are all stroma or all tumour, from slides with both."""
     found: dict[str, list[np.ndarray]] = {"stroma": [], "tumour": []}
     step = SIDE_L0 // LAYOUT_PX
     for number in range(drawings):
@@ -132,7 +132,7 @@ def cut_squares(rng: np.random.Generator, drawings: int = 6) -> dict[str, list[n
 def compose(
     rng: np.random.Generator, squares: dict[str, list[np.ndarray]], focus: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A disc of stroma, with a focus of tumour somewhere if wanted: the slide, and which squares were planted."""
+    """Return a disc of stroma, with a focus of tumour if `focus`, and the mask of the planted squares."""
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0, GRID / 3)
     row, column = GRID / 2 - 0.5 + distance * np.array([np.sin(angle), np.cos(angle)])
     planted = TISSUE & (np.hypot(ROW - row, COLUMN - column) < GRID * rng.uniform(0.13, 0.19)) & focus
@@ -145,7 +145,7 @@ def compose(
 
 @contextmanager
 def viewing(case: Case) -> Iterator[str]:
-    """The address of a `longvit view` of the run, which ends with the context."""
+    """Yield the address of a `longvit view` of the run, which ends with the context."""
     verb = ["view", str(case.run), "--explanations", str(case.explained), "--no-browser"]
     command = [sys.executable, "-c", "from longvit.cli.app import main; main()", *verb]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -157,10 +157,10 @@ def viewing(case: Case) -> Iterator[str]:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A page in the system's Chromium, without a window.
+    """Yield a page in the system's Chromium, without a window.
 
     Raises:
-        RuntimeError: There is none.
+        RuntimeError: Chromium is not installed.
     """
     from playwright.sync_api import sync_playwright
 
@@ -174,7 +174,7 @@ def chromium() -> Iterator[Any]:
 
 
 def look(page: Any, case: Case, address: str) -> tuple[np.ndarray, np.ndarray]:
-    """The heatmap's canvas at full opacity, RGBA, and the whole page at half, RGB, as the reader sees it."""
+    """Return the heatmap's canvas at full opacity, RGBA, and the whole page at half opacity, RGB."""
     page.goto(f"{address}#{case.slide_id}")
     end = time.monotonic() + 20
     while not page.evaluate(READY):
@@ -189,7 +189,7 @@ def look(page: Any, case: Case, address: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_stage(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A mask of a square slide where a stage of some size shows it: as large as it fits, in the middle."""
+    """Return the mask of a square slide as shown on a stage (height, width): as large as possible, centred."""
     side = min(height, width)
     shown = np.zeros((height, width), bool)
     top, left = (height - side) // 2, (width - side) // 2
@@ -200,7 +200,7 @@ def on_stage(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def heat_of(rgba: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is along the colour map of signed scores, 0 to 1; NaN where the canvas is clear."""
+    """Return each pixel's position on the colour map of signed scores, 0 to 1; NaN if the pixel is transparent."""
     colours = np.round(DIVERGING(np.linspace(0, 1, 256))[:, :3] * 255)
     pixels, place = np.unique(rgba.reshape(-1, 4), axis=0, return_inverse=True)
     nearest = np.abs(pixels[:, None, :3] - colours).sum(-1).argmin(1) / 255
@@ -208,7 +208,7 @@ def heat_of(rgba: np.ndarray) -> np.ndarray:
 
 
 def with_border(picture: np.ndarray, box: dict[str, float], mask: np.ndarray) -> np.ndarray:
-    """The page with the border of a mask of the slide drawn onto its stage, which is at `box`."""
+    """Return the page with the border of the slide's mask drawn onto the stage, which is at `box`."""
     left, top, width, height = (round(box[side]) for side in ("x", "y", "width", "height"))
     shown = on_stage(mask, height, width).astype(np.uint8)
     lines, _ = cv2.findContours(shown, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(left, top))
@@ -217,7 +217,7 @@ def with_border(picture: np.ndarray, box: dict[str, float], mask: np.ndarray) ->
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE / "viewer.png")
     out = parser.parse_args().out

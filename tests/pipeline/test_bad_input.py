@@ -224,18 +224,18 @@ def with_predictions(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable
 
 
 COHORT = {
-    "no such slides": (just(*TILE), "no such slide, folder or manifest", "slides", "check the path"),
+    "no such slides": (just(*TILE), "the slide, folder or manifest does not exist", "slides", "check the path"),
     "empty folder of slides": (
         empty_folder("slides", *TILE),
-        "no file of this folder ends like a slide",
+        "no file in this folder has a slide's ending",
         "slides",
-        "name the folder that holds the slides",
+        "give the folder that contains the slides",
     ),
     "manifest without a column": (
         text("m.csv", "slide_id,file\na,a.svs\n", "tile", "--slides", "m.csv", "--out", "out"),
         "the manifest has no column path, it has slide_id, file",
         "m.csv",
-        "give it the columns slide_id and path",
+        "add the columns slide_id and path",
     ),
     "folder without stores": (empty_folder("stores", *PRETRAIN), "there are no stores", "stores", "longvit tile"),
     "no folder of stores": (just(*PRETRAIN), "the folder of stores does not exist", "stores", "longvit tile"),
@@ -328,7 +328,7 @@ COHORT = {
         just("demo", "--out", "out", "--patients", "3"),
         "3 patients are too few for 5 folds",
         "patients",
-        "ask for 10 or more",
+        "use 10 or more",
     ),
 }
 

@@ -223,7 +223,7 @@ def without_pixels(store: Path) -> None:
 def test_stores_without_pixels_are_refused_where_pixels_are_needed(stores, encoder):
     for slide in SLIDES:
         without_pixels(stores / f"{slide}.zarr")
-    with pytest.raises(StoreError, match="the store has no tiles: its features were brought without pixels") as error:
+    with pytest.raises(StoreError, match="the store has no tiles: it has imported features without pixels") as error:
         encode(stores)
     assert (error.value.where, "longvit tile" in error.value.fix) == (stores / "P00-0.zarr", True)
     assert not (stores.parent / "out").exists()

@@ -106,7 +106,7 @@ def test_stores_of_other_settings_are_replaced_only_when_asked_and_the_features_
     assert capsys.readouterr().err == "replacing 1 store with 2 sets of features\n"
     assert (rows(report)["good"].status, rows(report)["good"].lost) == ("done", ("resnet", "uni"))
     assert report.summary.splitlines()[1:] == [
-        "tiled again: 1 (it was asked for again); 2 sets of features lost with the old stores"
+        "tiled again: 1 (--overwrite was given); 2 sets of features lost with the old stores"
     ]
     assert "Lost features of the old store: resnet, uni" in report.page_path.read_text()
     assert "tiled again" not in tile(cohort, **settings).summary
@@ -264,7 +264,7 @@ def test_masks_go_out_are_mended_and_come_back_and_a_change_is_noticed(cohort):
         tile(cohort, tissue=mended)
     seen = [rows(tile(cohort, tissue=mended, overwrite=again))["good"] for again in (True, False)]
     assert [(row.status, row.reason) for row in seen] == [
-        ("done", "it was asked for again"),
+        ("done", "--overwrite was given"),
         ("skipped", "complete"),
     ]
     assert 0 < seen[0].n_tiles < 6
@@ -275,7 +275,7 @@ def test_masks_go_out_are_mended_and_come_back_and_a_change_is_noticed(cohort):
 
 
 def test_a_folder_of_masks_that_is_not_there_is_refused_before_any_work(cohort):
-    with pytest.raises(ConfigError, match="no such folder of masks"):
+    with pytest.raises(ConfigError, match="the folder of masks does not exist"):
         tile(cohort, tissue=TissueConfig(masks=cohort / "none"))
     assert not (cohort.parent / "out").exists()
 

@@ -59,11 +59,11 @@ def test_each_array_is_needed(path, name):
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
-        ("rc", lambda rc: rc + np.array([9, 0]), "rc leaves the grid"),
-        ("rc", lambda rc: rc[[0, 0, 2, 3, 4]], "rc names a tile twice"),
+        ("rc", lambda rc: rc + np.array([9, 0]), "rc is outside the grid"),
+        ("rc", lambda rc: rc[[0, 0, 2, 3, 4]], "rc contains a tile twice"),
         ("xy_l0", lambda xy_l0: xy_l0 + 1, "xy_l0 is not rc times side_l0"),
-        ("tissue", lambda tissue: tissue * 2, "tissue leaves 0 to 1"),
-        ("tissue", lambda tissue: tissue * np.float32(np.nan), "tissue leaves 0 to 1"),
+        ("tissue", lambda tissue: tissue * 2, "tissue is not within 0 to 1"),
+        ("tissue", lambda tissue: tissue * np.float32(np.nan), "tissue is not within 0 to 1"),
         ("overview_mask", lambda mask: mask + 7, "overview_mask has values above 3"),
         ("tissue", lambda tissue: tissue[:-1], "array tissue has shape"),
         ("overview_mask", lambda mask: mask[:-1], "array overview has shape"),

@@ -75,7 +75,7 @@ def test_we_read_the_shards_that_zarr_writes(tmp_path, tiles):
 
 
 def test_a_number_of_chunks_other_than_announced_is_our_own_fault(tmp_path):
-    with pytest.raises(AssertionError, match="2 chunks came where 3"):
+    with pytest.raises(AssertionError, match="2 chunks were written, not 3"):
         write_shards(tmp_path / "few", whole([b"a", b"b"]), 3, 2)
 
 

@@ -1,4 +1,4 @@
-"""Stores of schema 2 as they are written: with pixels, and of features that were brought without."""
+"""Stores of schema 2 as they are written: with pixels, and of imported features without pixels."""
 
 import itertools
 import shutil
@@ -76,7 +76,7 @@ def test_a_tile_in_the_place_of_another_is_named_though_it_is_whole(make_store):
     path = make_store().path
     shutil.copyfile(shard_path(path / "tiles", 0), shard_path(path / "tiles", 1))
     assert problems(path) == []  # which reads no tile
-    with pytest.raises(StoreError, match=r"tile 2 is damaged \(it is another chunk than was written there\)"):
+    with pytest.raises(StoreError, match=r"tile 2 is damaged \(the chunk is not the one that was written there\)"):
         open_store(path).read_tiles([2])
 
 
@@ -89,9 +89,7 @@ def test_each_array_but_two_may_be_absent(bring, names):
     assert (store.source.size, store.source.sha256) == (None, None)
     for name in ("tiles", "crc32c", *OPTIONAL):
         if name not in names:
-            with pytest.raises(
-                StoreError, match=f"the store has no {name}: its features were brought without"
-            ) as error:
+            with pytest.raises(StoreError, match=f"the store has no {name}: it has imported features without") as error:
                 store.read_tiles([0]) if name == "tiles" else getattr(store, name)
             assert (error.value.where, "longvit tile" in error.value.fix) == (path, True)
 
@@ -125,12 +123,12 @@ def test_tiles_that_are_no_lattice_may_share_a_cell_and_overlap(bring):
 @pytest.mark.parametrize(
     ("xy_l0", "rc", "lattice", "sentence"),
     [
-        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], True, "rc names a tile twice"),
+        ([[0, 0], [0, 0]], [[0, 0], [0, 0]], True, "rc contains a tile twice"),
         ([[0, 0], [5, 3]], [[0, 0], [0, 1]], True, "xy_l0 is not rc times side_l0"),
         ([[0, 0], [5, 3]], [[0, 0], [0, 1]], False, "xy_l0 is not rc times side_l0"),
-        ([[0, 0], [-65, 0]], None, False, "xy_l0 leaves the slide"),
-        ([[0, 0], [0, 192]], None, False, "xy_l0 leaves the slide"),
-        ([[0, 0], [-(2**63), 2**62]], [[0, 0], [0, 0]], False, "xy_l0 leaves the slide"),
+        ([[0, 0], [-65, 0]], None, False, "xy_l0 is outside the slide"),
+        ([[0, 0], [0, 192]], None, False, "xy_l0 is outside the slide"),
+        ([[0, 0], [-(2**63), 2**62]], [[0, 0], [0, 0]], False, "xy_l0 is outside the slide"),
     ],
 )
 def test_places_that_contradict_each_other_are_refused(bring, xy_l0, rc, lattice, sentence):
@@ -160,7 +158,7 @@ def test_features_have_their_encoder_and_hash_and_others_are_refused(bring):
     assert (attributes["encoder"], attributes["weights"]) == ("MahmoodLab/UNI", "abc")
     np.testing.assert_array_equal(open_store(path).embeddings("uni"), vectors)
     zarr.open_array(path / "embeddings" / "uni", mode="r+")[:] = vectors + 1  # with the right checksum of its chunk
-    with pytest.raises(StoreError, match="embeddings/uni has other values than its values_sha256") as caught:
+    with pytest.raises(StoreError, match="embeddings/uni does not have the values of its values_sha256") as caught:
         open_store(path).embeddings("uni")
     assert (caught.value.where, caught.value.fix) == (path, "write these features again")
     assert len(problems(path)) == 1

@@ -49,9 +49,9 @@ def test_a_csv_gives_paths_beside_it_and_resolutions(tmp_path):
         ("slide_id,path,mpp\nx,1.svs,half\n,2.svs,\ny,3.svs,\n", "line 2: .*half.*; line 3: slide_id or path is empty"),
         ("slide_id,path\n../x,1.svs\n", "'../x' is not a plain name"),
         ("slide_id,path\n.x,1.svs\n", "'.x' is not a plain name"),
-        ("slide_id,path\nx,1.svs\nX,2.svs\n", "'x' names 2 slides"),
-        ("slide_id,path\nx,1.svs\nx,1.svs\n", "'x' names 2 slides"),
-        ("slide_id,path\n\u00fc,1.svs\nu\u0308,2.svs\n", "'\u00fc' names 2 slides"),
+        ("slide_id,path\nx,1.svs\nX,2.svs\n", "'x' is the id of 2 slides"),
+        ("slide_id,path\nx,1.svs\nx,1.svs\n", "'x' is the id of 2 slides"),
+        ("slide_id,path\n\u00fc,1.svs\nu\u0308,2.svs\n", "'\u00fc' is the id of 2 slides"),
         ("slide_id,path\nx,a,b.svs\n", "line 2: more cells than columns"),
         ('slide_id,path\nx,"1.svs\ny,2.svs\n', "after line 1: unexpected end of data"),
         ("slide_id;path;mpp\nx;1.svs;0,25\n", "line 2: .*'0,25'"),
@@ -86,14 +86,14 @@ def test_links_are_followed_and_a_broken_one_is_listed_to_fail_by_name(tmp_path)
 
 def test_two_slides_of_one_name_in_a_folder_are_refused(tmp_path):
     touch(tmp_path, "a.svs", "a.tiff")
-    with pytest.raises(CohortError, match="'a' names 2 slides"):
+    with pytest.raises(CohortError, match="'a' is the id of 2 slides"):
         read_manifest(tmp_path)
 
 
 def test_an_empty_folder_and_a_missing_path_are_refused(tmp_path):
-    with pytest.raises(CohortError, match="no file of this folder"):
+    with pytest.raises(CohortError, match="no file in this folder"):
         read_manifest(tmp_path)
-    with pytest.raises(CohortError, match="no such slide"):
+    with pytest.raises(CohortError, match="the slide, folder or manifest does not exist"):
         read_manifest(tmp_path / "none")
 
 
