@@ -50,7 +50,7 @@ class CoxTask(SurvivalTask):
         first = targets.loc[event, "time"].min()
         if not ((targets["time"] > first) | ((targets["time"] == first) & ~event)).any():
             return TargetProblem(
-                f"has no patient in {part} who is still at risk at the first event: all are censored before it",
+                f"has no patient in {part} still at risk at the first event: all are censored before it",
                 "check the time column, use splits stratified by event, or leave the fold out with folds"
                 + ("" if part == "train" else f", or {_WITHOUT_VAL}"),
             )

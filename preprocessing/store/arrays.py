@@ -267,7 +267,7 @@ def without_checksum(data: bytes, known: int | None = None) -> bytes:
     if checksum((body,)) != data[-CRC_BYTES:]:
         raise ValueError("a checksum is wrong")
     if known is not None and int.from_bytes(data[-CRC_BYTES:], "little") != known:
-        raise ValueError("the chunk is not the one that was written there")
+        raise ValueError("the chunk was written for another place or array")
     return body
 
 

@@ -9,16 +9,16 @@ import re
 import pytest
 
 _VERBS = """
-Add Allow Announce Answer Append Apply Attend Audit Average Bind Blend Build Call Check Choose Classify Clear Close
-Collect Combine Compare Complete Compose Compute Convert Copy Count Create Cut Deal Decide Decode Delete Divide Draw
-Drop Embed Encode End Enlarge Enter Evaluate Expand Explain Extend Fill Find Finetune Fit Fold Format Freeze Gather
-Generate Give Group Hash Hide Hold Import Initialise Insert Interpolate Join Keep Label Leave List Load Log Make Map
-Mark Match Maximise Measure Merge Move Name Normalise Note Open Order Pack Pad Paint Parse Place Plan Pool Predict
-Prepare Pretrain Prevent Print Probe Project Quote Raise Read Rebuild Record Refill Refuse Remove Rename Render
-Repeat Replace Report Require Reset Resize Resolve Restore Return Rotate Round Run Sample Save Scale Score Search
-See Seed Send Serve Set Settle Share Shorten Show Shuffle Shut Skip Sort Split Standardise Start Stop Store Stretch
-Sum Switch Take Tile Train Translate Turn Undo Unpack Update Validate Verify Visit Wait Walk Warn Weight Wrap Write
-Yield
+Add Allow Announce Answer Append Apply Attend Audit Average Bind Blend Build Call Change Check Choose Classify Clear
+Close Collect Combine Compare Complete Compose Compute Continue Convert Copy Count Create Cut Deal Decide Decode
+Delete Discard Divide Draw Drop Embed Encode End Enlarge Enter Evaluate Expand Explain Extend Feed Fill Find
+Finetune Fit Fold Format Freeze Gather Generate Give Group Hash Hide Hold Import Initialise Insert Interpolate Join
+Keep Label Leave Let List Load Log Make Map Mark Match Maximise Measure Merge Mix Move Name Normalise Note Open
+Order Pack Pad Paint Parse Place Plan Pool Predict Prepare Pretrain Prevent Print Probe Project Quote Raise Read
+Rebuild Record Refill Refuse Remove Rename Render Repeat Replace Report Require Reset Resize Resolve Restore Return
+Rotate Round Run Sample Save Scale Score Search See Seed Send Serve Set Settle Share Shorten Show Shuffle Shut Skip
+Sort Split Standardise Start Stop Store Stretch Sum Switch Take Tile Train Transform Translate Turn Undo Unpack
+Update Validate Verify Visit Wait Walk Warn Weight Wrap Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 """First words of the docstrings of functions; add a verb that is missing, in the imperative."""

@@ -116,7 +116,7 @@ def test_patients_of_ignored_labels_are_no_strangers(small):
 
 
 def test_an_unknown_category_is_refused_with_those_there_are(small):
-    with pytest.raises(ConfigError, match="accept names leaks:A") as error:
+    with pytest.raises(ConfigError, match="accept has entries of no category of the audit: leaks:A") as error:
         small({"train": ["A"], "val": ["B"]}, accept=("leaks:A",))
     assert "leak, missing-slides, no-store, duplicate" in error.value.fix
 

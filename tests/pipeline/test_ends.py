@@ -25,7 +25,7 @@ HOLDS = {
     "tile": ("preprocessing.tile", "tile_slide", 1),
     "pretrain": ("longvit.pretraining.pretrain_module", "PretrainModule.training_step", 2),
     "split": ("longvit.cohort.split", "write_folds", 1),
-    "audit": ("longvit.cohort.audit", "write_whole", 1),
+    "audit": ("longvit.cohort.audit", "write_audit", 1),
     "finetune": ("longvit.finetuning.crossvalidation", "_train", 2),
     "predict": ("longvit.prediction.ensemble", "Ensemble.predict", 2),
     "encode": ("longvit.encoding.encode", "encode_slide", 2),

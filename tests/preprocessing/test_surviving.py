@@ -374,7 +374,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, svs):
 
 
 def test_too_little_memory_is_explained():
-    assert "fewer --workers" in preprocessing.tile.explain(MemoryError())[1]
+    assert "fewer --workers" in preprocessing.tile.describe_failure(MemoryError())[1]
 
 
 def test_looking_at_a_finished_slide_takes_milliseconds(tmp_path, svs):

@@ -1,4 +1,4 @@
-"""A third task touches one file and the registry: it is trained, predicts, is evaluated and explained by the line."""
+"""Law: a third task touches one file and the registry; the pipeline trains, predicts, evaluates and explains it."""
 
 import json
 import os

@@ -120,7 +120,7 @@ def test_frames_read_as_openslide_reads_them(tmp_path, image, colours):
 
 
 @pytest.mark.parametrize("colours", ["YCbCr", "RGB"])
-@pytest.mark.parametrize(("side", "tile_px"), [(256, 256), (SIDE, 256)], ids=["kept", "cut anew"])
+@pytest.mark.parametrize(("side", "tile_px"), [(256, 256), (SIDE, 256)], ids=["kept", "re-tiled"])
 def test_a_store_has_the_pixels_of_the_frames(tmp_path, image, colours, side, tile_px):
     path = write_dicom(tmp_path / "slide", image, side, colours)
     report = tile_slides(TileConfig(slides=path, out=tmp_path / "out", tile_px=tile_px, workers=1))

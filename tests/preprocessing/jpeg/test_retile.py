@@ -195,9 +195,9 @@ import numpy as np
 from dataclasses import replace
 from pathlib import Path
 from test_retile import cut, open_level
-from preprocessing.jpeg.retile import Recut
+from preprocessing.jpeg.retile import RetiledLevel
 level = open_level(Path(sys.argv[1]))
-recut, rng = Recut.of(level, 256), np.random.default_rng(int(sys.argv[2]))
+recut, rng = RetiledLevel.of(level, 256), np.random.default_rng(int(sys.argv[2]))
 good, made = np.frombuffer(Path(sys.argv[1]).read_bytes(), np.uint8), 0
 with Path(sys.argv[1] + ".damaged").open("w+b") as file:
     for _ in range(200):

@@ -76,7 +76,7 @@ def test_a_tile_in_the_place_of_another_is_named_though_it_is_whole(make_store):
     path = make_store().path
     shutil.copyfile(shard_path(path / "tiles", 0), shard_path(path / "tiles", 1))
     assert problems(path) == []  # which reads no tile
-    with pytest.raises(StoreError, match=r"tile 2 is damaged \(the chunk is not the one that was written there\)"):
+    with pytest.raises(StoreError, match=r"tile 2 is damaged \(the chunk was written for another place or array\)"):
         open_store(path).read_tiles([2])
 
 
