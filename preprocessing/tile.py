@@ -88,25 +88,25 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
     start, path = time.perf_counter(), config.out / f"{entry.slide_id}.zarr"
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its messages do not name the file; the row does
     try:
-        redo, lost = reason_to_tile(entry, path, config), ()
-        if redo is not None or is_claimed(path):
+        reason, lost = reason_to_tile(entry, path, config), ()
+        if reason is not None or is_claimed(path):
             with claimed(path, "xy_l0") as folder:  # Zarr folders of other programs have no such array
-                redo = reason_to_tile(entry, path, config)  # another process may have tiled it since
-                if redo is not None:
+                reason = reason_to_tile(entry, path, config)  # another process may have tiled it since
+                if reason is not None:
                     lost = tuple(encoders(path))
                     _tile_unchanging(entry, folder, config, threads)
         store = open_store(path)
         _save_missing(config, store)
         return SlideRow(
             slide_id=entry.slide_id,
-            status="skipped" if redo is None else "done",
-            reason="complete" if redo is None else redo,
+            status="skipped" if reason is None else "done",
+            reason="complete" if reason is None else reason,
             n_tiles=len(store),
             mpp=store.mpp_l0,
             mpp_source=store.mpp_source,
             seconds=round(time.perf_counter() - start, 3),
             warnings="; ".join(store.warnings),
-            replaced=bool(redo),
+            replaced=bool(reason),
             lost=lost,
         )
     except BusyError:

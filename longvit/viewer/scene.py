@@ -24,6 +24,7 @@ from preprocessing.store.store import PatchStore, open_store
 QUALITY = 85
 """Quality of the JPEG tiles."""
 TILE = re.compile(r"tiles/([0-9]{1,2})/([0-9]{1,6})_([0-9]{1,6})\.jpg")
+_NO_LATTICE = "the tiles are not cells of one grid; each is drawn at the nearest cell"
 LAYER = re.compile(r"layers/([0-9]{1,4})\.js")
 
 
@@ -120,7 +121,7 @@ class Scene:
                 exclude={"layers": {"__all__": {"layer", "head"}}},
             ),
             "patient": self.patient,
-            "warnings": store.warnings,
+            "warnings": store.warnings if store.lattice else [*store.warnings, _NO_LATTICE],
         }
 
     @cached_property

@@ -66,7 +66,7 @@ class TilePixels:
 
     Attributes:
         kept: True if the slide's own JPEG tiles or coefficients are copied.
-        recut: Level of the slide re-tiled to the store's tiles; None if the slide's tiles fit as they are, or not at
+        retiled: Level of the slide re-tiled to the store's tiles; None if the slide's tiles fit as they are, or not at
             all.
         jpeg: Codec, with a chroma subsampling.
     """
@@ -83,8 +83,8 @@ class TilePixels:
         exact = np.allclose(self.side, tile_st, rtol=0, atol=1e-6)
         own = self.source if self.sampling.scale == 1 and exact and not squeeze else None  # has the tiles' pixels
         own_grid = own is not None and own.tile == (tile_st, tile_st)
-        self.recut = RetiledLevel.of(own, tile_st) if keep and own is not None and not own_grid else None
-        self._own = own if keep and (own_grid or self.recut is not None) else None
+        self.retiled = RetiledLevel.of(own, tile_st) if keep and own is not None and not own_grid else None
+        self._own = own if keep and (own_grid or self.retiled is not None) else None
         self.kept = self._own is not None
         if self._own is not None:
             self._inside = np.all((grid.rc + 1) * tile_st <= self._own.size[::-1], axis=1)
@@ -105,7 +105,7 @@ class TilePixels:
     def _units(self, shard_tiles: int) -> list[npt.NDArray[np.intp]]:
         """Return the units, tiles that are made together: a block of the grid or a run of tiles, within one shard."""
         index = np.arange(len(self.grid.rc))
-        if self._own is not None and self.recut is None:
+        if self._own is not None and self.retiled is None:
             lengths = np.zeros(len(index), np.int64)
             lengths[self._inside] = self._own.lengths[tuple(self.grid.rc[self._inside].T)]
             keys = np.stack([index // shard_tiles, np.cumsum(lengths) // KEPT_BYTES], axis=1)
@@ -119,7 +119,7 @@ class TilePixels:
     def _make(self, unit: npt.NDArray[np.intp]) -> list[Made]:
         if self._own is not None:
             inside = self._inside[unit]
-            own = iter((self.recut.tiles if self.recut else self._own.fetch)(self.grid.rc[unit[inside]]))
+            own = iter((self.retiled.tiles if self.retiled else self._own.fetch)(self.grid.rc[unit[inside]]))
             tiles = [next(own) if whole else None for whole in inside.tolist()]
             return [(i, self._try(self._keep, i, tile)) for i, tile in zip(unit.tolist(), tiles, strict=True)]
         decode = None
@@ -186,7 +186,7 @@ class TilePixels:
         sides, tile = np.arange(1, max(1, BLOCK_PX // self.tile_st) + 1), np.array(self.source.tile)
         whole = np.outer(sides, self.side) / (tile / self.sampling.scale)
         fits = sides[(np.abs(whole - np.rint(whole)) < 1e-9).all(axis=1)]
-        return int(fits[-1 if self.recut else 0] if len(fits) else sides[-1])
+        return int(fits[-1 if self.retiled else 0] if len(fits) else sides[-1])
 
     def _remembered(self, source: JpegLevel) -> int:
         """Return how many slide tiles to cache: those under a row of a block, and one more row for the next row."""

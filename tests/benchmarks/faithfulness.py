@@ -49,7 +49,7 @@ class Case(NamedTuple):
     grey: int
 
 
-class ViewerSources(NamedTuple):
+class Faithfulness(NamedTuple):
     """Faithfulness of one map of one slide."""
 
     auroc: float
@@ -84,7 +84,7 @@ def blue_over_red(store: PatchStore, rc: np.ndarray, patch_px: int) -> np.ndarra
     return grid[rc[:, 0], rc[:, 1]]
 
 
-def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[str, ViewerSources]:
+def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[str, Faithfulness]:
     """Return the faithfulness of a slide's maps: of every method, and of the maps that do not depend on a model."""
     fold, slide_id = slide
     path = case.run / f"fold_{fold}" / "model.safetensors"
@@ -102,7 +102,7 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     maps["hue"] = blue_over_red(store, rc, model.encoder.config.input.patch_px)
     maps |= blind_orders(rc, square_L.numpy(), tokens[::-1])
     return {
-        key: ViewerSources(
+        key: Faithfulness(
             auroc(scores[tissue], truth[tissue]),
             curves(question.explained, question.x_LD, square_L, torch.tensor(scores), steps),
         )
@@ -115,7 +115,7 @@ def spread(values: list[float]) -> str:
     return f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}"
 
 
-def rows(case: Case, found: dict[str, list[ViewerSources]]) -> list[str]:
+def rows(case: Case, found: dict[str, list[Faithfulness]]) -> list[str]:
     """Return rows of the table; areas are relative to the output for the whole slide, so that slides are comparable."""
     lines = []
     for key, slides in found.items():
@@ -126,7 +126,7 @@ def rows(case: Case, found: dict[str, list[ViewerSources]]) -> list[str]:
     return lines
 
 
-def draw(found: dict[str, dict[str, list[ViewerSources]]], path: Path) -> None:
+def draw(found: dict[str, dict[str, list[Faithfulness]]], path: Path) -> None:
     """Draw the mean curves of every case: deletion above, insertion below."""
     figure, axes = plt.subplots(2, len(found), figsize=(4.2 * len(found), 6.4), squeeze=False, layout="constrained")
     for column, (name, methods) in zip(axes.T, found.items(), strict=True):
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", type=Path, default=HERE / "faithfulness.md")
     a = parser.parse_args()
-    found: dict[str, dict[str, list[ViewerSources]]] = {}
+    found: dict[str, dict[str, list[Faithfulness]]] = {}
     about, spawn = machine.describe(LIBRARIES), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
         for name, run, stores, truth, grey in a.case:

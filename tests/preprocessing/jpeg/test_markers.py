@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from preprocessing.jpeg import markers as jpeg_form
+from preprocessing.jpeg import markers
 from preprocessing.jpeg.markers import find_markers, is_whole, scan_start
 
 SIZE = (128, 128)
@@ -85,7 +85,7 @@ def test_a_jpeg_of_several_scans_is_refused(jpeg):
 def test_few_bytes_and_many_have_their_markers_found_alike(data):
     few = find_markers(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jpeg_form, "FEW_BYTES", 0)
+        patch.setattr(markers, "FEW_BYTES", 0)
         assert find_markers(data) == few
     assert few == [
         i for i, (a, b) in enumerate(itertools.pairwise(data))

@@ -56,10 +56,10 @@ def inside(level, side):
     return np.argwhere(np.ones((level.size[1] // side, level.size[0] // side)))
 
 
-def cut(level, side, recut=None):
+def cut(level, side, retiled=None):
     """All new tiles within the level, by place."""
-    recut, rc = recut or RetiledLevel.of(level, side), inside(level, side)
-    return {tuple(place): tile for place, tile in zip(rc.tolist(), recut.tiles(rc), strict=True)}
+    retiled, rc = retiled or RetiledLevel.of(level, side), inside(level, side)
+    return {tuple(place): tile for place, tile in zip(rc.tolist(), retiled.tiles(rc), strict=True)}
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,7 +73,7 @@ def cut(level, side, recut=None):
 def test_tiles_of_any_size_show_what_the_slide_shows(
     tmp_path_factory, image, subsampling, tile, side, quality, colours
 ):
-    path = tmp_path_factory.getbasetemp() / "recut.tif"
+    path = tmp_path_factory.getbasetemp() / "retiled.tif"
     tile, side = (16 * tile[0], 16 * tile[1]), 16 * side
     level = open_level(path, image[:700, :900], tile, subsampling, quality, colours)
     whole = mosaic(level)
@@ -93,10 +93,10 @@ def test_a_tile_cut_anew_takes_no_more_bytes_than_the_slide_has_for_it(tmp_path,
 
 def test_only_the_tiles_of_the_slide_that_are_needed_are_read(tmp_path, image, monkeypatch):
     level, read = open_level(tmp_path / "slide.tif", image), []
-    recut = RetiledLevel.of(level, 256)
+    retiled = RetiledLevel.of(level, 256)
     fetch = type(level).fetch
     monkeypatch.setattr(type(level), "fetch", lambda self, rc: read.extend(map(tuple, rc.tolist())) or fetch(self, rc))
-    recut.tiles(np.array([[0, 0], [2, 1]]))
+    retiled.tiles(np.array([[0, 0], [2, 1]]))
     assert sorted(read) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2)]
 
 
@@ -197,7 +197,7 @@ from pathlib import Path
 from test_retile import cut, open_level
 from preprocessing.jpeg.retile import RetiledLevel
 level = open_level(Path(sys.argv[1]))
-recut, rng = RetiledLevel.of(level, 256), np.random.default_rng(int(sys.argv[2]))
+retiled, rng = RetiledLevel.of(level, 256), np.random.default_rng(int(sys.argv[2]))
 good, made = np.frombuffer(Path(sys.argv[1]).read_bytes(), np.uint8), 0
 with Path(sys.argv[1] + ".damaged").open("w+b") as file:
     for _ in range(200):
@@ -209,7 +209,7 @@ with Path(sys.argv[1] + ".damaged").open("w+b") as file:
         file.seek(0)
         file.write(data)
         file.flush()
-        tiles = cut(level, 256, replace(recut, level=replace(level, descriptor=file.fileno())))
+        tiles = cut(level, 256, replace(retiled, level=replace(level, descriptor=file.fileno())))
         made += sum(tile is not None for tile in tiles.values())
 print(made)
 """
