@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -77,5 +78,5 @@ def test_the_slide_is_shown_at_the_resolution_that_is_asked_for(store):
 def test_an_overlay_that_no_viewer_would_open_is_refused_with_what_would_do(store):
     with pytest.raises(ConfigError, match="pixels") as error:
         slide_picture(store, 0.001)
-    finest = float(error.value.fix.split()[2])
+    finest = float(re.search(r"\d+\.\d+", error.value.fix)[0])
     assert np.prod([side * 0.25 / finest for side in store.attributes["size_l0"]]) <= 100_000_000
