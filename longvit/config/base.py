@@ -25,7 +25,7 @@ class RunConfig(StageConfig):
     loader_workers: NonNegativeInt = 2
     """Processes that read stores; 0 reads in the training process."""
     execution: ExecutionConfig = ExecutionConfig()
-    """How the encoder is computed; a run may go on with other values."""
+    """Execution of the encoder; a run can be continued with other values."""
     overwrite: bool = False
     """Start again: first remove the result of an earlier run in `out`, and keep nothing of it."""
 

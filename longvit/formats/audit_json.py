@@ -24,7 +24,7 @@ class Finding(BaseModel):
     level: str
     """`error` stops the run; `accepted` would have stopped it, but the user accepted it; `note` is information."""
     what: str
-    """One sentence, with the first few names."""
+    """Sentence with the first few names."""
     where: str = ""
     """File or folder."""
     fix: str = ""

@@ -5,6 +5,7 @@ Rules 1, 2 and 7 of the prose that CONTRIBUTING.md asks for, and the words of ru
 
 import ast
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -38,7 +39,7 @@ def first_word(text: str) -> str:
 
 
 def begins_badly(node: ast.AST, text: str) -> bool:
-    """Whether a docstring begins with another word than a function's verb, or a noun of a class or module."""
+    """Return whether a docstring begins with another word than a function's verb, or a noun of a class or module."""
     word = first_word(text)
     is_function = isinstance(node, ast.FunctionDef)
     if is_function and not any("property" in ast.unparse(one) for one in node.decorator_list):
@@ -57,6 +58,15 @@ def docstrings(tree: ast.Module):
             yield node, text
 
 
+def sentences_below_names(tree: ast.Module):
+    """Yield the line and text of the sentence below each setting, field and constant."""
+    for node in ast.walk(tree):
+        body = node.body if isinstance(node, ast.Module | ast.ClassDef) else []
+        for above, below in pairwise(body):
+            if isinstance(above, ast.Assign | ast.AnnAssign) and isinstance(below, ast.Expr):
+                yield below.lineno, ast.literal_eval(below.value)
+
+
 def sentences(tree: ast.Module):
     """Line and text of every string of three words or more, docstrings and fields' sentences included."""
     for node in ast.walk(tree):
@@ -72,6 +82,12 @@ def test_docstrings_begin_with_a_verb_or_a_noun(trees):
         if begins_badly(node, text)
     ]
     assert found == []
+
+
+def test_sentences_below_names_begin_with_a_noun(trees):
+    below = [(file, *one) for file, tree in trees.items() for one in sentences_below_names(tree)]
+    assert len(below) > 500
+    assert [one for one in below if first_word(one[2]).lower() in RELATIVE | PRONOUNS] == []
 
 
 def test_clauses_and_pronouns_have_a_noun(trees):

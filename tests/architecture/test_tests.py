@@ -13,9 +13,9 @@ import pytest
 WHOLE_LINE = {"architecture", "benchmarks", "fuzz", "pipeline"}
 """Folders of tests that are of no room."""
 PIPELINE = "pipeline"
-"""Where verbs are tested as a user calls them."""
+"""Folder of the tests that call verbs as a user does."""
 CHECKS = ("assert_", "raises", "warns", "fail", "skip")
-"""What a function that checks something is called, or begins with, in pytest, numpy and torch."""
+"""Names, or beginnings of names, of functions that check something, in pytest, numpy and torch."""
 
 
 def folder_of(module: str) -> str:

@@ -92,7 +92,7 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
     model.encoder.execution = config.execution
     question = ask(model, store, None)
-    explanation = explain_slide(question, store, config)
+    explanation = explain_slide(question, store, config, config.out / slide_id)
     rc, square_L = explanation.rc, squares(question.rc_L2, side)
     tokens = tuple(size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))
     planted = cv2.imread(str(case.truth / f"{store.slide_id}.png"), cv2.IMREAD_GRAYSCALE) >= case.grey
