@@ -1,22 +1,32 @@
 """What all tests share: one thread, no deadlines, and a cohort of stores small enough to train on in a second."""
 
+import multiprocessing
+import os
+import pickle
 import shutil
 import signal
 import subprocess
+import tempfile
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import settings
 
 from longvit.config import EncoderConfig, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
 from longvit.model.attention.plan import AttentionPlan
+from longvit.model.sequence_group import SequenceGroup
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.schema import Source, StoreAttributes
@@ -81,6 +91,84 @@ class TinyCohort:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+RANKS = (1, 2, 3, 4, 8)
+"""Numbers of ranks that a test can ask for."""
+RANKS_TIMEOUT = timedelta(seconds=60)
+
+
+class Ranks:
+    """Eight forked processes; a call runs a function on the first of them, each with a group of all that take part."""
+
+    def __init__(self) -> None:
+        self.processes: list[tuple[multiprocessing.Process, Connection]] = []
+
+    def __call__(self, count: int, function: Callable[..., Any], *args: object) -> list[Any]:
+        """Return what `function(group, *args)` returns on each rank.
+
+        Raises:
+            AssertionError: A rank raised; all processes are ended, and the next call starts new ones.
+        """
+        if not self.processes:
+            self._start()
+        some = self.processes[:count]
+        for _, pipe in some:
+            pipe.send_bytes(pickle.dumps((count, function, args)))
+        answers = [pickle.loads(pipe.recv_bytes()) for _, pipe in some]
+        failed = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(answers) if text]
+        if failed:
+            self.stop()
+            raise AssertionError("\n".join(failed))
+        return [result for result, _ in answers]
+
+    def stop(self) -> None:
+        """End all processes."""
+        for process, pipe in self.processes:
+            process.kill()
+            process.join()
+            pipe.close()
+        self.processes = []
+
+    def _start(self) -> None:
+        context, folder = multiprocessing.get_context("fork"), Path(tempfile.mkdtemp(prefix="ranks"))
+        for rank in range(max(RANKS)):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, folder / "store", there), daemon=True)
+            process.start()
+            there.close()
+            self.processes.append((process, here))
+        for _, pipe in self.processes:
+            pipe.recv_bytes()
+        shutil.rmtree(folder)
+
+
+def _serve(rank: int, store: Path, pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(store), max(RANKS)), rank=rank, world_size=max(RANKS), timeout=RANKS_TIMEOUT
+    )
+    groups = {count: dist.new_group(range(count), timeout=RANKS_TIMEOUT) for count in RANKS}
+    pipe.send_bytes(b"")
+    while True:
+        try:
+            count, function, args = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            answer = function(SequenceGroup(groups[count]), *args), ""
+        except BaseException:
+            answer = None, traceback.format_exc()
+        pipe.send_bytes(pickle.dumps(answer))
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """Processes that compute together; they are forked after all tests are imported, whose functions they run."""
+    started = Ranks()
+    yield started
+    started.stop()
 
 
 @pytest.fixture

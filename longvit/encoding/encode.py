@@ -21,6 +21,7 @@ from longvit.encoding.results import (
 )
 from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT, load_encoder, load_official
+from longvit.model.attention.plan import AttentionPlan
 from longvit.model.cost import progress_bar, watched, work_per_token
 from longvit.model.official import preset_config
 from longvit.runs.folder import REPRESENTATIONS, open_run
@@ -107,8 +108,8 @@ def encoder_file(checkpoint: Path) -> Path:
 
 
 def _work(encoder: LongViT, pieces: SlidePieces) -> float:
-    tokens = len(pieces.rc_L2)
-    return work_per_token(encoder.config, encoder.plan((tokens,))).of_slide(tokens, encoder.config)
+    tokens, config = len(pieces.rc_L2), encoder.config
+    return work_per_token(config, AttentionPlan.of(config, (tokens,))).of_slide(tokens, config)
 
 
 def _encode(
@@ -116,7 +117,8 @@ def _encode(
 ) -> tuple[SlideResult, dict[str, Tensor]]:
     """Encode one slide; return its result, and further tensors to keep."""
     tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
-    work, of = work_per_token(encoder.config, encoder.plan((tokens,))), f"{slide_id}: {tokens:,} tokens"
+    work = work_per_token(encoder.config, AttentionPlan.of(encoder.config, (tokens,)))
+    of = f"{slide_id}: {tokens:,} tokens"
 
     def embedded(count: int) -> None:
         bar.update(task, advance=count * work.embedding, description=f"{of}, reading")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
 from longvit.model.attention.received import idle_share, received_by_keys
 from longvit.model.encoder import Block, LongViT
 
@@ -23,14 +23,14 @@ def received_attention(
 
     Args:
         encoder: Encoder in evaluation mode.
-        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        x_LD: One slide, embedded by `encoder.embed`, without padding; with a group, the share of this rank.
         head: A single head instead of the mean of all heads.
         branch: A single branch of the dilated attention instead of the sum of all branches.
     """
     heads = slice(None) if head is None else slice(head, head + 1)
     branches = slice(None) if branch is None else slice(branch, branch + 1)
     layers, x_1MD, blocks = [], _entering(encoder, x_LD), encoder.encoder.blocks
-    plan = encoder.plan(row_lengths(x_1MD, None))
+    plan = encoder.plan(x_1MD)
     for block in blocks:
         received_RMH = received_by_keys(block.self_attn, x_1MD, plan, norm=block.self_attn_layer_norm)[:, 0]
         layers.append(received_RMH[branches, -len(x_LD) :, heads].sum(0).mean(-1))
@@ -57,17 +57,18 @@ def attention_rollout(
 
     Args:
         encoder: Encoder in evaluation mode.
-        x_LD: One slide, embedded by `encoder.embed`, without padding.
+        x_LD: One slide, embedded by `encoder.embed`, without padding; with a group, the share of this rank.
         pooled_L: Weights of the tokens in the slide's vector; default: weights of the encoder's own pooling.
     """
     x_1MD = _entering(encoder, x_LD)
-    plan, share_1M = encoder.plan(row_lengths(x_1MD, None)), _of_the_slide(encoder, x_LD, pooled_L)
+    plan = encoder.plan(x_1MD)
+    share_1M = _of_the_slide(encoder, x_LD, plan, pooled_L)
     return _read_down(encoder.encoder.blocks, x_1MD, plan, share_1M)[0, -len(x_LD) :]
 
 
 def _entering(encoder: LongViT, x_LD: Tensor) -> Float[Tensor, "1 M D"]:
     """Return the input tokens of the first block, after the class token if the encoder has one."""
-    return x_LD[None] if encoder.class_token is None else encoder.class_token(x_LD[None], None)[0]
+    return x_LD[None] if encoder.class_token is None else encoder.class_token(x_LD[None], None, encoder.group)[0]
 
 
 def _read_down(
@@ -102,14 +103,15 @@ def _read_block(block: Block, x_1MD: Tensor, plan: AttentionPlan, share_1M: Tens
     return (share_1M * (1 + idle_share(x_1MD, plan)) + moved_1M) / 2
 
 
-def _of_the_slide(encoder: LongViT, x_LD: Tensor, pooled_L: Tensor | None) -> Float[Tensor, "1 M"]:
+def _of_the_slide(encoder: LongViT, x_LD: Tensor, plan: AttentionPlan, pooled_L: Tensor | None) -> Float[Tensor, "1 M"]:
     """Return the weights of the last layer's tokens in the slide's vector."""
-    length, first = len(x_LD), int(encoder.class_token is not None)
-    share_1M = x_LD.new_zeros(1, first + length)
+    of_class = encoder.class_token is not None
+    first = int(of_class and plan.first_token == 0)
+    share_1M = x_LD.new_zeros(1, first + len(x_LD))
     if pooled_L is not None:
         share_1M[0, first:] = pooled_L
     elif encoder.pooling.by_class:
-        share_1M[0, 0] = 1
+        share_1M[0, :first] = 1
     else:
-        share_1M[0, first:] = 1 / length
+        share_1M[0, first:] = 1 / (plan.lengths[0] - of_class)
     return share_1M

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from longvit.config import EncoderConfig, ExecutionConfig
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
 from longvit.model.encoder import Encoder
 from longvit.model.position import sincos_position
+from longvit.model.sequence_group import SequenceGroup
 
 
 class LongNetDecoder(nn.Module):
@@ -20,6 +21,8 @@ class LongNetDecoder(nn.Module):
 
     execution = ExecutionConfig()
     """Execution settings, as in `LongViT`."""
+    group: SequenceGroup | None = None
+    """Ranks that hold each sequence together, as in `LongViT`."""
 
     def __init__(self, config: EncoderConfig, vocabulary: int) -> None:
         """Build the decoder; `input` and `position` of the config are not used.
@@ -37,9 +40,9 @@ class LongNetDecoder(nn.Module):
 
     def forward(self, symbols_BL: Int64[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """Return the logits of the symbol after each symbol."""
-        place_L = torch.arange(symbols_BL.shape[1], device=symbols_BL.device)
+        plan = AttentionPlan.of_tokens(self.config, symbols_BL, None, self.execution, self.group, causal=True)
+        place_L = torch.arange(symbols_BL.shape[1], device=symbols_BL.device) + plan.first_token
         rc_1L2 = torch.stack([place_L, torch.zeros_like(place_L)], dim=-1).unsqueeze(0)
         x_BLD = self.embedding(symbols_BL)
         x_BLD = x_BLD + sincos_position(rc_1L2, x_BLD.shape[-1]).to(x_BLD.dtype)
-        plan = AttentionPlan.of(self.config, row_lengths(x_BLD, None), self.execution, causal=True)
         return linear(self.norm(self.blocks(x_BLD, plan)), self.embedding.weight)

@@ -12,11 +12,12 @@ from torch.utils.checkpoint import checkpoint
 
 from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.model.attention.layer import DilatedSelfAttention
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
 from longvit.model.attention.recompute import in_pieces, piece_tokens
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
+from longvit.model.sequence_group import SequenceGroup
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import StoreScale
 
@@ -145,6 +146,11 @@ class LongViT(nn.Module):
     """Scale of the slides that the weights were trained on; None if the weights are untrained or the scale unknown."""
     execution = ExecutionConfig()
     """Amounts computed at once, and layers computed twice; set by the caller at any time, and not saved."""
+    group: SequenceGroup | None = None
+    """Ranks that hold each sequence together; set by the caller, like `execution`. None if this process holds it alone.
+
+    With a group, every rank gives the tokens of its share, and gets their vectors, and the vector of the whole slide.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -197,9 +203,9 @@ class LongViT(nn.Module):
         """Add each token's place to its content, in the type of the stream."""
         return (content_BLD + self.position(batch, extent)).to(self.dtype)
 
-    def plan(self, lengths: tuple[int, ...]) -> AttentionPlan:
-        """Return the plan of a forward pass for slides of these lengths, tokens, including the class token."""
-        return AttentionPlan.of(self.config, lengths, self.execution)
+    def plan(self, x_BMD: Float[Tensor, "B M D"], mask_BM: Bool[Tensor, "B M"] | None = None) -> AttentionPlan:
+        """Return the plan of a forward pass for these tokens, including the class token."""
+        return AttentionPlan.of_tokens(self.config, x_BMD, mask_BM, self.execution, self.group)
 
     def encode(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False
@@ -211,9 +217,10 @@ class LongViT(nn.Module):
             mask_BL: True for a real token; without a mask every token is real.
             overwrite: Whether the result may take the memory of `x_BLD` if no gradients are needed.
         """
-        x_BMD, mask_BM = (x_BLD, mask_BL) if self.class_token is None else self.class_token(x_BLD, mask_BL)
-        x_BMD = self.encoder(x_BMD, self.plan(row_lengths(x_BMD, mask_BM)), overwrite=overwrite)
+        token, group = self.class_token, self.group
+        x_BMD, mask_BM = (x_BLD, mask_BL) if token is None else token(x_BLD, mask_BL, group)
+        x_BMD = self.encoder(x_BMD, self.plan(x_BMD, mask_BM), overwrite=overwrite)
         tokens_BLD = x_BMD[:, x_BMD.shape[1] - x_BLD.shape[1] :]
         if mask_BL is not None:
             tokens_BLD = tokens_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0)
-        return EncoderOutput(tokens_BLD, self.pooling(x_BMD, mask_BL))
+        return EncoderOutput(tokens_BLD, self.pooling(x_BMD, mask_BL, group))

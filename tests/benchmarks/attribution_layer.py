@@ -48,7 +48,7 @@ def by_backward(encoder: LongViT, x_LD: Tensor) -> Tensor:
     projections = (block.self_attn.q_proj, block.self_attn.k_proj)
     q, k = (proj(normed_1LD).unflatten(-1, (config.heads, -1)) for proj in projections)
     received_LH = x_LD.new_empty(len(x_LD), config.heads)
-    for heads, groups in encoder.plan((len(x_LD),)).calls():
+    for heads, groups in encoder.plan(x_LD[None]).calls():
         some_q, some_k = q[:, :, heads], k[:, :, heads]
         out = torch.empty_like(some_q)
         logsumexp = attend_branches(some_q, some_k, some_k, groups, False, out)

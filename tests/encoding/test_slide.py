@@ -117,7 +117,7 @@ def test_a_damaged_tile_is_refused_by_name_whichever_thread_reads_it(save_store,
 def test_the_work_that_is_reported_adds_up_to_the_work_that_was_expected(encoder, save_store):
     pieces = SlidePieces(save_store("S", RC), encoder.config.input)
     tokens = len(pieces.rc_L2)
-    work, blocks, done = work_per_token(encoder.config, encoder.plan((tokens,))), [], [0.0]
+    work, blocks, done = work_per_token(encoder.config, AttentionPlan.of(encoder.config, (tokens,))), [], [0.0]
 
     def add(block: int, amount: float) -> None:
         blocks.append(block)

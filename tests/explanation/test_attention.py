@@ -45,7 +45,7 @@ def dense_layers(model: LongViT, x_LD: Tensor) -> list[Tensor]:
     found = []
     for block in model.encoder.layers:
         found.append(dense(block.self_attn, model.config, block.self_attn_layer_norm(x_1MD)[0]))
-        x_1MD = block(x_1MD, model.plan((x_1MD.shape[1],)))
+        x_1MD = block(x_1MD, model.plan(x_1MD))
     return found
 
 
@@ -111,7 +111,7 @@ def test_rollout_starts_from_the_weights_of_attention_pooling(x_LD):
 @torch.no_grad()
 def test_tokens_that_are_computed_again_give_the_bits_of_tokens_that_were_kept(x_LD, depth):
     model = encoder(depth=depth)
-    kept, plan = [x_LD[None]], model.plan((LENGTH,))
+    kept, plan = [x_LD[None]], model.plan(x_LD[None])
     for block in model.encoder.layers[:-1]:
         kept.append(block(kept[-1], plan))
     share_1L = torch.full((1, LENGTH), 1 / LENGTH, dtype=torch.float64)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from longvit.config import ExecutionConfig, paired
+from longvit.model.attention.exchange import start_exchange
 from longvit.model.attention.plan import AttentionPlan, Calls, HeadGroup, Padding, row_lengths
 from longvit.model.kernels.registry import attend, attend_backward
 
@@ -62,7 +63,7 @@ def dilated_attention(
     """
     branches, execution = paired(segment_lengths, dilation_ratios), ExecutionConfig(heads_at_once=heads_at_once)
     plan = AttentionPlan(row_lengths(q_BLHK, mask_BL), q_BLHK.shape[2], branches, padding, causal, execution)
-    return attend_by_plan(QKV(), plan.calls(), causal, q_BLHK, k_BLHK, v_BLHK)
+    return attend_by_plan(QKV(), plan, q_BLHK, k_BLHK, v_BLHK)
 
 
 class QKV:
@@ -86,36 +87,48 @@ class QKV:
                 grad_BLHK[:, :, heads] = part
 
 
-def attend_by_plan(qkv: QKV, calls: Calls, causal: bool, *tensors: Tensor) -> Float[Tensor, "B L H K"]:
-    """Attend like `dilated_attention`, with calls of a plan.
+def attend_by_plan(
+    qkv: QKV, plan: AttentionPlan, *tensors: Tensor, heads_at_once: int | None = None
+) -> Float[Tensor, "B L H K"]:
+    """Attend like `dilated_attention`, with the calls of a plan, one group of heads after another.
 
     Args:
         qkv: Rule that makes queries, keys and values from the tensors.
-        calls: Calls of the primitive, from `AttentionPlan.calls`, one group of heads after another.
-        causal: Whether a token attends only to tokens up to itself.
+        plan: Plan of the forward pass.
         tensors: All tensors that the queries, keys and values are made from.
+        heads_at_once: Heads computed together; default: as the plan's `execution` sets.
     """
-    return _DilatedAttention.apply(qkv, calls, causal, *tensors)
+    return _DilatedAttention.apply(qkv, plan, plan.calls(heads_at_once), *tensors)
 
 
 def attend_branches(
-    q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, groups: Sequence[HeadGroup], causal: bool, out_BLHK: Tensor
+    q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, groups: Sequence[HeadGroup], plan: AttentionPlan, out_BLHK: Tensor
 ) -> Tensor:
     """Merge the groups of some heads into `out_BLHK`, and return their logsumexp (B, L, H), float32 or wider."""
+    exchange = start_exchange(plan, groups, k_BLHK, v_BLHK)
     exact = torch.promote_types(out_BLHK.dtype, torch.float32)
     merged_BLHK = torch.zeros_like(out_BLHK, dtype=exact) if out_BLHK.dtype != exact else out_BLHK.zero_()
     logsumexp_BLH = out_BLHK.new_full(out_BLHK.shape[:3], -math.inf, dtype=exact)
-    for group in groups:
-        out, logsumexp = attend(group.take(q_BLHK), group.take(k_BLHK), group.take(v_BLHK), causal=causal)
-        out, logsumexp = _with_phantoms(out.to(exact), logsumexp, group.phantoms)
+
+    def merge(group: HeadGroup, out: Tensor, logsumexp: Tensor) -> None:
         _merge_(group.view(merged_BLHK), group.view(logsumexp_BLH), group.put_back(out), group.put_back(logsumexp))
+
+    for group in groups:
+        out, logsumexp = attend(group.take(q_BLHK), group.take(k_BLHK), group.take(v_BLHK), causal=plan.causal)
+        merge(group, *_with_phantoms(out.to(exact), logsumexp, group.phantoms))
+    for group, (k, v) in exchange.arrived() if exchange else ():
+        out, logsumexp = attend(group.take(q_BLHK), k, v)
+        merge(group, out.to(exact), logsumexp)
     if merged_BLHK is not out_BLHK:
         out_BLHK.copy_(merged_BLHK)
     return logsumexp_BLH
 
 
 def attend_branches_backward(
-    grad_BLHK: Tensor, saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], groups: Sequence[HeadGroup], causal: bool
+    grad_BLHK: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    groups: Sequence[HeadGroup],
+    plan: AttentionPlan,
 ) -> list[Tensor]:
     """Return gradients of q, k and v of some heads, float32 or wider.
 
@@ -123,9 +136,17 @@ def attend_branches_backward(
     """
     # Phantom keys need no term of their own: they are constants whose logits do not depend on the query, and their
     # softmax mass is already in the merged logsumexp.
+    exchange = start_exchange(plan, groups, *saved[1:3])
     grads = [torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in saved[:3]]
     for group in groups:
-        _add_share_(grads, group, grad_BLHK, saved, causal)
+        _add_share_(grads, group, grad_BLHK, saved, plan.causal)
+    if exchange:
+        for group, keys in exchange.arrived():
+            q, _, _, out, logsumexp = (group.take(x) for x in saved)
+            grad_q, *of_keys = attend_backward(group.take(grad_BLHK), q, *keys, out, logsumexp)
+            group.view(grads[0]).add_(group.put_back(grad_q))
+            exchange.put_gradients(group, *of_keys)
+        exchange.add_returned_(grads[1:])
     return grads
 
 
@@ -140,14 +161,14 @@ def _add_share_(
 
 class _DilatedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: QKV, calls: Calls, causal: bool, *tensors: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, qkv: QKV, plan: AttentionPlan, calls: Calls, *tensors: Tensor) -> Tensor:  # noqa: ANN401
         out_BLHK, logsumexps, wanted = qkv.empty(calls[-1][0].stop, *tensors), [], any(ctx.needs_input_grad)
         for heads, groups in calls:
             some = qkv.of_heads(heads, *tensors)
-            logsumexp_BLh = attend_branches(*some, groups, causal, out_BLHK[:, :, heads])
+            logsumexp_BLh = attend_branches(*some, groups, plan, out_BLHK[:, :, heads])
             del some  # before the tensors of the next heads are made
             logsumexps += [logsumexp_BLh] if wanted else []
-        ctx.qkv, ctx.calls, ctx.causal = qkv, calls, causal
+        ctx.qkv, ctx.plan, ctx.calls = qkv, plan, calls
         if wanted:
             ctx.save_for_backward(out_BLHK, torch.cat(logsumexps, dim=2), *tensors)
         return out_BLHK
@@ -161,7 +182,7 @@ class _DilatedAttention(torch.autograd.Function):
         for heads, groups in ctx.calls:
             some = ctx.qkv.of_heads(heads, *tensors)
             saved = (*some, out_BLHK[:, :, heads], logsumexp_BLH[:, :, heads])
-            grad_qkv = attend_branches_backward(grad_BLHK[:, :, heads], saved, groups, ctx.causal)
+            grad_qkv = attend_branches_backward(grad_BLHK[:, :, heads], saved, groups, ctx.plan)
             del some, saved  # before more memory is needed
             ctx.qkv.add_gradients_(grads, grad_qkv, heads, *tensors)
         return None, None, None, *grads

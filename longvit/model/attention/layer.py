@@ -59,7 +59,7 @@ class DilatedSelfAttention(nn.Module):
         x_BLD = norm(x_BLD).to(self.q_proj.weight.dtype)
         projections = (self.q_proj, self.k_proj, self.v_proj)
         tensors = (proj(x_BLD).unflatten(-1, (plan.heads, -1)) for proj in projections)
-        return attend_by_plan(QKV(), plan.calls(), plan.causal, *tensors)
+        return attend_by_plan(QKV(), plan, *tensors)
 
     def _recomputing(self, x_BLD: Tensor, plan: AttentionPlan, norm: nn.Module) -> Tensor:
         projections, execution = (self.q_proj, self.k_proj, self.v_proj), plan.execution
@@ -79,4 +79,4 @@ class DilatedSelfAttention(nn.Module):
         at_once = piece_tokens(execution.tokens_at_once, x_BLD, self.q_proj.weight)
         qkv = ProjectedQKV(project, at_once, x_BLD.device.type)
         weights = (weight for module in (norm, *projections) for weight in module.parameters())
-        return attend_by_plan(qkv, plan.calls(heads_at_once), plan.causal, x_BLD, *weights)
+        return attend_by_plan(qkv, plan, x_BLD, *weights, heads_at_once=heads_at_once)

@@ -1,17 +1,24 @@
-"""Plan of dilated attention: every call of the primitive, made once per forward pass and shared by all layers."""
+"""Plan of dilated attention: every call of the primitive, made once per forward pass and shared by all layers.
+
+A sequence may be cut into contiguous shares, one for each rank of a `SequenceGroup`. The plan of a rank is the plan of
+the whole sequence, restricted to the rank's share. Segments within the share are computed as on one device. Of a
+segment that a border cuts, the rank's queries attend to the rank's own kept keys in one call, and to the kept keys of
+other ranks in a second call, after these keys have arrived.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
-from typing import Literal
+from itertools import accumulate, groupby, pairwise
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from longvit.config import EncoderConfig, ExecutionConfig
+from longvit.model.sequence_group import SequenceGroup
 
 Padding = Literal["masked", "zero_keys"]
 
@@ -22,12 +29,26 @@ A segment is never cut.
 """
 
 
+class Shares(NamedTuple):
+    """Cut of a sequence into contiguous shares, one per rank, from the view of one rank."""
+
+    borders: tuple[int, ...]
+    """First token of each share, and the end of the last share."""
+    rank: int
+    """The rank."""
+
+    def of(self, tokens: range) -> dict[int, range]:
+        """Return each rank's piece of a range of tokens, for ranks that have one."""
+        pieces = (range(max(tokens.start, a), min(tokens.stop, b)) for a, b in pairwise(self.borders))
+        return {rank: piece for rank, piece in enumerate(pieces) if piece}
+
+
 @dataclass(frozen=True)
 class AttentionPlan:
     """Slide lengths, branches and execution of one forward pass; passed to layers in place of a mask."""
 
     lengths: tuple[int, ...]
-    """Real tokens in each row; they precede all padding of the row."""
+    """Real tokens in each row of the whole sequence; they precede all padding of the row."""
     heads: int
     """Number of heads H."""
     branches: tuple[tuple[int, int], ...]
@@ -38,6 +59,10 @@ class AttentionPlan:
     """True if a token attends only to tokens up to itself."""
     execution: ExecutionConfig
     """Amounts computed at once, and layers computed twice."""
+    shares: Shares | None = None
+    """Shares of the ranks of `group`; None if this process holds the whole sequence."""
+    group: SequenceGroup | None = None
+    """Ranks that hold the sequence together."""
 
     @classmethod
     def of(
@@ -47,9 +72,33 @@ class AttentionPlan:
         execution: ExecutionConfig | None = None,
         *,
         causal: bool = False,
+        shares: Shares | None = None,
+        group: SequenceGroup | None = None,
     ) -> "AttentionPlan":
         """Return an encoder's plan for slides of these lengths, tokens."""
-        return cls(lengths, config.heads, config.branches, config.padding, causal, execution or ExecutionConfig())
+        execution = execution or ExecutionConfig()
+        return cls(lengths, config.heads, config.branches, config.padding, causal, execution, shares, group)
+
+    @classmethod
+    def of_tokens(
+        cls,
+        config: EncoderConfig,
+        x: Tensor,
+        mask_BL: Bool[Tensor, "B L"] | None,
+        execution: ExecutionConfig | None = None,
+        group: SequenceGroup | None = None,
+        *,
+        causal: bool = False,
+    ) -> "AttentionPlan":
+        """Return an encoder's plan for tokens (B, L, ...), of which every rank of a group gives its share.
+
+        Raises:
+            ValueError: As `row_lengths` and `shared_lengths`.
+        """
+        if group is None:
+            return cls.of(config, row_lengths(x, mask_BL), execution, causal=causal)
+        lengths, shares = shared_lengths(x, mask_BL, group)
+        return cls.of(config, lengths, execution, causal=causal, shares=shares, group=group)
 
     @property
     def phantoms(self) -> bool:
@@ -75,7 +124,31 @@ class AttentionPlan:
             heads_at_once: Heads computed together; default: as `execution` sets.
         """
         at_once = heads_at_once or self.execution.heads_at_once
-        return _calls(self.lengths, self.heads, self.branches, self.phantoms, at_once)
+        shares = self.shares or Shares((0, max(self.lengths, default=0)), 0)
+        return _calls(self.lengths, _Rule(self.heads, self.branches, self.phantoms, self.causal), at_once, shares)
+
+    @property
+    def first_token(self) -> int:
+        """First token of this rank's share."""
+        return self.shares.borders[self.shares.rank] if self.shares else 0
+
+    @property
+    def exchanges(self) -> bool:
+        """True if a border cuts a segment; then all ranks exchange keys, once for each group of heads."""
+        borders = self.shares.borders[1:-1] if self.shares else ()
+        return any(
+            border % min(length, n)
+            for n in self.lengths
+            for length, _ in self.branches
+            for border in borders
+            if border < n
+        )
+
+    @property
+    def sent_tokens(self) -> int:
+        """Number of kept tokens that this rank sends in a layer, once per head and rank that needs them."""
+        groups = (group for _, groups in self.calls() for group in groups)
+        return sum(math.prod(group.shape) * len(group.targets) for group in groups)
 
 
 @dataclass(frozen=True)
@@ -105,6 +178,18 @@ class HeadGroup:
     """Heads, counted from the first head that is computed at the same time."""
     phantoms: int
     """Zero keys that fill up a segment in the official code."""
+    kept: int
+    """Number of tokens that a head keeps in each segment, or in the rank's piece of the segment."""
+    sources: tuple[tuple[int, int], ...] = ()
+    """(Rank, kept tokens) of keys of the same segment and heads that the queries attend to on top of this call."""
+    targets: tuple[int, ...] = ()
+    """Ranks whose queries attend to the keys of this call."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the result of `take`, without its last axis."""
+        heads = self.heads.stop - self.heads.start
+        return (self.rows.stop - self.rows.start) * self.segments, heads, self.kept
 
     def view(self, x: Tensor) -> Tensor:
         """Return the group's view of (B, L, H, ...): (rows, segments, offsets, heads per offset, kept tokens, ...)."""
@@ -132,6 +217,32 @@ Calls = tuple[tuple[slice, tuple[HeadGroup, ...]], ...]
 """Slices of heads that are computed together, each with its calls of the primitive."""
 
 
+def shared_lengths(
+    x: Tensor, mask_BL: Bool[Tensor, "B L"] | None, group: SequenceGroup
+) -> tuple[tuple[int, ...], Shares]:
+    """Return the number of real tokens in each row of the whole sequence, and the shares of the group's ranks.
+
+    Args:
+        x: Tokens of this rank (B, l, ...).
+        mask_BL: True for a real token of this rank; without a mask every token is real.
+        group: Ranks that hold the sequence together.
+
+    Raises:
+        ValueError: A row has padding before a real token, on one rank or across ranks; raised on every rank.
+    """
+    real_BL = x.new_ones(x.shape[:2], dtype=torch.bool) if mask_BL is None else mask_BL
+    misplaced = (real_BL[:, 1:] & ~real_BL[:, :-1]).sum()
+    own = torch.cat([real_BL.sum(1), misplaced[None], misplaced.new_tensor([x.shape[1]])])
+    *of_rows, wrong, lengths = zip(*group.gathered(own).tolist(), strict=True)
+    borders = (0, *accumulate(lengths))
+    for row in of_rows:
+        end = max((start + n for start, n in zip(borders, row, strict=False) if n), default=0)
+        wrong += (end - sum(row),)
+    if any(wrong):
+        raise ValueError("mask_BL has padding before a real token; padding belongs at the end of each sequence")
+    return tuple(sum(row) for row in of_rows), Shares(borders, group.rank)
+
+
 def row_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None) -> tuple[int, ...]:
     """Return the number of real tokens in each row of `x` (B, L, ...), with one synchronisation of the device.
 
@@ -147,43 +258,75 @@ def row_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None) -> tuple[int, ..
     return tuple(lengths)
 
 
+class _Rule(NamedTuple):
+    """Fields of a plan that do not depend on the slides."""
+
+    heads: int
+    branches: tuple[tuple[int, int], ...]
+    phantoms: bool
+    causal: bool
+
+
 @lru_cache(maxsize=64)  # all layers need the same calls, and so does the next slide of this length
-def _calls(
-    lengths: tuple[int, ...], heads: int, branches: tuple[tuple[int, int], ...], phantoms: bool, heads_at_once: int
-) -> Calls:
+def _calls(lengths: tuple[int, ...], rule: _Rule, heads_at_once: int, shares: Shares) -> Calls:
     """Return the calls for rows of these lengths, tokens; neighbouring rows of equal length share calls."""
-    chunks = (slice(first, min(first + heads_at_once, heads)) for first in range(0, heads, heads_at_once))
-    return tuple((chunk, tuple(_groups(lengths, heads, chunk, branches, phantoms))) for chunk in chunks)
+    starts = range(0, rule.heads, heads_at_once)
+    chunks = (slice(first, min(first + heads_at_once, rule.heads)) for first in starts)
+    return tuple((chunk, tuple(_groups(lengths, rule, chunk, shares))) for chunk in chunks)
 
 
-def _groups(
-    lengths: Sequence[int], heads: int, chunk: slice, branches: Sequence[tuple[int, int]], phantoms: bool
-) -> Iterator[HeadGroup]:
-    first = 0
+def _groups(lengths: Sequence[int], rule: _Rule, chunk: slice, shares: Shares) -> Iterator[HeadGroup]:
+    first, rank = 0, shares.rank
     for length, run in groupby(lengths):
         rows = slice(first, first + len(list(run)))
         first = rows.stop
-        for branch, (segment_length, ratio) in enumerate(branches if length else ()):
+        share = shares.of(range(length)).get(rank, range(0))
+        for branch, (segment_length, ratio) in enumerate(rule.branches if share else ()):
             whole = min(segment_length, length)
-            filled_to = math.ceil(whole / ratio) if phantoms else 0
-            count, tail = divmod(length, whole)
-            for start, segments, span in ((0, count, whole), (count * whole, 1, tail)):
-                for kept, offset, offsets, share in _diagonals(heads, chunk, ratio, span):
-                    lanes = offset, offsets, ratio, share, max(0, filled_to - kept)
+            filled_to = math.ceil(whole / ratio) if rule.phantoms else 0
+            for start, segments, span in _neighbours(share, whole):
+                at = start - start % whole
+                segment = range(at, min(at + whole, length))
+                pieces = shares.of(segment) if segments == 1 else {rank: segment}
+                for kept, offset, offsets, some in _diagonals(rule.heads, chunk, ratio, segment.start, pieces, rank):
+                    if not kept[rank]:
+                        continue
+                    others = [other for other in kept if kept[other] and other != rank]
+                    sources = tuple((other, kept[other]) for other in others if other < rank or not rule.causal)
+                    targets = tuple(other for other in others if other > rank or not rule.causal)
+                    lanes = offset, offsets, ratio, some, max(0, filled_to - sum(kept.values())), kept[rank]
                     most = max(1, _TOKENS_AT_ONCE // span)
-                    for at in range(0, segments, most):
-                        yield HeadGroup(branch, rows, start + at * span, min(most, segments - at), span, *lanes)
+                    for i in range(0, segments, most):
+                        local = start - share.start + i * span, min(most, segments - i)
+                        yield HeadGroup(branch, rows, *local, span, *lanes, sources, targets)
 
 
-def _diagonals(heads: int, chunk: slice, ratio: int, span: int) -> Iterator[tuple[int, int, int, slice]]:
-    """Yield (kept tokens, first offset, offsets, heads) of each call for `chunk` of the heads in segments of `span`."""
+def _neighbours(share: range, whole: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (first token, segments, tokens in each) of the whole segments of a share, and of the pieces at its ends."""
+    inner = min(share.stop, math.ceil(share.start / whole) * whole)
+    count, tail = divmod(share.stop - inner, whole)
+    parts = (share.start, 1, inner - share.start), (inner, count, whole), (inner + count * whole, 1, tail)
+    return ((start, segments, span) for start, segments, span in parts if segments and span)
+
+
+def _diagonals(
+    heads: int, chunk: slice, ratio: int, segment: int, pieces: Mapping[int, range], rank: int
+) -> Iterator[tuple[dict[int, int], int, int, slice]]:
+    """Yield the calls for `chunk` of the heads in a segment: heads that keep equally many tokens, on every rank.
+
+    Yields (kept tokens on each rank, first kept token in the piece of `rank`, offsets, heads). All ranks yield the same
+    calls in the same order.
+    """
     size = math.ceil(heads / ratio)
-    shares = []
+    lanes = []
     for offset, head in enumerate(range(0, heads, size)):
         low, high = max(head, chunk.start), min(head + size, chunk.stop)
-        if low < high and offset < span:
-            shares.append((math.ceil((span - offset) / ratio), high - low, offset, low - chunk.start))
-    for (kept, width), run in groupby(shares, key=lambda share: share[:2]):
-        (_, _, offset, low), *more = run
+        if low < high:
+            first = {key: (segment + offset - piece.start) % ratio for key, piece in pieces.items()}
+            kept = {key: len(range(first[key], len(piece), ratio)) for key, piece in pieces.items()}
+            wraps = [value - offset for value in first.values()]
+            lanes.append((kept, high - low, wraps, first[rank], low - chunk.start))
+    for (kept, width, _), run in groupby(lanes, key=lambda lane: lane[:3]):
+        (*_, first, low), *more = run
         offsets = 1 + len(more)
-        yield kept, offset, offsets, slice(low, low + offsets * width)
+        yield kept, first, offsets, slice(low, low + offsets * width)

@@ -9,12 +9,14 @@ product. The forward kernel returns the logarithm of the denominator. There is n
 """
 
 import math
+from itertools import chain
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from longvit.model.attention.exchange import start_exchange
 from longvit.model.attention.layer import DilatedSelfAttention
 from longvit.model.attention.plan import AttentionPlan, HeadGroup
 from longvit.model.attention.recompute import token_slices
@@ -54,9 +56,9 @@ def received_by_keys(
     width = x_BLD.shape[-1] // plan.heads
     for heads, groups in plan.calls():
         q_BLHW, k_BLHW = _widened(attention, norm or nn.Identity(), x_BLD, heads, plan, exact)
-        logsumexp_BLH = _logsumexp(q_BLHW[..., :width], k_BLHW[..., :width], groups)
+        logsumexp_BLH = _logsumexp(q_BLHW[..., :width], k_BLHW[..., :width], groups, plan)
         _add_bias_(q_BLHW, k_BLHW, width, log_given_BL1 - logsumexp_BLH)
-        _add_received_(received_RBLH[:, :, :, heads], q_BLHW, k_BLHW, groups)
+        _add_received_(received_RBLH[:, :, :, heads], q_BLHW, k_BLHW, groups, plan)
         del q_BLHW, k_BLHW  # before the tensors of the next heads are made
     return received_RBLH
 
@@ -85,11 +87,15 @@ def _widened(
     return q_and_k
 
 
-def _logsumexp(q_BLHK: Tensor, k_BLHK: Tensor, groups: tuple[HeadGroup, ...]) -> Float[Tensor, "B L H"]:
+def _logsumexp(
+    q_BLHK: Tensor, k_BLHK: Tensor, groups: tuple[HeadGroup, ...], plan: AttentionPlan
+) -> Float[Tensor, "B L H"]:
     """Return the logarithm of each query's softmax denominator over the keys of all groups; -inf without any key."""
     logsumexp_BLH = q_BLHK.new_full(q_BLHK.shape[:3], -math.inf)
-    for group in groups:
-        k, merged = group.take(k_BLHK), group.view(logsumexp_BLH)
+    exchange = start_exchange(plan, groups, k_BLHK)
+    own = ((group, (group.take(k_BLHK),)) for group in groups)
+    for group, (k,) in chain(own, exchange.arrived() if exchange else ()):
+        merged = group.view(logsumexp_BLH)
         _, more = attend(group.take(q_BLHK), k, k)  # the values are not used
         torch.logaddexp(merged, group.put_back(more), out=merged)
     return logsumexp_BLH
@@ -103,9 +109,12 @@ def _add_bias_(q_BLHW: Tensor, k_BLHW: Tensor, width: int, bias_BLH: Tensor) -> 
     k_BLHW[..., width] = math.sqrt(wider)
 
 
-def _add_received_(received_RBLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[HeadGroup, ...]) -> None:
-    for group in groups:
-        q = group.take(q_BLHW)
+def _add_received_(
+    received_RBLH: Tensor, q_BLHW: Tensor, k_BLHW: Tensor, groups: tuple[HeadGroup, ...], plan: AttentionPlan
+) -> None:
+    exchange = start_exchange(plan, groups, q_BLHW)
+    own = ((group, (group.take(q_BLHW),)) for group in groups)
+    for group, (q,) in chain(own, exchange.arrived() if exchange else ()):
         _, log_received = attend(group.take(k_BLHW), q, q)  # the values are not used
         group.view(received_RBLH[group.branch]).add_(group.put_back(log_received.exp()))
 

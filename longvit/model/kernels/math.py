@@ -12,7 +12,7 @@ _LOGITS_AT_ONCE = 2**26
 def plain_math(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
     """Return output and logsumexp, like `AttentionBackend.attend`."""
     parts = []
-    for rows in _row_blocks(q):
+    for rows in _row_blocks(q, k):
         logits = _logits(q, k, rows, causal)
         logsumexp = logits.logsumexp(-1)
         parts.append(((logits - logsumexp.unsqueeze(-1)).exp() @ v.to(logits.dtype), logsumexp))
@@ -27,7 +27,7 @@ def plain_math_backward(
     grad, q, k, v, out = (x.to(logsumexp.dtype) for x in (grad, q, k, v, out))
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     scale, delta = q.shape[-1] ** -0.5, (grad * out).sum(-1, keepdim=True)
-    for rows in _row_blocks(q):
+    for rows in _row_blocks(q, k):
         weights = (_logits(q, k, rows, causal) - logsumexp[..., rows].unsqueeze(-1)).exp()
         grad_logits = weights * (grad[..., rows, :] @ v.mT - delta[..., rows, :]) * scale
         grad_q[..., rows, :] = grad_logits @ k
@@ -36,10 +36,10 @@ def plain_math_backward(
     return grad_q, grad_k, grad_v
 
 
-def _row_blocks(q: Tensor) -> list[slice]:
+def _row_blocks(q: Tensor, k: Tensor) -> list[slice]:
     """Return the blocks of queries that plain math computes at a time."""
     length = q.shape[-2]
-    size = max(1, _LOGITS_AT_ONCE // max(1, q.shape[0] * q.shape[1] * length))
+    size = max(1, _LOGITS_AT_ONCE // max(1, q.shape[0] * q.shape[1] * k.shape[-2]))
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 

@@ -50,17 +50,17 @@ class AttentionBackend:
 
 
 def attend(
-    q: Float[Tensor, "N H L K"], k: Float[Tensor, "N H L K"], v: Float[Tensor, "N H L K"], *, causal: bool = False
+    q: Float[Tensor, "N H L K"], k: Float[Tensor, "N H M K"], v: Float[Tensor, "N H M K"], *, causal: bool = False
 ) -> tuple[Float[Tensor, "N H L K"], Float[Tensor, "N H L"]]:
     """Return softmax attention and the logarithms of its denominators, by the fastest backend for these tensors.
 
-    Logits are scaled by K ** -0.5. Queries and keys are the same tokens: with `causal` a query sees keys up to itself.
+    Logits are scaled by K ** -0.5.
 
     Args:
         q: Queries, the last axis contiguous.
-        k: Keys, the last axis contiguous.
+        k: Keys, the last axis contiguous; there is at least one.
         v: Values, the last axis contiguous.
-        causal: Whether later keys are hidden.
+        causal: Whether later keys are hidden; queries and keys are then the same tokens.
 
     Returns:
         Output in the dtype of `q`, or wider, and logsumexp in float32, or wider.
@@ -71,13 +71,13 @@ def attend(
 def attend_backward(
     grad_out: Float[Tensor, "N H L K"],
     q: Float[Tensor, "N H L K"],
-    k: Float[Tensor, "N H L K"],
-    v: Float[Tensor, "N H L K"],
+    k: Float[Tensor, "N H M K"],
+    v: Float[Tensor, "N H M K"],
     out: Float[Tensor, "N H L K"],
     logsumexp: Float[Tensor, "N H L"],
     *,
     causal: bool = False,
-) -> tuple[Float[Tensor, "N H L K"], Float[Tensor, "N H L K"], Float[Tensor, "N H L K"]]:
+) -> tuple[Float[Tensor, "N H L K"], Float[Tensor, "N H M K"], Float[Tensor, "N H M K"]]:
     """Return the gradients of queries, keys and values.
 
     `out` and `logsumexp` may belong to a softmax over more keys than `k`. The result is then the share of these keys in

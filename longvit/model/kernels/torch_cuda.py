@@ -21,9 +21,9 @@ def flash_cuda_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v, like `AttentionBackend.attend_backward`."""
     # No sequence is packed, and without dropout the state of the random numbers is not read.
-    length, state = q.shape[-2], torch.empty(2, dtype=torch.uint64, device=q.device)
+    lengths, state = (q.shape[-2], k.shape[-2]), torch.empty(2, dtype=torch.uint64, device=q.device)
     return torch.ops.aten._scaled_dot_product_flash_attention_backward(
-        grad, q, k, v, out, logsumexp.contiguous(), None, None, length, length, 0.0, causal, state, state
+        grad, q, k, v, out, logsumexp.contiguous(), None, None, *lengths, 0.0, causal, state, state
     )
 
 

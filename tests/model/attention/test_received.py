@@ -83,10 +83,11 @@ def test_it_is_the_gradient_of_the_values_that_the_backward_pass_gives():
     attention = Layer(4, [(16, 1), (40, 3)], seed=0, width=8).float()
     x_1LD = torch.randn(1, 100, 32)
     q, k = (proj(x_1LD).unflatten(-1, (4, -1)).detach() for proj in (attention.q_proj, attention.k_proj))
-    ((_, groups),) = plan_of(attention, x_1LD).calls(4)
+    plan = plan_of(attention, x_1LD)
+    ((_, groups),) = plan.calls(4)
     out = torch.empty_like(q)
-    logsumexp = attend_branches(q, k, k, groups, False, out)
-    _, _, grad_v = attend_branches_backward(torch.ones_like(q), (q, k, k, out, logsumexp), groups, False)
+    logsumexp = attend_branches(q, k, k, groups, plan, out)
+    _, _, grad_v = attend_branches_backward(torch.ones_like(q), (q, k, k, out, logsumexp), groups, plan)
     assert_close(received_by_keys(attention, x_1LD).sum(0), grad_v[..., 0], atol=1e-5, rtol=1e-5)
 
 

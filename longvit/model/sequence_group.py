@@ -1,0 +1,67 @@
+"""Group of processes that hold one sequence together, each a contiguous share of its tokens.
+
+Every rank of a group computes the same loss from the same slide vectors. The sums here are over the ranks, in both
+directions: their backward pass adds up the gradients of all ranks. So the gradient of a parameter on one rank is a
+share of the gradient of the sum of all ranks' losses, and the mean of a parameter's gradients over all ranks, which is
+what DistributedDataParallel computes, is the gradient of one process. This holds for every parameter: where it works on
+tokens, each rank has a share of the gradient, and where it works on slide vectors, each rank has all of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class SequenceGroup:
+    """Ranks that hold one sequence together, in the order of their shares."""
+
+    processes: dist.ProcessGroup
+    """Processes of the ranks."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process in the group, from 0."""
+        return dist.get_rank(self.processes)
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return dist.get_world_size(self.processes)
+
+    def sum(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """Return the sum of a tensor of one shape over all ranks; also its gradient is summed over all ranks."""
+        return _Sum.apply(self.processes, x)
+
+    def max(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """Return the largest values of a tensor of one shape over all ranks; it has no gradient."""
+        x = x.detach().clone()
+        dist.all_reduce(x, dist.ReduceOp.MAX, group=self.processes)
+        return x
+
+    def gathered(self, x: Shaped[Tensor, " n"]) -> Shaped[Tensor, "ranks n"]:
+        """Return a vector of one length from all ranks, in the order of the ranks; it has no gradient."""
+        rows = x.new_empty(self.size, len(x))
+        dist.all_gather(list(rows), x.contiguous(), group=self.processes)
+        return rows
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, processes: dist.ProcessGroup, x: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.processes = processes
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x, group=processes)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # noqa: ANN401
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad, group=ctx.processes)
+        return None, grad
