@@ -67,8 +67,16 @@ class Block(nn.Module):
             del mixed_BLD, mixed_BlD  # before more memory is needed
             add_channels = lambda piece_BLD: piece_BLD + mix_channels(piece_BLD)
             return in_pieces(add_channels, x_BLD, at_once, recompute=False, overwrite=True)
-        x_BLD = _add(x_BLD, self.drop(mixed_BLD))
-        return _add(x_BLD, self.drop(in_pieces(mix_channels, x_BLD, at_once, recompute=recompute)))
+        x_BLD = _add(x_BLD, self._dropped(mixed_BLD, plan))
+        return _add(x_BLD, self._dropped(in_pieces(mix_channels, x_BLD, at_once, recompute=recompute), plan))
+
+    def _dropped(self, x_BLD: Tensor, plan: AttentionPlan) -> Tensor:
+        dropout, path = self.drop
+        if plan.group is None or not self.training or not dropout.p:
+            return self.drop(x_BLD)
+        with plan.group.own_random_numbers(x_BLD.device):
+            x_BLD = dropout(x_BLD)
+        return path(x_BLD)  # drops the layer on all ranks or on none
 
 
 def _add(x_BLD: Tensor, more_BLD: Tensor) -> Tensor:
@@ -201,7 +209,7 @@ class LongViT(nn.Module):
 
     def placed(self, content_BLD: Tensor, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
         """Add each token's place to its content, in the type of the stream."""
-        return (content_BLD + self.position(batch, extent)).to(self.dtype)
+        return (content_BLD + self.position(batch, extent, self.group)).to(self.dtype)
 
     def plan(self, x_BMD: Float[Tensor, "B M D"], mask_BM: Bool[Tensor, "B M"] | None = None) -> AttentionPlan:
         """Return the plan of a forward pass for these tokens, including the class token."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from longvit.config import LearnedPosition, SinCosPosition
+from longvit.model.sequence_group import SequenceGroup
 from longvit.tokens.batch import TokenBatch
 
 
@@ -31,12 +32,19 @@ class Extent(NamedTuple):
     """Number of rows and columns."""
 
 
-def extent_of(rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"]) -> Extent:
-    """Return the box around each slide's real tokens; a piece of a slide is placed by the box of the whole slide."""
+def extent_of(
+    rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"], group: SequenceGroup | None = None
+) -> Extent:
+    """Return the box around each slide's real tokens, on all ranks of a group.
+
+    A piece of a slide is placed by the box of the whole slide.
+    """
     padding_BL1 = ~mask_BL.unsqueeze(-1)
     limits = torch.iinfo(torch.int32)
     first_B2 = rc_BL2.masked_fill(padding_BL1, limits.max).amin(1)
     last_B2 = rc_BL2.masked_fill(padding_BL1, limits.min).amax(1)
+    if group is not None:
+        first_B2, last_B2 = -group.max(-first_B2), group.max(last_B2)
     return Extent(first_B2, last_B2 - first_B2 + 1)
 
 
@@ -51,8 +59,10 @@ class SinCosTable(nn.Module):
         super().__init__()
         self.width = width
 
-    def forward(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
-        """Return one vector for the place of each token; the extent has no effect."""
+    def forward(
+        self, batch: TokenBatch, extent: Extent | None = None, group: SequenceGroup | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Return one vector for the place of each token; extent and group have no effect."""
         return sincos_position(batch.rc_BL2, self.width)
 
 
@@ -78,16 +88,19 @@ class LearnedTable(nn.Module):
         self.table = nn.Parameter(torch.empty(1, self.grid**2, width))
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, batch: TokenBatch, extent: Extent | None = None) -> Float[Tensor, "B L D"]:
+    def forward(
+        self, batch: TokenBatch, extent: Extent | None = None, group: SequenceGroup | None = None
+    ) -> Float[Tensor, "B L D"]:
         """Return one vector for the place of each token, of the table's dtype.
 
         Args:
             batch: The tokens.
             extent: Box over which the table is stretched if the tokens are a piece of a slide; default: their own box.
+            group: Ranks that hold the slides together; the default box is then around the tokens of all ranks.
         """
         if not batch.rc_BL2.shape[1]:
             return self.table.new_zeros(*batch.mask_BL.shape, self.table.shape[-1])
-        first_B2, side_B2 = extent or extent_of(batch.rc_BL2, batch.mask_BL)
+        first_B2, side_B2 = extent or extent_of(batch.rc_BL2, batch.mask_BL, group)
         is_table_B1 = (side_B2 == self.grid).all(1, keepdim=True)
         scale_B2 = torch.where(is_table_B1, 1.0, (side_B2 + self.excess) / self.grid)
         # From the centre of a token to table coordinates in [-1, 1]; (row, column) becomes grid_sample's (x, y).

@@ -120,7 +120,10 @@ class SlideModel(nn.Module):
         """Return one vector per sequence, from tokens (B, L, D) or from ready vectors (B, D)."""
         if encoded.ndim == 2:
             return encoded
-        return mean_pool(encoded, mask_BL) if self.attention is None else self.attention(encoded, mask_BL)
+        group = self.encoder.group if self.encoder else None
+        if self.attention is None:
+            return mean_pool(encoded, mask_BL, group)
+        return self.attention(encoded, mask_BL, group)
 
     def represent(self, item: SlideItem) -> Float[Tensor, "B D"]:
         """Return one vector per sequence, from tokens or from the output of `encode`."""

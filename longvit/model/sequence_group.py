@@ -7,6 +7,8 @@ what DistributedDataParallel computes, is the gradient of one process. This hold
 tokens, each rank has a share of the gradient, and where it works on slide vectors, each rank has all of it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +51,14 @@ class SequenceGroup:
         rows = x.new_empty(self.size, len(x))
         dist.all_gather(list(rows), x.contiguous(), group=self.processes)
         return rows
+
+    @contextmanager
+    def own_random_numbers(self, device: torch.device) -> Iterator[None]:
+        """Draw other numbers on every rank, for what is drawn per token; outside, ranks with one seed draw the same."""
+        seed = int(torch.randint(2**62, ())) + self.rank
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+            torch.manual_seed(seed)
+            yield
 
 
 class _Sum(torch.autograd.Function):
