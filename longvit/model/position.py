@@ -106,9 +106,12 @@ class LearnedTable(nn.Module):
         # From the centre of a token to table coordinates in [-1, 1]; (row, column) becomes grid_sample's (x, y).
         at_BL2 = (batch.rc_BL2 - first_B2.unsqueeze(1) + 0.5) / scale_B2.unsqueeze(1)
         at_B1L2 = (at_BL2 * 2 / self.grid - 1).flip(-1).unsqueeze(1)
-        table_1Dgg = self.table.float().mT.unflatten(2, (self.grid, self.grid))
+        exact = torch.promote_types(self.table.dtype, torch.float32)
+        table_1Dgg = self.table.to(exact).mT.unflatten(2, (self.grid, self.grid))
         table_BDgg = table_1Dgg.expand(len(at_B1L2), -1, -1, -1)
-        pos_BD1L = grid_sample(table_BDgg, at_B1L2, mode="bicubic", padding_mode="border", align_corners=False)
+        pos_BD1L = grid_sample(
+            table_BDgg, at_B1L2.to(exact), mode="bicubic", padding_mode="border", align_corners=False
+        )
         return pos_BD1L.squeeze(2).mT.to(self.table.dtype)
 
 
