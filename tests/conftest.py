@@ -26,7 +26,7 @@ from hypothesis import settings
 
 from longvit.config import EncoderConfig, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PixelInput
 from longvit.model.attention.plan import AttentionPlan
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 from preprocessing.frames import l0_from_rc
 from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.schema import Source, StoreAttributes
@@ -157,7 +157,7 @@ def _serve(rank: int, store: Path, pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            answer = function(SequenceGroup(groups[count]), *args), ""
+            answer = function(RankGroup(groups[count]), *args), ""
         except BaseException:
             answer = None, traceback.format_exc()
         pipe.send_bytes(pickle.dumps(answer))

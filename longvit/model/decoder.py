@@ -9,7 +9,7 @@ from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.model.attention.plan import AttentionPlan
 from longvit.model.encoder import Encoder
 from longvit.model.position import sincos_position
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 
 
 class LongNetDecoder(nn.Module):
@@ -21,7 +21,7 @@ class LongNetDecoder(nn.Module):
 
     execution = ExecutionConfig()
     """Execution settings, as in `LongViT`."""
-    group: SequenceGroup | None = None
+    group: RankGroup | None = None
     """Ranks that hold each sequence together, as in `LongViT`."""
 
     def __init__(self, config: EncoderConfig, vocabulary: int) -> None:

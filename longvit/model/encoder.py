@@ -17,7 +17,7 @@ from longvit.model.attention.recompute import in_pieces, piece_tokens
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import StoreScale
 
@@ -154,7 +154,7 @@ class LongViT(nn.Module):
     """Scale of the slides that the weights were trained on; None if the weights are untrained or the scale unknown."""
     execution = ExecutionConfig()
     """Amounts computed at once, and layers computed twice; set by the caller at any time, and not saved."""
-    group: SequenceGroup | None = None
+    group: RankGroup | None = None
     """Ranks that hold each sequence together; set by the caller, like `execution`. None if this process holds it alone.
 
     With a group, every rank gives the tokens of its share, and gets their vectors, and the vector of the whole slide.

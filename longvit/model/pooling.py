@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longvit.config import EncoderConfig
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 
 ROUNDING = 1e-5
 """Deviation relative to the size of the values, below which values differ only by rounding in float32."""
@@ -22,7 +22,7 @@ def varies(mean_D: Float[Tensor, " D"], std_D: Float[Tensor, " D"]) -> Bool[Tens
 
 
 def mean_pool(
-    x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, group: SequenceGroup | None = None
+    x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, group: RankGroup | None = None
 ) -> Float[Tensor, "B D"]:
     """Return the mean of the real tokens of each slide, as in LongViT; 0 for a row that is only padding.
 
@@ -50,7 +50,7 @@ class ClassToken(nn.Module):
         nn.init.normal_(self.vector, std=0.02)
 
     def forward(
-        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None, group: SequenceGroup | None = None
+        self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None, group: RankGroup | None = None
     ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"] | None]:
         """Return tokens and mask with the class token before them, both longer by 1; unchanged on later ranks."""
         first = int(group is None or group.rank == 0)
@@ -73,7 +73,7 @@ class Pooling(nn.Module):
         self,
         x_BMD: Float[Tensor, "B M D"],
         mask_BL: Bool[Tensor, "B L"] | None = None,
-        group: SequenceGroup | None = None,
+        group: RankGroup | None = None,
     ) -> Float[Tensor, "B D"]:
         """Return one vector per slide, of the tokens' dtype; `mask_BL` does not include the class token."""
         first = self.first if group is None or group.rank == 0 else 0
@@ -119,7 +119,7 @@ class GatedAttention(nn.Module):
         self,
         x_BLD: Float[Tensor, "B L D"],
         mask_BL: Bool[Tensor, "B L"] | None = None,
-        group: SequenceGroup | None = None,
+        group: RankGroup | None = None,
     ) -> Float[Tensor, "B L"]:
         """Return the weight of each token in its slide's vector: sum 1 over a slide on all ranks, 0 for padding."""
         h_BLD = (x_BLD - self.mean) / self.std
@@ -136,7 +136,7 @@ class GatedAttention(nn.Module):
         self,
         x_BLD: Float[Tensor, "B L D"],
         mask_BL: Bool[Tensor, "B L"] | None = None,
-        group: SequenceGroup | None = None,
+        group: RankGroup | None = None,
     ) -> Float[Tensor, "B D"]:
         """Return one vector per slide, in float32 or wider."""
         weights_BL = self.weights(x_BLD, mask_BL, group)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from longvit.config import LearnedPosition, SinCosPosition
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 from longvit.tokens.batch import TokenBatch
 
 
@@ -32,9 +32,7 @@ class Extent(NamedTuple):
     """Number of rows and columns."""
 
 
-def extent_of(
-    rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"], group: SequenceGroup | None = None
-) -> Extent:
+def extent_of(rc_BL2: Int64[Tensor, "B L 2"], mask_BL: Bool[Tensor, "B L"], group: RankGroup | None = None) -> Extent:
     """Return the box around each slide's real tokens, on all ranks of a group.
 
     A piece of a slide is placed by the box of the whole slide.
@@ -60,7 +58,7 @@ class SinCosTable(nn.Module):
         self.width = width
 
     def forward(
-        self, batch: TokenBatch, extent: Extent | None = None, group: SequenceGroup | None = None
+        self, batch: TokenBatch, extent: Extent | None = None, group: RankGroup | None = None
     ) -> Float[Tensor, "B L D"]:
         """Return one vector for the place of each token; extent and group have no effect."""
         return sincos_position(batch.rc_BL2, self.width)
@@ -89,7 +87,7 @@ class LearnedTable(nn.Module):
         nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(
-        self, batch: TokenBatch, extent: Extent | None = None, group: SequenceGroup | None = None
+        self, batch: TokenBatch, extent: Extent | None = None, group: RankGroup | None = None
     ) -> Float[Tensor, "B L D"]:
         """Return one vector for the place of each token, of the table's dtype.
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from longvit.model.attention.plan import AttentionPlan, HeadGroup
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 
 
 def start_exchange(plan: AttentionPlan, calls: Sequence[HeadGroup], *tensors: Tensor) -> "Exchange | None":
@@ -31,7 +31,7 @@ class Exchange:
         tensors: What the ranks send, such as keys and values of these heads, each (B, l, h, K), of one type.
     """
 
-    def __init__(self, group: SequenceGroup, calls: Sequence[HeadGroup], *tensors: Tensor) -> None:
+    def __init__(self, group: RankGroup, calls: Sequence[HeadGroup], *tensors: Tensor) -> None:
         self.group, self.calls = group, [call for call in calls if call.sources]
         ranks = range(group.size)
         sent = [[(call, call.kept) for call in calls if rank in call.targets] for rank in ranks]

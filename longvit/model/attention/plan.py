@@ -1,6 +1,6 @@
 """Plan of dilated attention: every call of the primitive, made once per forward pass and shared by all layers.
 
-A sequence may be cut into contiguous shares, one for each rank of a `SequenceGroup`. The plan of a rank is the plan of
+A sequence may be cut into contiguous shares, one for each rank of a `RankGroup`. The plan of a rank is the plan of
 the whole sequence, restricted to the rank's share. Segments within the share are computed as on one device. Of a
 segment that a border cuts, the rank's queries attend to the rank's own kept keys in one call, and to the kept keys of
 other ranks in a second call, after these keys have arrived.
@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from longvit.config import EncoderConfig, ExecutionConfig
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 
 Padding = Literal["masked", "zero_keys"]
 
@@ -61,7 +61,7 @@ class AttentionPlan:
     """Amounts computed at once, and layers computed twice."""
     shares: Shares | None = None
     """Shares of the ranks of `group`; None if this process holds the whole sequence."""
-    group: SequenceGroup | None = None
+    group: RankGroup | None = None
     """Ranks that hold the sequence together."""
 
     @classmethod
@@ -73,7 +73,7 @@ class AttentionPlan:
         *,
         causal: bool = False,
         shares: Shares | None = None,
-        group: SequenceGroup | None = None,
+        group: RankGroup | None = None,
     ) -> "AttentionPlan":
         """Return an encoder's plan for slides of these lengths, tokens."""
         execution = execution or ExecutionConfig()
@@ -86,7 +86,7 @@ class AttentionPlan:
         x: Tensor,
         mask_BL: Bool[Tensor, "B L"] | None,
         execution: ExecutionConfig | None = None,
-        group: SequenceGroup | None = None,
+        group: RankGroup | None = None,
         *,
         causal: bool = False,
     ) -> "AttentionPlan":
@@ -217,9 +217,7 @@ Calls = tuple[tuple[slice, tuple[HeadGroup, ...]], ...]
 """Slices of heads that are computed together, each with its calls of the primitive."""
 
 
-def shared_lengths(
-    x: Tensor, mask_BL: Bool[Tensor, "B L"] | None, group: SequenceGroup
-) -> tuple[tuple[int, ...], Shares]:
+def shared_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None, group: RankGroup) -> tuple[tuple[int, ...], Shares]:
     """Return the number of real tokens in each row of the whole sequence, and the shares of the group's ranks.
 
     Args:

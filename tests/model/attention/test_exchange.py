@@ -17,7 +17,7 @@ from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import LongNetDecoder, LongViT
 from longvit.model.attention.plan import AttentionPlan, Shares
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 
 BASE = {
     "width": 24,
@@ -58,9 +58,7 @@ def own(x: Tensor | None, shares: tuple[int, ...], rank: int) -> Tensor | None:
     return None if x is None else x[:, start : start + shares[rank]]
 
 
-def outputs(
-    build: Callable[[], nn.Module], x: Tensor, mask: Tensor | None, group: SequenceGroup | None
-) -> list[Tensor]:
+def outputs(build: Callable[[], nn.Module], x: Tensor, mask: Tensor | None, group: RankGroup | None) -> list[Tensor]:
     """Return tokens, whole, gradient of the input, gradients of the weights; the loss is of tokens and of the whole.
 
     All ranks compute the same loss, so the mean over the ranks of the gradients is the gradient of one process.
@@ -76,7 +74,7 @@ def outputs(
     return [tokens.detach(), whole.detach(), x.grad if x.grad is not None else x, *grads]
 
 
-def on_rank(group: SequenceGroup, build, x: Tensor, mask: Tensor | None, shares: tuple[int, ...]) -> list[Tensor]:
+def on_rank(group: RankGroup, build, x: Tensor, mask: Tensor | None, shares: tuple[int, ...]) -> list[Tensor]:
     return outputs(build, own(x, shares, group.rank), own(mask, shares, group.rank), group)
 
 
@@ -192,7 +190,7 @@ def test_any_branches_on_any_shares(ranks, case):
         assert_as_one(ranks, build, tokens_of(build, len(mask), length), mask, shares, **EXACT)
 
 
-def attention_maps(group: SequenceGroup | None, build: Build, x_1LD: Tensor, shares: tuple[int, ...]) -> list[Tensor]:
+def attention_maps(group: RankGroup | None, build: Build, x_1LD: Tensor, shares: tuple[int, ...]) -> list[Tensor]:
     model = build().eval()
     model.group = group
     x_LD = (x_1LD if group is None else own(x_1LD, shares, group.rank))[0]
@@ -224,9 +222,7 @@ class Counted:
         return self._real(output, source, to, of, *args, **kwargs)
 
 
-def traffic(
-    group: SequenceGroup, build: Build, x: Tensor, mask: Tensor | None, shares
-) -> tuple[list[tuple], int, bool]:
+def traffic(group: RankGroup, build: Build, x: Tensor, mask: Tensor | None, shares) -> tuple[list[tuple], int, bool]:
     """Return (calls, sent, received) of a forward and of a backward pass, and what the plan states."""
     model = build()
     model.group = group
@@ -296,7 +292,7 @@ def test_branches_within_a_share_move_nothing(ranks):
     assert not any(rank[2] for rank in found)
 
 
-def refused(group: SequenceGroup, mask_BL: Tensor, shares: tuple[int, ...]) -> str:
+def refused(group: RankGroup, mask_BL: Tensor, shares: tuple[int, ...]) -> str:
     model = Build()()
     model.group = group
     mask = own(mask_BL, shares, group.rank)

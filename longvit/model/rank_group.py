@@ -1,6 +1,6 @@
-"""Group of processes that hold one sequence together, each a contiguous share of its tokens.
+"""Group of processes that compute together: on shares of one sequence, or on shares of one batch.
 
-Every rank of a group computes the same loss from the same slide vectors. The sums here are over the ranks, in both
+Every rank of a group computes the same loss, from the slide vectors of all ranks. The sums here are over the ranks, in both
 directions: their backward pass adds up the gradients of all ranks. So the gradient of a parameter on one rank is a
 share of the gradient of the sum of all ranks' losses, and the mean of a parameter's gradients over all ranks, which is
 what DistributedDataParallel computes, is the gradient of one process. This holds for every parameter: where it works on
@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True)
-class SequenceGroup:
-    """Ranks that hold one sequence together, in the order of their shares."""
+class RankGroup:
+    """Ranks that compute together, in the order of their shares."""
 
     processes: dist.ProcessGroup
     """Processes of the ranks."""

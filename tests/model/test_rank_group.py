@@ -8,13 +8,13 @@ from torch.testing import assert_close
 from longvit.config import CoxTask, EncoderConfig, NllTask, SubtypeTask
 from longvit.model import LongViT
 from longvit.model.predictor import SlideModel
-from longvit.model.sequence_group import SequenceGroup
+from longvit.model.rank_group import RankGroup
 from longvit.tokens.batch import TokenBatch
 
 COUNTS = (1, 2, 3, 8)
 
 
-def summed(group: SequenceGroup) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def summed(group: RankGroup) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x = torch.tensor([1.0, 2.0]) * (group.rank + 1)
     total = group.sum(x.requires_grad_())
     (total * torch.tensor([1.0, 10.0]) * (group.rank + 1)).sum().backward()
@@ -31,7 +31,7 @@ def test_sums_go_over_all_ranks_in_both_directions(ranks, count):
         assert_close(gathered, torch.tensor([[i + 1.0, 2.0 * (i + 1)] for i in range(count)]))
 
 
-def drawn(group: SequenceGroup, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+def drawn(group: RankGroup, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(3)
     before = torch.rand(2)
     with group.own_random_numbers(torch.device("cpu")):
@@ -69,7 +69,7 @@ def slide(index: int) -> TokenBatch:
     return TokenBatch.of_one(torch.randn(length, 6, generator=rng).double(), rc_L2)
 
 
-def losses(group: SequenceGroup | None, task: str, pooling: str, position: str) -> tuple[Tensor, Tensor, list[Tensor]]:
+def losses(group: RankGroup | None, task: str, pooling: str, position: str) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Return outputs, loss and gradients of a window of patients, whose slides are cut at uneven places."""
     torch.manual_seed(0)
     settings, classes, statistics = TASKS[task]
