@@ -141,11 +141,11 @@ def attend_branches_backward(
     for group in groups:
         _add_share_(grads, group, grad_BLHK, saved, plan.causal)
     if exchange:
-        for group, keys in exchange.arrived():
+        for group, (k, v) in exchange.arrived():
             q, _, _, out, logsumexp = (group.take(x) for x in saved)
-            grad_q, *of_keys = attend_backward(group.take(grad_BLHK), q, *keys, out, logsumexp)
+            grad_q, grad_k, grad_v = attend_backward(group.take(grad_BLHK), q, k, v, out, logsumexp)
             group.view(grads[0]).add_(group.put_back(grad_q))
-            exchange.put_gradients(group, *of_keys)
+            exchange.put_gradients(group, grad_k, grad_v)
         exchange.add_returned_(grads[1:])
     return grads
 

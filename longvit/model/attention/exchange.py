@@ -8,6 +8,7 @@ gradients in the order of the ranks, so that the sum does not depend on the netw
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -69,7 +70,8 @@ class Exchange:
 
     def _send(self, source: "_Messages", target: "_Messages") -> dist.Work:
         processes = self.group.processes
-        return dist.all_to_all_single(target.flat, source.flat, target.sizes, source.sizes, processes, async_op=True)
+        work = dist.all_to_all_single(target.flat, source.flat, target.sizes, source.sizes, processes, async_op=True)
+        return cast("dist.Work", work)  # None in a process that is not of the group
 
 
 class _Messages:
