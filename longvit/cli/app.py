@@ -33,6 +33,9 @@ from preprocessing.errors import OutputError, PipelineError
 from preprocessing.jobs.files import cannot_write
 from preprocessing.jobs.signals import StopSignal, stopped_by_signals
 
+_FIRST = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+"""True in the first of the processes that torchrun or Slurm has started, which prints what is printed once."""
+
 app = App(
     name="longvit",
     version=__version__,
@@ -158,8 +161,8 @@ def demo(*, config: Annotated[DemoConfig, Parameter(name="*")] = DemoConfig()) -
 
 
 def _failures(failed: Mapping[str, PipelineError]) -> int:
-    """Print the failures and return the exit code."""
-    for name, error in failed.items():
+    """Print the failures, on the first of several processes, and return the exit code."""
+    for name, error in failed.items() if _FIRST else ():
         print(f"failed: {name}: {error}", file=sys.stderr)
     return int(bool(failed))
 
@@ -197,6 +200,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process; `longvit/README.md` lists the exit codes."""
+    if not _FIRST:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     try:
         with stopped_by_signals():
             code = run_command(sys.argv[1:])

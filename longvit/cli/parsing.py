@@ -17,7 +17,7 @@ from cyclopts.exceptions import (
 )
 from pydantic import ValidationError
 
-from longvit.config import VERBS, ExecutionConfig
+from longvit.config import OLD_EXECUTION, VERBS
 from longvit.config.messages import (
     Names,
     all_settings,
@@ -34,8 +34,12 @@ from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError, few, short
 
 _HERE = "command line"
-_OLD_FLAGS = {as_flag(("encoder", name)): as_flag(("execution", name)) for name in ExecutionConfig.model_fields}
-"""Flags of version 0.1 -> flags of this version."""
+_OTHER_FLAGS = {
+    as_flag((*group, name)): as_flag(("execution", name))
+    for group, names in ((("encoder",), OLD_EXECUTION), ((), ("sequence_parallel", "timeout_s")))
+    for name in names
+}
+"""Flags of version 0.1, and short names of flags -> flags of this version."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,9 @@ def _flags(arguments: Sequence[str]) -> set[str]:
 
 
 def _with_new_name(argument: str) -> str:
-    """Return an argument, which may be a flag with its value, by the flag's name in this version."""
+    """Return an argument, which may be a flag with its value, by the full name of the flag in this version."""
     flag, equals, value = argument.partition("=")
-    return _OLD_FLAGS.get(flag.replace("_", "-"), flag) + equals + value
+    return _OTHER_FLAGS.get(flag.replace("_", "-"), flag) + equals + value
 
 
 def _strangers(error: CycloptsError) -> list[str]:

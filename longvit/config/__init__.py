@@ -14,6 +14,7 @@ from longvit.config.cohort import SplitConfig as SplitConfig
 from longvit.config.cohort import SplitsConfig as SplitsConfig
 from longvit.config.cohort import TableConfig as TableConfig
 from longvit.config.demo import DemoConfig as DemoConfig
+from longvit.config.encoder import OLD_EXECUTION as OLD_EXECUTION
 from longvit.config.encoder import STEM_STRIDE as STEM_STRIDE
 from longvit.config.encoder import EmbeddingInput as EmbeddingInput
 from longvit.config.encoder import EncoderConfig as EncoderConfig

@@ -97,13 +97,22 @@ class ExecutionConfig(StageConfig):
     tokens_at_once: PositiveInt = 4096
     """Tokens that pass together through layers that treat each token by itself; fewer need less memory and give the
     same numbers."""
+    sequence_parallel: PositiveInt = 1
+    """Processes that hold each sequence together, for slides that are too long for one device; must divide the number
+    of processes that torchrun or Slurm starts."""
+    timeout_s: PositiveInt = 600
+    """Time to wait for other processes before they count as lost, seconds."""
+
+
+OLD_EXECUTION = ("recompute", "heads_at_once", "tokens_at_once")
+"""Settings of `ExecutionConfig` that were settings of the encoder in version 0.1."""
 
 
 def without_execution(values: object) -> object:
-    """Return an encoder's settings without the settings of `ExecutionConfig`, which files of version 0.1 contain."""
+    """Return an encoder's settings without the settings of its execution, which files of version 0.1 contain."""
     if not isinstance(values, dict):
         return values
-    return {name: value for name, value in values.items() if name not in ExecutionConfig.model_fields}
+    return {name: value for name, value in values.items() if name not in OLD_EXECUTION}
 
 
 def paired(segment_lengths: Sequence[int], dilation_ratios: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -24,12 +24,13 @@ from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.attention.plan import AttentionPlan
 from longvit.model.cost import progress_bar, watched, work_per_token
 from longvit.model.official import preset_config
-from longvit.runs.folder import REPRESENTATIONS, open_run
+from longvit.runs.folder import REPRESENTATIONS, open_run, settings_of
 from longvit.runs.input_hashes import read_inputs
 from longvit.runs.outcome import Outcome
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import open_stores, require_one_scale, require_scale
 from longvit.training.loop import begin, pick_device
+from longvit.training.mesh import Mesh, open_mesh
 from preprocessing.errors import ConfigError, StoreError
 from preprocessing.store.store import find_stores
 
@@ -39,16 +40,23 @@ _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 def run(config: EncodeConfig) -> Outcome:
     """Encode every slide of a folder; slides that an earlier start encoded from the same stores are kept.
 
+    In a mesh, `data` ranks take turns with the slides, and the first rank of a sequence writes the slide's file.
+
     Raises:
         CheckpointError: The encoder does not exist, or its weights do not fit.
         StoreError: There are no stores, the stores have several resolutions, or they cannot provide the encoder's
             tokens.
-        ConfigError: No encoder is named, or the folder contains another run.
+        ConfigError: No encoder is named, the folder contains another run, or the ranks of a mesh disagree.
     """
+    with open_mesh(config.execution, config.device) as mesh:
+        return _run(config, mesh)
+
+
+def _run(config: EncodeConfig, mesh: Mesh) -> Outcome:
     stores = find_stores(config.stores)
     begin(config)
     encoder = build_encoder(config)
-    encoder.execution = config.execution
+    encoder.execution, encoder.group = config.execution, mesh.sequence
     opened, failed = open_stores(stores, encoder.config.input)
     readable = {slide_id: stores[slide_id] for slide_id in opened}
     require_one_scale(list(readable.values()))
@@ -59,25 +67,31 @@ def run(config: EncodeConfig) -> Outcome:
     origins = {slide_id: origin_of(mark, pieces.store) for slide_id, pieces in slides.items()}
     files = {"checkpoint": config.checkpoint and encoder_file(config.checkpoint), "official": config.official}
     inputs = read_inputs(files, readable, encoder.config.input)
-    with open_run(config, "encode", inputs, config.out / REPRESENTATIONS, adds_slides=True) as run:
-        read = partial(load_result, width=encoder.config.width, with_tokens=config.keep_tokens)
-        results = {slide_id: read(result_file(config.out, slide_id), origins[slide_id]) for slide_id in slides}
-        todo = {slide_id: pieces for slide_id, pieces in slides.items() if results[slide_id] is None}
-        if not todo and run.finished and set(read_encoded_slides(config.out)) == set(slides):
-            run.say_finished()
+    mesh.require_same("settings, slides or weights", (settings_of(config), inputs.stores, inputs.files, origins))
+    read = partial(load_result, width=encoder.config.width, with_tokens=config.keep_tokens)
+    read_all = lambda: [read(result_file(config.out, slide_id), origins[slide_id]) for slide_id in slides]
+    opening = open_run(config, "encode", inputs, config.out / REPRESENTATIONS, adds_slides=True)
+    with mesh.entered_by_first(opening) as run:
+        done = mesh.from_first(lambda: [result.slide_id for result in read_all() if result])
+        todo = [slide_id for slide_id in slides if slide_id not in done]
+        if not todo and mesh.from_first(lambda: run.finished and set(read_encoded_slides(config.out)) == set(slides)):
+            mesh.from_first(run.say_finished)
             return Outcome(run.result, failed)
-        run.begin()
+        mesh.from_first(run.begin)
+        todo = todo[mesh.data_part]
         with progress_bar() as bar:
-            task = bar.add_task("encode", total=sum(_work(encoder, pieces) for pieces in todo.values()))
-            for slide_id, pieces in todo.items():
+            task = bar.add_task("encode", total=sum(_work(encoder, slides[slide_id]) for slide_id in todo))
+            for slide_id in todo:
                 try:
-                    result, tokens = _encode(encoder, slide_id, pieces, config, bar, task)
+                    result, tokens = _encode(encoder, slide_id, slides[slide_id], config, bar, task)
                 except StoreError as error:
                     failed[slide_id] = error
                 else:
-                    results[slide_id] = result
-                    save_result(result_file(config.out, slide_id), result, origins[slide_id], tokens)
-        return Outcome(write_representations(config.out, [result for result in results.values() if result]), failed)
+                    if mesh.sequence is None or mesh.sequence.rank == 0:
+                        save_result(result_file(config.out, slide_id), result, origins[slide_id], tokens)
+        failed = {name: error for of_rank in mesh.of_all(failed) for name, error in of_rank.items()}
+        write = lambda: write_representations(config.out, [result for result in read_all() if result])
+        return Outcome(mesh.from_first(write), failed)
 
 
 def build_encoder(config: EncodeConfig) -> LongViT:
@@ -133,6 +147,7 @@ def _encode(
         bar.update(task, completed=before + work.of_slide(tokens, encoder.config))
     kept = {}
     if config.keep_tokens:
-        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous(), "rc": pieces.rc_in_sequence()}
+        tokens_LD = encoded.tokens_BLD[0] if encoder.group is None else encoder.group.joined(encoded.tokens_BLD[0])
+        kept = {"tokens": tokens_LD.cpu().contiguous(), "rc": pieces.rc_in_sequence()}
     vector_D = encoded.slide_BD[0].float().cpu()
     return SlideResult(slide_id, vector_D, tokens), kept

@@ -1,6 +1,7 @@
 """Encoding of one store as its slide's vector, for any number of tokens: pixels are embedded as they are read."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
@@ -42,13 +43,18 @@ def embed_slide(
     threads: int = 1,
     embedded: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "1 L D"]:
-    """Return the embedded tokens of a slide in the order of the sequence; arguments are as in `encode_slide`."""
-    device = encoder.input.proj.weight.device
+    """Return the embedded tokens of a slide in the order of the sequence; arguments are as in `encode_slide`.
+
+    If ranks hold the sequence together, each rank reads and returns its own share.
+    """
+    device, group = encoder.input.proj.weight.device, encoder.group
     rc_1L2 = pieces.rc_L2[None].to(device)
     extent = extent_of(rc_1L2, torch.ones_like(rc_1L2[..., 0], dtype=torch.bool))
-    x_1LD = torch.empty(1, rc_1L2.shape[1], encoder.config.width, dtype=encoder.dtype, device=device)
-    for rank_l, piece in pieces.ahead(threads):
-        x_1LD[:, rank_l.to(device)] = encoder.embed(piece.to(device), extent)
-        if embedded is not None:
-            embedded(len(rank_l))
+    part = group.share(rc_1L2.shape[1]) if group else range(rc_1L2.shape[1])
+    x_1LD = torch.empty(1, len(part), encoder.config.width, dtype=encoder.dtype, device=device)
+    with group.together() if group else nullcontext():
+        for rank_l, piece in pieces.ahead(threads, part):
+            x_1LD[:, rank_l.to(device) - part.start] = encoder.embed(piece.to(device), extent)
+            if embedded is not None:
+                embedded(len(rank_l))
     return x_1LD

@@ -1,6 +1,6 @@
 """Group of processes that compute together: on shares of one sequence, or on shares of one batch.
 
-Every rank of a group computes the same loss, from the slide vectors of all ranks. The sums here are over the ranks, in both
+Every rank of a group computes the same loss, from the slide vectors of all ranks. The sums are over the ranks, in both
 directions: their backward pass adds up the gradients of all ranks. So the gradient of a parameter on one rank is a
 share of the gradient of the sum of all ranks' losses, and the mean of a parameter's gradients over all ranks, which is
 what DistributedDataParallel computes, is the gradient of one process. This holds for every parameter: where it works on
@@ -10,13 +10,17 @@ tokens, each rank has a share of the gradient, and where it works on slide vecto
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from preprocessing.errors import ConfigError, PipelineError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,51 @@ class RankGroup:
         rows = x.new_empty(self.size, len(x))
         dist.all_gather(list(rows), x.contiguous(), group=self.processes)
         return rows
+
+    def joined(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
+        """Return the tensors of all ranks, joined along their first axis; there is no gradient."""
+        lengths = [int(n) for (n,) in self.gathered(torch.tensor([len(x)], device=x.device)).tolist()]
+        parts = [x.new_zeros(max(lengths), *x.shape[1:]) for _ in lengths]
+        padded = x.detach().new_zeros(max(lengths), *x.shape[1:])
+        padded[: len(x)] = x.detach()
+        dist.all_gather(parts, padded, group=self.processes)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    def objects(self, value: T) -> list[T]:
+        """Return a value from all ranks, in the order of the ranks."""
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.processes)
+        return cast("list[T]", values)
+
+    def share(self, length: int) -> range:
+        """Return this rank's share of a sequence: shares are contiguous, and their lengths differ by at most 1.
+
+        Raises:
+            ConfigError: The sequence has fewer tokens than the group has ranks; raised on every rank.
+        """
+        if length < self.size:
+            raise ConfigError(
+                f"a sequence of {length} tokens cannot be cut into {self.size} shares",
+                where="execution.sequence_parallel",
+                fix=f"lower it to at most {length}, or leave the slide out",
+            )
+        return range(length * self.rank // self.size, length * (self.rank + 1) // self.size)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise on every rank the error that one rank raises in this context, so that no rank waits for another.
+
+        Raises:
+            PipelineError: A rank raised it; of several, the error of the first rank.
+        """
+        own: PipelineError | None = None
+        try:
+            yield
+        except PipelineError as error:
+            own = error
+        first = next((error for error in self.objects(own) if error is not None), None)
+        if first is not None:
+            raise first
 
     @contextmanager
     def own_random_numbers(self, device: torch.device) -> Iterator[None]:

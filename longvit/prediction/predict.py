@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +19,13 @@ from longvit.formats.predictions_csv import (
     write_predictions,
 )
 from longvit.prediction.ensemble import Ensemble, load_ensemble
-from longvit.runs.folder import Run, open_run
+from longvit.runs.folder import Run, open_run, settings_of
 from longvit.runs.input_hashes import read_inputs
 from longvit.runs.outcome import Outcome
 from longvit.tokens.read import StoreScale, open_stores, require_one_scale, require_scale
 from longvit.tokens.sequences import read_tokens, sequences
 from longvit.training.loop import pick_device
+from longvit.training.mesh import Mesh, open_mesh
 from preprocessing.errors import CohortError, StoreError, few
 from preprocessing.store.store import PatchStore, find_stores
 
@@ -33,6 +35,8 @@ SAVE_SECONDS = 10.0
 
 def run(config: PredictConfig) -> Outcome:
     """Predict every slide of a folder of stores; a later start predicts only new slides and slides of changed stores.
+
+    In a mesh, `data` ranks take turns with the sequences, and the first rank writes the table.
 
     Returns:
         `predictions.csv`, one row per sequence that the models read: a slide, or with early fusion a patient. Its
@@ -44,11 +48,17 @@ def run(config: PredictConfig) -> Outcome:
         CheckpointError: The run is not finished, or another version made it.
         StoreError: There are no stores, or the stores do not fit the models.
         CohortError: The table lacks a slide, or the models were trained on some of the slides or patients.
-        ConfigError: `out` contains another prediction.
+        ConfigError: `out` contains another prediction, or the ranks of a mesh disagree.
     """
+    with open_mesh(config.execution, config.device) as mesh:
+        return _run(config, mesh)
+
+
+def _run(config: PredictConfig, mesh: Mesh) -> Outcome:
     ensemble = load_ensemble(config.run)
     for model in ensemble.models.values():
-        model.required_encoder.execution = config.execution
+        encoder = model.required_encoder
+        encoder.execution, encoder.group = config.execution, mesh.sequence
     stores = find_stores(config.stores)
     patients = group_slides_by_patient(stores, config.table)
     opened, failed = open_stores(stores, ensemble.source)
@@ -62,25 +72,50 @@ def run(config: PredictConfig) -> Outcome:
     failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
     models = JOINED.join(map(str, ensemble.models))
     inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
-    with open_run(config, "predict", inputs, config.out / PREDICTIONS, adds_slides=True) as run:
-        table = PredictionsWriter(run, _kept_rows(run, wanted), list(wanted))
-        todo = [name for name in wanted if name not in table.rows and name not in failed]
-        if not todo and run.finished and table.is_current():
-            run.say_finished()
+    mesh.require_same("settings, slides or models", (settings_of(config), inputs.stores, inputs.files, wanted))
+    opening = open_run(config, "predict", inputs, config.out / PREDICTIONS, adds_slides=True)
+    with mesh.entered_by_first(opening) as run:
+        rows = mesh.from_first(lambda: _kept_rows(run, wanted))
+        table = PredictionsWriter(run, rows, list(wanted), writes=mesh.first)
+        todo = [name for name in wanted if name not in rows and name not in failed]
+        if not todo and mesh.from_first(lambda: run.finished and table.is_current()):
+            mesh.from_first(run.say_finished)
             return Outcome(run.result, failed)
-        run.begin(table.slides())
+        mesh.from_first(lambda: run.begin(table.slides()))
+        at_once = mesh.data.size if mesh.data else 1
         try:
-            for name in track(todo, "predict"):
-                try:
-                    tokens = read_tokens(stores, ensemble.source, wanted[name].slides)
-                except StoreError as error:
-                    failed[name] = error
-                else:
-                    predicted = ensemble.predict(tokens, pick_device(config.device))
-                    table.add(name, wanted[name].columns() | {"models": models} | predicted)
+            for start in track(range(0, len(todo), at_once), "predict"):
+                names = todo[start : start + at_once]
+                for name, found in _predict(ensemble, stores, wanted, names, config, mesh).items():
+                    if isinstance(found, StoreError):
+                        failed[name] = found
+                    else:
+                        table.add(name, wanted[name].columns() | {"models": models} | found)
         finally:
             table.save()
     return Outcome(run.result, failed)
+
+
+def _predict(
+    ensemble: Ensemble,
+    stores: Mapping[str, Path],
+    wanted: Mapping[str, "SlideSequence"],
+    names: list[str],
+    config: PredictConfig,
+    mesh: Mesh,
+) -> dict[str, dict[str, float] | StoreError]:
+    """Return prediction or error of a sequence per `data` rank, by the sequences' names, on all ranks."""
+    found: dict[str, dict[str, float] | StoreError] = {}
+    for name in names[mesh.data_part]:
+        try:
+            with mesh.sequence.together() if mesh.sequence else nullcontext():
+                share = mesh.sequence.share if mesh.sequence else None
+                tokens = read_tokens(stores, ensemble.source, wanted[name].slides, share)
+        except StoreError as error:
+            found[name] = error
+        else:
+            found[name] = ensemble.predict(tokens, pick_device(config.device))
+    return {name: one for of_rank in mesh.of_all(found) for name, one in of_rank.items()}
 
 
 class SlideSequence(NamedTuple):
@@ -104,10 +139,11 @@ class PredictionsWriter:
         run: The run of `predict`.
         rows: Rows of an earlier start, by sequence.
         order: Names of all sequences, in the order of the file.
+        writes: Whether this process writes the file.
     """
 
-    def __init__(self, run: Run, rows: dict[str, dict], order: list[str]) -> None:
-        self.run, self.rows, self.order, self._saved = run, rows, order, time.monotonic()
+    def __init__(self, run: Run, rows: dict[str, dict], order: list[str], *, writes: bool = True) -> None:
+        self.run, self.rows, self.order, self.writes, self._saved = run, rows, order, writes, time.monotonic()
 
     def is_current(self) -> bool:
         """Return whether the file has exactly these rows."""
@@ -126,6 +162,8 @@ class PredictionsWriter:
 
     def save(self) -> None:
         """Write the rows, then the record of their stores; a row without a record would be predicted again."""
+        if not self.writes:
+            return
         if self.rows:
             write_predictions(self.run.result, [self.rows[name] for name in self.order if name in self.rows])
         self.run.record(self.slides())

@@ -35,6 +35,10 @@ class TokenBatch:
         """Number of real tokens of each slide."""
         return self.mask_BL.sum(1)
 
+    def some(self, tokens: slice | Bool[Tensor, " L"]) -> "TokenBatch":
+        """Return some of the tokens of all slides."""
+        return TokenBatch(self.x[:, tokens], self.rc_BL2[:, tokens], self.mask_BL[:, tokens])
+
     def to(self, device: torch.device | str) -> "TokenBatch":
         """Return the batch on another device."""
         return TokenBatch(self.x.to(device), self.rc_BL2.to(device), self.mask_BL.to(device))

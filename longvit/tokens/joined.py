@@ -41,9 +41,11 @@ class JoinedPieces(Pieces):
         ranks = [slide.rank_L + start for slide, start in zip(slides, self.starts, strict=True)]
         self.rank_L = torch.cat(ranks)
 
-    def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
+    def ahead(self, threads: int, part: range | None = None) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
         """Yield all pieces in turn, slide after slide, as `Pieces.ahead` does."""
+        part = range(len(self.rank_L)) if part is None else part
         for slide, row, start in zip(self.slides, self.rows, self.starts, strict=True):
-            for rank_l, piece in slide.ahead(threads):
+            inside = range(max(0, part.start - start), min(len(slide.rank_L), part.stop - start))
+            for rank_l, piece in slide.ahead(threads, inside) if inside else ():
                 placed = TokenBatch(piece.x, piece.rc_BL2 + torch.tensor([row, 0]), piece.mask_BL)
                 yield rank_l + start, placed

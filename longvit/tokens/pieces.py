@@ -7,10 +7,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 from torch import Tensor
 
 from longvit.config import TokenInput
@@ -34,8 +35,12 @@ class Pieces(ABC):
     """Rank of each token in the sequence."""
 
     @abstractmethod
-    def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
+    def ahead(self, threads: int, part: range | None = None) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
         """Yield ranks and tokens of all pieces in turn; `threads` threads read ahead while the caller works.
+
+        Args:
+            threads: Number of threads that read and decode tiles.
+            part: Ranks of the tokens to yield; tiles without such a token are not read. Default: all.
 
         Raises:
             StoreError: A tile is missing or damaged.
@@ -47,18 +52,19 @@ class Pieces(ABC):
         rc_L2[self.rank_L] = self.rc_L2
         return rc_L2
 
-    def gathered(self) -> TokenBatch:
-        """Return all tokens in the order of the sequence, as a batch of one.
+    def gathered(self, part: range | None = None) -> TokenBatch:
+        """Return all tokens in the order of the sequence, or the tokens of some ranks, as a batch of one.
 
         Each piece is written to its place as it is read, so that memory holds the tokens only once.
 
         Raises:
             StoreError: A tile is missing or damaged.
         """
-        x_LP = np.empty((len(self.rc_L2), self.source.width), self.source.dtype)
-        for rank_l, piece in self.ahead(1):
-            x_LP[rank_l.numpy()] = piece.x[0].numpy()
-        return TokenBatch.of_one(torch.from_numpy(x_LP), self.rc_in_sequence())
+        part = range(len(self.rc_L2)) if part is None else part
+        x_LP = np.empty((len(part), self.source.width), self.source.dtype)
+        for rank_l, piece in self.ahead(1, part):
+            x_LP[rank_l.numpy() - part.start] = piece.x[0].numpy()
+        return TokenBatch.of_one(torch.from_numpy(x_LP), self.rc_in_sequence()[part.start : part.stop])
 
 
 class SlidePieces(Pieces):
@@ -80,27 +86,26 @@ class SlidePieces(Pieces):
         self.rank_L = torch.from_numpy(np.argsort(raster_order(rc)))
         self._tiles = max(1, tokens // self.source.per_tile)
 
-    def __len__(self) -> int:
-        return -(-len(self.store) // self._tiles)
-
-    def read(self, index: int) -> tuple[Int64[Tensor, " l"], TokenBatch]:
-        """Return the ranks of one piece's tokens, and the tokens as a batch of one.
+    def read(self, tiles: Int[np.ndarray, " t"]) -> tuple[Int64[Tensor, " l"], TokenBatch]:
+        """Return the ranks of the tokens of some tiles, and the tokens as a batch of one.
 
         Raises:
             StoreError: A tile is missing or damaged.
         """
-        tiles = np.arange(len(self.store))[index * self._tiles : (index + 1) * self._tiles]
         x = torch.from_numpy(self.source.read(tiles))
-        start = int(tiles[0]) * self.source.per_tile
-        part = slice(start, start + len(x))
-        return self.rank_L[part], TokenBatch.of_one(x, self.rc_L2[part])
+        of_tiles = (tiles[:, None] * self.source.per_tile + np.arange(self.source.per_tile)).ravel()
+        return self.rank_L[of_tiles], TokenBatch.of_one(x, self.rc_L2[of_tiles])
 
-    def ahead(self, threads: int) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
+    def ahead(self, threads: int, part: range | None = None) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
         """Yield all pieces in turn, as `Pieces.ahead` does."""
+        part = range(len(self.rank_L)) if part is None else part
+        wanted_L = (self.rank_L >= part.start) & (self.rank_L < part.stop)
+        tiles = np.flatnonzero(wanted_L.view(-1, self.source.per_tile).any(1).numpy())
+        pieces = iter([tiles[i : i + self._tiles] for i in range(0, len(tiles), self._tiles)])
         with ThreadPoolExecutor(threads) as pool:
-            reading = deque(pool.submit(self.read, i) for i in range(min(len(self), 2 * threads)))
-            for i in range(len(self)):
-                piece = reading.popleft().result()
-                if (following := i + 2 * threads) < len(self):
-                    reading.append(pool.submit(self.read, following))
-                yield piece
+            reading = deque(pool.submit(self.read, piece) for piece in islice(pieces, 2 * threads))
+            while reading:
+                rank_l, tokens = reading.popleft().result()
+                reading.extend(pool.submit(self.read, piece) for piece in islice(pieces, 1))
+                inside_l = (rank_l >= part.start) & (rank_l < part.stop)
+                yield (rank_l, tokens) if inside_l.all() else (rank_l[inside_l], tokens.some(inside_l))

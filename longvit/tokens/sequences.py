@@ -1,6 +1,6 @@
 """Sequences of a patient's slides: one sequence per slide, or one for all slides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,10 +28,19 @@ def sequence_pieces(stores: Mapping[str, Path], settings: TokenInput, slides: Sl
     return JoinedPieces([SlidePieces(open_store(stores[slide]), settings) for slide in slides])
 
 
-def read_tokens(stores: Mapping[str, Path], settings: TokenInput, slides: Slides) -> TokenBatch:
+def read_tokens(
+    stores: Mapping[str, Path], settings: TokenInput, slides: Slides, share: Callable[[int], range] | None = None
+) -> TokenBatch:
     """Return the tokens of a sequence, as a batch of one.
+
+    Args:
+        stores: Store of each slide.
+        settings: Input of the encoder.
+        slides: Slides of the sequence.
+        share: Function from the sequence's length to the part to read; default: all.
 
     Raises:
         StoreError: A store cannot be read, or cannot provide such tokens.
     """
-    return sequence_pieces(stores, settings, slides).gathered()
+    pieces = sequence_pieces(stores, settings, slides)
+    return pieces.gathered(share(len(pieces.rank_L)) if share else None)

@@ -59,7 +59,7 @@ def test_tile_embeddings_come_in_pieces_too(save_store, tiny_encoder):
     source = EmbeddingInput(encoder="uni", dim=6)
     encoder = LongViT(tiny_encoder.model_copy(update={"input": source})).eval()
     pieces = SlidePieces(open_store(path), source, tokens=2)
-    assert len(pieces) == 3
+    assert len(list(pieces.ahead(1))) == 3
     expected = encoder.embed(slide_tokens(open_store(path), source)).detach()
     assert_close(embed_slide(encoder, pieces), expected, rtol=1e-5, atol=1e-6)
 

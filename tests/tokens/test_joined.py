@@ -31,8 +31,9 @@ class Numbers(Pieces):
         self.rc_L2 = torch.tensor(self.rc)
         self.rank_L = torch.tensor([sorted(self.rc).index(place) for place in self.rc])
 
-    def ahead(self, threads: int) -> Iterator[tuple[torch.Tensor, TokenBatch]]:
+    def ahead(self, threads: int, part: range | None = None) -> Iterator[tuple[torch.Tensor, TokenBatch]]:
         """One token at a time."""
+        assert part in {None, range(len(self.rank_L))}
         for rank, rc in zip(self.rank_L, self.rc_L2, strict=True):
             yield rank[None], TokenBatch.of_one((rank[None, None] + self.first).float(), rc[None])
 

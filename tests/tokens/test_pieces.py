@@ -2,8 +2,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from longvit.config import EmbeddingInput, PixelInput
+from longvit.tokens.batch import TokenBatch
 from longvit.tokens.joined import JoinedPieces
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.sequences import read_tokens
@@ -34,16 +36,33 @@ def test_the_pixels_of_a_slide_are_in_memory_once_on_their_way_to_the_model(larg
 
 
 def test_a_batch_of_one_shares_the_memory_of_its_tokens(large):
-    piece = SlidePieces(large, PixelInput(patch_px=16), tokens=64)
-    rank_l, batch = piece.read(0)
-    assert batch.rc_BL2.data_ptr() == piece.rc_L2.data_ptr()
-    assert rank_l.data_ptr() == piece.rank_L.data_ptr()
+    x, rc = torch.zeros(3, 8), torch.zeros(3, 2, dtype=torch.int64)
+    batch = TokenBatch.of_one(x, rc)
+    assert batch.x.data_ptr() == x.data_ptr()
+    assert batch.rc_BL2.data_ptr() == rc.data_ptr()
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 10_000])
+@pytest.mark.parametrize("cut", [1, 16, 37, 800, 1599])
+def test_a_part_of_the_sequence_is_read_from_its_own_tiles(large, tokens, cut, monkeypatch):
+    other, read, tiles = large, PatchStore.read_tiles, []
+    monkeypatch.setattr(PatchStore, "read_tiles", lambda self, some: tiles.extend(some) or read(self, some))
+    pieces = JoinedPieces([SlidePieces(store, PixelInput(patch_px=16), tokens) for store in (large, other)])
+    whole = pieces.gathered()
+    for part in (range(cut), range(cut, 3200), range(cut, cut + 1)):
+        tiles.clear()
+        some, expected = pieces.gathered(part), whole.some(slice(part.start, part.stop))
+        assert some.x.equal(expected.x)
+        assert some.rc_BL2.equal(expected.rc_BL2)
+        ranks = pieces.rank_L.view(200, 16)
+        of_part = ((ranks >= part.start) & (ranks < part.stop)).any(1).nonzero().flatten() % 100
+        assert sorted(tiles) == sorted(of_part.tolist())
 
 
 @pytest.mark.parametrize("tokens", [1, 64, 10_000])
 def test_tokens_are_the_same_whatever_the_pieces(large, tokens):
     pieces = SlidePieces(large, PixelInput(patch_px=16), tokens)
-    assert len(pieces) == {1: 100, 64: 25, 10_000: 1}[tokens]
+    assert len(list(pieces.ahead(1))) == {1: 100, 64: 25, 10_000: 1}[tokens]
     whole = read_tokens({"large": large.path}, PixelInput(patch_px=16), ("large",))
     assert pieces.gathered().x.equal(whole.x)
     assert pieces.gathered().rc_BL2.equal(whole.rc_BL2)

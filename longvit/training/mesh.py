@@ -1,0 +1,175 @@
+"""Mesh of a run's processes: data x sequence.
+
+A launcher starts the same command once per device: torchrun, or Slurm's srun. Ranks along `data` work on different
+slides or patients. Ranks along `sequence` hold each sequence together; they are neighbours, because they exchange the
+most. All ranks run the same code, and files are written by the first rank.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed.device_mesh import init_device_mesh
+
+from longvit.config import Device, ExecutionConfig
+from longvit.model.rank_group import RankGroup
+from preprocessing.errors import ConfigError, PipelineError
+
+T = TypeVar("T")
+_LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
+
+_PATIENCE = timedelta(days=7)
+"""Time to wait for a rank that is alive and works on longer slides than the others."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Processes of a run. Without groups, this process is the only one."""
+
+    world: RankGroup | None = None
+    """All ranks."""
+    data: RankGroup | None = None
+    """Ranks with the same share of different sequences; None if there is one such rank."""
+    sequence: RankGroup | None = None
+    """Ranks that hold the same sequence together; None if there is one such rank."""
+
+    @property
+    def first(self) -> bool:
+        """True on the rank that writes files."""
+        return self.world is None or self.world.rank == 0
+
+    @property
+    def data_part(self) -> slice:
+        """Part of a list of slides or patients that this rank works on."""
+        return slice(None) if self.data is None else slice(self.data.rank, None, self.data.size)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return on every rank what the first rank makes.
+
+        Raises:
+            PipelineError: `make` raised it on the first rank; it is raised on every rank.
+        """
+        if self.world is None:
+            return make()
+        answer: list[object] = [None]
+        if self.first:
+            try:
+                answer = [make()]
+            except PipelineError as error:
+                answer = [error]
+        dist.broadcast_object_list(answer, group=self.world.processes, group_src=0)
+        if isinstance(answer[0], PipelineError):
+            raise answer[0]
+        return cast("T", answer[0])
+
+    def of_all(self, value: T) -> list[T]:
+        """Return the value of every rank, in the order of the ranks."""
+        return [value] if self.world is None else self.world.objects(value)
+
+    @contextmanager
+    def entered_by_first(self, context: AbstractContextManager[T]) -> Iterator[T]:
+        """Enter a context on the first rank alone, and yield on every rank what it gives."""
+        with ExitStack() as stack:
+            yield self.from_first(lambda: stack.enter_context(context))
+
+    def require_same(self, what: str, value: object) -> None:
+        """Refuse ranks that disagree, before anything is computed.
+
+        Args:
+            what: Name of the value, for the message.
+            value: Value with a `repr` that is equal on all ranks if the value is.
+
+        Raises:
+            ConfigError: A rank has another value; raised on every rank.
+        """
+        marks = self.of_all(hashlib.sha256(repr(value).encode()).hexdigest())
+        others = [rank for rank, mark in enumerate(marks) if mark != marks[0]]
+        if others:
+            raise ConfigError(
+                f"rank {others[0]} has {what} that differ from those of rank 0",
+                where=f"{len(marks)} processes",
+                fix="start the same command with the same files for all processes",
+            )
+
+
+_mesh = Mesh()
+
+
+def current_mesh() -> Mesh:
+    """Return the mesh that this process is in; a process that no launcher started is alone."""
+    return _mesh
+
+
+@contextmanager
+def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
+    """Join the other processes that the launcher started, and yield the mesh, until the end of the context.
+
+    Args:
+        execution: Ranks per sequence, and the time to wait for other ranks.
+        device: Device of the settings; `auto` and `cuda` take one GPU per process.
+
+    Raises:
+        ConfigError: The number of ranks per sequence does not divide the number of processes, a process has no device,
+            or the other processes do not answer.
+    """
+    global _mesh
+    launcher = next((kind() for kind in _LAUNCHERS if kind.detect()), None)
+    size, ranks = launcher.world_size() if launcher else 1, execution.sequence_parallel
+    if size % ranks:
+        raise ConfigError(
+            f"{ranks} ranks per sequence do not divide {size} {'process' if size == 1 else 'processes'}",
+            where="execution.sequence_parallel",
+            fix=f"start a multiple of {ranks} processes, as in `torchrun --nproc-per-node {ranks} -m longvit ...`",
+        )
+    if launcher is None or size == 1:
+        yield _mesh
+        return
+    kind = _join(launcher, timedelta(seconds=execution.timeout_s), device)
+    try:
+        axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
+        of = lambda axis, count: RankGroup(axes.get_group(axis)) if count > 1 else None
+        world = RankGroup(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)))
+        _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks))
+        yield _mesh
+    finally:
+        _mesh = Mesh()
+        dist.destroy_process_group()
+
+
+def _join(launcher: ClusterEnvironment, timeout: timedelta, device: Device) -> str:
+    """Start the default process group, and return the type of its devices."""
+    kind, local = "cpu", launcher.local_rank()
+    if device in {"auto", "cuda"} and torch.cuda.is_available():
+        kind, count = "cuda", torch.cuda.device_count()
+        if local >= count:
+            raise ConfigError(
+                f"process {local} of this machine has no device: there are {count}",
+                where="device",
+                fix=f"start at most {count} processes per machine, or set device to cpu",
+            )
+        torch.cuda.set_device(local)
+    address, port = launcher.main_address, str(launcher.main_port)
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": port}
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
+            rank=launcher.global_rank(),
+            world_size=launcher.world_size(),
+            timeout=timeout,
+        )
+    except RuntimeError as error:  # torch's errors of the network and of its store
+        raise ConfigError(
+            f"rank {launcher.global_rank()} has found no other rank within {timeout.total_seconds():.0f} s",
+            where=f"{address}:{port}",
+            fix="start all processes; allow connections to this address; or raise execution.timeout_s",
+        ) from error
+    return kind
