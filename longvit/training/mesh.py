@@ -41,6 +41,13 @@ class Mesh:
     """Ranks with the same share of different sequences; None if there is one such rank."""
     sequence: RankGroup | None = None
     """Ranks that hold the same sequence together; None if there is one such rank."""
+    devices: int = 1
+    """Ranks on each machine."""
+
+    @property
+    def nodes(self) -> int:
+        """Number of machines."""
+        return (self.world.size if self.world else 1) // self.devices
 
     @property
     def first(self) -> bool:
@@ -81,6 +88,32 @@ class Mesh:
         with ExitStack() as stack:
             yield self.from_first(lambda: stack.enter_context(context))
 
+    def require_work(self, number: int, name: str) -> None:
+        """Refuse fewer slides or patients than `data` ranks.
+
+        Raises:
+            ConfigError: Some ranks would have nothing to compute.
+        """
+        if self.data is not None and number < self.data.size:
+            raise ConfigError(
+                f"{name} has {number} patients for {self.data.size} ranks",
+                where=name,
+                fix=f"raise it to at least {self.data.size}, or start fewer processes",
+            )
+
+    def require_divisor(self, number: int, name: str) -> None:
+        """Refuse a number of slides or patients that the `data` ranks cannot share evenly.
+
+        Raises:
+            ConfigError: They cannot.
+        """
+        if self.data is not None and number % self.data.size:
+            raise ConfigError(
+                f"{self.data.size} ranks cannot share {name} {number} evenly",
+                where=name,
+                fix=f"set it to a multiple of {self.data.size}, or start another number of processes",
+            )
+
     def require_same(self, what: str, value: object) -> None:
         """Refuse ranks that disagree, before anything is computed.
 
@@ -107,6 +140,17 @@ _mesh = Mesh()
 def current_mesh() -> Mesh:
     """Return the mesh that this process is in; a process that no launcher started is alone."""
     return _mesh
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Compute without the mesh, for small work that one rank does for all."""
+    global _mesh
+    mesh, _mesh = _mesh, Mesh()
+    try:
+        yield
+    finally:
+        _mesh = mesh
 
 
 @contextmanager
@@ -138,7 +182,8 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
         of = lambda axis, count: RankGroup(axes.get_group(axis)) if count > 1 else None
         world = RankGroup(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)))
-        _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks))
+        devices = 1 + max(world.objects(launcher.local_rank()))
+        _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks), devices)
         yield _mesh
     finally:
         _mesh = Mesh()
