@@ -125,7 +125,7 @@ def test_tiles_that_are_no_lattice_may_share_a_cell_and_overlap(bring):
     [
         ([[0, 0], [0, 0]], [[0, 0], [0, 0]], True, "rc contains a tile twice"),
         ([[0, 0], [5, 3]], [[0, 0], [0, 1]], True, "xy_l0 is not rc times side_l0"),
-        ([[0, 0], [5, 3]], [[0, 0], [0, 1]], False, "xy_l0 is not rc times side_l0"),
+        ([[0, 0], [5, 3]], [[0, 0], [0, 1]], False, "rc is not the cell nearest to xy_l0"),
         ([[0, 0], [-65, 0]], None, False, "xy_l0 is outside the slide"),
         ([[0, 0], [0, 192]], None, False, "xy_l0 is outside the slide"),
         ([[0, 0], [-(2**63), 2**62]], [[0, 0], [0, 0]], False, "xy_l0 is outside the slide"),
