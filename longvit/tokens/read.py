@@ -10,6 +10,7 @@ from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.source import token_source
 from preprocessing.errors import PipelineError, StoreError
+from preprocessing.store.arrays import remedy
 from preprocessing.store.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
@@ -41,7 +42,7 @@ class StoreScale(BaseModel):
             raise StoreError(
                 f"tiles of {store.tile_st} pixels at {store.mpp} um per pixel cannot be",
                 where=store.path,
-                fix="delete the store and tile its slide again",
+                fix=remedy(store.path, "delete the store and tile its slide again"),
             ) from error
 
     def __str__(self) -> str:
@@ -104,7 +105,7 @@ def require_scale(stores: Iterable[PatchStore], scale: StoreScale | None, traine
             raise StoreError(
                 f"{found}, but {trained} was trained on {scale}",
                 where=store.path,
-                fix=f"tile the slides with --mpp {scale.mpp:.4g} --tile-px {scale.tile_px}",
+                fix=remedy(store.path, f"tile the slides with --mpp {scale.mpp:.4g} --tile-px {scale.tile_px}"),
             )
 
 
@@ -121,5 +122,5 @@ def require_one_scale(stores: Sequence[Path]) -> None:
             raise StoreError(
                 f"{found}, but {first.path.name} has {scale}",
                 where=store.path,
-                fix="tile all slides of a cohort with the same --mpp and --tile-px",
+                fix=remedy(store.path, "tile all slides of a cohort with the same --mpp and --tile-px"),
             )
