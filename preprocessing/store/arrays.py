@@ -101,8 +101,8 @@ def remedy(where: Path | str, tiling: str = REDO) -> str:
         where: Path of the store, or of a part of it.
         tiling: Fix for stores that `longvit tile` made.
     """
-    paths = (Path(where), *Path(where).parents)
-    store = next((path for path in paths if path.suffix == ".zarr"), paths[0])
+    path = Path(os.path.abspath(where))
+    store = next((folder for folder in (path, *path.parents) if folder.suffix == ".zarr"), path)
     without_pixels = os.path.isdir(store / "embeddings") and not os.path.exists(store / "tiles")
     return REMAKE if without_pixels else tiling
 

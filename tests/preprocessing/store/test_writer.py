@@ -13,6 +13,7 @@ from preprocessing.config import TileConfig
 from preprocessing.errors import StoreError
 from preprocessing.frames import l0_from_rc, nearest_rc
 from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.arrays import REMAKE, remedy
 from preprocessing.store.features import add_embeddings
 from preprocessing.store.schema import ARRAYS, FIRST, Source, StoreAttributes
 from preprocessing.store.shards import read_chunks, read_index, shard_path
@@ -227,13 +228,16 @@ def edit(old: str, new: str):
         edit('"slide_id": "slide"', '"slide_id": "../x"'),
     ],
 )
-def test_only_slides_of_stores_with_pixels_are_to_be_tiled_again(bring, make_store, pixels, damage):
+def test_only_slides_of_stores_with_pixels_are_to_be_tiled_again(bring, make_store, pixels, damage, monkeypatch):
     path = make_store().path if pixels else bring([[0, 0], [64, 128]])
     add_embeddings(path, "uni", np.ones((len(open_store(path)), 4), np.float32), {})
     damage(path)
     with pytest.raises(StoreError) as error:
         _ = open_store(path).xy_l0
     fix = error.value.fix
+    assert remedy(path / "rc" / "c" / "0", "tile it") == ("tile it" if pixels else REMAKE)
+    monkeypatch.chdir(path)
+    assert remedy(".", "tile it") == remedy(path, "tile it")
     assert ("longvit tile" in fix or "tile the slide" in fix, "make its features again" in fix) == (pixels, not pixels)
 
 
