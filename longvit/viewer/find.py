@@ -104,8 +104,8 @@ def _stores_explained(
     if stores is not None:
         found = _stores(stores, names)
     else:
-        folders = {Path(os.path.abspath(one.folder / one.store)).parent for one in explanations.values()}
-        known = [path for folder in sorted(folders) for path in folder.glob("*.zarr")]
+        folders = {os.path.dirname(os.path.abspath(one.folder / one.store)) for one in explanations.values()}
+        known = [path for folder in sorted(folders) if os.path.isdir(folder) for path in Path(folder).glob("*.zarr")]
         found = {names.of(path.name.removesuffix(".zarr")): path for path in known}
     missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
     if missing:
