@@ -10,6 +10,7 @@ from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.source import token_source
 from preprocessing.errors import PipelineError, StoreError
+from preprocessing.store.arrays import remedy
 from preprocessing.store.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
@@ -41,14 +42,14 @@ class StoreScale(BaseModel):
             raise StoreError(
                 f"tiles of {store.tile_st} pixels at {store.mpp} um per pixel cannot be",
                 where=store.path,
-                fix="delete the store and tile its slide again",
+                fix=remedy(store.path, "delete the store and tile its slide again"),
             ) from error
 
     def __str__(self) -> str:
         return f"tiles of {self.tile_px} pixels at {self.mpp:.4g} um per pixel"
 
     def require(self, stores: Iterable[PatchStore], owner: str, fix: str) -> None:
-        """Refuse stores of another scale; `owner` and `fix` are parts of the message.
+        """Refuse stores of another scale; `owner` and `fix`, for stores with pixels, are parts of the message.
 
         Raises:
             StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
@@ -56,7 +57,7 @@ class StoreScale(BaseModel):
         for store in stores:
             found = StoreScale.of(store)
             if found.tile_px != self.tile_px or abs(found.mpp / self.mpp - 1) > MPP_TOLERANCE:
-                raise StoreError(f"{found}, but {owner} {self}", where=store.path, fix=fix)
+                raise StoreError(f"{found}, but {owner} {self}", where=store.path, fix=remedy(store.path, fix))
 
 
 def slide_tokens(store: PatchStore, settings: TokenInput) -> TokenBatch:

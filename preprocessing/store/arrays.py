@@ -26,6 +26,8 @@ from preprocessing.jpeg.codec import decode_into
 
 REDO = "remove this store, then run the same `longvit tile` again"
 """Fix of a damaged store. `--overwrite` would tile all other stores again, too."""
+REMAKE = "remove this store, then make its features again with the program that made them"
+"""Fix of a damaged store of features without pixels, whose slide may not be at hand."""
 MAX_DOCUMENT_BYTES = 1 << 20
 """Largest size of a metadata document; documents of this package have 2 kB, and more with many warnings."""
 MAX_RATIO, FREE_BYTES = 32, 1 << 26
@@ -92,6 +94,19 @@ class StoredArray:
         return "crc32c" in (self.inner or self.codecs)
 
 
+def remedy(where: Path | str, tiling: str = REDO) -> str:
+    """Return the fix of a store that has to be made again: `tiling`, or `REMAKE` for features without pixels.
+
+    Args:
+        where: Path of the store, or of a part of it.
+        tiling: Fix for stores that `longvit tile` made.
+    """
+    path = Path(os.path.abspath(where))
+    store = next((folder for folder in (path, *path.parents) if folder.suffix == ".zarr"), path)
+    without_pixels = os.path.isdir(store / "embeddings") and not os.path.exists(store / "tiles")
+    return REMAKE if without_pixels else tiling
+
+
 def read_document(folder: Path | str) -> bytes:
     """Return the bytes of the metadata document of a group or an array.
 
@@ -111,7 +126,8 @@ def read_document(folder: Path | str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise unreadable(path, error) from error
     if len(data) > MAX_DOCUMENT_BYTES:
-        raise StoreError(f"the store's metadata has more than {MAX_DOCUMENT_BYTES >> 20} MB", where=path, fix=REDO)
+        what = f"the store's metadata has more than {MAX_DOCUMENT_BYTES >> 20} MB"
+        raise StoreError(what, where=path, fix=remedy(path))
     return data
 
 
@@ -127,10 +143,10 @@ def read_stored(store: Path, name: str) -> StoredArray:
         sha256 = (document.get("attributes") or {}).get(VALUES_SHA256)
         return StoredArray(folder, name, *_layout(document), sha256)
     except FileNotFoundError:
-        raise StoreError(f"array {name} is missing", where=store, fix=REDO) from None
+        raise StoreError(f"array {name} is missing", where=store, fix=remedy(store)) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         what = f"array {name} has metadata that cannot be used ({type(error).__name__}: {str(error)[:200]})"
-        raise StoreError(what, where=folder, fix=REDO) from error
+        raise StoreError(what, where=folder, fix=remedy(folder)) from error
 
 
 def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Names, Lengths]:
@@ -246,11 +262,11 @@ def reading(where: Path | str, what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise StoreError(f"{what} is missing", where=where, fix=REDO) from None
+        raise StoreError(f"{what} is missing", where=where, fix=remedy(where)) from None
     except OSError as error:
         raise unreadable(where, error) from error
     except (ValueError, RuntimeError) as error:  # the base classes of the codecs' errors
-        raise StoreError(f"{what} is damaged ({error})", where=where, fix=REDO) from error
+        raise StoreError(f"{what} is damaged ({error})", where=where, fix=remedy(where)) from error
 
 
 def without_checksum(data: bytes, known: int | None = None) -> bytes:

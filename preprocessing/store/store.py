@@ -18,6 +18,7 @@ from preprocessing.store.arrays import (
     VALUES_SHA256,
     StoredArray,
     read_array,
+    remedy,
     unreadable,
     values_sha256,
     without_checksum,
@@ -273,7 +274,7 @@ class PatchStore:
             stored = self._stored(name)
             array = read_array(stored)
             if broken := broken_value(name, array, self._metadata.attributes, lambda: self.rc):
-                raise StoreError(broken, where=self.path, fix=REDO)
+                raise StoreError(broken, where=self.path, fix=remedy(self.path))
             if stored.values_sha256 is not None and stored.values_sha256 != values_sha256(array):
                 what, fix = f"{name} does not have the values of its {VALUES_SHA256}", "write these features again"
                 raise StoreError(what, where=self.path, fix=fix)

@@ -2,20 +2,25 @@
 
 import itertools
 import shutil
+from pathlib import Path
 
 import google_crc32c
 import numpy as np
 import pytest
 import zarr
 
+from preprocessing.config import TileConfig
 from preprocessing.errors import StoreError
 from preprocessing.frames import l0_from_rc, nearest_rc
 from preprocessing.jpeg.codec import Jpeg
+from preprocessing.store.arrays import REMAKE, remedy
 from preprocessing.store.features import add_embeddings
 from preprocessing.store.schema import ARRAYS, FIRST, Source, StoreAttributes
 from preprocessing.store.shards import read_chunks, read_index, shard_path
 from preprocessing.store.store import open_store, problems
 from preprocessing.store.writer import finish_store, write_arrays
+from preprocessing.tiling.manifest import SlideEntry
+from preprocessing.tiling.resume import reason_to_tile
 
 FACTS = {"slide_id": "slide", "source": Source(name="slide.svs"), "vendor": "aperio", "mpp": 0.5, "mpp_level0": 0.25}
 FACTS |= {"mpp_source": "flag", "size_l0": (256, 192), "tile_st": 32, "grid_shape": (3, 4), "side_l0": (64.0, 64.0)}
@@ -192,3 +197,56 @@ def test_a_store_of_schema_1_needs_all_its_arrays(make_store, as_schema_1, name)
     as_schema_1(path)
     shutil.rmtree(path / name)
     assert problems(path) == [f"array {name} is missing"]
+
+
+def edit(old: str, new: str):
+    """Return a function that replaces a text in a store's document."""
+
+    def damage(path: Path) -> None:
+        text = (path / "zarr.json").read_text()
+        assert old in text
+        (path / "zarr.json").write_text(text.replace(old, new))
+
+    return damage
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: shutil.rmtree(path / "rc"),
+        lambda path: (path / "zarr.json").unlink(),
+        lambda path: (path / "zarr.json").write_text("{"),
+        lambda path: (path / "zarr.json").write_bytes(b" " * (1 << 21)),
+        lambda path: (path / "xy_l0" / "zarr.json").write_bytes(b" " * (1 << 21)),
+        lambda path: (path / "xy_l0" / "zarr.json").write_text("{}"),
+        lambda path: shutil.rmtree(path / "xy_l0" / "c"),
+        lambda path: (path / "xy_l0" / "c" / "0" / "0").write_bytes(b"not zstd"),
+        edit('"vendor"', '"brand"'),
+        edit('"schema_version": 2', '"schema_version": 9'),
+        edit('"slide_id": "slide"', '"slide_id": "other"'),
+        edit('"slide_id": "slide"', '"slide_id": "../x"'),
+    ],
+)
+def test_only_slides_of_stores_with_pixels_are_to_be_tiled_again(bring, make_store, pixels, damage, monkeypatch):
+    path = make_store().path if pixels else bring([[0, 0], [64, 128]])
+    add_embeddings(path, "uni", np.ones((len(open_store(path)), 4), np.float32), {})
+    damage(path)
+    with pytest.raises(StoreError) as error:
+        _ = open_store(path).xy_l0
+    fix = error.value.fix
+    assert remedy(path / "rc" / "c" / "0", "tile it") == ("tile it" if pixels else REMAKE)
+    monkeypatch.chdir(path)
+    assert remedy(".", "tile it") == remedy(path, "tile it")
+    assert ("longvit tile" in fix or "tile the slide" in fix, "make its features again" in fix) == (pixels, not pixels)
+
+
+def test_a_damaged_store_without_pixels_is_not_replaced_by_tiling_its_slide(bring):
+    path = bring([[0, 0], [64, 128]])
+    add_embeddings(path, "uni", np.ones((2, 4), np.float32), {})
+    shutil.rmtree(path / "rc")
+    entry, config = SlideEntry("slide", Path("slide.svs")), TileConfig(slides=Path("slide.svs"), out=path.parent)
+    with pytest.raises(StoreError, match="array rc is missing"):
+        reason_to_tile(entry, path, config)
+    shutil.rmtree(path / "embeddings")
+    assert reason_to_tile(entry, path, config) == "its store was damaged (array rc is missing)"
