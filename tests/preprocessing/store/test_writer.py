@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from pathlib import Path
 
 import google_crc32c
 import numpy as np
@@ -62,7 +63,7 @@ def test_crc32c_is_that_of_the_bytes_of_each_jpeg(make_store):
 
 def test_a_flipped_byte_of_a_tile_is_named_with_place_and_fix(make_store):
     path = make_store().path
-    shard = shard_path(path / "tiles", 1)
+    shard = Path(shard_path(path / "tiles", 1))
     data = bytearray(shard.read_bytes())
     data[300] ^= 1
     shard.write_bytes(data)
