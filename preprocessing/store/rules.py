@@ -261,14 +261,12 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
     """Yield the rules that the arrays' shapes and checksums break, by the attributes and by each other."""
     arrays, attributes = metadata.arrays, metadata.attributes
     n, tile_st = arrays["tiles" if "tiles" in arrays else "rc"].shape[0], attributes.tile_st
-    tails = {"tiles": (tile_st, tile_st, 3), "xy_l0": (2,), "rc": (2,)}
-    shapes = {name: (n, *tails.get(name, ())) for name in attributes.arrays if ARRAYS[name].axes[0] == "tile"}
     overview = next((arrays[name].shape[:2] for name in ("overview_mask", "overview") if name in arrays), (1, 1))
-    if "overview" in arrays:
-        shapes["overview"] = (*overview, 3)
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            yield f"array {name} has shape {arrays[name].shape}, not {shape}"
+    shapes = {"tiles": (n, tile_st, tile_st, 3), "xy_l0": (n, 2), "rc": (n, 2)}
+    shapes |= {"overview": (*overview, 3), "overview_mask": overview}
+    for name, array in arrays.items():
+        if array.shape != (shape := shapes.get(name, (n,))):
+            yield f"array {name} has shape {array.shape}, not {shape}"
     most = math.prod(attributes.grid_shape) if attributes.lattice else MAX_TILES
     if n > most or (n == 0 and "tiles" in arrays):
         yield f"array {'tiles' if 'tiles' in arrays else 'rc'} has {n} tiles, {f'more than {most}' if n else 'below 1'}"
@@ -285,7 +283,7 @@ def _broken_shards(tiles: StoredArray) -> Iterator[str]:
     (n, *tile), (per_shard, *shard) = tiles.shape, tiles.chunk
     if list(tiles.inner_chunk) != [1, *tile] or shard != tile:
         yield f"array tiles has chunks {tiles.inner_chunk} in shards {tiles.chunk}, not whole tiles"
-    elif not shard_path(Path(tiles.folder), (n - 1) // per_shard).is_file():
+    elif not os.path.isfile(shard_path(tiles.folder, (n - 1) // per_shard)):
         yield f"a shard of tiles is missing: shard {(n - 1) // per_shard}"
 
 
