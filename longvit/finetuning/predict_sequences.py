@@ -64,5 +64,5 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
     """Return the targets of a patient as columns of predictions.csv, with the unit of the time."""
-    unit = {TIME_UNIT: task.time_unit} if "time" in targets else {}
+    unit = {TIME_UNIT: task.unit} if "time" in targets else {}
     return targets.loc[case].to_dict() | unit

@@ -153,9 +153,12 @@ def open_run(
 
 
 def settings_of(config: StageConfig) -> dict[str, Any]:
-    """Return the settings that decide the result: all except `_MACHINE_ONLY` and paths, whose content is compared."""
+    """Return the settings that decide the result: all except `_MACHINE_ONLY` and paths, whose content is compared.
+
+    Values are as JSON represents them.
+    """
     return {
-        name: settings_of(value) if isinstance(value, StageConfig) else _plain(value)
+        name: settings_of(value) if isinstance(value, StageConfig) else json.loads(json.dumps(value, default=str))
         for name in type(config).model_fields
         if name not in _MACHINE_ONLY and not isinstance(value := getattr(config, name), Path)
     }
@@ -225,11 +228,6 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
 
 
 _FIX = "choose another --out, or start again with --overwrite, which deletes the old result"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
-    """Return a setting as JSON represents it."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _commit() -> str | None:

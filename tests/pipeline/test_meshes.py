@@ -38,20 +38,26 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def assert_near(run: Path, other: Path, name: str) -> None:
-    """Check the rows of two tables: equal words, and numbers that differ by rounding in float32."""
+SINGLE = {"moco": 2e-3, "cox": 2e-3}
+"""Tolerance of what libraries compute in single precision: lightly's queue and torchsurv's loss."""
+
+
+def assert_near(run: Path, other: Path, name: str, tolerance: float) -> None:
+    """Check the rows of two tables: equal words, and numbers that differ by rounding."""
     one, two = (pd.read_csv(folder / name) for folder in (run, other))
     assert list(one) == list(two)
     for column in one:
+        if column == "risk":  # a log hazard has no zero: the gradient of its bias is rounding
+            one[column], two[column] = (table[column] - table[column].mean() for table in (one, two))
         if one[column].dtype == np.float64:
-            np.testing.assert_allclose(two[column], one[column], rtol=1e-6, atol=1e-7, err_msg=column)
+            np.testing.assert_allclose(two[column], one[column], rtol=tolerance, atol=tolerance, err_msg=column)
         else:
             assert one[column].tolist() == two[column].tolist()
 
 
-def in_double(run, config) -> None:
-    """Run a verb in double precision, so that rounding stays small: Adam divides gradients by their own size."""
-    torch.set_default_dtype(torch.float64)
+def in_double(run, config, name: str) -> None:
+    """Run a verb in double precision where it can: Adam divides gradients that are rounding by their own size."""
+    torch.set_default_dtype(torch.float32 if name in SINGLE else torch.float64)
     try:
         run(config)
     finally:
@@ -81,24 +87,24 @@ def pretraining(cohort, tiny_encoder, tmp_path) -> PretrainConfig:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretraining, objective, tmp_path):
-    config = pretraining.model_copy(update={"objective": OBJECTIVES[objective]})
-    in_double(pretrain, config)
+    config, tolerance = pretraining.model_copy(update={"objective": OBJECTIVES[objective]}), SINGLE.get(objective, 2e-6)
+    in_double(pretrain, config, objective)
     for name, mesh in MESHES.items():
-        launched(mesh[0] * mesh[1], in_double, pretrain, meshed(config, mesh, tmp_path / name))
-        assert_near(tmp_path / "one", tmp_path / name, "metrics.csv")
+        launched(mesh[0] * mesh[1], in_double, pretrain, meshed(config, mesh, tmp_path / name), objective)
+        assert_near(tmp_path / "one", tmp_path / name, "metrics.csv", tolerance)
         one, other = (tensors(tmp_path / folder / "encoder.safetensors") for folder in ("one", name))
         for key in one:
-            torch.testing.assert_close(other[key], one[key], rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(other[key], one[key], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, task, frozen, tmp_path):
-    encoder = config.encoder.model_copy(update={"dropout": 0.0})
+    encoder, tolerance = config.encoder.model_copy(update={"dropout": 0.0}), SINGLE.get(task, 2e-6)
     changes = {"task": TASKS[task], "encoder": encoder, "out": tmp_path / "one", "pooling": "attention", "folds": (0,)}
     config = config.model_copy(update=changes | {"trained_blocks": 0 if frozen else None})
-    in_double(finetune, config)
+    in_double(finetune, config, task)
     for name, mesh in MESHES.items():
-        launched(mesh[0] * mesh[1], in_double, finetune, meshed(config, mesh, tmp_path / name))
-        assert_near(tmp_path / "one", tmp_path / name, "predictions.csv")
-        assert_near(tmp_path / "one" / "fold_0", tmp_path / name / "fold_0", "metrics.csv")
+        launched(mesh[0] * mesh[1], in_double, finetune, meshed(config, mesh, tmp_path / name), task)
+        assert_near(tmp_path / "one", tmp_path / name, "predictions.csv", tolerance)
+        assert_near(tmp_path / "one" / "fold_0", tmp_path / name / "fold_0", "metrics.csv", tolerance)
