@@ -189,7 +189,10 @@ def launched() -> Callable[..., list[Any]]:
             started.append((process, here))
         answers = []
         for process, pipe in started:
-            answers.append(pickle.loads(pipe.recv_bytes()))
+            try:
+                answers.append(pickle.loads(pipe.recv_bytes()))
+            except EOFError:
+                answers.append((None, "was killed"))
             process.join()
         failed = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(answers) if text]
         if failed:

@@ -102,7 +102,8 @@ class Run:
         """
         self.record(slides)
         write_whole(self.config.out / "config.yaml", to_yaml(self.config))
-        add_start(self.config.out, provenance(self.verb))
+        execution = getattr(self.config, "execution", None)
+        add_start(self.config.out, provenance(self.verb, execution.sequence_parallel if execution else 1))
 
     def record(self, slides: Collection[str] | None = None) -> None:
         """Write `inputs.json`.
@@ -164,8 +165,9 @@ def settings_of(config: StageConfig) -> dict[str, Any]:
     }
 
 
-def provenance(verb: str) -> Start:
+def provenance(verb: str, ranks_per_sequence: int = 1) -> Start:
     """Return the command, versions, commit, machine and time of this start."""
+    processes = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
     return {
         "verb": verb,
         "command": shareable_command(sys.argv),
@@ -174,7 +176,11 @@ def provenance(verb: str) -> Start:
         "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "mesh": {"data": processes // ranks_per_sequence, "sequence": ranks_per_sequence},
+        },
     }
 
 

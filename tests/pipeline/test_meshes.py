@@ -1,5 +1,8 @@
 """Law: a mesh of any shape trains, encodes and predicts like one process."""
 
+import os
+import signal
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,9 @@ from longvit.config import (
     ViewsConfig,
 )
 from longvit.finetuning.finetune import run as finetune
+from longvit.formats.run_json import read_starts
 from longvit.pretraining.pretrain import run as pretrain
+from longvit.pretraining.pretrain_module import PretrainModule
 
 MESHES = {"2x1": (2, 1), "1x2": (1, 2), "2x2": (2, 2)}
 """`data` ranks, and ranks per sequence."""
@@ -32,10 +37,6 @@ OBJECTIVES = {
     "masked": MaskedConfig(decoder_width=16),
 }
 TASKS = {"subtype": SubtypeTask(), "cox": CoxTask(), "nll": NllTask(bins=2)}
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path)
 
 
 SINGLE = {"moco": 2e-3, "cox": 2e-3}
@@ -90,9 +91,9 @@ def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretra
     config, tolerance = pretraining.model_copy(update={"objective": OBJECTIVES[objective]}), SINGLE.get(objective, 2e-6)
     in_double(pretrain, config, objective)
     for name, mesh in MESHES.items():
-        launched(mesh[0] * mesh[1], in_double, pretrain, meshed(config, mesh, tmp_path / name), objective)
+        launched(prod(mesh), in_double, pretrain, meshed(config, mesh, tmp_path / name), objective)
         assert_near(tmp_path / "one", tmp_path / name, "metrics.csv", tolerance)
-        one, other = (tensors(tmp_path / folder / "encoder.safetensors") for folder in ("one", name))
+        one, other = (load_file(tmp_path / folder / "encoder.safetensors") for folder in ("one", name))
         for key in one:
             torch.testing.assert_close(other[key], one[key], rtol=tolerance, atol=tolerance)
 
@@ -105,6 +106,50 @@ def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, 
     config = config.model_copy(update=changes | {"trained_blocks": 0 if frozen else None})
     in_double(finetune, config, task)
     for name, mesh in MESHES.items():
-        launched(mesh[0] * mesh[1], in_double, finetune, meshed(config, mesh, tmp_path / name), task)
+        launched(prod(mesh), in_double, finetune, meshed(config, mesh, tmp_path / name), task)
         assert_near(tmp_path / "one", tmp_path / name, "predictions.csv", tolerance)
         assert_near(tmp_path / "one" / "fold_0", tmp_path / name / "fold_0", "metrics.csv", tolerance)
+
+
+def killed(config: PretrainConfig) -> None:
+    """Pretrain; the last rank is killed in the second epoch."""
+    step = PretrainModule.training_step
+
+    def last(module, views, batch_idx):
+        if module.current_epoch == 1 and module.trainer.global_rank == module.trainer.world_size - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(module, views, batch_idx)
+
+    PretrainModule.training_step = last
+    in_double(pretrain, config, "dino")
+
+
+@pytest.mark.parametrize("other", ["one process", "1x2", "2x2"])
+def test_a_run_whose_rank_was_killed_goes_on_in_another_mesh_as_if_undisturbed(launched, pretraining, other, tmp_path):
+    config = pretraining.model_copy(update={"objective": OBJECTIVES["dino"]})
+    in_double(pretrain, config, "dino")
+    out = tmp_path / "other"
+    with pytest.raises(AssertionError, match="rank 1: was killed"):
+        launched(2, killed, meshed(config, MESHES["2x1"], out))
+    assert len(pd.read_csv(out / "metrics.csv")) == 1
+    if other in MESHES:
+        launched(prod(MESHES[other]), in_double, pretrain, meshed(config, MESHES[other], out), "dino")
+    else:
+        in_double(pretrain, config.model_copy(update={"out": out}), "dino")
+    assert_near(tmp_path / "one", out, "metrics.csv", 2e-6)
+    one, two = (load_file(folder / "encoder.safetensors") for folder in (tmp_path / "one", out))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=2e-6, atol=2e-6)
+    data, sequence = MESHES.get(other, (1, 1))
+    starts = [start["machine"]["mesh"] for start in read_starts(out)]
+    assert starts == [{"data": 2, "sequence": 1}, {"data": data, "sequence": sequence}]
+
+
+def test_every_file_is_written_once(launched, pretraining, tmp_path):
+    out = tmp_path / "other"
+    launched(4, pretrain, meshed(pretraining, MESHES["2x2"], out))
+    pretrain(pretraining)
+    names = lambda folder: sorted(p.relative_to(folder).parts for p in folder.rglob("*") if "tfevents" not in p.name)
+    assert names(out) == names(tmp_path / "one")
+    assert len([*out.rglob("*tfevents*")]) == len(read_starts(out)) == 1
+    assert pd.read_csv(out / "timing.csv")["epoch"].tolist() == pd.read_csv(out / "metrics.csv")["epoch"].tolist()
