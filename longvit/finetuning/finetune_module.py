@@ -77,7 +77,7 @@ class FinetuneModule(TrainingModule):
         outputs = []
         for number, item in enumerate(patient.items):
             if self.training:  # each sequence has its own random numbers, whichever rank computes it
-                torch.manual_seed(hash((self.seed, self.global_step, place, number)) % 2**63)
+                torch.manual_seed(hash((self.seed, self.batch_number, place, number)) % 2**63)
             outputs.append(self._again(item))
         return torch.cat(outputs).mean(dim=0)
 

@@ -63,7 +63,7 @@ class MaskedModule(PretrainModule):
     def step(self, views: list[TokenBatch]) -> StepOutput:
         """Return loss and logged numbers of one batch of views, each of which is a separate sample."""
         batch = TokenBatch.collate(views)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.batch_number)
         data = current_mesh().data
         shared = SharedBatch(data, len(views), len(batch.mask_BL)) if data else None
         hidden_BL = draw_hidden(batch.mask_BL, self.hidden_share, generator, shared)

@@ -220,6 +220,8 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
         ConfigError: Settings or files differ, or stores differ and must not.
     """
     before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
+    if isinstance(optimiser := before.get("optimiser"), dict):
+        before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
     if changed:
         raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
@@ -233,6 +235,8 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     return found.changed
 
 
+_NEW_IN_OPTIMISER = {"accumulate": 1}
+"""Settings that runs of earlier versions lack, with the values that they had in effect."""
 _FIX = "choose another --out, or start again with --overwrite, which deletes the old result"
 
 

@@ -91,9 +91,14 @@ class TrainingModule(pl.LightningModule):
         """Return a parameter's learning rate, as a share of the configured learning rate."""
         return 1.0
 
+    @property
+    def batch_number(self) -> int:
+        """Number of the batch since the start of the training, from 0; also in a resumed run."""
+        return self.trainer.fit_loop.total_batch_idx
+
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Seed dropout by the step, so that a resumed run draws the same numbers as an uninterrupted run."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Seed dropout by the batch, so that a resumed run draws the same numbers as an uninterrupted run."""
+        torch.manual_seed(self.seed * 1_000_003 + self.batch_number)
 
 
 def optimiser_groups(
@@ -177,6 +182,7 @@ def fit(
         precision=_PRECISION[config.precision],
         max_epochs=module.settings.epochs,
         gradient_clip_val=module.settings.clip_norm,
+        accumulate_grad_batches=module.settings.accumulate,
         callbacks=callbacks,
         enable_checkpointing=best in callbacks or every in callbacks,
         enable_progress_bar=not brief,

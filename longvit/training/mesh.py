@@ -172,7 +172,7 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         raise ConfigError(
             f"{ranks} ranks per sequence do not divide {size} {'process' if size == 1 else 'processes'}",
             where="execution.sequence_parallel",
-            fix=f"start a multiple of {ranks} processes, as in `torchrun --nproc-per-node {ranks} -m longvit ...`",
+            fix=f"start a multiple of {ranks} processes: --devices {ranks}, or torchrun --nproc-per-node {ranks}",
         )
     if launcher is None or size == 1:
         yield _mesh

@@ -153,3 +153,13 @@ def test_every_file_is_written_once(launched, pretraining, tmp_path):
     assert names(out) == names(tmp_path / "one")
     assert len([*out.rglob("*tfevents*")]) == len(read_starts(out)) == 1
     assert pd.read_csv(out / "timing.csv")["epoch"].tolist() == pd.read_csv(out / "metrics.csv")["epoch"].tolist()
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_gradients_of_several_batches_make_a_step(launched, pretraining, mesh, tmp_path):
+    optimiser = pretraining.optimiser.model_copy(update={"accumulate": 2})
+    config = pretraining.model_copy(update={"objective": OBJECTIVES["masked"], "optimiser": optimiser})
+    in_double(pretrain, config, "masked")
+    launched(prod(MESHES[mesh]), in_double, pretrain, meshed(config, MESHES[mesh], tmp_path / mesh), "masked")
+    assert_near(tmp_path / "one", tmp_path / mesh, "metrics.csv", 2e-6)
+    assert pd.read_csv(tmp_path / "one" / "metrics.csv")["step"].tolist() == [2, 4, 6]  # of three batches an epoch
