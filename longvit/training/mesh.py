@@ -7,7 +7,8 @@ most. All ranks run the same code, and files are written by the first rank.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,15 +19,22 @@ import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
+from longvit import __version__
 from longvit.config import Device, ExecutionConfig
 from longvit.model.rank_group import RankGroup
+from longvit.training.liveness import Problem, meet
 from preprocessing.errors import ConfigError, PipelineError
 
 T = TypeVar("T")
 _LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
 
+_set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
+"""Function that sets the time to wait in a group's collectives; its public name is new in torch 2.14."""
 _PATIENCE = timedelta(days=7)
 """Time to wait for a rank that is alive and works on longer slides than the others."""
 
@@ -119,7 +127,8 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
 
     Raises:
         ConfigError: The number of ranks per sequence does not divide the number of processes, a process has no device,
-            or the other processes do not answer.
+            the other processes do not answer, or they were started with another version or other devices.
+        RankError: Another process has stopped.
     """
     global _mesh
     launcher = next((kind() for kind in _LAUNCHERS if kind.detect()), None)
@@ -133,43 +142,64 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
     if launcher is None or size == 1:
         yield _mesh
         return
-    kind = _join(launcher, timedelta(seconds=execution.timeout_s), device)
-    try:
+    kind, problem = _device(launcher.local_rank(), device)
+    facts = {"version": __version__, "execution.sequence_parallel": ranks, "device": kind}
+    with _joined(launcher, execution.timeout_s, kind, facts, problem):
         axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
+        for axis in axes.get_all_groups():
+            _set_timeout(timedelta(seconds=execution.timeout_s), axis)
         of = lambda axis, count: RankGroup(axes.get_group(axis)) if count > 1 else None
         world = RankGroup(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)))
         _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks))
-        yield _mesh
-    finally:
-        _mesh = Mesh()
-        dist.destroy_process_group()
+        try:
+            yield _mesh
+        finally:
+            _mesh = Mesh()
 
 
-def _join(launcher: ClusterEnvironment, timeout: timedelta, device: Device) -> str:
-    """Start the default process group, and return the type of its devices."""
-    kind, local = "cpu", launcher.local_rank()
-    if device in {"auto", "cuda"} and torch.cuda.is_available():
-        kind, count = "cuda", torch.cuda.device_count()
-        if local >= count:
-            raise ConfigError(
-                f"process {local} of this machine has no device: there are {count}",
-                where="device",
-                fix=f"start at most {count} processes per machine, or set device to cpu",
-            )
+def _device(local: int, device: Device) -> tuple[str, Problem | None]:
+    """Return the type of this process's device, and the reason if it has none."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device in {"cpu", "mps"} or (device == "auto" and count == 0):
+        return "cpu", None
+    if local < count:
         torch.cuda.set_device(local)
+        return "cuda", None
+    what = f"process {local} of {socket.gethostname()} has no GPU: the host has {count}"
+    return "cuda", (what, "device", "start one process per GPU, or set device to cpu")
+
+
+@contextmanager
+def _joined(
+    launcher: ClusterEnvironment, timeout_s: int, kind: str, facts: Mapping[str, object], problem: Problem | None
+) -> Iterator[None]:
+    """Open the default process group, and watch over its ranks."""
+    rank, size, timeout = launcher.global_rank(), launcher.world_size(), timedelta(seconds=timeout_s)
     address, port = launcher.main_address, str(launcher.main_port)
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": port}
+    with _answered(f"rank {rank} has found too few of {size} ranks", f"{address}:{port}", timeout_s):
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+        watch = meet(store, rank, size, facts=facts, problem=problem, timeout_s=timeout_s)
+    with watch.over():
+        backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        with _answered(f"rank {rank} cannot connect to other ranks", socket.gethostname(), timeout_s):
+            own = PrefixStore("default_pg", store)
+            dist.init_process_group(backends, store=own, rank=rank, world_size=size, timeout=timeout)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _answered(what: str, where: str, timeout_s: float) -> Iterator[None]:
+    """Raise an error of the network, or of torch's store, as a `ConfigError`."""
     try:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
-            rank=launcher.global_rank(),
-            world_size=launcher.world_size(),
-            timeout=timeout,
-        )
-    except RuntimeError as error:  # torch's errors of the network and of its store
+        yield
+    except (RuntimeError, OSError) as error:
         raise ConfigError(
-            f"rank {launcher.global_rank()} has found no other rank within {timeout.total_seconds():.0f} s",
-            where=f"{address}:{port}",
-            fix="start all processes; allow connections to this address; or raise execution.timeout_s",
+            f"{what} within {timeout_s:g} s",
+            where=where,
+            fix="start all processes; allow connections between the hosts, and name their network in "
+            "GLOO_SOCKET_IFNAME if there are several; or raise execution.timeout_s",
         ) from error
-    return kind
