@@ -30,14 +30,14 @@ _PERIOD = 1.0
 """Longest time between two lines, seconds."""
 _GRACE = 2.0
 """Time for a rank to end by itself, because its own collective fails or the same error is raised in it, seconds."""
-_LAST = 5.0
+_LAST = 5
 """Time for the computing thread to unwind after `RankLost` is raised in it, seconds."""
 _LONGEST = 1 << 16
 """Most bytes of a message."""
 _PORT = "longvit/liveness"
 """Key of rank 0's port in the rendezvous' store."""
 
-Problem = tuple[str, str, str]
+Problem = Sequence[str]
 """Description, place and fix of an error."""
 News = Mapping[str, Any]
 """Message that a `rank` ends, and its `problem`; None if it has finished."""
@@ -48,7 +48,7 @@ class RankLost(BaseException):
 
 
 def meet(
-    store: Store, rank: int, size: int, *, facts: Mapping[str, object], problem: Problem | None, timeout_s: float
+    store: Store, rank: int, size: int, *, facts: Mapping[str, object], problem: Problem | None, timeout_s: int
 ) -> "Watch":
     """Connect all ranks to rank 0, compare what they know, and start to watch over them.
 
@@ -82,7 +82,7 @@ def meet(
 
 
 def _welcome(
-    store: Store, size: int, own: dict[str, Any], timeout_s: float
+    store: Store, size: int, own: dict[str, Any], timeout_s: int
 ) -> tuple[dict[int, "_Link"], list[dict[str, Any]]]:
     """Return rank 0's connections to all other ranks, and the first message of every rank."""
     links: dict[int, _Link] = {}
@@ -124,7 +124,7 @@ class Watch:
         timeout_s: Time after which a silent rank counts as lost, seconds.
     """
 
-    def __init__(self, rank: int, hosts: Sequence[str], links: "dict[int, _Link]", timeout_s: float) -> None:
+    def __init__(self, rank: int, hosts: Sequence[str], links: "dict[int, _Link]", timeout_s: int) -> None:
         self.rank, self.hosts, self.links, self.timeout_s = rank, hosts, links, timeout_s
         self.lost: RankError | None = None
         self._computing, self._lock = threading.get_ident(), threading.Lock()
@@ -240,7 +240,7 @@ class Watch:
             self._heard = dict.fromkeys(self._heard, self._beaten)
         for rank, moment in self._heard.items():
             if self._beaten - moment > self.timeout_s:
-                return self._lost(rank, f"it has not answered for {self.timeout_s:g} s")
+                return self._lost(rank, f"it has not answered for {self.timeout_s} s")
             self.links[rank].send()
         return None
 
@@ -255,7 +255,7 @@ class Watch:
 class _Link:
     """Connection to another rank; a message is a line of JSON, and an empty line is a sign of life."""
 
-    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+    def __init__(self, connection: socket.socket, timeout_s: int) -> None:
         self.connection, self.rest = connection, b""
         connection.settimeout(timeout_s)
 

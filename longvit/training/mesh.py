@@ -28,7 +28,7 @@ from longvit import __version__
 from longvit.config import Device, ExecutionConfig
 from longvit.model.rank_group import RankGroup
 from longvit.training.liveness import Problem, meet
-from preprocessing.errors import ConfigError, PipelineError
+from preprocessing.errors import ConfigError, PipelineError, few
 
 T = TypeVar("T")
 _LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
@@ -106,6 +106,24 @@ class Mesh:
                 f"rank {others[0]} has {what} that differ from those of rank 0",
                 where=f"{len(marks)} processes",
                 fix="start the same command with the same files for all processes",
+            )
+
+    def require_tokens(self, lengths: Mapping[str, int]) -> None:
+        """Refuse sequences that are too short to be cut, before anything is computed.
+
+        Args:
+            lengths: Name of each sequence -> its number of tokens.
+
+        Raises:
+            ConfigError: A sequence has fewer tokens than ranks that hold it together.
+        """
+        ranks = self.sequence.size if self.sequence else 1
+        short = sorted(name for name, length in lengths.items() if length < ranks)
+        if short:
+            raise ConfigError(
+                f"{len(short)} of {len(lengths)} sequences have too few tokens for {ranks} ranks: {few(short)}",
+                where="execution.sequence_parallel",
+                fix=f"lower it to at most {min(lengths.values())}, or leave these slides out",
             )
 
 
@@ -192,13 +210,13 @@ def _joined(
 
 
 @contextmanager
-def _answered(what: str, where: str, timeout_s: float) -> Iterator[None]:
+def _answered(what: str, where: str, timeout_s: int) -> Iterator[None]:
     """Raise an error of the network, or of torch's store, as a `ConfigError`."""
     try:
         yield
     except (RuntimeError, OSError) as error:
         raise ConfigError(
-            f"{what} within {timeout_s:g} s",
+            f"{what} within {timeout_s} s",
             where=where,
             fix="start all processes; allow connections between the hosts, and name their network in "
             "GLOO_SOCKET_IFNAME if there are several; or raise execution.timeout_s",
