@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -26,6 +27,7 @@ from longvit.encoding import encode
 from longvit.model import LongViT, save_encoder
 from longvit.prediction.ensemble import Ensemble
 from longvit.training import liveness
+from preprocessing.store.features import add_embeddings
 
 CLONE_NEWUTS, CLONE_NEWNET = 0x04000000, 0x40000000
 PATIENCE = 60
@@ -278,8 +280,6 @@ def test_predictions_are_those_of_one_process_also_after_one_rank_is_killed(trai
     assert start(command).codes() == [0, 0]
     alone, two = (pd.read_csv(trained.root / name / "predictions.csv") for name in ("alone", "predict"))
     pd.testing.assert_frame_equal(two, alone, rtol=1e-4, atol=1e-5)
-    ranks = start(changed([*command, *TIMEOUT], ["--sequence-parallel", "128", "--out", "short"]), 1)
-    assert ranks.codes() == [2]
 
 
 def test_a_signal_ends_every_rank_with_its_exit_code_and_frees_the_folder(lab, start):
@@ -357,3 +357,53 @@ def test_is_refused_by_every_rank_with_one_sentence_before_anything_is_written(
         assert re.search(what, text)
         assert "Traceback" not in text
     assert not (lab.root / "encode").exists()
+
+
+def test_a_slide_with_fewer_tokens_than_ranks_is_refused_by_every_rank(lab, start, save_store, tiny_encoder):
+    features = tiny_encoder.model_copy(update={"input": EmbeddingInput(encoder="uni", dim=6)})
+    save_encoder(lab.encoder, LongViT(features))
+    shutil.rmtree(lab.stores)
+    lab.stores.mkdir()
+    for name, tiles in {"long": 3, "short": 1}.items():
+        store = save_store(name, [[0, column] for column in range(tiles)]).path
+        add_embeddings(store, "uni", np.ones((tiles, 6), np.float32), {})
+        store.rename(lab.stores / store.name)
+    ranks = start([*lab.command("encode"), *TWO])
+    assert ranks.codes() == [2, 2]
+    for rank in (0, 1):
+        assert "error: 1 of 2 sequences have too few tokens for 2 ranks: short\n" in ranks.said(rank)
+        assert "fix:   lower it to at most 1, or leave these slides out\n" in ranks.said(rank)
+    assert not (lab.root / "encode").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_hosts_gives_the_vectors_of_one_process_and_its_ranks_name_a_dead_host(lab, hosts):
+    assert lab.run("encode", out=lab.root / "alone") == 0
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+
+    def torchrun(node: int, out: Path) -> subprocess.Popen[str]:
+        host = hosts[node]
+        launch = f"ip netns exec {host.namespace} {sys.executable} -m torch.distributed.run --nnodes 2"
+        launch += f" --node-rank {node} --nproc-per-node 2 --master-addr {hosts[0].address} --master-port 29400 -m --"
+        command = [*launch.split(), "longvit", *lab.command("encode", out), *FOUR]
+        with open(lab.root / f"{out.name}_{node}.txt", "w") as said:
+            own = environment | {"GLOO_SOCKET_IFNAME": host.interface}
+            return subprocess.Popen(command, stdout=said, stderr=said, text=True, env=own)
+
+    agents = [torchrun(node, lab.root / "four") for node in (0, 1)]
+    assert [agent.wait(300) for agent in agents] == [0, 0]
+    np.testing.assert_allclose(vectors(lab.root / "four"), vectors(lab.root / "alone"), rtol=1e-4, atol=1e-5)
+
+    agents = [torchrun(node, lab.root / "killed") for node in (0, 1)]
+    deadline = time.monotonic() + 300
+    while not (lab.root / "killed" / "run.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ranks = psutil.Process(agents[1].pid).children(recursive=True)
+    for process in ranks:
+        process.kill()
+    assert [agent.wait(60) for agent in agents] == [1, 1]
+    assert re.search(
+        r"error: rank [23] on \S+ has stopped: its process has ended", (lab.root / "killed_0.txt").read_text()
+    )
+    assert remains(lab.root / "killed") == []
