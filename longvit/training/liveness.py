@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch.distributed as dist
@@ -65,24 +65,25 @@ def meet(
         OSError: Another rank does not answer.
     """
     hello = {"rank": rank, "host": socket.gethostname(), "problem": problem, "facts": dict(facts)}
-    if rank == 0:
-        links, hellos = _welcome(store, size, hello, timeout_s)
-        answer = {"hosts": [one["host"] for one in hellos], "problem": _first_problem(hellos)}
-        for link in links.values():
-            link.send(answer)
-    else:
-        port = int(store.get(_PORT))
-        links = {0: _Link(socket.create_connection((os.environ["MASTER_ADDR"], port), timeout_s), timeout_s)}
-        links[0].send(hello)
-        answer = links[0].message()
-    if answer["problem"]:
-        what, where, fix = answer["problem"]
-        raise ConfigError(what, where=where, fix=fix)
-    return Watch(rank, answer["hosts"], links, timeout_s)
+    with ExitStack() as opened:
+        if rank == 0:
+            links, hellos = _welcome(store, size, hello, timeout_s, opened)
+            answer = {"hosts": [one["host"] for one in hellos], "problem": _first_problem(hellos)}
+            for link in links.values():
+                link.send(answer)
+        else:
+            address = os.environ["MASTER_ADDR"], int(store.get(_PORT))
+            links = {0: _Link(opened.enter_context(socket.create_connection(address, timeout_s)), timeout_s)}
+            links[0].send(hello)
+            answer = links[0].message()
+        if answer["problem"]:
+            what, where, fix = answer["problem"]
+            raise ConfigError(what, where=where, fix=fix)
+        return Watch(rank, answer["hosts"], links, timeout_s, opened.pop_all())
 
 
 def _welcome(
-    store: Store, size: int, own: dict[str, Any], timeout_s: int
+    store: Store, size: int, own: dict[str, Any], timeout_s: int, opened: ExitStack
 ) -> tuple[dict[int, "_Link"], list[dict[str, Any]]]:
     """Return rank 0's connections to all other ranks, and the first message of every rank."""
     links: dict[int, _Link] = {}
@@ -93,10 +94,10 @@ def _welcome(
         server.settimeout(timeout_s)
         store.set(_PORT, str(server.getsockname()[1]))
         while len(hellos) < size:
-            link = _Link(server.accept()[0], min(_LAST, timeout_s))
+            link = _Link(opened.enter_context(server.accept()[0]), min(_LAST, timeout_s))
             with suppress(OSError, ValueError):  # a stranger, such as a scanner of ports
                 hello = link.message()
-                if isinstance(hello, dict) and hello.get("rank") in range(1, size):
+                if hello.get("rank") in range(1, size):
                     hellos[hello["rank"]], links[hello["rank"]] = hello, link
     return links, [hellos[rank] for rank in range(size)]
 
@@ -122,11 +123,15 @@ class Watch:
         hosts: Name of each rank's host.
         links: Rank -> connection: of rank 0 to all others, of another rank to rank 0.
         timeout_s: Time after which a silent rank counts as lost, seconds.
+        opened: The connections, which are closed when this rank leaves.
     """
 
-    def __init__(self, rank: int, hosts: Sequence[str], links: "dict[int, _Link]", timeout_s: int) -> None:
+    def __init__(
+        self, rank: int, hosts: Sequence[str], links: "dict[int, _Link]", timeout_s: int, opened: ExitStack
+    ) -> None:
         self.rank, self.hosts, self.links, self.timeout_s = rank, hosts, links, timeout_s
         self.lost: RankError | None = None
+        self._opened = opened
         self._computing, self._lock = threading.get_ident(), threading.Lock()
         self._known, self._left = threading.Event(), threading.Event()
         self._beaten = time.monotonic()
@@ -165,8 +170,8 @@ class Watch:
         if self._known.wait(self.timeout_s) and self.lost:
             return self.lost
         return RankError(
-            f"{self._name(self.rank)} has waited too long for another rank, but none has stopped",
-            where=f"{len(self.hosts)} processes",
+            "an exchange with another rank has failed or has taken too long, but no rank has stopped",
+            where=self._name(self.rank),
             fix="raise execution.timeout_s if ranks differ much in speed; or check the network between the hosts",
         )
 
@@ -180,9 +185,9 @@ class Watch:
         """End the thread, and tell the other ranks why this rank ends."""
         self._wake.close()
         self._thread.join()
-        for link in self.links.values():
-            link.send({"rank": self.rank, "problem": error and _problem(error)})
-            link.connection.close()
+        with self._opened:
+            for link in self.links.values():
+                link.send({"rank": self.rank, "problem": error and _problem(error)})
 
     def _run(self) -> None:
         news = self._listen()
@@ -277,7 +282,9 @@ class _Link:
                 raise ConnectionError("the connection is closed")
             self.rest += received
         line, _, self.rest = self.rest.partition(b"\n")
-        return json.loads(line)
+        if not isinstance(message := json.loads(line), dict):
+            raise ValueError("not a message")  # noqa: TRY004 - of the wrong content, like what is not JSON
+        return message
 
     def messages(self) -> list[dict[str, Any]] | None:
         """Return the messages that have arrived; None if the connection is closed."""

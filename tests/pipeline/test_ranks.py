@@ -35,6 +35,7 @@ PATIENCE = 60
 TWO = ["--sequence-parallel", "2"]
 TIMEOUT = ["--execution.timeout-s", "5"]
 FOUR = ["--sequence-parallel", "4"]
+TOO_LONG = "an exchange with another rank has failed or has taken too long, but no rank has stopped"
 
 
 class Host(NamedTuple):
@@ -256,6 +257,16 @@ def test_a_frozen_rank_ends_the_others_and_itself_when_it_thaws(lab, start):
     ranks.processes = {1: frozen}
     ranks.kill(signal.SIGCONT)
     assert ranks.codes() == [2]
+
+
+def test_a_rank_that_is_alive_but_hangs_ends_the_others_within_the_timeout(lab, start):
+    ranks = start([*lab.command("encode"), *TWO, "--execution.timeout-s", "2"], prepare=slow(4, 1))
+    ranks.wait_until_held(1)
+    begun = time.monotonic()
+    assert ranks.codes() == [2, 2]
+    assert time.monotonic() - begun < 15
+    assert f"error: {TOO_LONG}\n" in ranks.said(0)
+    assert f"error: rank 0 on {HERE.name} has stopped: {TOO_LONG}\n" in ranks.said(1)
 
 
 def test_ranks_that_compute_different_slides_end_as_well(lab, start):
