@@ -164,7 +164,7 @@ class Watch:
         """Return the error that the user sees in place of another error; the same unless a rank is lost."""
         self._hold()
         if not isinstance(error, RankLost | dist.DistError) and not (
-            isinstance(error, RuntimeError) and "gloo" in str(error)
+            isinstance(error, RuntimeError) and "gloo/" in str(error)
         ):
             return error
         if self._known.wait(self.timeout_s) and self.lost:

@@ -149,7 +149,7 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         RankError: Another process has stopped.
     """
     global _mesh
-    launcher = next((kind() for kind in _LAUNCHERS if kind.detect()), None)
+    launcher = _find_launcher()
     size, ranks = launcher.world_size() if launcher else 1, execution.sequence_parallel
     if size % ranks:
         raise ConfigError(
@@ -175,6 +175,15 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
             _mesh = Mesh()
 
 
+def _find_launcher() -> ClusterEnvironment | None:
+    """Return the launcher that has started this process; None if there is none."""
+    try:
+        return next((kind() for kind in _LAUNCHERS if kind.detect()), None)
+    except RuntimeError as error:  # a job that asks for --ntasks
+        what = "Slurm has started this process in a job with --ntasks and without --ntasks-per-node"
+        raise ConfigError(what, where="SLURM_NTASKS", fix="ask for --nodes and --ntasks-per-node instead") from error
+
+
 def _device(local: int, device: Device) -> tuple[str, Problem | None]:
     """Return the type of this process's device, and the reason if it has none."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -195,12 +204,12 @@ def _joined(
     rank, size, timeout = launcher.global_rank(), launcher.world_size(), timedelta(seconds=timeout_s)
     address, port = launcher.main_address, str(launcher.main_port)
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": port}
-    with _answered(f"rank {rank} has found too few of {size} ranks", f"{address}:{port}", timeout_s):
+    with _answered(f"rank {rank} cannot find all {size} ranks", f"{address}:{port}", timeout_s):
         store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
         watch = meet(store, rank, size, facts=facts, problem=problem, timeout_s=timeout_s)
     with watch.over():
         backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-        with _answered(f"rank {rank} cannot connect to other ranks", socket.gethostname(), timeout_s):
+        with _answered(f"rank {rank} cannot exchange data with all {size} ranks", socket.gethostname(), timeout_s):
             own = PrefixStore("default_pg", store)
             dist.init_process_group(backends, store=own, rank=rank, world_size=size, timeout=timeout)
         try:
@@ -215,9 +224,11 @@ def _answered(what: str, where: str, timeout_s: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"{what} within {timeout_s} s",
+        refusal = ConfigError(
+            what,
             where=where,
             fix="start all processes; allow connections between the hosts, and name their network in "
-            "GLOO_SOCKET_IFNAME if there are several; or raise execution.timeout_s",
-        ) from error
+            f"GLOO_SOCKET_IFNAME if there are several; or raise execution.timeout_s above {timeout_s} s",
+        )
+        refusal.add_note(str(error).partition("\n")[0])
+        raise refusal from error

@@ -231,6 +231,30 @@ def test_two_hosts_give_the_vectors_of_one_process_also_after_one_rank_is_killed
         assert (out / name).read_bytes() == (lab.root / "four" / name).read_bytes()
 
 
+def test_hosts_that_gloo_cannot_connect_are_refused_by_every_rank(lab, hosts, start):
+    ranks = start(
+        [*lab.command("encode"), *TWO, *TIMEOUT], hosts, prepare=lambda *_: os.environ.pop("GLOO_SOCKET_IFNAME")
+    )
+    assert ranks.codes() == [2, 2]
+    for rank in (0, 1):
+        assert "cannot exchange data with all 2 ranks\n" in ranks.said(rank)
+        assert "GLOO_SOCKET_IFNAME" in ranks.said(rank)
+        assert "Traceback" not in ranks.said(rank)
+    assert not (lab.root / "encode").exists()
+
+
+def test_slurm_starts_the_same_ranks(lab, start):
+    def as_slurm(ranks: Ranks, rank: int) -> None:
+        del os.environ["TORCHELASTIC_RUN_ID"], os.environ["MASTER_ADDR"]
+        os.environ |= {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+        os.environ |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "encode", "SLURM_NODELIST": "localhost"}
+        os.environ["SLURM_NTASKS_PER_NODE"] = "2"
+
+    assert lab.run("encode", out=lab.root / "alone") == 0
+    assert start([*lab.command("encode"), *TWO], prepare=as_slurm).codes() == [0, 0]
+    np.testing.assert_allclose(vectors(lab.root / "encode"), vectors(lab.root / "alone"), rtol=1e-4, atol=1e-5)
+
+
 def test_a_host_that_vanishes_ends_the_ranks_of_both(lab, hosts, start):
     a, b = hosts
     ranks = start(lab.command("encode") + FOUR + TIMEOUT, [a, a, b, b], prepare=slow(4, 3))
@@ -332,8 +356,8 @@ REFUSED = {
     "mesh that does not divide": ({0: FOUR, 1: FOUR}, {}, "4 ranks per sequence do not divide 2 processes"),
     "no GPU for the second": ({0: AUTO, 1: AUTO}, {"prepare": with_gpus(1, 0, 1)}, "has no GPU: the host has 1"),
     "GPU on one of two": ({0: AUTO, 1: AUTO}, {"prepare": with_gpus(1, 0)}, "has device cpu, and rank 0 has cuda"),
-    "nobody answers the first": ({0: TWO}, {"missing": [1]}, "rank 0 has found too few of 2 ranks within 2 s"),
-    "nobody answers the second": ({1: TWO}, {"missing": [0]}, "rank 1 has found too few of 2 ranks within 2 s"),
+    "nobody answers the first": ({0: TWO}, {"missing": [1]}, "rank 0 cannot find all 2 ranks"),
+    "nobody answers the second": ({1: TWO}, {"missing": [0]}, "rank 1 cannot find all 2 ranks"),
     "other meshes": ({0: TWO}, {}, "has execution.sequence_parallel 1, and rank 0 has 2"),
     "other settings": ({0: TWO, 1: [*TWO, "--precision", "bf16"]}, {}, "rank 1 has settings, slides or weights that"),
     "other stores": ({0: TWO, 1: [*TWO, "--stores", "new"]}, {}, "rank 1 has settings, slides or weights that differ"),
@@ -342,7 +366,7 @@ REFUSED = {
         {},
         "weights that differ from those of",
     ),
-    "no such file on one": ({0: TWO, 1: [*TWO, "--checkpoint", "gone"]}, {}, "too few of 2 ranks|does not exist"),
+    "no such file on one": ({0: TWO, 1: [*TWO, "--checkpoint", "gone"]}, {}, "cannot find all 2 ranks|does not exist"),
     "other model on one": (
         {0: TWO, 1: [*TWO, "--checkpoint", "features.safetensors"]},
         {},

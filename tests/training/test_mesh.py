@@ -35,6 +35,13 @@ def test_more_ranks_per_sequence_than_processes_are_refused():
         pass
 
 
+def test_a_job_that_lightning_refuses_is_one_sentence(monkeypatch):
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "encode"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="--ntasks-per-node"), open_mesh(ExecutionConfig(), "cpu"):
+        pass
+
+
 def values(group: RankGroup) -> tuple[object, ...]:
     mesh = Mesh(world=group, data=group)
     return mesh.first, mesh.from_first(lambda: group.rank + 7), mesh.of_all(group.rank), list(range(7))[mesh.data_part]
