@@ -142,7 +142,7 @@ class Watch:
 
     @contextmanager
     def over(self) -> Iterator[None]:
-        """Tell the other ranks how this rank ends; name the rank that has stopped, in place of a collective's error.
+        """Raise a `RankError` in place of a failed collective's error, and send the other ranks how this rank ends.
 
         Raises:
             RankError: Another rank has stopped.
@@ -182,7 +182,7 @@ class Watch:
             _raise_in(self._computing, None)
 
     def _leave(self, error: BaseException | None) -> None:
-        """End the thread, and tell the other ranks why this rank ends."""
+        """End the thread, and send the other ranks the reason why this rank ends."""
         self._wake.close()
         self._thread.join()
         with self._opened:
@@ -299,7 +299,7 @@ class _Link:
 
 
 def _problem(error: BaseException) -> Problem:
-    """Return what the other ranks are told of an error."""
+    """Return the part of an error that the other ranks get."""
     if isinstance(error, PipelineError):
         return error.what, str(error.where), error.fix
     what = str(error) if isinstance(error, StopSignal) else f"{type(error).__name__}: {error}"
