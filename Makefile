@@ -6,6 +6,9 @@ CONSTRAINTS ?= .ci/constraints.txt
 SUPPLY := .ci/supply_chain.py
 # Number of processes of `make test`; each takes up to 2.5 GB.
 WORKERS ?= 2
+# Device and page of `make gpu-check`; `DEVICE=cpu` tries the script with small sizes.
+DEVICE ?= cuda
+GPU_PAGE ?= build/gpu_check.md
 # Environment of `make audit-dependencies`, separate from the other environments.
 VENV_AUDIT ?= .venv-audit
 # Environment of the peer of `make bench-tiling`, and folder of its slides (one to two GB).
@@ -15,7 +18,7 @@ SHARED ?= ../shared
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test slow fuzz notebooks check format configs lock audit-dependencies sbom bench-tiling bench-longnet clean
+.PHONY: demo test slow fuzz notebooks check format configs lock audit-dependencies sbom bench-tiling bench-longnet gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/longvit demo
@@ -69,6 +72,9 @@ bench-tiling: $(VENV)/.installed $(VENV_HS2P)/.installed $(BENCH_SLIDES) $(BENCH
 
 bench-longnet: $(VENV)/.installed  ## half an hour, on a quiet machine
 	$(BIN)/python tests/benchmarks/longnet.py
+
+gpu-check: $(VENV)/.installed  ## under eight minutes, on a CUDA machine: tests, parity, speed, memory, NCCL
+	$(BIN)/python tests/benchmarks/gpu_check.py --device $(DEVICE) --out $(GPU_PAGE)
 
 clean:
 	rm -rf demo build *.egg-info

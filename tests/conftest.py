@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import traceback
@@ -169,6 +170,48 @@ def ranks() -> Iterator[Ranks]:
     started = Ranks()
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def launched() -> Callable[..., list[Any]]:
+    """(count, function, *args) -> what each of `count` processes returns, started as torchrun starts them."""
+
+    def launch(count: int, function: Callable[..., Any], *args: object) -> list[Any]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context, started = multiprocessing.get_context("fork"), []
+        for rank in range(count):
+            here, there = context.Pipe()
+            process = context.Process(target=_launch, args=(rank, count, port, there, function, args), daemon=False)
+            process.start()
+            there.close()
+            started.append((process, here))
+        answers = []
+        for process, pipe in started:
+            try:
+                answers.append(pickle.loads(pipe.recv_bytes()))
+            except EOFError:
+                answers.append((None, "was killed"))
+            process.join()
+        failed = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(answers) if text]
+        if failed:
+            raise AssertionError("\n".join(failed))
+        return [result for result, _ in answers]
+
+    return launch
+
+
+def _launch(rank: int, count: int, port: int, pipe: Connection, function: Callable[..., Any], args: tuple) -> None:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in numbers.items()}
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    try:
+        answer = function(*args), ""
+    except BaseException:
+        answer = None, traceback.format_exc()
+    pipe.send_bytes(pickle.dumps(answer))
+    pipe.close()
 
 
 @pytest.fixture

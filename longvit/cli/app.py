@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from longvit import __version__
+from longvit.cli.launch import launch, launched
 from longvit.cli.parsing import Request
 from longvit.config import (
     VERBS,
@@ -33,6 +34,8 @@ from preprocessing.errors import OutputError, PipelineError
 from preprocessing.jobs.files import cannot_write
 from preprocessing.jobs.signals import StopSignal, stopped_by_signals
 
+_MESHED = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig
+"""Settings of the verbs that several processes can run together."""
 _FIRST = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 """True in the first of the processes that torchrun or Slurm has started, which prints what is printed once."""
 
@@ -185,7 +188,10 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         command, bound, _ = app.parse_args(request.arguments, exit_on_error=False, print_error=False)
         if isinstance(config := bound.arguments.get("config"), StageConfig):
-            bound.arguments["config"] = request.completed(config)
+            config = bound.arguments["config"] = request.completed(config)
+            devices = config.execution.devices if isinstance(config, _MESHED) else 1
+            if devices > 1 and not launched():
+                return launch(arguments, devices)
         return command(*bound.args, **bound.kwargs) or 0
     except CycloptsError as error:
         raise request.refusal(error) from None

@@ -91,13 +91,13 @@ def audit_splits(config: SplitsConfig) -> Audit:
 
 def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
     """Find times that are implausible in the stated unit."""
-    if "time" in cohort.targets:
-        found = implausible(cohort.targets["time"], config.task.time_unit)
+    if config.task.unit:
+        found = implausible(cohort.targets["time"], config.task.unit)
         if found:
             said, likely = found
             fix = f"set the unit of the column, as --task.time-unit {likely} does" if likely else "check the column"
             what = f"column {{names}} has {said}"
-            collector.find("time-unit", [config.task.time_column], what, where=config.table, fix=fix)
+            collector.find("time-unit", config.task.table_columns[:1], what, where=config.table, fix=fix)
 
 
 def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, collector: FindingCollector) -> Fold:

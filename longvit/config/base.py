@@ -45,3 +45,5 @@ class OptimiserConfig(StageConfig):
     """Weight decay of matrices; biases, norms and vectors are not decayed."""
     clip_norm: PositiveFloat | None = None
     """Largest norm of the gradient; null turns clipping off."""
+    accumulate: PositiveInt = 1
+    """Batches, or windows of patients, whose mean gradient makes a step."""

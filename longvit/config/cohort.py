@@ -1,19 +1,23 @@
 """Settings of tables, classes, audits and splits: the cohort settings of `split`, `audit` and `finetune`."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import Field, NonNegativeInt
 
 from longvit.config.required import SPLITS, STORES, TABLE
 from longvit.tasks import TASKS
 from longvit.tasks.subtype_task import SubtypeTask
+from longvit.tasks.task import Task
 from preprocessing.config import StageConfig
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
-AnyTask = Annotated[Union[TASKS], Field(discriminator="kind")]  # noqa: UP007 - of the registry
-"""A task of the registry, chosen by its `kind`."""
+if TYPE_CHECKING:  # type checkers cannot read the registry
+    AnyTask = Task
+else:
+    AnyTask = Annotated[Union[TASKS], Field(discriminator="kind")]  # noqa: UP007 - of the registry
+    """A task of the registry, chosen by its `kind`."""
 
 
 class TableConfig(StageConfig):

@@ -97,9 +97,12 @@ class ExecutionConfig(StageConfig):
     tokens_at_once: PositiveInt = 4096
     """Tokens that pass together through layers that treat each token by itself; fewer need less memory and give the
     same numbers."""
+    devices: PositiveInt = 1
+    """Processes to start on this machine, one per device. torchrun and Slurm start them themselves, on any number of
+    machines."""
     sequence_parallel: PositiveInt = 1
     """Processes that hold each sequence together, for slides that are too long for one device; must divide the number
-    of processes that torchrun or Slurm starts."""
+    of processes. The processes of other sequences share slides or patients."""
     timeout_s: PositiveInt = 600
     """Time to wait for other processes before they count as lost, seconds."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from longvit.config import required
 from longvit.config.base import Device
@@ -55,3 +55,9 @@ class ExplainConfig(StageConfig):
     """Execution of the encoder; gradients of a million tokens need `recompute: blocks`."""
     overwrite: bool = False
     """Replace explanations of the same slides that were made with another model or other settings."""
+
+    @model_validator(mode="after")
+    def _one_process(self) -> "ExplainConfig":
+        if self.execution.devices > 1 or self.execution.sequence_parallel > 1:
+            raise ValueError("explain runs in one process: leave execution.devices and sequence_parallel at 1")
+        return self

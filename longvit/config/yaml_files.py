@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from longvit.config import VERBS, ExecutionConfig, without_execution
+from longvit.config import OLD_EXECUTION, VERBS, without_execution
 from longvit.config.messages import Names, as_key, names_of, refused
-from longvit.config.yaml_reader import read_mapping
+from longvit.config.yaml_reader import line_of, read_mapping
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
 
 Config = TypeVar("Config", bound=StageConfig)
+Written = Callable[[Names], tuple[str, list[str]]]
 _FIX = "correct the file; configs/reference has every setting"
 
 
@@ -24,10 +25,11 @@ def load_yaml(path: Path, kind: type[Config]) -> Config:
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or value does not fit; the error names all problems.
     """
+    values, written = _read(path, kind)
     try:
-        return kind.model_validate(_read(path, kind))
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise refused(error.errors(), kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+        raise refused(error.errors(), kind, _FIX, written) from None
 
 
 def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names], bool]) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or a value does not fit; the error names all problems.
     """
-    values = _read(path, kind)
+    values, written = _read(path, kind)
     try:
         kind.model_validate(values)
     except ValidationError as error:
@@ -52,29 +54,38 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
             and (problem["type"] == "extra_forbidden" or not replaced(names_of(kind, problem)))
         ]
         if final:
-            raise refused(final, kind, _FIX, lambda names: (as_key(names), [str(path)])) from None
+            raise refused(final, kind, _FIX, written) from None
     return values
 
 
-def _read(path: Path, kind: type[StageConfig]) -> dict[str, Any]:
-    """Return a file's values; `execution` holds `encoder.recompute` and the like, as version 0.1 named its settings.
+def _read(path: Path, kind: type[StageConfig]) -> tuple[dict[str, Any], Written]:
+    """Return a file's values, and the key and place of a setting as the file has them.
+
+    `execution` holds `encoder.recompute` and the like, as version 0.1 named its settings.
 
     Raises:
         ConfigError: The file cannot be read, or gives a setting by its old and its new name.
     """
     values = read_mapping(path)
     encoder, execution = values.get("encoder"), values.get("execution", {})
-    if "encoder" not in kind.model_fields or not isinstance(encoder, dict) or not isinstance(execution, dict):
-        return values
-    old = [name for name in ExecutionConfig.model_fields if name in encoder]
-    for name in old:
-        if name in execution:
+    old = {}
+    if "encoder" in kind.model_fields and isinstance(encoder, dict):
+        old = {name: encoder[name] for name in OLD_EXECUTION if name in encoder}
+
+    def written(names: Names) -> tuple[str, list[str]]:
+        if names[:1] != ("execution",) or names[-1] not in old:
+            return as_key(names), [str(path)]
+        names = ("encoder", names[-1])
+        return as_key(names), [f"{path}, line {line_of(path, names)}"]
+
+    if old:
+        values["encoder"] = without_execution(encoder)
+    if old and isinstance(execution, dict):  # if it is not, this alone is the error
+        for name in execution.keys() & old:
             what = f"encoder.{name} is the old name of execution.{name}, and the file gives both"
             raise ConfigError(what, where=path, fix=f"remove encoder.{name}")
-    if not old:
-        return values
-    moved = {name: encoder[name] for name in old}
-    return values | {"encoder": without_execution(encoder), "execution": execution | moved}
+        values["execution"] = execution | old
+    return values, written
 
 
 def to_yaml(config: StageConfig) -> str:

@@ -1,6 +1,7 @@
 """YAML files of settings -> names with values, within bounds; a name that appears twice is an error."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
         fix = "write one `name: value` on each line"
         raise ConfigError("the settings file contains no names with values", where=path, fix=fix)
     return values or {}
+
+
+def line_of(path: Path, names: Sequence[str]) -> int:
+    """Return the line, from 1, of a setting in a file that `read_mapping` has read.
+
+    Args:
+        path: The file.
+        names: Path of the setting through its groups. A setting that an anchor brings is at the line of its group.
+    """
+    node, line = _Loader(path.read_text(encoding="utf-8-sig")).get_single_node(), 1
+    for name in names:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        for key, value in pairs:
+            if key.value == name:
+                node, line = value, key.start_mark.line + 1
+                break
+    return line
 
 
 def _parsed(data: bytes, path: Path) -> object:

@@ -9,6 +9,7 @@ from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from longvit.config import EncodeConfig
+from longvit.encoding.progress import progress_bar, watched
 from longvit.encoding.results import (
     SlideResult,
     fingerprint,
@@ -22,7 +23,7 @@ from longvit.encoding.results import (
 from longvit.encoding.slide import encode_slide
 from longvit.model import LongViT, load_encoder, load_official
 from longvit.model.attention.plan import AttentionPlan
-from longvit.model.cost import progress_bar, watched, work_per_token
+from longvit.model.cost import work_per_token
 from longvit.model.official import preset_config
 from longvit.runs.folder import REPRESENTATIONS, open_run, settings_of
 from longvit.runs.input_hashes import read_inputs

@@ -18,6 +18,7 @@ from longvit.evaluation.compare import compared, require_same_patients
 from longvit.evaluation.cox import cox_regression
 from longvit.evaluation.folds import evaluate_folds
 from longvit.evaluation.predictions import Predictions, read_predictions
+from longvit.evaluation.report.content import ReportContent
 from longvit.evaluation.report.figures import draw_figures
 from longvit.evaluation.report.markdown import markdown_report
 from longvit.evaluation.report.page import Section, evaluation_section, page
@@ -74,10 +75,11 @@ def run(config: EvaluateConfig, *, date: datetime.date | None = None) -> Evaluat
         metrics["warnings"].append(f"Errors that the audit found were accepted: {', '.join(audit.accepted)}.")
     drawings = draw_figures(predictions, metrics)
     tables = detail_tables(metrics, audit)
-    shown = drawings, tables, _provenance(metrics, date or datetime.date.today()), _settings(config, names)
-    section = evaluation_section(metrics, *shown)
+    provenance = _provenance(metrics, date or datetime.date.today())
+    content = ReportContent(metrics, drawings, tables, provenance, _settings(config, names))
+    section = evaluation_section(content)
     document = metrics_text(metrics)
-    text = markdown_report(metrics, *shown)
+    text = markdown_report(content)
     out = config.out or config.predictions.parent
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", out):

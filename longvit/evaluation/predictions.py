@@ -59,31 +59,21 @@ def read_predictions(path: Path) -> Predictions:
     A patient in two parts of a fold is refused, unless the `audit.json` next to the file shows that this was accepted.
 
     Raises:
-        CohortError: The file or its audit cannot be read; or columns and lines that cannot be evaluated.
+        CohortError: The file or its audit cannot be read; or columns and lines that cannot be evaluated; or times
+            without a unit that cannot be months.
         ConfigError: The settings next to the file cannot be read.
     """
     audit, select = read_audit(path.parent), selected_epoch(path)
     table = read_prediction_table(path, audit.leaks if audit else frozenset())
-    if "time" in table.rows and table.time_unit is None:
-        _refuse_implausible(table.rows["time"], path)
+    if "time" in table.rows and table.time_unit is None and (found := implausible(table.rows["time"], "months")):
+        said, likely = found
+        fix = f"add a column time_unit with {likely or 'the unit'} in every row; or with months, if this is right"
+        raise CohortError(f"without a column time_unit times are months: {said}", where=f"{path}, column time", fix=fix)
     unit = table.time_unit or "months"
     notes = fold_notes(path)
     return Predictions(
         path.name, table.sha256, table.task, table.classes, _per_patient(table), table.patient_of, unit, select, notes
     )
-
-
-def _refuse_implausible(time: pd.Series, path: Path) -> None:
-    """Refuse times without a unit that cannot be months, and ask for the unit.
-
-    Raises:
-        CohortError: The times cannot be months.
-    """
-    found = implausible(time, "months")
-    if found:
-        said, likely = found
-        fix = f"add a column time_unit with {likely or 'the unit'} in every row; or with months, if this is right"
-        raise CohortError(f"without a column time_unit times are months: {said}", where=f"{path}, column time", fix=fix)
 
 
 def _per_patient(table: PredictionTable) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from longvit.tokens.source import token_source
 from longvit.training.loop import pick_device
 from preprocessing.errors import ConfigError, PipelineError, StoreError
 from preprocessing.jobs.atomic_folder import claimed
+from preprocessing.store.arrays import remedy
 from preprocessing.store.store import PatchStore, find_stores
 
 _THREADS = 2  # threads that read and decode tiles
@@ -109,8 +110,8 @@ def _explain_slide(
     model: SlideModel, store: PatchStore, config: ExplainConfig, inputs: RecordedInputs, folder: Path
 ) -> None:
     if not store.lattice:
-        what, fix = "its tiles are not cells of one grid, which maps need", "tile the slide with `longvit tile`"
-        raise StoreError(what, where=store.path, fix=fix)
+        what = "its tiles are not cells of one grid, which maps need"
+        raise StoreError(what, where=store.path, fix=remedy(store.path, "tile the slide with `longvit tile`"))
     image = slide_picture(store, config.overlay_mpp)
     question = ask(model, store, config.target)
     require_squares(question, config)

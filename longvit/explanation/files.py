@@ -34,21 +34,15 @@ def write_files(
         sheet_tiles: Number of highest and of lowest tiles on the sheet.
     """
     grid = heatmap(one.scores, explanation.rc)
-    _save(
-        overlay(image, grid, _extent_px(explanation, grid, image), one.scale, explanation.title, one.meaning),
-        folder / f"overlay_{one.key}.png",
-    )
+    extent_l0 = np.array(grid.shape[::-1]) * explanation.side_l0
+    extent_px = tuple(px_from_l0(extent_l0, np.array(explanation.size_l0) / image.shape[1::-1]).tolist())
+    figure = overlay(image, grid, extent_px, one.scale, explanation.title, one.meaning)
+    _save(figure, folder / f"overlay_{one.key}.png")
     pixel_um = tuple(um_from_l0(explanation.side_l0, explanation.mpp).tolist())
     write_ome_pyramid(folder / f"heatmap_{one.key}.ome.tif", grid, pixel_um, one.label)
     of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(store.side_l0[0] / explanation.side_l0[0]))
     write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0)
     _save(sheet(store, of_tiles, one, sheet_tiles), folder / f"tiles_{one.key}.png")
-
-
-def _extent_px(explanation: Explanation, grid: np.ndarray, image: np.ndarray) -> tuple[float, float]:
-    """Return width and height of the token grid, in pixels of the image."""
-    extent_l0 = np.array(grid.shape[::-1]) * explanation.side_l0
-    return tuple(px_from_l0(extent_l0, np.array(explanation.size_l0) / image.shape[1::-1]).tolist())
 
 
 def _save(figure: Figure, path: Path) -> None:

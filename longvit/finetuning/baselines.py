@@ -2,17 +2,14 @@
 
 from functools import cache
 
-from torch import Tensor
-
 from longvit.config import Baseline, FinetuneConfig, FinetuneOptimiserConfig
-from longvit.finetuning.data import PatientDataset, SequenceReader, train_loader
+from longvit.finetuning.data import PatientDataset, train_loader
 from longvit.finetuning.experiment import Experiment, TrainingJob
 from longvit.finetuning.finetune_module import FinetuneModule
 from longvit.finetuning.fit_statistics import prepare
 from longvit.finetuning.fold_model import predict_held_out
 from longvit.finetuning.tile_vectors import TileVectors
 from longvit.model.predictor import SlideModel
-from longvit.tokens.sequences import Slides
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
 
@@ -41,8 +38,9 @@ def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict
     config, cohort = recipe(experiment.config, job.learner), experiment.cohort
     begin(config)
     tiles = tile_vectors(experiment)
-    reader = _reader(tiles, job.learner)
-    pooling = "encoder" if job.learner == "mean" else "attention"
+    pooling, reader = "attention", lambda slides: tiles.tiles(slides[0])[None]
+    if job.learner == "mean":
+        pooling, reader = "encoder", cache(lambda slides: tiles.mean(slides[0]))  # one vector, kept in memory
     model = SlideModel(None, config.task, cohort.classes, pooling, tiles.width)
     train = PatientDataset(job.fold.train, cohort, experiment.targets(job), reader)
     notes = prepare(model, train, pick_device(config.device))
@@ -75,15 +73,3 @@ def tile_notes(experiment: Experiment, learner: Baseline) -> list[str]:
     if learner == "mean" and not experiment.source.features and experiment.config.brief:
         notes.append("The model's encoder is frozen: if it pools by the mean, the two differ in the recipe alone.")
     return notes
-
-
-def _reader(tiles: TileVectors, learner: Baseline) -> SequenceReader:
-    """Return a reader of one slide's tile vectors: their mean (1, E), kept in memory, or all (1, n, E)."""
-
-    def read_mean(slides: Slides) -> Tensor:
-        return tiles.mean(slides[0])
-
-    def read_tiles(slides: Slides) -> Tensor:
-        return tiles.tiles(slides[0])[None]
-
-    return cache(read_mean) if learner == "mean" else read_tiles

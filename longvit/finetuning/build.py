@@ -4,6 +4,7 @@ from longvit.config import EncoderConfig, FinetuneConfig
 from longvit.model import LongViT, load_encoder
 from longvit.model.predictor import SlideModel
 from longvit.model.weights import weights_of
+from longvit.training.mesh import current_mesh
 from preprocessing.errors import ConfigError
 
 
@@ -41,5 +42,5 @@ def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
         trained_on = encoder.trained_on
         encoder = weights_of(encoder.state_dict(), config.checkpoint).fill(lambda: LongViT(changed))
         encoder.trained_on = trained_on
-    encoder.execution = config.execution
+    encoder.execution, encoder.group = config.execution, current_mesh().sequence
     return SlideModel(encoder, config.task, classes, config.pooling)

@@ -17,6 +17,7 @@ from longvit.finetuning.data import SequenceReader
 from longvit.finetuning.experiment import Experiment, TrainingJob
 from longvit.finetuning.fold_model import train_fold_model
 from longvit.formats.predictions_csv import SHUFFLED, read_prediction_rows, write_predictions
+from longvit.training.mesh import alone, current_mesh
 from preprocessing.errors import ConfigError
 from preprocessing.jobs.processes import completed
 
@@ -36,11 +37,16 @@ def train_all(experiment: Experiment, jobs: Sequence[TrainingJob], read: Sequenc
         PipelineError: A job failed; the error's notes name the job. Finished jobs are kept.
         ConfigError: A process that trained a job died twice.
     """
-    todo = [job for job in jobs if not experiment.predictions(job).exists()]
+    mesh = current_mesh()
+    done = mesh.from_first(lambda: [experiment.predictions(job).exists() for job in jobs])
+    todo = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
     processes = min(experiment.config.parallel_folds, len(todo))
     if processes < 2:
         for job in track(todo, "train") if experiment.config.brief else todo:
-            train_job(job, experiment, read)
+            if job.learner is None:
+                train_job(job, experiment, read)
+            else:
+                mesh.from_first(partial(_train_alone, job, experiment))
         return
     work = partial(_train_apart, experiment=experiment, threads=max(1, torch.get_num_threads() // processes))
     with closing(completed(work, todo, processes)) as done:
@@ -63,7 +69,12 @@ def train_job(job: TrainingJob, experiment: Experiment, read: SequenceReader | N
     except Exception as error:
         error.add_note(f"this happened in {job}")
         raise
-    write_predictions(result, [row | {SHUFFLED: job.shuffle} for row in rows])
+    current_mesh().from_first(lambda: write_predictions(result, [row | {SHUFFLED: job.shuffle} for row in rows]))
+
+
+def _train_alone(job: TrainingJob, experiment: Experiment) -> None:
+    with alone():
+        train_job(job, experiment)
 
 
 def collected(experiment: Experiment, jobs: Sequence[TrainingJob]) -> list[dict]:

@@ -14,6 +14,7 @@ from longvit.finetuning.windows import BalancedWindows, TrainingPatient
 from longvit.model.predictor import SlideItem
 from longvit.tokens.sequences import Slides, sequences
 from longvit.training.loop import loader_processes
+from longvit.training.mesh import current_mesh
 
 SequenceReader = Callable[[Slides], SlideItem]
 """Function from the slides of a sequence to the model's input: their tokens, or a frozen encoder's output."""
@@ -48,14 +49,16 @@ class PatientDataset(Dataset[list[TrainingPatient]]):
         return len(self.patients)
 
     def __getitem__(self, window: list[int]) -> list[TrainingPatient]:
-        return [self._patient(self.patients[i]) for i in window]
+        read = set(window[current_mesh().data_part])
+        return [self._patient(self.patients[i], read=i in read) for i in window]
 
     def sequences(self, case: str) -> list[Slides]:
         """Return the sequences of a patient."""
         return sequences(self.cohort.slides[case], self.fusion)
 
-    def _patient(self, case: str) -> TrainingPatient:
-        items = [self.read(slides) for slides in self.sequences(case)]
+    def _patient(self, case: str, *, read: bool) -> TrainingPatient:
+        """Return a patient; without `read`, only the target, because another rank of the mesh computes the output."""
+        items = [self.read(slides) for slides in self.sequences(case)] if read else []
         row = self.targets.loc[case]
         if self.cohort.classes:
             return TrainingPatient(items, label=self.cohort.classes.index(row["label"]))
@@ -67,6 +70,7 @@ def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
     targets = dataset.targets.loc[dataset.patients]
     strata = targets[config.task.stratum].to_numpy()
     windows = BalancedWindows(strata, config.window, config.seed, config.task.most_windows(strata))
+    current_mesh().require_work(len(strata) // windows.windows, "window")
     workers = 0 if config.frozen else config.loader_workers
     return DataLoader(dataset, batch_size=None, sampler=windows, **loader_processes(workers))
 

@@ -1,10 +1,11 @@
 """Verb `finetune`: encoder + table + splits -> one model per fold, baselines, and predictions.csv."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from longvit.cohort.checks import audit_splits
 from longvit.cohort.splits import read_splits
-from longvit.config import FinetuneConfig
+from longvit.config import Baseline, FinetuneConfig
 from longvit.finetuning.baselines import tile_notes, tile_vectors
 from longvit.finetuning.build import build_model
 from longvit.finetuning.clinical_baseline import clinical_covariates, clinical_notes
@@ -16,17 +17,22 @@ from longvit.formats.audit_json import AuditFile, write_audit
 from longvit.formats.membership_csv import write_membership
 from longvit.formats.predictions_csv import PREDICTIONS, write_predictions
 from longvit.model.predictor import SlideModel
-from longvit.runs.folder import open_run
+from longvit.runs.folder import open_run, settings_of
 from longvit.runs.input_hashes import RecordedInputs, read_inputs
 from longvit.tokens.read import require_one_scale, require_scale
 from longvit.tokens.source import token_source
 from longvit.training.loop import begin, pick_device
+from longvit.training.mesh import Mesh, current_mesh, open_mesh
+from preprocessing.errors import ConfigError
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.store import find_stores, open_store
 
 
 def run(config: FinetuneConfig) -> Path:
     """Train and predict every fold, by the model and its baselines; folds that an earlier start finished are kept.
+
+    In a mesh, all ranks train each model together, with the losses and gradients of one process. The first rank trains
+    the baselines, which are small.
 
     Returns:
         `predictions.csv` in the run's folder: one row per held-out sequence of every fold and of every shuffled
@@ -37,8 +43,14 @@ def run(config: FinetuneConfig) -> Path:
     Raises:
         CohortError: The tables or the splits cannot be used, or the audit refuses them.
         StoreError, CheckpointError: Stores or weights are missing or do not fit.
-        ConfigError: The settings contradict each other, or the folder contains another run.
+        ConfigError: The settings contradict each other, the folder contains another run, or the ranks of a mesh
+            disagree.
     """
+    with open_mesh(config.execution, config.device) as mesh:
+        return _run(config, mesh)
+
+
+def _run(config: FinetuneConfig, mesh: Mesh) -> Path:
     audited = audit_splits(config)
     audited.refuse()
     for fold in audited.folds:
@@ -53,11 +65,18 @@ def run(config: FinetuneConfig) -> Path:
     experiment = Experiment(config, audited.cohort, audited.folds, stores, encoder.config.input)
     require_scale(map(open_store, stores.values()), encoder.trained_on, config.checkpoint)
     _refuse_unfit(experiment)
-    result = config.out / PREDICTIONS
-    with open_run(config, "finetune", _inputs(experiment), result) as opened:
+    if mesh.world and config.parallel_folds > 1:
+        raise ConfigError(
+            "folds cannot be trained at the same time by several processes that train one model together",
+            where="parallel_folds",
+            fix="set it to 1, or start one process",
+        )
+    result, inputs = config.out / PREDICTIONS, _inputs(experiment)
+    mesh.require_same("settings, tables, splits or stores", (settings_of(config), inputs.stores, inputs.files))
+    with mesh.entered_by_first(open_run(config, "finetune", inputs, result)) as opened:
         if not opened.finished:
             folds = {fold.index: fold.parts for fold in experiment.folds}
-            write_membership(config.out, stores, experiment.cohort.patient_of, folds)
+            mesh.from_first(lambda: write_membership(config.out, stores, experiment.cohort.patient_of, folds))
             _train(experiment, model, audited.file)
     return result
 
@@ -80,16 +99,30 @@ def _refuse_unfit(experiment: Experiment) -> None:
 
 
 def _train(experiment: Experiment, model: SlideModel, audit_splits: AuditFile) -> None:
-    """Train all jobs, then write their predictions; the model's own table comes last and marks the run as done."""
+    """Train all jobs, then write their predictions."""
     config = experiment.config
     read = sequence_reader(model, experiment.sequences, experiment.stores, config)
     if {"abmil", "mean"} & set(config.baselines):
-        encoder, threads = model.required_encoder, max(1, config.loader_workers)
-        tile_vectors(experiment).prepare(encoder, pick_device(config.device), threads)
+        current_mesh().from_first(lambda: _prepare_tiles(experiment, model))
     learners = (*dict.fromkeys(config.baselines), None)
     train_all(experiment, [job for learner in reversed(learners) for job in experiment.jobs(learner)], read)
+    current_mesh().from_first(lambda: _write_results(experiment, learners, audit_splits))
+
+
+def _prepare_tiles(experiment: Experiment, model: SlideModel) -> None:
+    """Compute the tile vectors of the baselines in this process alone."""
+    encoder, threads = model.required_encoder, max(1, experiment.config.loader_workers)
+    group, encoder.group = encoder.group, None
+    try:
+        tile_vectors(experiment).prepare(encoder, pick_device(experiment.config.device), threads)
+    finally:
+        encoder.group = group
+
+
+def _write_results(experiment: Experiment, learners: Sequence[Baseline | None], audit_splits: AuditFile) -> None:
+    """Write the predictions of all learners; the model's own table comes last and marks the run as done."""
     for learner in learners:
-        folder = config.out / (f"baselines/{learner}" if learner else "")
+        folder = experiment.config.out / (f"baselines/{learner}" if learner else "")
         write_audit(folder, audit_splits)
         if learner:
             notes = clinical_notes(experiment) if learner == "clinical" else tile_notes(experiment, learner)

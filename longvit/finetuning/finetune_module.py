@@ -9,6 +9,7 @@ from longvit.finetuning.layer_decay import layer_of, train_last_blocks
 from longvit.finetuning.windows import TrainingPatient
 from longvit.model.predictor import SlideItem, SlideModel
 from longvit.training.loop import TrainingModule
+from longvit.training.mesh import current_mesh
 
 
 class FinetuneModule(TrainingModule):
@@ -64,9 +65,21 @@ class FinetuneModule(TrainingModule):
         """Return the outputs (patients, O); each sequence is computed by itself, at its own length.
 
         A sequence is moved to the device and computed again in the backward pass. So the device holds one sequence and
-        its activations at a time, and the gradient is of the whole window.
+        its activations at a time, and the gradient is of the whole window. In a mesh, a `data` rank computes its part
+        of the patients, and every rank gets the outputs of all of them.
         """
-        return torch.stack([torch.cat([self._again(item) for item in p.items]).mean(dim=0) for p in window])
+        mesh = current_mesh()
+        own = range(len(window))[mesh.data_part]
+        outputs_NO = torch.stack([self._of_patient(window[i], i) for i in own])
+        return outputs_NO if mesh.data is None else mesh.data.spread(outputs_NO, own, len(window))
+
+    def _of_patient(self, patient: TrainingPatient, place: int) -> Tensor:
+        outputs = []
+        for number, item in enumerate(patient.items):
+            if self.training:  # each sequence has its own random numbers, whichever rank computes it
+                torch.manual_seed(hash((self.seed, self.batch_number, place, number)) % 2**63)
+            outputs.append(self._again(item))
+        return torch.cat(outputs).mean(dim=0)
 
     def _again(self, item: SlideItem) -> Tensor:
         if isinstance(item, Tensor) and item.ndim == 2:

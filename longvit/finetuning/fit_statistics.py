@@ -6,6 +6,7 @@ from torch import Tensor
 from longvit.finetuning.data import PatientDataset
 from longvit.model.pooling import varies
 from longvit.model.predictor import SlideModel
+from longvit.training.mesh import current_mesh
 from preprocessing.errors import StoreError
 
 _SAME = (
@@ -31,27 +32,40 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
     """
     model.statistics = model.task.fit(train.targets.loc[train.patients], model.classes)
     model.eval().to(device)
-    vectors, lengths, means, variances = [], [], [], []
-    for case in train.patients:
-        for slides in train.sequences(case):
-            encoded = model.encode(train.read(slides).to(device)).float()
-            vectors.append(model.pool(encoded))
-            if not vectors[-1].isfinite().all():
-                raise StoreError(
-                    "the encoder gives values that are not finite",
-                    where=", ".join(slides),
-                    fix="look for NaN in the store's embeddings, or in the checkpoint",
-                )
-            if model.attention is not None:
-                lengths.append(encoded.shape[1])
-                means.append(encoded[0].mean(dim=0).cpu())
-                variances.append(encoded[0].var(dim=0, correction=0).cpu())
-    vectors_BD = torch.cat(vectors)
+    sequences = [slides for case in train.patients for slides in train.sequences(case)]
+    data, own = current_mesh().data, range(len(sequences))[current_mesh().data_part]
+    vectors_BD = torch.empty(len(own), model.width, device=device)
+    lengths_B, means_BD, variances_BD = vectors_BD.new_empty(len(own)), *(torch.empty_like(vectors_BD) for _ in "mv")
+    for row, i in enumerate(own):
+        encoded = model.encode(train.read(sequences[i]).to(device)).float()
+        vectors_BD[row] = model.pool(encoded)[0]
+        if model.attention is not None:
+            lengths_B[row], means_BD[row], variances_BD[row] = _moments_of(encoded[0], model)
+    if data is not None:
+        tables = vectors_BD, lengths_B, means_BD, variances_BD
+        vectors_BD, lengths_B, means_BD, variances_BD = (data.spread(x, own, len(sequences)) for x in tables)
+    for slides, vector_D in zip(sequences, vectors_BD, strict=True):
+        if not vector_D.isfinite().all():
+            raise StoreError(
+                "the encoder gives values that are not finite",
+                where=", ".join(slides),
+                fix="look for NaN in the store's embeddings, or in the checkpoint",
+            )
     model.head.standardise_by(vectors_BD)
     if model.attention is not None:
-        model.attention.standardise_by(*moments(torch.tensor(lengths), torch.stack(means), torch.stack(variances)))
+        model.attention.standardise_by(*moments(lengths_B.cpu(), means_BD.cpu(), variances_BD.cpu()))
     same = not varies(vectors_BD.mean(dim=0), vectors_BD.std(dim=0, correction=0)).any()
-    return [_SAME.format(len(vectors))] if same else []
+    return [_SAME.format(len(vectors_BD))] if same else []
+
+
+def _moments_of(tokens_LD: Tensor, model: SlideModel) -> tuple[Tensor, Tensor, Tensor]:
+    """Return number, mean and variance of a sequence's tokens, of which the ranks of a group may have shares."""
+    group = model.encoder.group if model.encoder else None
+    if group is None:
+        return torch.tensor(len(tokens_LD)), tokens_LD.mean(dim=0), tokens_LD.var(dim=0, correction=0)
+    count = group.sum(tokens_LD.new_tensor(len(tokens_LD)))
+    mean_D = group.sum(tokens_LD.sum(dim=0)) / count
+    return count, mean_D, group.sum((tokens_LD - mean_D).square().sum(dim=0)) / count
 
 
 def moments(lengths_N: Tensor, means_ND: Tensor, variances_ND: Tensor) -> tuple[Tensor, Tensor]:

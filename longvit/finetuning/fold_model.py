@@ -18,6 +18,7 @@ from longvit.model.predictor import SlideModel, save_model
 from longvit.tokens.read import StoreScale
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
+from longvit.training.mesh import current_mesh
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.store import open_store
 
@@ -57,10 +58,11 @@ def train_fold_model(experiment: Experiment, job: TrainingJob, read: SequenceRea
     )
     if job.shuffle is None:
         model.required_encoder.trained_on = StoreScale.of(open_store(next(iter(experiment.stores.values()))))
-        save_model(folder / "model.safetensors", model)
+        mesh = current_mesh()
+        mesh.from_first(lambda: save_model(folder / "model.safetensors", model))
         if not model.classes:
-            scale = risk_scale(model, train, device)
-            write_whole(folder / SCALE_FILE, json.dumps(scale._asdict()) + "\n")
+            scale = json.dumps(risk_scale(model, train, device)._asdict()) + "\n"
+            mesh.from_first(lambda: write_whole(folder / SCALE_FILE, scale))
     return predict_held_out(model, experiment, job, read, config)
 
 

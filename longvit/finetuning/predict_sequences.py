@@ -12,6 +12,7 @@ from longvit.config import Task
 from longvit.finetuning.data import PatientDataset
 from longvit.formats.predictions_csv import TIME_UNIT, sequence_columns
 from longvit.model.predictor import SlideModel
+from longvit.training.mesh import current_mesh
 from preprocessing.errors import CheckpointError
 
 
@@ -32,14 +33,18 @@ def predict_sequences(
         each class, or `risk`. The ids of a sequence's slides are joined by `;`.
     """
     model.eval().to(device)
+    sequences = [(case, slides) for case in patients.patients for slides in patients.sequences(case)]
+    data, own = current_mesh().data, range(len(sequences))[current_mesh().data_part]
+    outputs_NO = torch.empty(len(own), model.head.linear.out_features, device=device)
+    for row_O, i in zip(outputs_NO, own, strict=True):
+        row_O[:] = model(patients.read(sequences[i][1]).to(device))[0].float()
+    outputs_NO = outputs_NO if data is None else data.spread(outputs_NO, own, len(sequences))
     rows = []
-    for case in patients.patients:
+    for (case, slides), output_O in zip(sequences, outputs_NO.cpu(), strict=True):
+        keys = {**sequence_columns(case, slides), **marks}
+        require_finite(output_O, keys["slide_id"])
         target = truth(patients.targets, case, model.task)
-        for slides in patients.sequences(case):
-            output_O = model(patients.read(slides).to(device))[0].float().cpu()
-            keys = {**sequence_columns(case, slides), **marks}
-            require_finite(output_O, keys["slide_id"])
-            rows.append(keys | target | model.task.predictions(output_O, model.classes))
+        rows.append(keys | target | model.task.predictions(output_O, model.classes))
     return rows
 
 
@@ -59,5 +64,5 @@ def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:
     """Return the targets of a patient as columns of predictions.csv, with the unit of the time."""
-    unit = {TIME_UNIT: task.time_unit} if "time" in targets else {}
+    unit = {TIME_UNIT: task.unit} if "time" in targets else {}
     return targets.loc[case].to_dict() | unit

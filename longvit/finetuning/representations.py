@@ -1,6 +1,6 @@
 """Readers of slide sequences: as tokens, or as vectors of a frozen encoder, which are computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from longvit.model import LongViT
 from longvit.model.predictor import SlideModel
 from longvit.tokens.sequences import Slides, read_tokens, sequence_pieces
 from longvit.training.loop import pick_device
+from longvit.training.mesh import current_mesh
 from preprocessing.store.store import open_store
 
 
@@ -35,13 +36,14 @@ def sequence_reader(
         sequence. Otherwise the tokens of the stores.
     """
     encoder = model.required_encoder
+    share = encoder.group.share if encoder.group else None
     if not config.frozen:
-        return partial(read_tokens, stores, encoder.config.input)
+        return partial(read_tokens, stores, encoder.config.input, share=share)
     keep_tokens = model.attention is not None
     folder = config.out / ("tokens" if keep_tokens else "representations")
     files = encode_sequences(encoder, wanted, stores, config, folder, keep_tokens=keep_tokens)
     if keep_tokens:
-        return lambda slides: _read_tensor(files[slides], "tokens")[None]
+        return lambda slides: _read_tensor(files[slides], "tokens", share)[None]
     return {slides: _read_tensor(file, "slide")[None] for slides, file in files.items()}.__getitem__
 
 
@@ -56,7 +58,8 @@ def encode_sequences(
 ) -> dict[Slides, Path]:
     """Encode each sequence once, like `longvit encode`: in float32, one file and one sequence in memory at a time.
 
-    An existing file is used if it was computed with the same weights from the same stores.
+    An existing file is used if it was computed with the same weights from the same stores. In a mesh, `data` ranks take
+    turns with the sequences.
 
     Args:
         encoder: The encoder; it is on the CPU afterwards.
@@ -73,14 +76,21 @@ def encode_sequences(
     origins = {slides: ":".join(origin_of(mark, open_store(stores[s])) for s in slides) for slides in wanted}
     files = {slides: result_file(folder, file_name(slides)) for slides in wanted}
     width = encoder.config.width
-    todo = [s for s in wanted if load_result(files[s], origins[s], width, with_tokens=keep_tokens) is None]
+    is_kept = lambda s: load_result(files[s], origins[s], width, with_tokens=keep_tokens) is not None
+    mesh = current_mesh()
+    todo = mesh.from_first(lambda: [s for s in wanted if not is_kept(s)])[mesh.data_part]
     encoder = encoder.eval().to(pick_device(config.device))
     for slides in track(todo, "encode slides") if todo else ():
         pieces = sequence_pieces(stores, encoder.config.input, slides)
         encoded = encode_slide(encoder, pieces, max(1, config.loader_workers))
-        kept = {"tokens": encoded.tokens_BLD[0].cpu().contiguous()} if keep_tokens else {}
+        tokens_LD = encoded.tokens_BLD[0]
+        if keep_tokens and encoder.group:
+            tokens_LD = encoder.group.joined(tokens_LD)
+        kept = {"tokens": tokens_LD.cpu().contiguous()} if keep_tokens else {}
         result = SlideResult(file_name(slides), encoded.slide_BD[0].cpu(), len(pieces.rc_L2))
-        save_result(files[slides], result, origins[slides], kept)
+        if encoder.group is None or encoder.group.rank == 0:
+            save_result(files[slides], result, origins[slides], kept)
+    mesh.of_all(None)  # all files are written
     encoder.cpu()
     return files
 
@@ -90,7 +100,11 @@ def file_name(slides: Slides) -> str:
     return slides[0] if len(slides) == 1 else f"{slides[0]}_and_{len(slides) - 1}_more"
 
 
-def _read_tensor(file: Path, name: str) -> Tensor:
-    """Return one tensor of a file, mapped into memory, so that only the parts in use are read."""
+def _read_tensor(file: Path, name: str, share: Callable[[int], range] | None = None) -> Tensor:
+    """Return one tensor of a file, or some of its rows, mapped into memory, so that only the parts in use are read."""
     with safe_open(file, "pt") as tensors:
-        return tensors.get_tensor(name)
+        if share is None:
+            return tensors.get_tensor(name)
+        rows = tensors.get_slice(name)
+        part = share(rows.get_shape()[0])
+        return rows[part.start : part.stop]

@@ -4,17 +4,27 @@ scores.csv has one row per token: `x_l0, y_l0` (top left corner, level-0 pixels)
 tokens), and a column of scores for each layer of explanation.json.
 """
 
+import csv
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, few, short
 from preprocessing.jobs.files import is_plain_name
 
 EXPLANATION, SCORES = "explanation.json", "scores.csv"
@@ -25,6 +35,14 @@ MAX_TOKENS = 4_000_000
 """Largest number of rows of scores.csv: four slides of a million tokens."""
 MAX_ROWS = 1_000_000
 """Largest number of rows and columns of the token grid."""
+MAX_CELLS = 1 << 28
+"""Largest number of cells of the token grid, the largest picture of a browser."""
+MAX_COLUMNS = 2000
+"""Largest number of columns of scores.csv."""
+MAX_LINE = 1 << 22
+"""Largest length of a line of scores.csv, bytes: a parser needs many times the memory of a line."""
+Side = Annotated[int, Field(gt=0, lt=1 << 31)]
+"""Width or height of a slide, level-0 pixels."""
 _CHECKED = ConfigDict(frozen=True, allow_inf_nan=False, str_max_length=1000)
 
 
@@ -57,7 +75,9 @@ class MapLayer(BaseModel):
     """Score of the first colour."""
     vmax: float
     """Score of the last colour."""
-    colours: tuple[Annotated[str, Field(pattern="^#[0-9a-f]{6}$")], ...] = Field(min_length=2, max_length=256)
+    colours: Annotated[tuple[Annotated[str, Field(pattern="^#[0-9a-f]{6}$")], ...], FailFast()] = Field(
+        min_length=2, max_length=256
+    )
     """Colours in even steps from `vmin` to `vmax`, `#rrggbb`."""
 
     @model_validator(mode="after")
@@ -82,14 +102,20 @@ class ExplanationFile(BaseModel):
     """Output that is explained: the name of a class, or `log hazard`."""
     prediction: dict[str, float] = Field(min_length=1, max_length=1000)
     """Prediction of the slide, as in predictions.csv."""
-    size_l0: tuple[int, int] | None = None
+    size_l0: tuple[Side, Side] | None = None
     """Width and height of the slide, level-0 pixels."""
     side_l0: tuple[PositiveFloat, PositiveFloat]
     """Width and height of a token, level-0 pixels."""
-    mpp: float | None = None
+    mpp: PositiveFloat | None = None
     """Micrometres per level-0 pixel."""
-    layers: tuple[MapLayer, ...] = Field(min_length=1, max_length=1000)
+    layers: Annotated[tuple[MapLayer, ...], FailFast()] = Field(min_length=1, max_length=1000)
     """Columns of scores.csv, in the order of the pickers."""
+
+    @model_validator(mode="after")
+    def _has_each_layer_once(self) -> "ExplanationFile":
+        if len({layer.key for layer in self.layers}) < len(self.layers):
+            raise ValueError("two layers have the same key")
+        return self
 
 
 class ExplanationFolder(ExplanationFile):
@@ -112,15 +138,19 @@ class ExplanationFolder(ExplanationFile):
         path = folder / EXPLANATION
         try:
             _require_size(path)
-            return cls.model_validate(json.loads(path.read_bytes()) | {"folder": folder})
+            document = json.loads(path.read_bytes(), object_pairs_hook=_distinct)
+            return cls.model_validate(document | {"folder": folder})
         except OSError as error:
             raise CohortError(f"there is no explanation here ({error.strerror})", where=path, fix=AGAIN) from None
         except ValidationError as error:
-            found = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-            what = f"the explanation is not valid: {'; '.join(found[:10])}"
+            found = [
+                ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"])))
+                for problem in error.errors(include_input=False, include_url=False, include_context=False)
+            ]
+            what = f"the explanation is not valid: {few(found, 10, '; ')}"
             raise CohortError(what, where=path, fix=AGAIN) from None
         except (ValueError, TypeError, RecursionError) as error:
-            raise CohortError(f"the explanation is not JSON ({error})", where=path, fix=AGAIN) from None
+            raise CohortError(f"the explanation is not JSON ({short(str(error))})", where=path, fix=AGAIN) from None
 
     @cached_property
     def rc(self) -> npt.NDArray[np.int32]:
@@ -132,6 +162,9 @@ class ExplanationFolder(ExplanationFile):
         rc = self._table[["row", "column"]].to_numpy()
         if not ((rc >= 0) & (rc < MAX_ROWS) & (rc % 1 == 0)).all():
             raise CohortError("a token has no place in the grid", where=self.folder / SCORES, fix=AGAIN)
+        if (rc.max(axis=0) + 1).prod() > MAX_CELLS:
+            what = f"the grid of tokens has more than {MAX_CELLS:,} places"
+            raise CohortError(what, where=self.folder / SCORES, fix=AGAIN)
         return rc.astype(np.int32)
 
     def scores(self, key: str) -> npt.NDArray[np.float32]:
@@ -144,13 +177,23 @@ class ExplanationFolder(ExplanationFile):
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        path, needed = self.folder / SCORES, ["row", "column", *(layer.key for layer in self.layers)]
+        path, needed = self.folder / SCORES, {"row", "column", *(layer.key for layer in self.layers)}
         try:
             _require_size(path)
-            table = pd.read_csv(path, usecols=needed, dtype=np.float64, nrows=MAX_TOKENS + 1)
-        except (OSError, ValueError) as error:  # includes pandas' own errors, and errors about missing columns
-            raise CohortError(f"the scores cannot be read ({error})", where=path, fix=AGAIN) from None
-        if not 0 < len(table) <= MAX_TOKENS or not (table.abs() <= np.finfo(np.float32).max).all(axis=None):
+            names = _header(path, needed)
+            table = pd.read_csv(
+                path,
+                names=names,
+                header=0,
+                index_col=False,
+                dtype=np.float64,
+                nrows=MAX_TOKENS + 1,
+                quoting=csv.QUOTE_NONE,
+            )[sorted(needed)]
+        except (OSError, ValueError) as error:  # includes pandas' own errors
+            raise CohortError(f"the scores cannot be read ({short(str(error))})", where=path, fix=AGAIN) from None
+        finite = all((column.abs() <= np.finfo(np.float32).max).all() for _, column in table.items())
+        if not 0 < len(table) <= MAX_TOKENS or not finite:
             what = f"the scores are not finite numbers of 1 to {MAX_TOKENS:,} tokens"
             raise CohortError(what, where=path, fix=AGAIN)
         return table
@@ -185,7 +228,46 @@ def find_explanations(folder: Path) -> dict[str, ExplanationFolder]:
     folders = [folder] if is_explanation(folder) else [path.parent for path in sorted(folder.glob(f"*/{EXPLANATION}"))]
     if not folders:
         raise CohortError("there are no explanations here", where=folder, fix="make them: longvit explain --out FOLDER")
-    return {found.slide_id: found for found in map(ExplanationFolder.read, folders)}
+    found: dict[str, ExplanationFolder] = {}
+    for one in map(ExplanationFolder.read, folders):
+        if one.slide_id in found:
+            what = f"two explanations are of {one.slide_id}, the other is in {found[one.slide_id].folder.name}"
+            raise CohortError(what, where=one.folder, fix="leave one of them in the folder")
+        found[one.slide_id] = one
+    return found
+
+
+def _header(path: Path, needed: set[str]) -> list[str]:
+    """Return the names of the columns of scores.csv.
+
+    Raises:
+        ValueError: A column is missing or appears twice, there are too many columns, the first row has another number
+            of values (pandas would shift them), or a line is too long.
+    """
+    with path.open("rb") as file:
+        names, first = (file.readline(MAX_LINE).decode("utf-8-sig").strip("\r\n").split(",") for _ in range(2))
+        while block := file.read(MAX_LINE):
+            if len(block) == MAX_LINE and b"\n" not in block:
+                raise ValueError(f"a line has more than {MAX_LINE:,} bytes")
+    if missing := sorted(needed - set(names)):
+        raise ValueError(f"it lacks the columns {few(missing)}")
+    if len(names) > MAX_COLUMNS or len(set(names)) < len(names):
+        raise ValueError(f"a column appears twice, or there are more than {MAX_COLUMNS:,}")
+    if len(first) != len(names):
+        raise ValueError(f"the first row has {len(first)} values, and the header {len(names)} names")
+    return names
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return names and values of a JSON object.
+
+    Raises:
+        ValueError: A name appears twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name appears twice")
+    return values
 
 
 def _require_size(path: Path) -> None:

@@ -257,4 +257,4 @@ TASKS: dict[Task, TaskColumns] = {
     "subtyping": TaskColumns(("label",), (), (), has_classes=True, check=_subtyping_values),
     "survival": TaskColumns(("time", "event"), ("risk",), (TIME_UNIT,), has_classes=False, check=_survival_values),
 }
-"""Columns of each task. To add a task, add one entry here; its key is a `Task`."""
+"""Columns of each kind of prediction. `longvit.evaluation` has numbers and figures for each of them."""

@@ -28,7 +28,7 @@ class Start(TypedDict):
     libraries: dict[str, str]
     """Version of each library that affects numbers."""
     machine: dict[str, Any]
-    """System and number of cores."""
+    """System, number of cores, and mesh: ranks with different slides (`data`) and ranks per sequence (`sequence`)."""
 
 
 def add_start(folder: Path, start: Start) -> None:

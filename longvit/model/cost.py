@@ -1,17 +1,9 @@
-"""Progress bar of a slide that takes up to half an hour: it moves twice in every block, by the work that is done."""
+"""Cost of encoding a slide: multiplications and additions per token, by part of the encoder."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor, nn
-
 from longvit.config import STEM_STRIDE, EncoderConfig, PixelInput
-from longvit.model import LongViT
 from longvit.model.attention.plan import AttentionPlan
-
-_DAY_S = 86_400.0
 
 
 class TokenCost(NamedTuple):
@@ -51,34 +43,3 @@ def _work_of_pixels(source: PixelInput, width: int) -> int:
 
 _EMBEDDING = {"pixels": _work_of_pixels, "embeddings": lambda source, width: 2 * source.width * width}
 """Multiplications and additions of embedding one token, for each kind of input."""
-
-
-def progress_bar() -> Progress:
-    """Return a bar that estimates over the whole run, because two steps of a large slide may be minutes apart."""
-    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, speed_estimate_period=_DAY_S)
-
-
-@contextmanager
-def watched(encoder: LongViT, work: TokenCost, done: Callable[[int, float], None]) -> Iterator[None]:
-    """Report progress from within the blocks while slides are encoded in this context.
-
-    Args:
-        encoder: The encoder.
-        work: Cost of a token of the slide.
-        done: Function called after each attention and each feed-forward layer, with the block's number (from 1) and the
-            work.
-    """
-
-    def report(block: int, per_token: float) -> Callable[[nn.Module, tuple, Tensor], None]:
-        return lambda module, inputs, out: done(block, per_token * out.shape[-2])
-
-    hooks = []
-    for block, layer in enumerate(encoder.encoder.blocks, start=1):
-        hooks.append(layer.self_attn.register_forward_hook(report(block, work.attention)))
-        hooks.append(layer.ffn.register_forward_hook(report(block, work.feed_forward)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

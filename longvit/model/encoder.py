@@ -1,11 +1,11 @@
 """LongViT (arXiv:2312.03558): tokens with their places -> LongNet blocks -> one vector per token."""
 
 import math
+from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
@@ -17,7 +17,7 @@ from longvit.model.attention.recompute import in_pieces, piece_tokens
 from longvit.model.inputs import build_input
 from longvit.model.pooling import ClassToken, Pooling
 from longvit.model.position import Extent, build_position
-from longvit.model.rank_group import RankGroup
+from longvit.model.rank_group import RankGroup, SharedBatch
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.read import StoreScale
 
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.self_attn = DilatedSelfAttention(config)
         self.final_layer_norm = nn.LayerNorm(config.width)
         self.ffn = FeedForward(config.width, int(config.width * config.ffn_ratio))
-        self.drop = nn.Sequential(nn.Dropout(config.dropout), DropPath(drop_path))
+        self.dropout, self.drop_path = nn.Dropout(config.dropout), drop_path
 
     def forward(
         self, x_BLD: Float[Tensor, "B L D"], plan: AttentionPlan, *, overwrite: bool = False
@@ -71,12 +71,20 @@ class Block(nn.Module):
         return _add(x_BLD, self._dropped(in_pieces(mix_channels, x_BLD, at_once, recompute=recompute), plan))
 
     def _dropped(self, x_BLD: Tensor, plan: AttentionPlan) -> Tensor:
-        dropout, path = self.drop
-        if plan.group is None or not self.training or not dropout.p:
-            return self.drop(x_BLD)
-        with plan.group.own_random_numbers(x_BLD.device):
-            x_BLD = dropout(x_BLD)
-        return path(x_BLD)  # drops the layer on all ranks or on none
+        """Apply dropout to numbers, and stochastic depth (arXiv:1603.09382) to slides.
+
+        Ranks draw the slides to drop together, for the whole batch, so that a mesh drops the same as one process.
+        """
+        if not self.training:
+            return x_BLD
+        group, batch = plan.group or (plan.batch and plan.batch.group), plan.batch
+        with group.own_random_numbers(x_BLD.device) if group and self.dropout.p else nullcontext():
+            x_BLD = self.dropout(x_BLD)
+        if not self.drop_path:
+            return x_BLD
+        keep = 1 - self.drop_path
+        kept_B11 = x_BLD.new_empty(batch.total if batch else len(x_BLD), 1, 1).bernoulli_(keep).div_(keep or 1.0)
+        return x_BLD * (kept_B11[batch.rows] if batch else kept_B11)
 
 
 def _add(x_BLD: Tensor, more_BLD: Tensor) -> Tensor:
@@ -159,6 +167,8 @@ class LongViT(nn.Module):
 
     With a group, every rank gives the tokens of its share, and gets their vectors, and the vector of the whole slide.
     """
+    batch: SharedBatch | None = None
+    """Batch of several ranks, of which this process has some slides; set by the caller for a forward pass."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -185,6 +195,13 @@ class LongViT(nn.Module):
             layer.self_attn.to(dtype)
             layer.ffn.to(dtype)
         return self
+
+    def share_of(self, batch: TokenBatch) -> TokenBatch:
+        """Return this rank's share of the tokens of whole slides."""
+        if self.group is None:
+            return batch
+        part = self.group.share(batch.mask_BL.shape[1])
+        return batch.some(slice(part.start, part.stop))
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "B L D"]:
         """Encode every slide by itself; padding does not change a real token, and its output is 0."""
@@ -213,7 +230,7 @@ class LongViT(nn.Module):
 
     def plan(self, x_BMD: Float[Tensor, "B M D"], mask_BM: Bool[Tensor, "B M"] | None = None) -> AttentionPlan:
         """Return the plan of a forward pass for these tokens, including the class token."""
-        return AttentionPlan.of_tokens(self.config, x_BMD, mask_BM, self.execution, self.group)
+        return AttentionPlan.of_tokens(self.config, x_BMD, mask_BM, self.execution, self.group, batch=self.batch)
 
     def encode(
         self, x_BLD: Float[Tensor, "B L D"], mask_BL: Bool[Tensor, "B L"] | None = None, *, overwrite: bool = False

@@ -7,7 +7,7 @@ what DistributedDataParallel computes, is the gradient of one process. This hold
 tokens, each rank has a share of the gradient, and where it works on slide vectors, each rank has all of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -55,6 +55,16 @@ class RankGroup:
         rows = x.new_empty(self.size, len(x))
         dist.all_gather(list(rows), x.contiguous(), group=self.processes)
         return rows
+
+    def spread(self, x: Shaped[Tensor, "n ..."], rows: Sequence[int], total: int) -> Shaped[Tensor, "total ..."]:
+        """Return all rows of a table on every rank, with gradients; each row comes from the rank that has it.
+
+        Args:
+            x: Rows of this rank.
+            rows: Number of each of these rows in the table.
+            total: Number of rows of the table.
+        """
+        return self.sum(x.new_zeros(total, *x.shape[1:]).index_copy(0, torch.tensor(rows, device=x.device), x))
 
     def joined(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "m ..."]:
         """Return the tensors of all ranks, joined along their first axis; there is no gradient."""
@@ -104,10 +114,41 @@ class RankGroup:
     @contextmanager
     def own_random_numbers(self, device: torch.device) -> Iterator[None]:
         """Draw other numbers on every rank, for what is drawn per token; outside, ranks with one seed draw the same."""
-        seed = int(torch.randint(2**62, ())) + self.rank
+        seed = int(torch.randint(2**62, ())) + dist.get_rank()
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(seed)
             yield
+
+
+@dataclass(frozen=True)
+class SharedBatch:
+    """Batch of V views of the same slides, of which every rank of a group has equally many slides.
+
+    The rows of the whole batch are view after view, and in a view rank after rank, as in one process.
+    """
+
+    group: RankGroup
+    """Ranks that share the batch."""
+    views: int
+    """Number V of views."""
+    local: int
+    """Number of rows of this rank."""
+
+    @property
+    def total(self) -> int:
+        """Number of rows of the whole batch."""
+        return self.local * self.group.size
+
+    @property
+    def rows(self) -> list[int]:
+        """Number of each row of this rank in the whole batch."""
+        of_view = self.local // self.views
+        first = (view * of_view * self.group.size + self.group.rank * of_view for view in range(self.views))
+        return [start + i for start in first for i in range(of_view)]
+
+    def gathered(self, x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "total ..."]:
+        """Return the rows of all ranks, with gradients."""
+        return self.group.spread(x, self.rows, self.total)
 
 
 class _Sum(torch.autograd.Function):

@@ -86,13 +86,13 @@ def dino_step(
     """
     globals_, local = TokenBatch.collate(views[:2]), views[2:]
     with torch.no_grad():
-        features_BD, said_BP = teacher(globals_)
+        features_BD, said_BP = teacher(globals_, 2)
         if centring == "sinkhorn":
             temperature = _temperature(criterion, epoch)
             said_BP = torch.cat([share_evenly(of_view_BP, temperature) for of_view_BP in said_BP.chunk(2)])
-    answers = list(student(globals_)[1].chunk(2))
+    answers = list(student(globals_, 2)[1].chunk(2))
     if local:
-        answers += student(TokenBatch.collate(local))[1].chunk(len(local))
+        answers += student(TokenBatch.collate(local), len(local))[1].chunk(len(local))
     entropy = _entropy_share((said_BP - criterion.center[0]) / _temperature(criterion, epoch))
     loss = criterion(list(said_BP.chunk(2)), answers, epoch=epoch)
     return StepOutput(loss, {**feature_statistics(features_BD), "teacher_entropy": entropy})

@@ -67,8 +67,8 @@ def moco_step(
     """
     both = TokenBatch.collate(views)
     with torch.no_grad():
-        one_BE, other_BE = teacher(both)[1].chunk(2)
-    features_BD, projected_BE = student(both)
+        one_BE, other_BE = teacher(both, 2)[1].chunk(2)
+    features_BD, projected_BE = student(both, 2)
     seen_BE, sought_BE = predictor(projected_BE), torch.cat([other_BE, one_BE])
     if criterion.memory_bank.size[0]:
         loss = criterion(seen_BE, sought_BE)

@@ -12,10 +12,11 @@ from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.probe import Probe, chance_error
 from longvit.pretraining.sampling import DrawSampler
 from longvit.pretraining.views import VIEWS, collate_views
-from longvit.runs.folder import open_run
+from longvit.runs.folder import open_run, settings_of
 from longvit.runs.input_hashes import read_inputs
 from longvit.tokens.read import StoreScale, require_one_scale
 from longvit.training.loop import begin, fit, loader_processes
+from longvit.training.mesh import Mesh, current_mesh, open_mesh
 from preprocessing.errors import ConfigError
 from preprocessing.store.store import find_stores, open_store
 
@@ -23,14 +24,22 @@ from preprocessing.store.store import find_stores, open_store
 def run(config: PretrainConfig) -> Path:
     """Pretrain an encoder; an interrupted run continues after its last epoch.
 
+    In a mesh, every `data` rank draws its part of each batch. Losses and gradients are those of one process.
+
     Returns:
         `encoder.safetensors` in the run's folder, the last file that is written.
 
     Raises:
         CohortError: The table of patients or the probe's table does not fit the stores.
-        ConfigError: A batch is larger than an epoch, or the folder contains another run.
+        ConfigError: A batch is larger than an epoch, the ranks of a mesh cannot share a batch, or the folder contains
+            another run.
         StoreError: The folder has no stores, or stores of several resolutions.
     """
+    with open_mesh(config.execution, config.device) as mesh:
+        return _run(config, mesh)
+
+
+def _run(config: PretrainConfig, mesh: Mesh) -> Path:
     found = find_stores(config.stores)
     stores = list(found.values())
     require_one_scale(stores)
@@ -42,10 +51,12 @@ def run(config: PretrainConfig) -> Path:
             where="batch_size",
             fix="lower batch_size or raise regions_per_slide",
         )
+    mesh.require_divisor(config.batch_size, "batch_size")
     result = config.out / "encoder.safetensors"
     files = {"patients": config.patients, "probe.table": config.probe.table}
     inputs = read_inputs(files, found, config.encoder.input)
-    with open_run(config, "pretrain", inputs, result) as opened:
+    mesh.require_same("settings or stores", (settings_of(config), inputs.stores, inputs.files))
+    with mesh.entered_by_first(open_run(config, "pretrain", inputs, result)) as opened:
         if not opened.finished:
             _train(config, stores, patient_of, labelled, result)
     return result
@@ -68,18 +79,20 @@ def _train(
     encoder = LongViT(config.encoder)  # as configured: a teacher's own config has no dropout
     encoder.load_state_dict(module.kept.state_dict())
     encoder.trained_on = StoreScale.of(open_store(stores[0]))
-    save_encoder(result, encoder)
+    current_mesh().from_first(lambda: save_encoder(result, encoder))
 
 
 def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[str, str]) -> DataLoader:
     """Return a loader of batches of views; its workers stay alive between epochs."""
-    draws, seed = config.regions_per_slide, config.seed
+    draws, seed, data = config.regions_per_slide, config.seed, current_mesh().data
+    size = config.batch_size // data.size if data else config.batch_size
+    part = slice(data.rank * size, (data.rank + 1) * size) if data else slice(None)
     source = config.encoder.input
     dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of)
     return DataLoader(
         dataset,
-        config.batch_size,
-        sampler=DrawSampler(len(dataset), seed),
+        size,
+        sampler=DrawSampler(len(dataset), seed, config.batch_size, part),
         collate_fn=collate_views,
         drop_last=True,
         **loader_processes(config.loader_workers),

@@ -15,11 +15,13 @@ from torch.optim import Optimizer
 
 from longvit.config import EncoderConfig, PretrainConfig
 from longvit.model import LongViT
+from longvit.model.rank_group import SharedBatch
 from longvit.tokens.batch import TokenBatch
 from longvit.training.loop import TrainingModule
+from longvit.training.mesh import current_mesh
 
-Projector = Callable[[TokenBatch], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
-"""Function like `ProjectedEncoder`: crops -> representations and projections."""
+Projector = Callable[[TokenBatch, int], tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]]
+"""Function like `ProjectedEncoder`: crops and the number of views -> representations and projections."""
 Head = TypeVar("Head", bound=nn.Module)
 
 
@@ -58,7 +60,7 @@ class PretrainModule(TrainingModule, ABC):
         """
         loss, logged = self.step(views)
         self.require_finite("the loss", loss)
-        size = len(views[0].mask_BL)
+        size = len(views[0].mask_BL)  # equal on all ranks
         self.log_dict({"loss": loss, **logged}, on_step=False, on_epoch=True, batch_size=size)
         self.log("loss_step", loss, prog_bar=True, on_epoch=False, batch_size=size)
         return loss
@@ -74,7 +76,7 @@ class PretrainModule(TrainingModule, ABC):
         """Return a vector per slide by the encoder to keep, as a user of its checkpoint gets it."""
         encoder, training = self.kept, self.kept.training
         encoder.eval()
-        slides_BD = encoder.represent(batch)
+        slides_BD = encoder.represent(encoder.share_of(batch))
         encoder.train(training)
         return slides_BD
 
@@ -90,11 +92,32 @@ class ProjectedEncoder(nn.Module, Generic[Head]):
         self.encoder = LongViT(encoder)
         self.head = head
 
-    def forward(self, batch: TokenBatch) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
-        """Return representations and projections of a batch of crops."""
-        features_BD = self.encoder.represent(batch)
+    def forward(self, batch: TokenBatch, views: int = 1) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B E"]]:
+        """Return representations and projections of a batch of crops.
+
+        In a mesh, the ranks encode different crops, and each rank projects the crops of all ranks. So batch norms,
+        queues, centres and negatives are those of one process.
+        """
+        features_BD = represent_together(self.encoder, batch, views)
         features_BD = F.layer_norm(features_BD, features_BD.shape[-1:])
         return features_BD, self.head(features_BD)
+
+
+def represent_together(encoder: LongViT, batch: TokenBatch, views: int = 1) -> Float[Tensor, "B D"]:
+    """Return the vectors of the slides of all `data` ranks, each encoded by its own ranks.
+
+    Args:
+        encoder: The encoder.
+        batch: Slides of this rank, view after view, whole.
+        views: Number of views of the same slides.
+    """
+    data = current_mesh().data
+    encoder.batch = SharedBatch(data, views, len(batch.mask_BL)) if data else None
+    try:
+        slides_BD = encoder.represent(encoder.share_of(batch))
+        return encoder.batch.gathered(slides_BD) if encoder.batch else slides_BD
+    finally:
+        encoder.batch = None
 
 
 class MomentumModule(PretrainModule, Generic[Head]):
@@ -107,7 +130,8 @@ class MomentumModule(PretrainModule, Generic[Head]):
         steady = config.encoder.model_copy(update={"drop_path": 0.0, "dropout": 0.0})
         self.teacher = ProjectedEncoder(steady, head())
         self.teacher.load_state_dict(self.student.state_dict())
-        self.student.encoder.execution = self.teacher.encoder.execution = config.execution
+        for network in (self.student, self.teacher):
+            network.encoder.execution, network.encoder.group = config.execution, current_mesh().sequence
         deactivate_requires_grad(self.teacher)
 
     @property

@@ -54,20 +54,17 @@ class Probe(Meter):
 
     def measure(self, module: PretrainModule) -> dict[str, float]:
         """Encode the labelled slides and measure both classifiers on their vectors."""
-        dataset = ProbeSlides(self.labelled, self.config.encoder.input, self.config.probe.tokens)
+        probe = self.config.probe
+        dataset = ProbeSlides(self.labelled, self.config.encoder.input, probe.tokens)
         slides = DataLoader(dataset, batch_size=None, **loader_processes(self.config.loader_workers))
         vectors_BD = torch.cat([module.represent(slide.to(module.device)).float().cpu() for slide in slides])
-        statistics = {f"probe_{name}": value.item() for name, value in feature_statistics(vectors_BD).items()}
-        return self._judge(vectors_BD.double().numpy()) | statistics
-
-    def _judge(self, vectors_BD: Float[np.ndarray, "B D"]) -> dict[str, float]:
-        probe = self.config.probe
         neighbours = KNeighborsClassifier(min(probe.neighbours, len(vectors_BD) // 2), metric="cosine")
         judges = {"probe_knn": neighbours, "probe_linear": LogisticRegression(max_iter=5000)}
-        return {
-            name: held_out_auroc(vectors_BD, self.labelled, judge, probe.folds, self.config.seed)
+        measured = {
+            name: held_out_auroc(vectors_BD.double().numpy(), self.labelled, judge, probe.folds, self.config.seed)
             for name, judge in judges.items()
         }
+        return measured | {f"probe_{name}": value.item() for name, value in feature_statistics(vectors_BD).items()}
 
 
 def held_out_auroc(

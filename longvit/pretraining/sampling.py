@@ -33,18 +33,26 @@ class SlideSchedule:
 
 
 class DrawSampler(Sampler[int]):
-    """Sampler of draws' numbers in a random order, new in every epoch, the same for the same seed and epoch."""
+    """Sampler of draws' numbers in a random order, new in every epoch, the same for the same seed and epoch.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    Args:
+        length: Number of draws in an epoch.
+        seed: Seed of the order.
+        batch: Number of draws in a batch; a last batch with fewer is left out.
+        part: Part of each batch that this rank of a mesh draws.
+    """
+
+    def __init__(self, length: int, seed: int, batch: int = 1, part: slice = slice(None)) -> None:
+        self.length, self.seed, self.epoch, self.batch, self.part = length, seed, 0, batch, part
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this before each epoch, also in a resumed run."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.batch * len(range(self.batch)[self.part])
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        yield from (order + self.epoch * self.length).tolist()
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length) + self.epoch * self.length
+        for start in range(0, self.length - self.batch + 1, self.batch):
+            yield from order[start : start + self.batch][self.part].tolist()

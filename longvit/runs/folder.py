@@ -102,7 +102,8 @@ class Run:
         """
         self.record(slides)
         write_whole(self.config.out / "config.yaml", to_yaml(self.config))
-        add_start(self.config.out, provenance(self.verb))
+        execution = getattr(self.config, "execution", None)
+        add_start(self.config.out, provenance(self.verb, execution.sequence_parallel if execution else 1))
 
     def record(self, slides: Collection[str] | None = None) -> None:
         """Write `inputs.json`.
@@ -153,16 +154,20 @@ def open_run(
 
 
 def settings_of(config: StageConfig) -> dict[str, Any]:
-    """Return the settings that decide the result: all except `_MACHINE_ONLY` and paths, whose content is compared."""
+    """Return the settings that decide the result: all except `_MACHINE_ONLY` and paths, whose content is compared.
+
+    Values are as JSON represents them.
+    """
     return {
-        name: settings_of(value) if isinstance(value, StageConfig) else _plain(value)
+        name: settings_of(value) if isinstance(value, StageConfig) else json.loads(json.dumps(value, default=str))
         for name in type(config).model_fields
         if name not in _MACHINE_ONLY and not isinstance(value := getattr(config, name), Path)
     }
 
 
-def provenance(verb: str) -> Start:
+def provenance(verb: str, ranks_per_sequence: int = 1) -> Start:
     """Return the command, versions, commit, machine and time of this start."""
+    processes = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
     return {
         "verb": verb,
         "command": shareable_command(sys.argv),
@@ -171,7 +176,11 @@ def provenance(verb: str) -> Start:
         "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "mesh": {"data": processes // ranks_per_sequence, "sequence": ranks_per_sequence},
+        },
     }
 
 
@@ -211,6 +220,8 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
         ConfigError: Settings or files differ, or stores differ and must not.
     """
     before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
+    if isinstance(optimiser := before.get("optimiser"), dict):
+        before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
     if changed:
         raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
@@ -224,12 +235,9 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     return found.changed
 
 
+_NEW_IN_OPTIMISER = {"accumulate": 1}
+"""Settings that runs of earlier versions lack, with the values that they had in effect."""
 _FIX = "choose another --out, or start again with --overwrite, which deletes the old result"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any setting
-    """Return a setting as JSON represents it."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _commit() -> str | None:

@@ -74,6 +74,11 @@ class Task(StageConfig, ABC):
     def table_columns(self) -> list[str]:
         """Columns of the user's table, in the order of `targets`."""
 
+    @property
+    def unit(self) -> TimeUnit | None:
+        """Unit of the time to an event; None if the target is not a time."""
+        return None
+
     def all_classes(self, found: Sequence[str]) -> Classes:
         """Return the classes, in order, of a table with the labels `found`; empty if the target is not a class."""
         return ()
@@ -191,3 +196,8 @@ class SurvivalTask(Task):
     def table_columns(self) -> list[str]:
         """Columns with the time and the status."""
         return [self.time_column, self.event_column or self.censorship_column]
+
+    @property
+    def unit(self) -> TimeUnit:
+        """Unit of the time column."""
+        return self.time_unit

@@ -10,6 +10,7 @@ from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.source import token_source
 from preprocessing.errors import PipelineError, StoreError
+from preprocessing.store.arrays import remedy
 from preprocessing.store.store import PatchStore, open_store
 
 MPP_TOLERANCE = 0.05
@@ -41,15 +42,22 @@ class StoreScale(BaseModel):
             raise StoreError(
                 f"tiles of {store.tile_st} pixels at {store.mpp} um per pixel cannot be",
                 where=store.path,
-                fix="delete the store and tile its slide again",
+                fix=remedy(store.path, "delete the store and tile its slide again"),
             ) from error
 
     def __str__(self) -> str:
         return f"tiles of {self.tile_px} pixels at {self.mpp:.4g} um per pixel"
 
-    def agrees(self, other: "StoreScale") -> bool:
-        """Return whether the other scale has the same tile side and, within `MPP_TOLERANCE`, the same resolution."""
-        return self.tile_px == other.tile_px and abs(other.mpp / self.mpp - 1) <= MPP_TOLERANCE
+    def require(self, stores: Iterable[PatchStore], owner: str, fix: str) -> None:
+        """Refuse stores of another scale; `owner` and `fix`, for stores with pixels, are parts of the message.
+
+        Raises:
+            StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
+        """
+        for store in stores:
+            found = StoreScale.of(store)
+            if found.tile_px != self.tile_px or abs(found.mpp / self.mpp - 1) > MPP_TOLERANCE:
+                raise StoreError(f"{found}, but {owner} {self}", where=store.path, fix=remedy(store.path, fix))
 
 
 def slide_tokens(store: PatchStore, settings: TokenInput) -> TokenBatch:
@@ -97,15 +105,9 @@ def require_scale(stores: Iterable[PatchStore], scale: StoreScale | None, traine
     Raises:
         StoreError: A store has tiles of another side, or a resolution that differs by more than `MPP_TOLERANCE`.
     """
-    if scale is None:
-        return
-    for store in stores:
-        if not scale.agrees(found := StoreScale.of(store)):
-            raise StoreError(
-                f"{found}, but {trained} was trained on {scale}",
-                where=store.path,
-                fix=f"tile the slides with --mpp {scale.mpp:.4g} --tile-px {scale.tile_px}",
-            )
+    if scale is not None:
+        fix = f"tile the slides with --mpp {scale.mpp:.4g} --tile-px {scale.tile_px}"
+        scale.require(stores, f"{trained} was trained on", fix)
 
 
 def require_one_scale(stores: Sequence[Path]) -> None:
@@ -115,11 +117,5 @@ def require_one_scale(stores: Sequence[Path]) -> None:
         StoreError: Two stores differ in tile side, or in resolution by more than `MPP_TOLERANCE`.
     """
     first, *others = (open_store(path) for path in stores)
-    scale = StoreScale.of(first)
-    for store in others:
-        if not scale.agrees(found := StoreScale.of(store)):
-            raise StoreError(
-                f"{found}, but {first.path.name} has {scale}",
-                where=store.path,
-                fix="tile all slides of a cohort with the same --mpp and --tile-px",
-            )
+    fix = "tile all slides of a cohort with the same --mpp and --tile-px"
+    StoreScale.of(first).require(others, f"{first.path.name} has", fix)

@@ -92,7 +92,8 @@ class MetricsFile(pl.Callback):
 
     def _add(self, trainer: pl.Trainer, row: Row, measured: dict[str, float]) -> None:
         self.rows.append({**row, **measured})
-        write_rows(self.path, self.rows)
+        if trainer.is_global_zero:
+            write_rows(self.path, self.rows)
         for logger in trainer.loggers:  # Lightning passes on the module's own log
             rate = {"learning_rate": row["learning_rate"]} if "learning_rate" in row else {}
             logger.log_metrics(rate | measured, step=trainer.global_step)
@@ -120,7 +121,7 @@ class NotesFile(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the rows, write the file and print new sentences."""
         sentences = self.read(self.metrics.rows)
-        if sentences:
+        if sentences and trainer.is_global_zero:
             write_whole(self.path, "".join(f"{sentence}\n" for sentence in sentences))
         for sentence in sentences:
             if sentence not in self._printed:
@@ -161,7 +162,9 @@ class TimingFile(pl.Callback):
         self._since, self.waiting.seconds = time.perf_counter(), 0.0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read both clocks and add the row."""
+        """Read both clocks and add the row, of the first rank."""
+        if not trainer.is_global_zero:
+            return
         seconds = time.perf_counter() - self._since
         row = {"epoch": trainer.current_epoch, "seconds": seconds, "data_wait": self.waiting.seconds / seconds}
         new = not self.path.exists()

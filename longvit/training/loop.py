@@ -32,6 +32,7 @@ from longvit.training.callbacks import (
     TimingFile,
 )
 from longvit.training.events import EventsFile
+from longvit.training.mesh import current_mesh
 from preprocessing.errors import CheckpointError, TrainingError
 from preprocessing.jobs.processes import end_with, lifeline
 
@@ -42,6 +43,7 @@ _NOTES = (
     ".*no `val_dataloader`.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
     ".*in eval mode at the start of training.*",  # frozen blocks, on purpose
+    ".*sync_dist=True.*",  # what is logged is equal on all ranks
     "Ties in `time` detected.*",  # torchsurv, which handles ties as requested
     ".*`torch.nn.utils.weight_norm` is deprecated.*",  # lightly's DINO head
 )
@@ -89,9 +91,14 @@ class TrainingModule(pl.LightningModule):
         """Return a parameter's learning rate, as a share of the configured learning rate."""
         return 1.0
 
+    @property
+    def batch_number(self) -> int:
+        """Number of the batch since the start of the training, from 0; also in a resumed run."""
+        return self.trainer.fit_loop.total_batch_idx
+
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        """Seed dropout by the step, so that a resumed run draws the same numbers as an uninterrupted run."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Seed dropout by the batch, so that a resumed run draws the same numbers as an uninterrupted run."""
+        torch.manual_seed(self.seed * 1_000_003 + self.batch_number)
 
 
 def optimiser_groups(
@@ -154,6 +161,7 @@ def fit(
         read: Function from the rows of metrics to sentences for `notes.txt`.
     """
     begin(config)
+    mesh = current_mesh()
     keep_freed_memory()
     module.train()
     last = folder / "checkpoints" / "last.ckpt"
@@ -167,15 +175,19 @@ def fit(
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
-        devices=1,
+        devices=mesh.devices,
+        num_nodes=mesh.nodes,
+        strategy="ddp" if mesh.world else "auto",  # the mean of gradients over all ranks, as in `RankGroup`
+        use_distributed_sampler=False,
         precision=_PRECISION[config.precision],
         max_epochs=module.settings.epochs,
         gradient_clip_val=module.settings.clip_norm,
+        accumulate_grad_batches=module.settings.accumulate,
         callbacks=callbacks,
         enable_checkpointing=best in callbacks or every in callbacks,
         enable_progress_bar=not brief,
         enable_model_summary=False,
-        logger=False if brief else EventsFile(folder / "tensorboard"),
+        logger=False if brief or not mesh.first else EventsFile(folder / "tensorboard"),
         profiler=waiting,
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,

@@ -49,6 +49,13 @@ class Mesh:
     """Ranks with the same share of different sequences; None if there is one such rank."""
     sequence: RankGroup | None = None
     """Ranks that hold the same sequence together; None if there is one such rank."""
+    devices: int = 1
+    """Ranks on each machine."""
+
+    @property
+    def nodes(self) -> int:
+        """Number of machines."""
+        return (self.world.size if self.world else 1) // self.devices
 
     @property
     def first(self) -> bool:
@@ -88,6 +95,32 @@ class Mesh:
         """Enter a context on the first rank alone, and yield on every rank what it gives."""
         with ExitStack() as stack:
             yield self.from_first(lambda: stack.enter_context(context))
+
+    def require_work(self, number: int, name: str) -> None:
+        """Refuse fewer slides or patients than `data` ranks.
+
+        Raises:
+            ConfigError: Some ranks would have nothing to compute.
+        """
+        if self.data is not None and number < self.data.size:
+            raise ConfigError(
+                f"{name} has {number} patients for {self.data.size} ranks",
+                where=name,
+                fix=f"raise it to at least {self.data.size}, or start fewer processes",
+            )
+
+    def require_divisor(self, number: int, name: str) -> None:
+        """Refuse a number of slides or patients that the `data` ranks cannot share evenly.
+
+        Raises:
+            ConfigError: They cannot.
+        """
+        if self.data is not None and number % self.data.size:
+            raise ConfigError(
+                f"{self.data.size} ranks cannot share {name} {number} evenly",
+                where=name,
+                fix=f"set it to a multiple of {self.data.size}, or start another number of processes",
+            )
 
     def require_same(self, what: str, value: object) -> None:
         """Refuse ranks that disagree, before anything is computed.
@@ -136,6 +169,17 @@ def current_mesh() -> Mesh:
 
 
 @contextmanager
+def alone() -> Iterator[None]:
+    """Compute without the mesh, for small work that one rank does for all."""
+    global _mesh
+    mesh, _mesh = _mesh, Mesh()
+    try:
+        yield
+    finally:
+        _mesh = mesh
+
+
+@contextmanager
 def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
     """Join the other processes that the launcher started, and yield the mesh, until the end of the context.
 
@@ -155,7 +199,7 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         raise ConfigError(
             f"{ranks} ranks per sequence do not divide {size} {'process' if size == 1 else 'processes'}",
             where="execution.sequence_parallel",
-            fix=f"start a multiple of {ranks} processes, as in `torchrun --nproc-per-node {ranks} -m longvit ...`",
+            fix=f"start a multiple of {ranks} processes: --devices {ranks}, or torchrun --nproc-per-node {ranks}",
         )
     if launcher is None or size == 1:
         yield _mesh
@@ -168,7 +212,8 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
             _set_timeout(timedelta(seconds=execution.timeout_s), axis)
         of = lambda axis, count: RankGroup(axes.get_group(axis)) if count > 1 else None
         world = RankGroup(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)))
-        _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks))
+        devices = 1 + max(world.objects(launcher.local_rank()))
+        _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks), devices)
         try:
             yield _mesh
         finally:

@@ -1,6 +1,7 @@
 """Search of the user's source (a run, stores, a store or explanations): its slides, predictions and files."""
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from longvit.formats.explanation_json import EXPLANATION, ExplanationFolder, fin
 from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.runs.privacy import Pseudonyms
 from longvit.viewer.heldout import HeldOutPredictions
-from preprocessing.errors import ConfigError
+from preprocessing.errors import ConfigError, StoreError, few
 from preprocessing.store.rules import read_attributes
-from preprocessing.store.store import find_stores
+from preprocessing.store.store import find_stores, open_store
 from preprocessing.tiling.manifest import SlideEntry, read_manifest
 
+SHOWN = ("tiles", "overview", "overview_mask", "tissue")
+"""Arrays of a store that the page shows."""
 _OWN_NAMES = Pseudonyms()
 
 
@@ -42,7 +45,7 @@ def find(config: ViewConfig) -> ViewerSources:
 
     Raises:
         ConfigError: The source is not of a kind that can be shown.
-        StoreError: There are no stores, or a store cannot be read.
+        StoreError: There are no stores, or a store cannot be read, or no store has pictures.
         CohortError: Predictions, explanations or the list of slides cannot be read.
     """
     source, names, held_out = config.source, Pseudonyms.read(config.pseudonyms), None
@@ -63,7 +66,7 @@ def find(config: ViewConfig) -> ViewerSources:
         raise ConfigError(what if source.exists() else "there is nothing here", where=source, fix=fix)
     slides = {entry.slide_id: entry for entry in read_manifest(config.slides)} if config.slides else {}
     title = source.resolve().name if config.pseudonyms is None else "Slides"  # a folder may have the name of a slide
-    return ViewerSources(title, stores, explanations, slides, held_out, names)
+    return ViewerSources(title, _with_pictures(stores), explanations, slides, held_out, names)
 
 
 def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ExplanationFolder]:
@@ -74,6 +77,33 @@ def _explanations(folder: Path, names: Pseudonyms) -> dict[str, ExplanationFolde
 def _stores(folder: Path, names: Pseudonyms) -> dict[str, Path]:
     stores = {names.of(slide_id): path for slide_id, path in find_stores(folder).items()}
     return dict(sorted(stores.items()))  # in an order that does not reveal the order of the ids
+
+
+def _with_pictures(stores: dict[str, Path]) -> dict[str, Path]:
+    """Return the stores with all arrays that the page shows, and print a warning with the names of the others.
+
+    Raises:
+        StoreError: No store has them.
+    """
+    lacks = {name: absent for name, path in stores.items() if (absent := _absent(path))}
+    if not lacks:
+        return stores
+    if len(lacks) == len(stores):
+        name, absent = next(iter(lacks.items()))
+        open_store(stores[name]).require(absent)
+    named = few([f"{name} (no {absent})" for name, absent in lacks.items()])
+    what = f"{len(lacks)} of {len(stores)} slides are not shown, because their stores lack pictures: {named}"
+    print(f"warning: {what}", file=sys.stderr)
+    return {name: path for name, path in stores.items() if name not in lacks}
+
+
+def _absent(path: Path) -> str | None:
+    """Return the first array that a store lacks; None if it lacks none, or if it is damaged, as the page will show."""
+    try:
+        arrays = read_attributes(path).arrays
+    except StoreError:
+        return None
+    return next((name for name in SHOWN if name not in arrays), None)
 
 
 def _is_store(path: Path) -> bool:
@@ -104,8 +134,8 @@ def _stores_explained(
     if stores is not None:
         found = _stores(stores, names)
     else:
-        folders = {Path(os.path.abspath(one.folder / one.store)).parent for one in explanations.values()}
-        known = [path for folder in sorted(folders) for path in folder.glob("*.zarr")]
+        folders = {os.path.dirname(os.path.abspath(one.folder / one.store)) for one in explanations.values()}
+        known = [path for folder in sorted(folders) if os.path.isdir(folder) for path in Path(folder).glob("*.zarr")]
         found = {names.of(path.name.removesuffix(".zarr")): path for path in known}
     missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
     if missing:

@@ -6,7 +6,6 @@ the size of the finest picture, and `origin` is a text for the page about the so
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,6 @@ from longvit.viewer.pyramid import Box
 from preprocessing.errors import SlideError
 from preprocessing.frames import px_from_l0, st_from_l0
 from preprocessing.slides.slide import Slide, read_slide
-from preprocessing.store.schema import Source
 from preprocessing.store.store import PatchStore
 from preprocessing.tiling.manifest import SlideEntry
 
@@ -112,20 +110,16 @@ def open_pixels(store: PatchStore, slides: Mapping[str, SlideEntry]) -> Pixels:
     pixels = StorePixels(store)
     if store.slide_id not in slides:
         return pixels
-    entry = slides[store.slide_id]
-    if not _is_source(entry.path, store.source):
+    path, source = slides[store.slide_id].path, store.source
+    if not path.is_file() or (path.name, path.stat().st_size) != (source.name, source.size):
         pixels.origin += " (the slide file is not the file that was tiled)"
         return pixels
     try:
-        return SlidePixels(read_slide(entry.path, store.mpp_l0), store)
+        return SlidePixels(read_slide(path, store.mpp_l0), store)
     except SlideError as error:
         print(f"warning: {error}", file=sys.stderr)
         pixels.origin += " (the slide file cannot be read)"
         return pixels
-
-
-def _is_source(path: Path, source: Source) -> bool:
-    return path.is_file() and (path.name, path.stat().st_size) == (source.name, source.size)
 
 
 def _resampled(image: Image.Image, edges: tuple[float, float, float, float], size: tuple[int, int]) -> RGB:

@@ -23,9 +23,9 @@ FRAMES = (0xC0, 0xC1)
 
 def segments(data: bytes, at: int = 0) -> Iterator[tuple[int, int, int]]:
     """Yield marker, begin and end of the body of each segment in the header of the JPEG that begins at `at`."""
-    at += len(START)
-    while data.startswith(START[:1], at) and at + 4 <= len(data):
-        kind, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    at, last = at + len(START), len(data) - 4
+    while at <= last and data[at] == START[0]:
+        kind, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
         yield kind, at + 4, end
         if kind == SCAN:
             return

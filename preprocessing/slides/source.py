@@ -28,7 +28,9 @@ def slide_files(path: Path) -> list[Path]:
     elif suffix == ".mrxs":
         more = path.with_suffix("").glob("*")
     elif suffix in (".vms", ".vmu"):
-        more = (path.parent / os.fsdecode(name) for name in set(LISTED.findall(_head(path))))
+        with path.open("rb") as file:
+            names = set(LISTED.findall(file.read(LIST_BYTES)))
+        more = (path.parent / os.fsdecode(name) for name in names)
     return [path, *sorted(file for file in more if file != path and file.is_file())]
 
 
@@ -72,11 +74,6 @@ def has_changed(path: Path, source: Source, document: Path) -> bool:
         with suppress(OSError):  # on a read-only file system the slide is read again at every run
             os.utime(document, ns=(latest, latest))
     return not same
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LIST_BYTES)
 
 
 def sha256(files: Sequence[Path]) -> str:

@@ -6,30 +6,35 @@ read.
 """
 
 import hashlib
-import json
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from io import FileIO
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from preprocessing.errors import StoreError
 from preprocessing.jpeg.codec import decode_into
 
 REDO = "remove this store, then run the same `longvit tile` again"
 """Fix of a damaged store. `--overwrite` would tile all other stores again, too."""
-MAX_DOCUMENT_BYTES = 1 << 20
-"""Largest size of a metadata document; documents of this package have 2 kB, and more with many warnings."""
+REMAKE = "remove this store, then make its features again with the program that made them"
+"""Fix of a damaged store of features without pixels, whose slide may not be at hand."""
+DOCUMENT_BYTES, MAX_DOCUMENT_BYTES = 1 << 13, 1 << 20
+"""Usual and largest size of a metadata document; documents of this package have 2 kB, more with many warnings."""
 MAX_RATIO, FREE_BYTES = 32, 1 << 26
-"""Largest ratio of an array's size to its chunks on disk; arrays up to 64 MiB may have any ratio."""
+"""Largest ratio of an array's size to its chunks on disk; arrays up to 64 MiB may have any ratio.
+
+The chunks may have twice the array's size, and 64 MiB more."""
 MAX_CHUNKS = 1 << 16
 """Maximum number of chunks of an array without shards; our arrays have one chunk, an overview at most 16."""
 CRC_BYTES = 4
@@ -48,6 +53,8 @@ SHARDED = ("sharding_indexed",)
 INDEX = ("bytes", "crc32c")
 """Codecs of a shard's index."""
 
+_from_json = TypeAdapter(dict[str, Any]).validate_json
+"""Parser of JSON that is faster than Python's."""
 
 FIXED = {
     "zarr_format": 3,
@@ -56,6 +63,8 @@ FIXED = {
     "storage_transformers": [],
 }
 """Keys of an array's document that may have one value only."""
+OMITTED = {"storage_transformers": []}
+"""Values of keys in `FIXED` that may be absent."""
 FREE = {"shape", "data_type", "chunk_grid", "codecs", "fill_value", "attributes", "dimension_names"}
 """Other keys of an array's document. A missing chunk is an error, so the fill value is never used."""
 OPTIONS = {
@@ -67,8 +76,7 @@ OPTIONS = {
 """Codecs and their options; tables, headers or colour spaces of a JPEG outside its chunk are refused."""
 
 
-@dataclass(frozen=True)
-class StoredArray:
+class StoredArray(NamedTuple):
     """Array of a store, as described by its document."""
 
     folder: str
@@ -92,6 +100,19 @@ class StoredArray:
         return "crc32c" in (self.inner or self.codecs)
 
 
+def remedy(where: Path | str, tiling: str = REDO) -> str:
+    """Return the fix of a store that has to be made again: `tiling`, or `REMAKE` for features without pixels.
+
+    Args:
+        where: Path of the store, or of a part of it.
+        tiling: Fix for stores that `longvit tile` made.
+    """
+    path = Path(os.path.abspath(where))
+    store = next((folder for folder in (path, *path.parents) if folder.suffix == ".zarr"), path)
+    without_pixels = os.path.isdir(store / "embeddings") and not os.path.exists(store / "tiles")
+    return REMAKE if without_pixels else tiling
+
+
 def read_document(folder: Path | str) -> bytes:
     """Return the bytes of the metadata document of a group or an array.
 
@@ -103,7 +124,9 @@ def read_document(folder: Path | str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            data = os.read(descriptor, min(os.fstat(descriptor).st_size, MAX_DOCUMENT_BYTES) + 1)
+            data = os.read(descriptor, DOCUMENT_BYTES)
+            if len(data) == DOCUMENT_BYTES:
+                data += os.read(descriptor, MAX_DOCUMENT_BYTES + 1 - DOCUMENT_BYTES)
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
@@ -111,7 +134,8 @@ def read_document(folder: Path | str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise unreadable(path, error) from error
     if len(data) > MAX_DOCUMENT_BYTES:
-        raise StoreError(f"the store's metadata has more than {MAX_DOCUMENT_BYTES >> 20} MB", where=path, fix=REDO)
+        what = f"the store's metadata has more than {MAX_DOCUMENT_BYTES >> 20} MB"
+        raise StoreError(what, where=path, fix=remedy(path))
     return data
 
 
@@ -123,14 +147,15 @@ def read_stored(store: Path, name: str) -> StoredArray:
     """
     folder = f"{store}/{name}"
     try:
-        document = json.loads(read_document(folder))
+        document = _from_json(read_document(folder))
         sha256 = (document.get("attributes") or {}).get(VALUES_SHA256)
         return StoredArray(folder, name, *_layout(document), sha256)
     except FileNotFoundError:
-        raise StoreError(f"array {name} is missing", where=store, fix=REDO) from None
+        raise StoreError(f"array {name} is missing", where=store, fix=remedy(store)) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        what = f"array {name} has metadata that cannot be used ({type(error).__name__}: {str(error)[:200]})"
-        raise StoreError(what, where=folder, fix=REDO) from error
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        what = f"array {name} has metadata that cannot be used ({type(error).__name__}: {str(reason)[:200]})"
+        raise StoreError(what, where=folder, fix=remedy(folder)) from error
 
 
 def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Names, Lengths]:
@@ -138,11 +163,12 @@ def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Nam
 
     An error of any type means that this package does not write such documents.
     """
-    odd = [key for key in document if key not in FREE and document[key] != FIXED.get(key)]
-    odd += [key for key in FIXED if key not in document and FIXED[key]]
+    fixed = OMITTED | {key: value for key, value in document.items() if key not in FREE}
+    if fixed != FIXED:
+        raise ValueError(", ".join(key for key in FIXED | fixed if fixed.get(key) != FIXED.get(key)))
     shape, chunk = _lengths(document["shape"], least=0), _chunk_shape(document["chunk_grid"], "regular")
-    if odd or len(chunk) != len(shape) or any(step > max(side, 1) for step, side in zip(chunk, shape, strict=True)):
-        raise ValueError(", ".join(odd) or f"shape {shape} has chunks {chunk}")
+    if len(chunk) != len(shape) or any(map(operator.gt, chunk, (shape[0] or 1, *shape[1:]))):
+        raise ValueError(f"shape {shape} has chunks {chunk}")
     first, dtype = document["codecs"][0], document["data_type"]
     if first["name"] not in SHARDED:
         return shape, dtype, chunk, _names(document["codecs"]), (), ()
@@ -155,10 +181,12 @@ def _layout(document: dict[str, Any]) -> tuple[Lengths, str, Lengths, Names, Nam
 
 def _lengths(value: Any, least: int = 1) -> Lengths:  # noqa: ANN401 - any JSON
     """Return a shape whose first length (of tiles) is at least `least`, and whose other lengths are positive."""
-    if type(value) is not list or not value or not all(type(side) is int and side > 0 for side in value[1:]):
+    if type(value) is not list or not value:
         raise ValueError("a shape is not of positive numbers")
-    if type(value[0]) is not int or value[0] < least:
-        raise ValueError("a shape is not of positive numbers")
+    for side in value:
+        if type(side) is not int or side < least:
+            raise ValueError("a shape is not of positive numbers")
+        least = 1
     return tuple(value)
 
 
@@ -170,11 +198,13 @@ def _chunk_shape(grid: dict[str, Any], kind: str) -> Lengths:
 
 def _names(codecs: list[dict[str, Any]]) -> Names:
     """Return the names of the codecs, all of which must be in `OPTIONS` and have no other options."""
+    names = []
     for codec in codecs:
-        options = codec.get("configuration", {})
-        if codec["name"] not in OPTIONS or set(options) - OPTIONS[codec["name"]] or options.get("endian") == "big":
-            raise ValueError(f"codec {codec['name']}"[:60])
-    return tuple(codec["name"] for codec in codecs)
+        name, options = codec["name"], codec.get("configuration", {})
+        if name not in OPTIONS or not OPTIONS[name].issuperset(options) or options.get("endian") == "big":
+            raise ValueError(f"codec {name}"[:60])
+        names.append(name)
+    return tuple(names)
 
 
 def read_array(stored: StoredArray) -> npt.NDArray[Any]:
@@ -185,30 +215,38 @@ def read_array(stored: StoredArray) -> npt.NDArray[Any]:
     """
     size = math.prod(stored.shape) * np.dtype(stored.dtype).itemsize
     with reading(stored.folder, f"a chunk of array {stored.name}"):
-        if (n := math.prod(_counts(stored))) > MAX_CHUNKS:
+        if (n := math.prod(_counts(stored.shape, stored.chunk))) > MAX_CHUNKS:
             raise ValueError(f"it would be one of {n:,}")
-        on_disk = sum(os.stat(path).st_size for path, _ in _chunks(stored))
-        if size > max(FREE_BYTES, MAX_RATIO * on_disk):
+        parts = list(chunks(stored.folder, stored.shape, stored.chunk))
+        on_disk = sum(os.stat(path).st_size for path, _ in parts)
+        if size > max(FREE_BYTES, MAX_RATIO * on_disk) or on_disk > FREE_BYTES + 2 * size:
             raise ValueError(f"{on_disk:,} bytes cannot be an array of {size:,}")
+        if n == 1:
+            return _read_chunk(parts[0][0], stored)  # without a copy
         array = np.empty(stored.shape, stored.dtype)
-        for path, place in _chunks(stored):
-            with open(path, "rb") as file:
-                chunk = _decoded(file.read(), stored)
+        for path, place in parts:
+            chunk = _read_chunk(path, stored)
             array[place] = chunk[tuple(slice(0, part.stop - part.start) for part in place)]
     return array
 
 
-def _chunks(stored: StoredArray) -> Iterator[tuple[str, tuple[slice, ...]]]:
-    """Yield the file of every chunk and its part of the array."""
-    for index in product(*map(range, _counts(stored))):
-        place = zip(index, stored.chunk, stored.shape, strict=True)
-        path = "/".join((stored.folder, "c", *map(str, index)))  # pathlib would double the time
-        yield path, tuple(slice(i * step, min((i + 1) * step, side)) for i, step, side in place)
+def chunks(folder: str, shape: Lengths, chunk: Lengths) -> Iterator[tuple[str, tuple[slice, ...]]]:
+    """Yield the file of every chunk of an array and its part of the array.
+
+    Args:
+        folder: Folder of the array.
+        shape: Shape of the array.
+        chunk: Shape of a chunk.
+    """
+    for index in product(*map(range, _counts(shape, chunk))):
+        path = "/".join((folder, "c", *map(str, index)))  # pathlib would double the time
+        place = (slice(i * step, min((i + 1) * step, side)) for i, step, side in zip(index, chunk, shape, strict=True))
+        yield path, tuple(place)
 
 
-def _counts(stored: StoredArray) -> list[int]:
+def _counts(shape: Lengths, chunk: Lengths) -> list[int]:
     """Return the number of chunks along each axis."""
-    return [-(-side // step) for side, step in zip(stored.shape, stored.chunk, strict=True)]
+    return [-(-side // step) for side, step in zip(shape, chunk, strict=True)]
 
 
 def values_sha256(array: npt.NDArray[Any]) -> str:
@@ -217,8 +255,10 @@ def values_sha256(array: npt.NDArray[Any]) -> str:
     return hashlib.sha256(little.data if little.size else b"").hexdigest()
 
 
-def _decoded(data: bytes, stored: StoredArray) -> npt.NDArray[Any]:
+def _read_chunk(path: str, stored: StoredArray) -> npt.NDArray[Any]:
     """Return a decoded chunk, as an array of the chunk's full shape."""
+    with FileIO(path) as file:
+        data = file.readall()
     if stored.has_checksums:
         data = without_checksum(data)
     if stored.codecs[0] == "imagecodecs_jpeg":
@@ -246,11 +286,11 @@ def reading(where: Path | str, what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise StoreError(f"{what} is missing", where=where, fix=REDO) from None
+        raise StoreError(f"{what} is missing", where=where, fix=remedy(where)) from None
     except OSError as error:
         raise unreadable(where, error) from error
     except (ValueError, RuntimeError) as error:  # the base classes of the codecs' errors
-        raise StoreError(f"{what} is damaged ({error})", where=where, fix=REDO) from error
+        raise StoreError(f"{what} is damaged ({error})", where=where, fix=remedy(where)) from error
 
 
 def without_checksum(data: bytes, known: int | None = None) -> bytes:

@@ -15,7 +15,7 @@ from preprocessing.store.arrays import VALUES_SHA256, values_sha256
 from preprocessing.store.rules import MAX_CHANNELS
 from preprocessing.store.schema import EMBEDDING
 from preprocessing.store.store import open_store
-from preprocessing.store.writer import create_array
+from preprocessing.store.writer import write_array
 
 
 def add_embeddings(
@@ -51,7 +51,7 @@ def add_embeddings(
         raise StoreError("; ".join(wrong), where=path, fix="give one finite float16 or float32 vector per tile")
     with claimed(store.path / "embeddings" / encoder, "zarr.json") as folder:
         known = {"encoder": encoder} | dict(attributes) | {VALUES_SHA256: values_sha256(array)}
-        create_array(folder, EMBEDDING, array.shape, known, dtype=str(array.dtype))[:] = array
+        write_array(folder, EMBEDDING, array, known)
 
 
 def _fits_json(attributes: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from preprocessing.errors import StoreError, VersionError
 from preprocessing.frames import grid_shape
 from preprocessing.jobs.files import is_plain_name
 from preprocessing.jpeg.codec import CODEC_NAME
-from preprocessing.store.arrays import IMAGE, REDO, SHARDED, StoredArray, read_document, read_stored
+from preprocessing.store.arrays import IMAGE, SHARDED, StoredArray, read_document, read_stored, remedy
 from preprocessing.store.schema import (
     ARRAYS,
     EMBEDDING,
@@ -187,16 +187,17 @@ def _examine_attributes(path: Path) -> tuple[StoreAttributes | None, list[StoreE
     try:
         attributes = _Group.model_validate_json(read_document(path), strict=True).attributes
     except FileNotFoundError:
-        raise StoreError("there is no store here", where=path, fix="tile the slide: longvit tile") from None
+        fix = remedy(path, "tile the slide: longvit tile")
+        raise StoreError("there is no store here", where=path, fix=fix) from None
     except ValidationError as error:
         return None, _model_faults(path, error)
     faults = _faults(path, _broken_attributes(attributes))
     if os.path.basename(os.path.abspath(path)) == f"{attributes.slide_id}.zarr":
         return attributes, faults
     if not is_plain_name(attributes.slide_id):
-        return attributes, [StoreError("its slide id is not a plain name", where=path, fix=REDO), *faults]
+        return attributes, [StoreError("its slide id is not a plain name", where=path, fix=remedy(path)), *faults]
     what = f"the folder is not named after its slide, {attributes.slide_id}"
-    fix = f"rename it to {attributes.slide_id}.zarr, or tile the slide again under the other name"
+    fix = f"rename it to {attributes.slide_id}.zarr, or {remedy(path, 'tile the slide again under the other name')}"
     return attributes, [StoreError(what, where=path, fix=fix), *faults]
 
 
@@ -244,7 +245,8 @@ def _model_faults(path: Path, error: ValidationError) -> list[StoreError]:
         place, sentence = ".".join(str(part) for part in fault["loc"][1:]), fault["msg"]
         if place == "schema_version":
             what = f"the store has schema version {str(fault['input'])[:20]}; this program reads 1 to {SCHEMA_VERSION}"
-            fix = "tile the slide again with --overwrite, or install the version that wrote it"
+            again = remedy(path, "tile the slide again with --overwrite")
+            fix = f"{again}, or install the version that wrote it"
             raise VersionError(what, where=path, fix=fix)
         if place == "complete":
             faults.append("the store is unfinished: `complete` is not true")
@@ -259,14 +261,12 @@ def _broken_shapes(metadata: Metadata) -> Iterator[str]:
     """Yield the rules that the arrays' shapes and checksums break, by the attributes and by each other."""
     arrays, attributes = metadata.arrays, metadata.attributes
     n, tile_st = arrays["tiles" if "tiles" in arrays else "rc"].shape[0], attributes.tile_st
-    tails = {"tiles": (tile_st, tile_st, 3), "xy_l0": (2,), "rc": (2,)}
-    shapes = {name: (n, *tails.get(name, ())) for name in attributes.arrays if ARRAYS[name].axes[0] == "tile"}
     overview = next((arrays[name].shape[:2] for name in ("overview_mask", "overview") if name in arrays), (1, 1))
-    if "overview" in arrays:
-        shapes["overview"] = (*overview, 3)
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            yield f"array {name} has shape {arrays[name].shape}, not {shape}"
+    shapes = {"tiles": (n, tile_st, tile_st, 3), "xy_l0": (n, 2), "rc": (n, 2)}
+    shapes |= {"overview": (*overview, 3), "overview_mask": overview}
+    for name, array in arrays.items():
+        if array.shape != (shape := shapes.get(name, (n,))):
+            yield f"array {name} has shape {array.shape}, not {shape}"
     most = math.prod(attributes.grid_shape) if attributes.lattice else MAX_TILES
     if n > most or (n == 0 and "tiles" in arrays):
         yield f"array {'tiles' if 'tiles' in arrays else 'rc'} has {n} tiles, {f'more than {most}' if n else 'below 1'}"
@@ -283,12 +283,12 @@ def _broken_shards(tiles: StoredArray) -> Iterator[str]:
     (n, *tile), (per_shard, *shard) = tiles.shape, tiles.chunk
     if list(tiles.inner_chunk) != [1, *tile] or shard != tile:
         yield f"array tiles has chunks {tiles.inner_chunk} in shards {tiles.chunk}, not whole tiles"
-    elif not shard_path(Path(tiles.folder), (n - 1) // per_shard).is_file():
+    elif not os.path.isfile(shard_path(tiles.folder, (n - 1) // per_shard)):
         yield f"a shard of tiles is missing: shard {(n - 1) // per_shard}"
 
 
 def _faults(path: Path, broken: Iterable[str]) -> list[StoreError]:
-    return [StoreError(rule, where=path, fix=REDO) for rule in broken]
+    return [StoreError(rule, where=path, fix=remedy(path)) for rule in broken]
 
 
 def _first(faults: list[StoreError]) -> StoreError:

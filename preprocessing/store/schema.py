@@ -107,7 +107,7 @@ class Source(BaseModel):
     """Name of the file that was opened."""
     more: Annotated[tuple[FileName, ...], FailFast()] = ()
     """Names of the slide's other files, relative to the folder of the opened file."""
-    size: int | None = None
+    size: NonNegativeInt | None = None
     sha256: str | None = None
 
 
@@ -116,7 +116,7 @@ class StoreAttributes(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     slide_id: str = Field(min_length=1)
     source: Source
     vendor: str

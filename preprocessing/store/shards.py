@@ -9,8 +9,7 @@ chunk are 2**64 - 1.
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from io import FileIO
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,13 +23,14 @@ from preprocessing.store.arrays import CRC_BYTES, REDO, checksum, reading
 
 EMPTY = 2**64 - 1
 """Offset and length of a missing chunk."""
+WHAT = "a shard of tiles"
 AT_ONCE = 64
 """Number of chunks per system call; a call accepts 1,024 pieces (IOV_MAX)."""
 
 
-def shard_path(array: Path, shard: int) -> Path:
+def shard_path(array: Path | str, shard: int) -> str:
     """Return the file of a shard of an array (n, height, width, 3) that is sharded along its first axis only."""
-    return array.joinpath("c", str(shard), "0", "0", "0")
+    return f"{array}/c/{shard}/0/0/0"  # pathlib takes longer than reading the shard's index
 
 
 def write_shards(array: Path, chunks: Iterable[tuple[int, Pieces]], n: int, tiles_per_shard: int) -> None:
@@ -47,11 +47,11 @@ def write_shards(array: Path, chunks: Iterable[tuple[int, Pieces]], n: int, tile
     assert written == n, f"{written} chunks were written, not {n}"
 
 
-def _write_shard(path: Path, chunks: Iterable[tuple[int, Pieces]], tiles_per_shard: int) -> int:
+def _write_shard(path: str, chunks: Iterable[tuple[int, Pieces]], tiles_per_shard: int) -> int:
     """Write a shard and return the number of its chunks."""
     index, lengths = [], []
-    path.parent.mkdir(parents=True)
-    with path.open("wb", buffering=0) as file:
+    os.makedirs(os.path.dirname(path))
+    with FileIO(path, "wb") as file:
         chunks = iter(chunks)
         while batch := list(islice(chunks, AT_ONCE)):
             index += [i % tiles_per_shard for i, _ in batch]
@@ -71,7 +71,7 @@ def _write(file: FileIO, pieces: Pieces) -> None:
         written += file.write(memoryview(b"".join(pieces))[written:])
 
 
-def read_index(path: Path, tiles_per_shard: int, longest: int = EMPTY) -> npt.NDArray[np.uint64]:
+def read_index(path: Path | str, tiles_per_shard: int, longest: int = EMPTY) -> npt.NDArray[np.uint64]:
     """Return offset and length of every chunk of a shard, (tiles_per_shard, 2); `EMPTY` for a missing chunk.
 
     Args:
@@ -83,22 +83,25 @@ def read_index(path: Path, tiles_per_shard: int, longest: int = EMPTY) -> npt.ND
         StoreError: The shard is missing, cut short, or its index does not match its checksum or the shard.
     """
     size = tiles_per_shard * 16
-    with _opened(path) as descriptor:
-        end = os.fstat(descriptor).st_size - size - CRC_BYTES  # end of the chunks
-        tail = os.pread(descriptor, size + CRC_BYTES, end) if end >= 0 else b""
+    with reading(path, WHAT), FileIO(path) as file:
+        end = os.fstat(file.fileno()).st_size - size - CRC_BYTES  # end of the chunks
+        tail = os.pread(file.fileno(), size + CRC_BYTES, end) if end >= 0 else b""
     if len(tail) != size + CRC_BYTES or checksum((tail[:size],)) != tail[size:]:
         raise StoreError("the index of a shard is damaged", where=path, fix=REDO)
     index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
-    offset, length = index[index[:, 0] != EMPTY].T
+    offset, length = index.T
+    present = offset != EMPTY
     # The sum of offset and length is not used: it may exceed 2**64 and wrap around.
-    if (offset > end).any() or (length > end - np.minimum(offset, end)).any():
+    if (present & ((offset > end) | (length > end - np.minimum(offset, end)))).any():
         raise StoreError("the index of a shard points outside of it", where=path, fix=REDO)
-    if (length > longest).any():
+    if (present & (length > longest)).any():
         raise StoreError(f"a tile has more than {longest} bytes", where=path, fix=REDO)
     return index
 
 
-def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: npt.NDArray[np.integer]) -> list[bytes]:
+def read_chunks(
+    path: Path | str, index: npt.NDArray[np.uint64], wanted: Sequence[int] | npt.NDArray[np.integer]
+) -> list[bytes]:
     """Return the encoded bytes of the wanted chunks of a shard, in the order of `wanted`.
 
     All chunks are read before the first is decoded, which is slightly faster than in turn. Their bytes are about a
@@ -108,23 +111,9 @@ def read_chunks(path: Path, index: npt.NDArray[np.uint64], wanted: npt.NDArray[n
         StoreError: A wanted chunk is missing in the shard, or the file is shorter than its index states.
     """
     rows = index[wanted].tolist()
-    with _opened(path) as descriptor:
-        chunks = [b"" if offset == EMPTY else os.pread(descriptor, length, offset) for offset, length in rows]
+    with reading(path, WHAT), FileIO(path) as file:
+        chunks = [b"" if offset == EMPTY else os.pread(file.fileno(), length, offset) for offset, length in rows]
     for i, chunk, (offset, length) in zip(wanted, chunks, rows, strict=True):
         if offset == EMPTY or len(chunk) != length:
             raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REDO)
     return chunks
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """Yield the descriptor of a shard's file, for pread.
-
-    A file object takes longer to create, and its buffer would be unused.
-    """
-    with reading(path, "a shard of tiles"):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)

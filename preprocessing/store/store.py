@@ -18,6 +18,7 @@ from preprocessing.store.arrays import (
     VALUES_SHA256,
     StoredArray,
     read_array,
+    remedy,
     unreadable,
     values_sha256,
     without_checksum,
@@ -232,19 +233,20 @@ class PatchStore:
             IndexError: An index is not in 0 to n - 1.
         """
         self.require("tiles")
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+        wanted = np.asarray(indices, dtype=np.int64).tolist()
+        if wanted and not 0 <= min(wanted) <= max(wanted) < len(self):
             raise IndexError(f"tile indices go from 0 to {len(self) - 1}")
         out = empty_pixels(len(wanted), self.tile_st, self.tile_st, 3)
         sums = self.crc32c[wanted].tolist() if "crc32c" in self.arrays else [None] * len(wanted)
         per_shard = self._tiles_per_shard()
-        shard_of = wanted // per_shard
-        for shard in np.unique(shard_of).tolist():
-            places = np.flatnonzero(shard_of == shard)
-            path = shard_path(self.path / "tiles", shard)
-            chunks = read_chunks(path, self._shard_index(shard), wanted[places] - shard * per_shard)
-            for place, chunk in zip(places.tolist(), chunks, strict=True):
-                self._decode(chunk, int(wanted[place]), sums[place], out[place])
+        places: dict[int, list[int]] = {}
+        for place, i in enumerate(wanted):
+            places.setdefault(i // per_shard, []).append(place)
+        for shard, members in sorted(places.items()):
+            path, first = shard_path(f"{self.path}/tiles", shard), shard * per_shard
+            chunks = read_chunks(path, self._shard_index(shard), [wanted[place] - first for place in members])
+            for place, chunk in zip(members, chunks, strict=True):
+                self._decode(chunk, wanted[place], sums[place], out[place])
         return out
 
     def read_region(self, xy_st: tuple[int, int], size_st: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -273,7 +275,7 @@ class PatchStore:
             stored = self._stored(name)
             array = read_array(stored)
             if broken := broken_value(name, array, self._metadata.attributes, lambda: self.rc):
-                raise StoreError(broken, where=self.path, fix=REDO)
+                raise StoreError(broken, where=self.path, fix=remedy(self.path))
             if stored.values_sha256 is not None and stored.values_sha256 != values_sha256(array):
                 what, fix = f"{name} does not have the values of its {VALUES_SHA256}", "write these features again"
                 raise StoreError(what, where=self.path, fix=fix)
@@ -299,7 +301,7 @@ class PatchStore:
         key = f"shard {shard}"
         if key not in self._kept:
             longest = 2 * self.tile_st**2 * 3 + MAX_JPEG_HEADER
-            self._kept[key] = read_index(shard_path(self.path / "tiles", shard), self._tiles_per_shard(), longest)
+            self._kept[key] = read_index(shard_path(f"{self.path}/tiles", shard), self._tiles_per_shard(), longest)
         return self._kept[key]
 
     def _require_tiles(self, shard: int) -> None:

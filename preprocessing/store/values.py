@@ -46,15 +46,23 @@ def _on_slide(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, _: obje
     return bool(((xy_l0 > -np.array(attributes.side_l0)) & (xy_l0 < attributes.size_l0)).all())
 
 
-def _agree(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, rc: Callable[[], Rc]) -> bool:
+def _on_lattice(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, rc: Callable[[], Rc]) -> bool:
+    return not attributes.lattice or np.array_equal(xy_l0, l0_from_rc(rc(), attributes.side_l0))
+
+
+def _in_nearest_cell(xy_l0: npt.NDArray[np.int64], attributes: StoreAttributes, rc: Callable[[], Rc]) -> bool:
     if attributes.lattice:
-        return np.array_equal(xy_l0, l0_from_rc(rc(), attributes.side_l0))
+        return True
     return np.array_equal(rc(), nearest_rc(xy_l0, attributes.side_l0, attributes.grid_shape))
 
 
 _VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes, Callable[[], Rc]], bool]], ...]] = {
     "rc": (("rc is outside the grid", _in_grid), ("rc contains a tile twice", _unique)),
-    "xy_l0": (("xy_l0 is outside the slide", _on_slide), ("xy_l0 is not rc times side_l0", _agree)),
+    "xy_l0": (
+        ("xy_l0 is outside the slide", _on_slide),
+        ("xy_l0 is not rc times side_l0", _on_lattice),
+        ("rc is not the cell nearest to xy_l0", _in_nearest_cell),
+    ),
     "piece": (("piece is not -1 to n", lambda piece, *_: bool(((piece >= -1) & (piece < len(piece))).all())),),
     "tissue": (("tissue is not within 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
     "overview_mask": (

@@ -99,10 +99,14 @@ def make_cohort(
     _refuse_strangers(cohort.slides, {slide_id for _, slide_id in jobs})
     for folder in (cohort.slides, cohort.splits, cohort.truth_masks):
         folder.mkdir(parents=True, exist_ok=True)
+    grey = np.array([TRUTH_GREY.get(kind, 0) for kind in range(HIGH_GRADE + 1)], np.uint8)
 
     def draw(job: tuple[PlannedPatient, str], source: np.random.SeedSequence) -> str:
-        _draw(cohort, *job, np.random.default_rng(source), side_l0)
-        return job[1]
+        patient, slide_id = job
+        drawing = draw_slide(np.random.default_rng(source), side_l0, GROWTH[patient.code], patient.high_grade)
+        save_svs(cohort.slides / f"{slide_id}.svs", drawing.image)
+        cv2.imwrite(str(cohort.truth_masks / f"{slide_id}.png"), grey[drawing.layout])
+        return slide_id
 
     with ThreadPoolExecutor(workers) as pool:
         for slide_id in pool.map(draw, jobs, per_slide.spawn(len(jobs))):
@@ -206,14 +210,6 @@ def plan_patients(rng: np.random.Generator, patients: int) -> list[PlannedPatien
         )
         for i in range(patients)
     ]
-
-
-def _draw(cohort: CohortPaths, patient: PlannedPatient, slide_id: str, rng: np.random.Generator, side_l0: int) -> None:
-    """Draw one slide, and write it and its truth mask."""
-    drawing = draw_slide(rng, side_l0, GROWTH[patient.code], patient.high_grade)
-    save_svs(cohort.slides / f"{slide_id}.svs", drawing.image)
-    grey = np.array([TRUTH_GREY.get(kind, 0) for kind in range(HIGH_GRADE + 1)], np.uint8)
-    cv2.imwrite(str(cohort.truth_masks / f"{slide_id}.png"), grey[drawing.layout])
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -21,14 +21,13 @@ from preprocessing.jpeg.codec import Jpeg, Pieces
 from preprocessing.jpeg.level import SCALES
 from preprocessing.slides.slide import Slide, read_slide
 from preprocessing.slides.source import describe
-from preprocessing.store.schema import MASK_CLASSES, MAX_TILES, ArrayName, Source, StoreAttributes
+from preprocessing.store.schema import MASK_CLASSES, MAX_TILES, ArrayName, StoreAttributes
 from preprocessing.store.writer import finish_store, write_arrays
 from preprocessing.tiling.grid import select_tiles
 from preprocessing.tiling.manifest import SlideEntry
 from preprocessing.tiling.pixels import Made, TilePixels
 from preprocessing.tiling.report import save_picture
 from preprocessing.tiling.warnings import review
-from preprocessing.tissue.classify import Mask
 from preprocessing.tissue.detect import find_tissue
 from preprocessing.tissue.masks import find_mask
 
@@ -91,7 +90,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             attributes = StoreAttributes(
                 slide_id=entry.slide_id,
                 source=source.result(),
-                mask=_mask_source(entry, config),
+                mask=config.tissue.masks and describe([find_mask(config.tissue.masks, entry.slide_id)]),
                 mpp=mpp,
                 grid_shape=grid.shape,
                 side_l0=grid.side_l0,
@@ -102,8 +101,9 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             )
             finish_store(folder, attributes)
             return attributes
+    shares = ", ".join(f"{np.mean(mask == value):.1%} {name}" for name, value in MASK_CLASSES.items())
     raise SlideError(
-        f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {_shares(mask)}",
+        f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {shares}",
         where=slide.path,
         fix="view the slide; if there is tissue, lower --min-tissue or --tissue.min-area-um2, "
         "or switch off --tissue.reject-pen or --tissue.reject-blur",
@@ -166,10 +166,6 @@ def store_config(config: TileConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=NOT_IN_STORE | {"tissue": {"masks"}})
 
 
-def _shares(mask: Mask) -> str:
-    return ", ".join(f"{np.mean(mask == value):.1%} {name}" for name, value in MASK_CLASSES.items())
-
-
 def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
     """Return the attributes of a store that are facts of the slide, or are the same for all slides of a run."""
     return {
@@ -181,9 +177,3 @@ def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:
         "tile_st": config.tile_px,
         "versions": VERSIONS,
     }
-
-
-def _mask_source(entry: SlideEntry, config: TileConfig) -> Source | None:
-    if config.tissue.masks is None:
-        return None
-    return describe([find_mask(config.tissue.masks, entry.slide_id)])

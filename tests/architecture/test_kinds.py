@@ -2,6 +2,8 @@
 
 import ast
 
+import pytest
+
 from longvit.config import EmbeddingInput, LabelTask, PixelInput, SurvivalTask, Task
 from longvit.tasks import TASKS
 
@@ -9,10 +11,16 @@ KINDS = {kind.__name__ for kind in (*TASKS, Task, LabelTask, SurvivalTask, Pixel
 
 
 def asked(node: ast.AST) -> set[str]:
-    """Names of the classes that a call of `isinstance` compares with."""
-    if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("isinstance", "issubclass"):
-        return set()
-    return {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+    """Names of the classes that `isinstance`, a comparison or a pattern compares with."""
+    compared = []
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+        compared = node.args[1:]
+    elif isinstance(node, ast.Compare):
+        compared = [node.left, *node.comparators]
+    elif isinstance(node, ast.MatchClass):
+        compared = [node.cls]
+    names = [name for one in compared for name in ast.walk(one)]
+    return {getattr(name, "id", getattr(name, "attr", "")) for name in names}
 
 
 def test_no_code_asks_of_which_kind_a_task_or_an_input_is(trees):
@@ -21,6 +29,14 @@ def test_no_code_asks_of_which_kind_a_task_or_an_input_is(trees):
     assert found == []
 
 
-def test_the_search_would_find_one():
-    call = ast.parse("isinstance(task, CoxTask | NllTask)", mode="eval").body
-    assert asked(call) == {"CoxTask", "NllTask"}
+@pytest.mark.parametrize(
+    "code",
+    [
+        "isinstance(task, SubtypeTask | CoxTask)",
+        "isinstance(task, config.CoxTask)",
+        "type(task) is CoxTask",
+        "match task:\n    case CoxTask(): pass",
+    ],
+)
+def test_the_search_would_find_one(code):
+    assert "CoxTask" in set.union(*map(asked, ast.walk(ast.parse(code))))

@@ -4,6 +4,8 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 AT_THE_TOP = {
     "preprocessing": {"__init__", "config", "errors", "frames", "tile"},
     "longvit": {"__init__", "__main__", "demo"},
@@ -25,16 +27,36 @@ def test_no_room_is_outgrown(trees):
     assert {room: count for room, count in rooms.items() if count > ROOM} == {}
 
 
+def doors(node: ast.AST, rooms: set[str]) -> set[str]:
+    """Modules of `longvit.config`, of those named in `rooms`, that an import names."""
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+        names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    else:
+        return set()
+    return names & {f"longvit.config.{room}" for room in rooms}
+
+
 def test_settings_are_imported_through_one_door(trees):
+    rooms = {Path(file).stem for file in trees if file.startswith("longvit/config/")} - NO_CLASSES
     found = [
-        f"{file}: {node.module}"
+        f"{file}: {named}"
         for file, tree in trees.items()
         if not file.startswith("longvit/config/")
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("longvit.config.")
-        if node.module.rpartition(".")[2] not in NO_CLASSES
+        for named in doors(node, rooms)
     ]
+    assert len(rooms) > 10
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["from longvit.config.encoder import X", "import longvit.config.encoder", "from longvit.config import encoder"],
+)
+def test_another_door_would_be_found(code):
+    assert doors(ast.parse(code).body[0], {"encoder"}) == {"longvit.config.encoder"}
 
 
 def test_a_module_has_a_name_of_its_own(trees):

@@ -17,7 +17,6 @@ import yaml
 from longvit.runs.folder import provenance
 
 NOT_IMPORTED = {
-    "numcodecs": "zarr imports it, and older ones run code that a store brings",
     "openslide-bin": "the library behind openslide-python",
     "torchvision": "lightly and timm import it, and its build must be of the same index as torch's",
 }

@@ -14,7 +14,7 @@ WHOLE_LINE = {"architecture", "benchmarks", "fuzz", "pipeline"}
 """Folders of tests that are of no room."""
 PIPELINE = "pipeline"
 """Folder of the tests that call verbs as a user does."""
-CHECKS = ("assert_", "raises", "warns", "fail", "skip")
+CHECKS = ("assert_", "raises", "warns", "fail")
 """Names, or beginnings of names, of functions that check something, in pytest, numpy and torch."""
 
 

@@ -3,7 +3,7 @@
 import json
 import tomllib
 
-MOST_ERRORS = 43
+MOST_ERRORS = 40
 """Errors and warnings of the baseline; lower it with every one that goes."""
 LEAST_STRICT = 71
 """Modules in strict mode; raise it with every one that comes."""

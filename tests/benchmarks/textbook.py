@@ -2,7 +2,8 @@
 
 Each branch is made dense: its outputs and softmax denominators are scattered to (B, L, H, ...), all branches are kept,
 and mixed in the end. Mixing weights are constants to the gradient and heads are shifted by `h // ceil(H / r)`, both as
-in the official code, which does it in this way too. The kernel is the same as ours, torch's flash attention for CPUs.
+in the official code, which does it in this way too. The kernel is the same as ours, torch's flash attention, for CPUs
+or, in half precision, for NVIDIA devices.
 """
 
 import math
@@ -10,6 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+_FLASH = {
+    "cpu": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    "cuda": torch.ops.aten._scaled_dot_product_flash_attention,
+}
 
 
 def dilated_attention(
@@ -30,10 +36,10 @@ def _branch(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, segment: int, ratio:
     """Return a dense branch: (B, L, H, K) and (B, L, H), 0 and -inf for tokens that a head does not keep."""
     batch, length, heads, width = q_BLHK.shape
     share = math.ceil(heads / ratio)
-    kept = torch.arange(0, segment, ratio)[None, :] + torch.arange(heads)[:, None] // share  # (H, tokens of a segment)
-    kept = kept.T[:, :, None]
+    places, offsets = torch.arange(0, segment, ratio), torch.arange(heads) // share
+    kept = (places[:, None] + offsets)[:, :, None].to(q_BLHK.device)  # (tokens of a segment, H, 1)
     q, k, v = (_sparse(x.unflatten(1, (-1, segment)), kept) for x in (q_BLHK, k_BLHK, v_BLHK))
-    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    out, logsumexp, *_ = _FLASH[q.device.type](q, k, v)
     out = out.transpose(1, 2).unflatten(0, (batch, -1))
     logsumexp = logsumexp.transpose(1, 2).unflatten(0, (batch, -1)).unsqueeze(-1)
     dense = out.new_zeros(batch, length // segment, segment, heads, width)

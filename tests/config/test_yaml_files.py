@@ -17,7 +17,7 @@ from longvit.config import (
     PretrainConfig,
     TileConfig,
 )
-from longvit.config.yaml_files import load_yaml, reference_yaml, to_yaml
+from longvit.config.yaml_files import load_yaml, read_values, reference_yaml, to_yaml
 from preprocessing.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -188,6 +188,40 @@ def test_a_setting_by_its_old_and_its_new_name_is_refused(tmp_path):
         load_yaml(tmp_path / "a.yaml", PretrainConfig)
     assert error.value.what == "encoder.recompute is the old name of execution.recompute, and the file gives both"
     assert error.value.where == tmp_path / "a.yaml"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "key", "line"),
+    [
+        ("\n  depth: 2\n  recompute: bloks", "encoder.recompute", 5),
+        (" {depth: 2,\n  recompute: bloks}", "encoder.recompute", 4),
+        (" {depth: 2,\n  heads_at_once: 0}", "encoder.heads_at_once", 4),
+        ("\n  <<: {tokens_at_once: many}", "encoder.tokens_at_once", 3),
+    ],
+)
+def test_a_wrong_value_is_reported_by_the_old_name_and_line_that_the_user_wrote(tmp_path, encoder, key, line):
+    (tmp_path / "a.yaml").write_text(f"stores: s\nout: o\nencoder:{encoder}\n")
+    errors = []
+    for read in (load_yaml, lambda path, kind: read_values(path, kind, lambda names: False)):
+        with pytest.raises(ConfigError, match=f"^{key} should be ") as error:
+            read(tmp_path / "a.yaml", PretrainConfig)
+        errors.append((error.value.where, "execution" in str(error.value)))
+    assert errors == [(f"{tmp_path / 'a.yaml'}, line {line}", False)] * 2
+
+
+def test_a_wrong_value_is_reported_by_its_new_name_next_to_an_old_name(tmp_path):
+    (tmp_path / "a.yaml").write_text(OLD_NAMES + "execution: {tokens_at_once: many}\n")
+    with pytest.raises(ConfigError, match=r"^execution\.tokens_at_once should be a valid integer") as error:
+        load_yaml(tmp_path / "a.yaml", PretrainConfig)
+    assert error.value.where == str(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(("execution", "shown"), [("", "None"), (" 3", "3"), (" [a]", "['a']")])
+def test_a_group_without_settings_is_the_only_error_next_to_old_names(tmp_path, execution, shown):
+    (tmp_path / "a.yaml").write_text(OLD_NAMES + f"execution:{execution}\n")
+    with pytest.raises(ConfigError) as error:
+        load_yaml(tmp_path / "a.yaml", PretrainConfig)
+    assert error.value.what == f"execution should be a group of settings, got {shown}"
 
 
 def test_old_names_are_none_of_a_verb_that_had_none(tmp_path):

@@ -6,15 +6,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
-from torch.utils.flop_counter import FlopCounterMode
 
-from longvit.config import EmbeddingInput, LearnedPosition, PixelInput, SinCosPosition
+from longvit.config import EmbeddingInput, LearnedPosition, SinCosPosition
 from longvit.encoding.results import SlideResult, load_result, save_result
 from longvit.encoding.slide import embed_slide, encode_slide
 from longvit.model import LongViT
-from longvit.model.attention.plan import AttentionPlan
-from longvit.model.cost import watched, work_per_token
-from longvit.tokens.batch import TokenBatch
 from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.read import slide_tokens
 from preprocessing import add_embeddings
@@ -112,45 +108,3 @@ def test_a_damaged_tile_is_refused_by_name_whichever_thread_reads_it(save_store,
     with pytest.raises(StoreError) as error:
         encode_slide(LongViT(tiny_encoder).eval(), SlidePieces(open_store(store.path), tiny_encoder.input), threads=2)
     assert "S.zarr" in str(error.value.where)
-
-
-def test_the_work_that_is_reported_adds_up_to_the_work_that_was_expected(encoder, save_store):
-    pieces = SlidePieces(save_store("S", RC), encoder.config.input)
-    tokens = len(pieces.rc_L2)
-    work, blocks, done = work_per_token(encoder.config, AttentionPlan.of(encoder.config, (tokens,))), [], [0.0]
-
-    def add(block: int, amount: float) -> None:
-        blocks.append(block)
-        done[0] += amount
-
-    with watched(encoder, work, add):
-        encode_slide(encoder, pieces, embedded=lambda count: done.append(count * work.embedding))
-    assert blocks == sorted(blocks)
-    assert all(blocks.count(block) >= 2 for block in (1, 2)), "the bar moves within a block"
-    assert sum(done) == pytest.approx(work.of_slide(tokens, encoder.config))
-    reports = len(blocks)
-    encode_slide(encoder, pieces)
-    assert len(blocks) == reports, "nobody watches any more"
-
-
-def test_the_work_of_attention_is_the_cost_of_the_paper(tiny_encoder):
-    config = tiny_encoder.model_copy(
-        update={"width": 384, "segment_lengths": (1024, 4096, 32768), "dilation_ratios": (1, 2, 4)}
-    )
-    projections = 8 * 384**2
-    assert work_per_token(config, AttentionPlan.of(config, (10**6,))).attention - projections == 4 * 384 * (
-        1024 + 1024 + 2048
-    )
-    assert work_per_token(config, AttentionPlan.of(config, (1024,))).attention - projections == 4 * 384 * (
-        1024 + 256 + 64
-    )
-
-
-@pytest.mark.parametrize(("patch_px", "stem"), [(32, ()), (32, (6, 10, 12)), (8, (4,)), (12, (5, 7))])
-def test_the_work_of_embedding_is_what_torch_counts(save_store, tiny_encoder, patch_px, stem):
-    config = tiny_encoder.model_copy(update={"input": PixelInput(patch_px=patch_px, stem=stem)})
-    pixels = torch.zeros(1, 3, 3 * patch_px**2, dtype=torch.uint8)
-    batch = TokenBatch(pixels, torch.zeros(1, 3, 2).long(), torch.ones(1, 3).bool())
-    with FlopCounterMode(display=False) as counter:
-        LongViT(config).input(batch)
-    assert counter.get_total_flops() == 3 * work_per_token(config, AttentionPlan.of(config, (3,))).embedding

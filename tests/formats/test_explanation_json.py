@@ -116,11 +116,18 @@ def of(written, place, /, scores=None, **changes) -> ExplanationFolder:
         ({"target": "a" * 5000}, "target"),
         ({"layers": []}, "layers"),
         ({"layers": [{"vmin": 1}]}, "layers.0.key"),
+        ({"size_l0": [10**400, 1]}, "size_l0.0"),
+        ({"size_l0": [512, -1]}, "size_l0.1"),
+        ({"size_l0": [512]}, "size_l0.1"),
+        ({"mpp": 0}, "mpp"),
+        ({"mpp": "half"}, "mpp"),
+        ({"prediction": {"x" * 3_000_000: "a"}}, "prediction.xxx"),
     ],
 )
 def test_values_that_cannot_be_shown_are_refused(written, tmp_path, changes, said):
-    with pytest.raises(CohortError, match=said):
+    with pytest.raises(CohortError, match=said) as error:
         of(written, tmp_path, **changes)
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -144,6 +151,31 @@ def test_hostile_json_is_refused(tmp_path, text):
     (tmp_path / "explanation.json").write_text(text)
     with pytest.raises(CohortError):
         find_explanations(tmp_path)
+
+
+def test_names_and_layers_that_appear_twice_are_refused(written, tmp_path):
+    text = (written / "explanation.json").read_text().rstrip()
+    (tmp_path / "explanation.json").write_text(text[:-1] + ', "target": "another"}')
+    with pytest.raises(CohortError, match="a name appears twice"):
+        ExplanationFolder.read(tmp_path)
+    layers = json.loads(text)["layers"]
+    with pytest.raises(CohortError, match="two layers have the same key"):
+        of(written, tmp_path, layers=[layers[0], layers[0]])
+
+
+def test_a_million_wrong_layers_are_refused_at_the_first(written, tmp_path):
+    with pytest.raises(CohortError, match=r"layers\.0") as error:
+        of(written, tmp_path, layers=[1] * 1_000_000)
+    assert "layers.1" not in error.value.what
+
+
+@pytest.mark.parametrize("size", [13_000_000, 900_000_000])
+@pytest.mark.parametrize("end", ["", ",", '"', "1,2,3\n"])
+def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(written, tmp_path, size, end):
+    found = of(written, tmp_path, scores=(written / "scores.csv").read_text() + end)
+    os.truncate(tmp_path / "scores.csv", size)  # zeros, which take no room
+    with pytest.raises(CohortError, match="a line has more than 4,194,304 bytes"):
+        _ = found.rc
 
 
 def test_a_file_too_large_to_be_ours_is_not_read(written, tmp_path):
@@ -178,6 +210,7 @@ HEAD = "row,column,received,received_layer_01,contribution\n"
     "rows",
     [
         *("", "0,0,nan,0,0", "0,0,inf,0,0", "0,0,1e300,0,0", "0,0,x,0,0", "0,0,,0,0", "nan,0,1,1,1", "0,1e12,1,1,1"),
+        *("0,0,1,1,1,1", "0,0,1,1,1\n0,0,1,1,1,1", "9,0,0,1,1,1\n" * 3, "0,0,1,1,0x1", '0,0,1,1,"1"'),
         *("-1,0,1,1,1", "0.5,0,1,1,1", "0", '"', "\0", "0,0,1,1,1\n" * 9 + "0,0,1,1,\U0001f600"),
     ],
 )
@@ -185,6 +218,32 @@ def test_scores_that_cannot_be_drawn_are_refused(written, tmp_path, rows):
     found = of(written, tmp_path, scores=HEAD + rows)
     with pytest.raises(CohortError):
         _ = found.rc
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("row,column,received,received_layer_01,contribution,received", "a column appears twice"),
+        (
+            "row,column,received,received_layer_01,contribution" + ",a" * 3000,
+            "a column appears twice, or there are more",
+        ),
+        ("row,column,received,contribution", "it lacks the columns received_layer_01"),
+        ('"row",column,received,received_layer_01,contribution', "it lacks the columns row"),
+        ("", "it lacks the columns"),
+    ],
+)
+def test_a_header_that_is_not_ours_is_refused(written, tmp_path, head, said):
+    row = ",".join("0" * (head.count(",") + 1))
+    with pytest.raises(CohortError, match=said) as error:
+        _ = of(written, tmp_path, scores=f"{head}\n{row}\n").rc
+    assert len(str(error.value)) < 1000
+
+
+def test_other_columns_and_another_order_do_not_matter(written, tmp_path):
+    text = "extra,received_layer_01,column,received,contribution,row\r\n9,1,2,3,4,5\r\n"
+    found = of(written, tmp_path, scores="\ufeff" + text)
+    assert (found.rc.tolist(), found.scores("received").tolist()) == ([[5, 2]], [3.0])
 
 
 def test_more_tokens_than_a_slide_has_are_refused(written, tmp_path, monkeypatch):

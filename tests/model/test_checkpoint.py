@@ -128,7 +128,7 @@ def test_how_an_encoder_is_computed_is_not_saved_and_is_dropped_from_files_of_ve
     before = path.read_bytes()
     save_encoder(path, encoder)
     assert path.read_bytes() == before
-    assert b"heads_at_once" not in before
+    assert [name for name in ExecutionConfig.model_fields if name.encode() in before] == []
     with_settings(path, recompute="blocks", heads_at_once=1, tokens_at_once=10**30)
     loaded = load_encoder(path)
     assert (loaded.config, loaded.execution) == (encoder.config, ExecutionConfig())
@@ -141,7 +141,7 @@ def test_a_model_with_a_head_of_version_0_1_opens_as_an_encoder_and_as_a_model(t
     save_model(path, model)
     with safe_open(path, "pt") as file:
         settings = json.loads(file.metadata()["longvit_model"])
-    assert "heads_at_once" not in settings["encoder"]
+    assert settings["encoder"].keys() & ExecutionConfig.model_fields.keys() == set()
     settings["encoder"] |= {"recompute": "all_but_attention", "heads_at_once": 2, "tokens_at_once": 64}
     save_file(load_file(path), path, {"longvit_model": json.dumps(settings)})
     assert load_encoder(path).config == load_model(path).encoder.config == model.encoder.config

@@ -78,7 +78,7 @@ def test_every_weight_learns(random_slide):
 
 def test_stochastic_depth_grows_from_none_to_the_configured_share_and_only_trains(random_slide):
     encoder = LongViT(PRESETS["longvit_tiny"].model_copy(update={"drop_path": 0.5}))
-    assert [layer.drop[1].drop_prob for layer in encoder.encoder.layers] == [0.0, 0.25, 0.5]
+    assert [layer.drop_path for layer in encoder.encoder.layers] == [0.0, 0.25, 0.5]
     batch = random_slide(20, 0)
     torch.manual_seed(0)
     outs = [encoder(batch) for _ in range(8)]

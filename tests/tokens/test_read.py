@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from longvit.tokens import TokenBatch
 from longvit.tokens.read import StoreScale, require_scale, slide_tokens
 from longvit.tokens.source import patchify
 from preprocessing.errors import StoreError
+from preprocessing.store.arrays import REMAKE
 from preprocessing.store.features import add_embeddings
 
 PLACES = [[3, 1], [0, 4], [0, 0], [2, 2]]
@@ -106,3 +109,12 @@ def test_stores_of_another_scale_than_a_model_was_trained_at_are_refused(save_st
             require_scale([store], scale, "the model")
         assert error.value.where == store.path
         assert error.value.fix == f"tile the slides with --mpp {scale.mpp:g} --tile-px {scale.tile_px}"
+
+
+def test_features_without_pixels_are_not_to_be_tiled_again(save_store):
+    store = save_store("a", PLACES)
+    add_embeddings(store.path, "uni", np.ones((len(store), 4), np.float32), {})
+    shutil.rmtree(store.path / "tiles")
+    with pytest.raises(StoreError, match="but the model was trained on") as error:
+        require_scale([store], StoreScale(mpp=1.0, tile_px=64), "the model")
+    assert error.value.fix == REMAKE

@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -234,15 +235,15 @@ def test_random_layers_are_on_in_a_fit_whatever_the_model_was_doing_before(tmp_p
     assert fitted(line().eval(), tmp_path).training
 
 
-def test_dropout_depends_on_seed_and_step_alone():
+def test_dropout_depends_on_seed_and_batch_alone():
     module = Line(seed=5)
-    module.trainer = type("Trainer", (), {"global_step": 7})()
+    module.trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=7))
     drawn = []
     for before in (1, 2):
         torch.manual_seed(before)
         module.on_train_batch_start(None, 0)
         drawn.append(torch.rand(3).tolist())
-    module.trainer.global_step = 8
+    module.trainer.fit_loop.total_batch_idx = 8
     module.on_train_batch_start(None, 0)
     assert drawn[0] == drawn[1] != torch.rand(3).tolist()
 

@@ -8,7 +8,9 @@ import pytest
 from longvit.config import ViewConfig
 from longvit.runs.privacy import Pseudonyms
 from longvit.viewer.find import find
-from preprocessing.errors import ConfigError
+from longvit.viewer.site import Site
+from longvit.viewer.static import write_static
+from preprocessing.errors import ConfigError, StoreError
 
 
 def test_a_run_brings_its_stores_and_its_held_out_patients(planted):
@@ -26,6 +28,50 @@ def test_a_store_is_one_slide(planted):
 
 def test_a_folder_of_stores_is_its_slides(planted, cohort):
     assert len(find(ViewConfig(source=cohort.stores)).stores) == 14
+
+
+def without(path: Path, *names: str) -> None:
+    """Make of a store one that lacks some arrays."""
+    document = json.loads((path / "zarr.json").read_text())
+    arrays = document["attributes"]["arrays"]
+    document["attributes"]["arrays"] = [name for name in arrays if name not in names]
+    (path / "zarr.json").write_text(json.dumps(document))
+    for name in names:
+        shutil.rmtree(path / name)
+
+
+@pytest.mark.parametrize("names", [("overview",), ("overview_mask",), ("tissue",), ("tiles", "crc32c")])
+def test_a_store_without_pictures_is_left_out_by_name_and_the_others_are_shown(cohort, tmp_path, capsys, names):
+    for name in ("P00-0", "P01-0", "P02-0"):
+        shutil.copytree(cohort.stores / f"{name}.zarr", tmp_path / "stores" / f"{name}.zarr")
+    without(tmp_path / "stores" / "P01-0.zarr", *names)
+    found = find(ViewConfig(source=tmp_path / "stores"))
+    assert list(found.stores) == ["P00-0", "P02-0"]
+    said = f"1 of 3 slides are not shown, because their stores lack pictures: P01-0 (no {names[0]})"
+    assert capsys.readouterr().err == f"warning: {said}\n"
+    assert write_static(Site(found, 256), tmp_path / "page").is_file()
+    for name in ("P00-0", "P02-0"):
+        without(tmp_path / "stores" / f"{name}.zarr", *names)
+    with pytest.raises(StoreError, match=f"the store has no {names[0]}"):
+        find(ViewConfig(source=tmp_path / "stores"))
+
+
+def test_stores_are_left_out_under_their_pseudonyms(cohort, tmp_path, capsys):
+    for name in ("P00-0", "P01-0"):
+        shutil.copytree(cohort.stores / f"{name}.zarr", tmp_path / f"{name}.zarr")
+    without(tmp_path / "P01-0.zarr", "overview")
+    found = find(ViewConfig(source=tmp_path, pseudonyms=tmp_path / "key"))
+    names = Pseudonyms.read(tmp_path / "key")
+    assert list(found.stores) == [names.of("P00-0")]
+    assert names.of("P01-0") in (said := capsys.readouterr().err)
+    assert "P01-0" not in said
+
+
+def test_a_damaged_store_is_not_left_out_so_that_the_page_shows_its_error(cohort, tmp_path):
+    for name in ("P00-0", "P01-0"):
+        shutil.copytree(cohort.stores / f"{name}.zarr", tmp_path / f"{name}.zarr")
+    (tmp_path / "P00-0.zarr" / "zarr.json").write_text("{}")
+    assert list(find(ViewConfig(source=tmp_path)).stores) == ["P00-0", "P01-0"]
 
 
 def test_explanations_bring_the_stores_that_they_explain(planted):

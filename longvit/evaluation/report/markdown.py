@@ -1,30 +1,15 @@
 """Report as Markdown: the same sentences and tables as the page, with figures as separate files."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-from longvit.evaluation.report.drawing import RenderedFigure
+from longvit.evaluation.report.content import ReportContent
 from longvit.evaluation.report.metric_labels import heading, how_computed
 from longvit.evaluation.report.text_tables import TextTable, numbers_table
 
 
-def markdown_report(
-    metrics: Mapping[str, Any],
-    drawings: Sequence[RenderedFigure],
-    tables: Sequence[TextTable],
-    provenance: Mapping[str, str],
-    settings: Mapping[str, str],
-) -> str:
-    """Return the text of `report.md`.
-
-    Args:
-        metrics: Content of `metrics.json`.
-        drawings: Figures; their files are in `figures/`.
-        tables: Tables after the table of metrics.
-        provenance: Origin of the numbers, by name.
-        settings: Title -> YAML or command.
-    """
+def markdown_report(content: ReportContent) -> str:
+    """Return the text of `report.md`; the files of the figures are in `figures/`."""
+    metrics = content.metrics
     parts = [f"# {_text(heading(metrics))}"]
     if metrics["warnings"]:
         parts += [
@@ -32,12 +17,13 @@ def markdown_report(
             "\n".join(f"- {_text(sentence)}" for sentence in metrics["warnings"]),
         ]
     parts += [*_table(numbers_table(metrics)), _text(how_computed(metrics))]
-    for drawing in drawings:
+    for drawing in content.drawings:
         parts += [f"![{_text(drawing.caption)}](figures/{drawing.name}.svg)", f"*{_text(drawing.caption)}*"]
-    for table in tables:
+    for table in content.tables:
         parts += _table(table)
-    parts += ["## Provenance", "\n".join(f"- {_text(name)}: {_text(value)}" for name, value in provenance.items())]
-    parts += [f"### {title}\n\n{_fenced(text.rstrip())}" for title, text in settings.items()]
+    provenance = "\n".join(f"- {_text(name)}: {_text(value)}" for name, value in content.provenance.items())
+    parts += ["## Provenance", provenance]
+    parts += [f"### {title}\n\n{_fenced(text.rstrip())}" for title, text in content.settings.items()]
     return "\n\n".join(parts) + "\n"
 
 

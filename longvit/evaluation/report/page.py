@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from longvit.evaluation.report.content import ReportContent
 from longvit.evaluation.report.drawing import RenderedFigure
 from longvit.evaluation.report.metric_labels import (
     METRIC_NAMES,
@@ -46,33 +47,26 @@ def page(sections: Iterable[Section], title: str) -> str:
     return template.substitute(title=html.escape(title), body=body)
 
 
-def evaluation_section(
-    metrics: Mapping[str, Any],
-    drawings: Sequence[RenderedFigure],
-    tables: Sequence[TextTable],
-    provenance: Mapping[str, str],
-    settings: Mapping[str, str],
-) -> Section:
-    """Return the section of a page for one evaluation, from its headline to its provenance.
-
-    Args:
-        metrics: Content of `metrics.json`.
-        drawings: Figures.
-        tables: Tables after the table of metrics.
-        provenance: Origin of the numbers, by name.
-        settings: Title -> YAML or command, shown folded.
-    """
+def evaluation_section(content: ReportContent) -> Section:
+    """Return the section of a page for one evaluation, from its headline to its provenance; settings are folded."""
+    metrics, escape = content.metrics, html.escape
+    n = metrics["n_shuffles"]
+    control = f" Grey: the same metric for models trained on shuffled labels, averaged, {n} per fold." if n else ""
+    origins = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in content.provenance.items())
     parts = [
         _headline(metrics),
         _warning_box(metrics["warnings"]),
-        _figures(drawings),
+        '<div class="figures">' + "\n".join(map(_figure, content.drawings)) + "</div>",
         "<h3>Numbers</h3>",
         _table(metrics),
-        f'<p class="note">{html.escape(how_computed(metrics) + _how_control(metrics))}</p>',
-        *map(_text_table, tables),
+        f'<p class="note">{escape(how_computed(metrics) + control)}</p>',
+        *map(_text_table, content.tables),
         "<h3>Provenance</h3>",
-        _definitions(provenance),
-        *(_folded(title, text) for title, text in settings.items()),
+        f"<dl>{origins}</dl>",
+        *(
+            f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+            for title, text in content.settings.items()
+        ),
     ]
     return Section(heading(metrics), "\n".join(part for part in parts if part))
 
@@ -143,10 +137,6 @@ def _warning_box(warnings: Sequence[str]) -> str:
     return f'<div class="warnings"><strong>Before you believe this</strong><ul>{items}</ul></div>'
 
 
-def _figures(drawings: Sequence[RenderedFigure]) -> str:
-    return '<div class="figures">' + "\n".join(map(_figure, drawings)) + "</div>"
-
-
 def _figure(one: RenderedFigure) -> str:
     caption, width = html.escape(one.caption), round(one.width_in * PIXELS_PER_INCH)
     shown = f'<figure role="img" aria-label="{caption}" style="flex-basis: {width}px">{one.svg}'
@@ -191,11 +181,6 @@ def _cell(name: str, number: Mapping[str, float | None] | None) -> str:
     return f"{html.escape(write(number['value']))}{control}{spread}{below}"
 
 
-def _how_control(metrics: Mapping[str, Any]) -> str:
-    n = metrics["n_shuffles"]
-    return f" Grey: the same metric for models trained on shuffled labels, averaged, {n} per fold." if n else ""
-
-
 def _text_table(table: TextTable) -> str:
     lines = [f"<h3>{html.escape(table.title)}</h3>"]
     if table.rows:
@@ -217,11 +202,3 @@ def _below(found: re.Match[str]) -> str:
     """Move an interval below its number, and text after the interval below the interval."""
     rest = found[2].removeprefix(", ").strip()
     return f"<small>{found[1]}</small>" + (f"<small>{rest}</small>" if rest else "")
-
-
-def _folded(title: str, text: str) -> str:
-    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
-
-
-def _definitions(pairs: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in pairs.items()) + "</dl>"

@@ -192,7 +192,7 @@ def _with_phantoms(out: Tensor, logsumexp: Tensor, phantoms: int) -> tuple[Tenso
     """Add `phantoms` keys of logit 0 and value 0 to a softmax: exp(0) each in the denominator, 0 in the numerator."""
     if not phantoms:
         return out, logsumexp
-    total = torch.logaddexp(logsumexp, logsumexp.new_tensor(math.log(phantoms)))
+    total = torch.logaddexp(logsumexp, logsumexp.new_full((), math.log(phantoms)))
     return out * (logsumexp - total).exp().unsqueeze(-1), total
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from longvit.config import EncoderConfig, ExecutionConfig
-from longvit.model.rank_group import RankGroup
+from longvit.model.rank_group import RankGroup, SharedBatch
 
 Padding = Literal["masked", "zero_keys"]
 
@@ -63,6 +63,8 @@ class AttentionPlan:
     """Shares of the ranks of `group`; None if this process holds the whole sequence."""
     group: RankGroup | None = None
     """Ranks that hold the sequence together."""
+    batch: SharedBatch | None = None
+    """Batch of several ranks, of which this rank has some slides; None if this process has all of it."""
 
     @classmethod
     def of(
@@ -74,10 +76,11 @@ class AttentionPlan:
         causal: bool = False,
         shares: Shares | None = None,
         group: RankGroup | None = None,
+        batch: SharedBatch | None = None,
     ) -> "AttentionPlan":
         """Return an encoder's plan for slides of these lengths, tokens."""
         execution = execution or ExecutionConfig()
-        return cls(lengths, config.heads, config.branches, config.padding, causal, execution, shares, group)
+        return cls(lengths, config.heads, config.branches, config.padding, causal, execution, shares, group, batch)
 
     @classmethod
     def of_tokens(
@@ -89,6 +92,7 @@ class AttentionPlan:
         group: RankGroup | None = None,
         *,
         causal: bool = False,
+        batch: SharedBatch | None = None,
     ) -> "AttentionPlan":
         """Return an encoder's plan for tokens (B, L, ...), of which every rank of a group gives its share.
 
@@ -96,9 +100,9 @@ class AttentionPlan:
             ValueError: As `row_lengths` and `shared_lengths`.
         """
         if group is None:
-            return cls.of(config, row_lengths(x, mask_BL), execution, causal=causal)
+            return cls.of(config, row_lengths(x, mask_BL), execution, causal=causal, batch=batch)
         lengths, shares = shared_lengths(x, mask_BL, group)
-        return cls.of(config, lengths, execution, causal=causal, shares=shares, group=group)
+        return cls.of(config, lengths, execution, causal=causal, shares=shares, group=group, batch=batch)
 
     @property
     def phantoms(self) -> bool:

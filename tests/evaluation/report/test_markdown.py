@@ -1,6 +1,7 @@
 import pytest
 
 from longvit.evaluation import evaluate_predictions
+from longvit.evaluation.report.content import ReportContent
 from longvit.evaluation.report.drawing import RenderedFigure
 from longvit.evaluation.report.markdown import markdown_report
 from longvit.evaluation.report.text_tables import TextTable
@@ -15,7 +16,8 @@ def report(subtyping_csv):
     def write(settings=None):
         metrics = evaluate_predictions(subtyping_csv) | {"warnings": ["Fold <1> is small"]}
         figure = RenderedFigure("roc", "ROC\nof *all*", 4.0, "<svg/>", b"")
-        return markdown_report(metrics, [figure], [BEST], {"Date": "2026-01-31"}, settings or {}).split("\n")
+        content = ReportContent(metrics, [figure], [BEST], {"Date": "2026-01-31"}, settings or {})
+        return markdown_report(content).split("\n")
 
     return write
 

@@ -10,6 +10,7 @@ from longvit.config import EvaluateConfig
 from longvit.evaluation import evaluate_predictions
 from longvit.evaluation.evaluate import run
 from longvit.evaluation.predictions import read_predictions
+from longvit.evaluation.report.content import ReportContent
 from longvit.evaluation.report.figures import draw_figures
 from longvit.evaluation.report.page import Section, evaluation_section, page, summary_table
 from longvit.evaluation.report.text_tables import detail_tables
@@ -25,7 +26,8 @@ def text_of(text: str) -> str:
 def section_of(path) -> Section:
     metrics = evaluate_predictions(path)
     drawings, tables = draw_figures(read_predictions(path), metrics), detail_tables(metrics, None)
-    return evaluation_section(metrics, drawings, tables, {"Date": "2026-01-31"}, {"Command": "longvit evaluate <p>"})
+    settings = {"Command": "longvit evaluate <p>"}
+    return evaluation_section(ReportContent(metrics, drawings, tables, {"Date": "2026-01-31"}, settings))
 
 
 def printed(path) -> str:

@@ -180,7 +180,13 @@ def test_foreign_codecs_in_shards_are_refused(path, codec):
         ({"source": {"name": "../x", "size": 1, "sha256": "0"}}, "attribute source.name"),
         ({"source": {"name": "x", "more": ["/etc/passwd"], "size": 1, "sha256": "0"}}, "attribute source.more"),
         ({"complete": "true"}, "unfinished"),
+        ({"source": {"name": "x", "size": -1, "sha256": "0"}}, "attribute source.size: Input should be greater than"),
+        ({"source": {"name": "x", "size": 1.0, "sha256": "0"}}, "attribute source.size: Input should be a valid int"),
+        ({"mask": {"name": "x", "size": -1, "sha256": "0"}}, "attribute mask.size: Input should be greater than"),
         ({"schema_version": 99}, "schema version 99"),
+        ({"schema_version": 0}, "schema version 0; this program reads 1 to 2"),
+        ({"schema_version": 2.0}, "schema version 2.0; this program reads 1 to 2"),
+        ({"schema_version": True}, "schema version True; this program reads 1 to 2"),
         ({"schema_version": 1}, "attribute arrays: is not in schema 1"),
         ({"arrays": ["rc"]}, "attribute arrays: xy_l0 is not in it"),
         ({"arrays": ["rc", "rc", "xy_l0"]}, "attribute arrays: names an array twice"),
@@ -419,6 +425,11 @@ def test_an_array_of_little_data_cannot_claim_much(path, make_store, monkeypatch
     assert "cannot be an array of 20,000" in refused(path, "embeddings/uni").what
 
 
+def test_a_chunk_of_gigabytes_is_refused_before_it_is_read(path):
+    os.truncate(path / "rc" / "c" / "0" / "0", 1 << 40)
+    assert "1,099,511,627,776 bytes cannot be an array of 40" in refused(path, "rc").what
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
@@ -432,7 +443,7 @@ def test_an_array_of_little_data_cannot_claim_much(path, make_store, monkeypatch
     ],
 )
 def test_a_shard_index_that_points_anywhere_is_refused(path, row, sentence):
-    shard = shard_path(path / "tiles", 0)
+    shard = Path(shard_path(path / "tiles", 0))
     data = bytearray(shard.read_bytes())
     index = np.frombuffer(data[-36:-4], "<u8").reshape(2, 2).copy()
     index[0] = row
@@ -442,7 +453,7 @@ def test_a_shard_index_that_points_anywhere_is_refused(path, row, sentence):
 
 
 def test_every_bit_that_is_turned_in_a_tile_is_noticed(path):
-    shard = shard_path(path / "tiles", 0)
+    shard = Path(shard_path(path / "tiles", 0))
     whole = shard.read_bytes()
     for at in np.random.default_rng(0).integers(0, len(whole), 50).tolist():
         shard.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
@@ -457,7 +468,7 @@ def test_stores_of_version_0_1_without_checksums_open(path, as_schema_1):
 
 
 def test_a_tile_of_gigabytes_is_refused_before_it_is_read(path):
-    shard = shard_path(path / "tiles", 0)
+    shard = Path(shard_path(path / "tiles", 0))
     index = np.array([[0, 1 << 33], [0, 10]], "<u8").tobytes()
     with shard.open("r+b") as file:
         file.seek(1 << 33)

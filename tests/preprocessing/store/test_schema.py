@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,8 +77,8 @@ def test_values_that_contradict_each_other_are_named(path, name, change, sentenc
 
 
 def test_a_missing_and_a_damaged_shard_are_both_named(path):
-    shard_path(path / "tiles", 0).unlink()
-    damaged = shard_path(path / "tiles", 2)
+    Path(shard_path(path / "tiles", 0)).unlink()
+    damaged = Path(shard_path(path / "tiles", 2))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert problems(path) == ["a shard of tiles is missing: shard 0", "the index of a shard is damaged: shard 2"]
 

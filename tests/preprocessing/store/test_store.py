@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_small_arrays_are_read_once_and_cannot_be_changed(store):
 
 
 def test_a_damaged_tile_is_named_not_black(store):
-    path = shard_path(store.path / "tiles", 1)
+    path = Path(shard_path(store.path / "tiles", 1))
     path.write_bytes(b"\0" * 200 + path.read_bytes()[200:])
     with pytest.raises(StoreError, match="tile 2 is damaged"):
         store.read_tiles([2])

@@ -1,0 +1,54 @@
+"""Start of a verb as several processes of this machine, as `torchrun --standalone` starts them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+_GRACE_S = 60.0
+"""Time for the other processes to end by themselves after one of them has failed, seconds."""
+
+
+def launched() -> bool:
+    """Return whether torchrun, Slurm or `launch` has started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def launch(arguments: Sequence[str], processes: int) -> int:
+    """Run a command line as so many processes; return the exit code, which is that of the first that failed.
+
+    All processes have ended when this returns. A process that loses another ends by itself, with a message.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-m", "longvit", *arguments]
+    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": str(os.getpid())}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    common = threads | dict(os.environ) | address | sizes
+    started = [
+        subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ]
+    try:
+        return _wait(started)
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGTERM)  # which has no effect on one that has ended
+        for process in started:
+            process.wait()
+
+
+def _wait(started: Sequence[subprocess.Popen]) -> int:
+    failed, since = 0, 0.0
+    while any(process.poll() is None for process in started):
+        codes = [process.returncode for process in started if process.returncode]
+        if codes and not failed:
+            failed, since = codes[0], time.monotonic()
+        if failed and time.monotonic() - since > _GRACE_S:
+            break
+        time.sleep(0.1)
+    return failed or next((process.returncode for process in started if process.returncode), 0)

@@ -1,0 +1,165 @@
+"""Law: a mesh of any shape trains, encodes and predicts like one process."""
+
+import os
+import signal
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from longvit.config import (
+    CoxTask,
+    DinoConfig,
+    MaskedConfig,
+    MocoConfig,
+    NllTask,
+    PretrainConfig,
+    PretrainOptimiserConfig,
+    SubtypeTask,
+    ViewsConfig,
+)
+from longvit.finetuning.finetune import run as finetune
+from longvit.formats.run_json import read_starts
+from longvit.pretraining.pretrain import run as pretrain
+from longvit.pretraining.pretrain_module import PretrainModule
+
+MESHES = {"2x1": (2, 1), "1x2": (1, 2), "2x2": (2, 2)}
+"""`data` ranks, and ranks per sequence."""
+OBJECTIVES = {
+    "dino": DinoConfig(prototypes=32, hidden=16, bottleneck=8),
+    "sinkhorn": DinoConfig(prototypes=32, hidden=16, bottleneck=8, centring="sinkhorn", batch_norm=True),
+    "moco": MocoConfig(mlp_dim=16, dim=8, queue=12),
+    "moco without a queue": MocoConfig(mlp_dim=16, dim=8, queue=0),
+    "masked": MaskedConfig(decoder_width=16),
+}
+TASKS = {"subtype": SubtypeTask(), "cox": CoxTask(), "nll": NllTask(bins=2)}
+
+
+SINGLE = {"moco": 2e-3, "cox": 2e-3}
+"""Tolerance of what libraries compute in single precision: lightly's queue and torchsurv's loss."""
+
+
+def assert_near(run: Path, other: Path, name: str, tolerance: float) -> None:
+    """Check the rows of two tables: equal words, and numbers that differ by rounding."""
+    one, two = (pd.read_csv(folder / name) for folder in (run, other))
+    assert list(one) == list(two)
+    for column in one:
+        if column == "risk":  # a log hazard has no zero: the gradient of its bias is rounding
+            one[column], two[column] = (table[column] - table[column].mean() for table in (one, two))
+        if one[column].dtype == np.float64:
+            np.testing.assert_allclose(two[column], one[column], rtol=tolerance, atol=tolerance, err_msg=column)
+        else:
+            assert one[column].tolist() == two[column].tolist()
+
+
+def in_double(run, config, name: str) -> None:
+    """Run a verb in double precision where it can: Adam divides gradients that are rounding by their own size."""
+    torch.set_default_dtype(torch.float32 if name in SINGLE else torch.float64)
+    try:
+        run(config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def meshed(config, mesh: tuple[int, int], out: Path):
+    execution = config.execution.model_copy(update={"sequence_parallel": mesh[1]})
+    return config.model_copy(update={"out": out, "execution": execution})
+
+
+@pytest.fixture
+def pretraining(cohort, tiny_encoder, tmp_path) -> PretrainConfig:
+    encoder = tiny_encoder.model_copy(update={"dropout": 0.0})
+    return PretrainConfig(
+        stores=cohort.stores,
+        out=tmp_path / "one",
+        encoder=encoder,
+        views=ViewsConfig(region_px=128, global_px=64, local_px=32, local_views=2, min_tissue=0.3),
+        optimiser=PretrainOptimiserConfig(epochs=3, learning_rate=1e-3, warmup_epochs=1),
+        batch_size=4,
+        regions_per_slide=1,
+        loader_workers=0,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretraining, objective, tmp_path):
+    config, tolerance = pretraining.model_copy(update={"objective": OBJECTIVES[objective]}), SINGLE.get(objective, 2e-6)
+    in_double(pretrain, config, objective)
+    for name, mesh in MESHES.items():
+        launched(prod(mesh), in_double, pretrain, meshed(config, mesh, tmp_path / name), objective)
+        assert_near(tmp_path / "one", tmp_path / name, "metrics.csv", tolerance)
+        one, other = (load_file(tmp_path / folder / "encoder.safetensors") for folder in ("one", name))
+        for key in one:
+            torch.testing.assert_close(other[key], one[key], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, task, frozen, tmp_path):
+    encoder, tolerance = config.encoder.model_copy(update={"dropout": 0.0}), SINGLE.get(task, 2e-6)
+    changes = {"task": TASKS[task], "encoder": encoder, "out": tmp_path / "one", "pooling": "attention", "folds": (0,)}
+    config = config.model_copy(update=changes | {"trained_blocks": 0 if frozen else None})
+    in_double(finetune, config, task)
+    for name, mesh in MESHES.items():
+        launched(prod(mesh), in_double, finetune, meshed(config, mesh, tmp_path / name), task)
+        assert_near(tmp_path / "one", tmp_path / name, "predictions.csv", tolerance)
+        assert_near(tmp_path / "one" / "fold_0", tmp_path / name / "fold_0", "metrics.csv", tolerance)
+
+
+def killed(config: PretrainConfig) -> None:
+    """Pretrain; the last rank is killed in the second epoch."""
+    step = PretrainModule.training_step
+
+    def last(module, views, batch_idx):
+        if module.current_epoch == 1 and module.trainer.global_rank == module.trainer.world_size - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(module, views, batch_idx)
+
+    PretrainModule.training_step = last
+    in_double(pretrain, config, "dino")
+
+
+@pytest.mark.parametrize("other", ["one process", "1x2", "2x2"])
+def test_a_run_whose_rank_was_killed_goes_on_in_another_mesh_as_if_undisturbed(launched, pretraining, other, tmp_path):
+    config = pretraining.model_copy(update={"objective": OBJECTIVES["dino"]})
+    in_double(pretrain, config, "dino")
+    out = tmp_path / "other"
+    with pytest.raises(AssertionError, match="rank 1: was killed"):
+        launched(2, killed, meshed(config, MESHES["2x1"], out))
+    assert len(pd.read_csv(out / "metrics.csv")) == 1
+    if other in MESHES:
+        launched(prod(MESHES[other]), in_double, pretrain, meshed(config, MESHES[other], out), "dino")
+    else:
+        in_double(pretrain, config.model_copy(update={"out": out}), "dino")
+    assert_near(tmp_path / "one", out, "metrics.csv", 2e-6)
+    one, two = (load_file(folder / "encoder.safetensors") for folder in (tmp_path / "one", out))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=2e-6, atol=2e-6)
+    data, sequence = MESHES.get(other, (1, 1))
+    starts = [start["machine"]["mesh"] for start in read_starts(out)]
+    assert starts == [{"data": 2, "sequence": 1}, {"data": data, "sequence": sequence}]
+
+
+def test_every_file_is_written_once(launched, pretraining, tmp_path):
+    out = tmp_path / "other"
+    launched(4, pretrain, meshed(pretraining, MESHES["2x2"], out))
+    pretrain(pretraining)
+    names = lambda folder: sorted(p.relative_to(folder).parts for p in folder.rglob("*") if "tfevents" not in p.name)
+    assert names(out) == names(tmp_path / "one")
+    assert len([*out.rglob("*tfevents*")]) == len(read_starts(out)) == 1
+    assert pd.read_csv(out / "timing.csv")["epoch"].tolist() == pd.read_csv(out / "metrics.csv")["epoch"].tolist()
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_gradients_of_several_batches_make_a_step(launched, pretraining, mesh, tmp_path):
+    optimiser = pretraining.optimiser.model_copy(update={"accumulate": 2})
+    config = pretraining.model_copy(update={"objective": OBJECTIVES["masked"], "optimiser": optimiser})
+    in_double(pretrain, config, "masked")
+    launched(prod(MESHES[mesh]), in_double, pretrain, meshed(config, MESHES[mesh], tmp_path / mesh), "masked")
+    assert_near(tmp_path / "one", tmp_path / mesh, "metrics.csv", 2e-6)
+    assert pd.read_csv(tmp_path / "one" / "metrics.csv")["step"].tolist() == [2, 4, 6]  # of three batches an epoch
