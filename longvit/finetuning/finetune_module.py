@@ -70,8 +70,11 @@ class FinetuneModule(TrainingModule):
         """
         mesh = current_mesh()
         own = range(len(window))[mesh.data_part]
-        outputs_NO = torch.stack([self._of_patient(window[i], i) for i in own])
-        return outputs_NO if mesh.data is None else mesh.data.spread(outputs_NO, own, len(window))
+        outputs = [self._of_patient(window[i], i) for i in own]
+        if mesh.data is None:
+            return torch.stack(outputs)
+        none_0O = self.model.head.linear.weight.new_empty(0, self.model.head.linear.out_features)
+        return mesh.data.spread(torch.stack(outputs) if outputs else none_0O, own, len(window))
 
     def _of_patient(self, patient: TrainingPatient, place: int) -> Tensor:
         outputs = []

@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
+from timm.layers.drop import drop_path
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 from torch.utils.checkpoint import checkpoint
@@ -82,8 +83,7 @@ class Block(nn.Module):
             x_BLD = self.dropout(x_BLD)
         if not self.drop_path:
             return x_BLD
-        keep = 1 - self.drop_path
-        kept_B11 = x_BLD.new_empty(batch.total if batch else len(x_BLD), 1, 1).bernoulli_(keep).div_(keep or 1.0)
+        kept_B11 = drop_path(x_BLD.new_ones(batch.total if batch else len(x_BLD), 1, 1), self.drop_path, training=True)
         return x_BLD * (kept_B11[batch.rows] if batch else kept_B11)
 
 

@@ -2,8 +2,8 @@
 
 Every rank of a group computes the same loss, from the slide vectors of all ranks. The sums are over the ranks, in both
 directions: their backward pass adds up the gradients of all ranks. So the gradient of a parameter on one rank is a
-share of the gradient of the sum of all ranks' losses, and the mean of a parameter's gradients over all ranks, which is
-what DistributedDataParallel computes, is the gradient of one process. This holds for every parameter: where it works on
+share of the gradient of the sum of all ranks' losses, and the mean of a parameter's gradients over all ranks is the
+gradient of one process. DistributedDataParallel computes this mean. It is right for every parameter: where it works on
 tokens, each rank has a share of the gradient, and where it works on slide vectors, each rank has all of it.
 """
 
@@ -113,7 +113,7 @@ class RankGroup:
 
     @contextmanager
     def own_random_numbers(self, device: torch.device) -> Iterator[None]:
-        """Draw other numbers on every rank, for what is drawn per token; outside, ranks with one seed draw the same."""
+        """Draw other numbers on every rank, such as dropout's; outside, ranks with the same seed draw the same."""
         seed = int(torch.randint(2**62, ())) + dist.get_rank()
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(seed)

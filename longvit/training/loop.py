@@ -161,24 +161,20 @@ def fit(
         read: Function from the rows of metrics to sentences for `notes.txt`.
     """
     begin(config)
-    mesh = current_mesh()
     keep_freed_memory()
     module.train()
     last = folder / "checkpoints" / "last.ckpt"
     best = Checkpoints(last.parent, filename="best", monitor=monitor, enable_version_counter=False)
     every = Checkpoints(last.parent, filename=last.stem, enable_version_counter=False)
     waiting, metrics = LoaderWaitProfiler(), MetricsFile(folder / TRAINING_METRICS, meters)
-    callbacks = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
+    callbacks: list[pl.Callback] = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
     callbacks += [NotesFile(folder / "notes.txt", metrics, read)] if read else []
     callbacks += [best] if monitor else []
     callbacks += [ResumableEarlyStopping(monitor, patience=patience)] if monitor and patience else []
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
-        devices=mesh.devices,
-        num_nodes=mesh.nodes,
-        strategy="ddp" if mesh.world else "auto",  # the mean of gradients over all ranks, as in `RankGroup`
-        use_distributed_sampler=False,
+        **current_mesh().trainer_settings,
         precision=_PRECISION[config.precision],
         max_epochs=module.settings.epochs,
         gradient_clip_val=module.settings.clip_norm,
@@ -187,7 +183,7 @@ def fit(
         enable_checkpointing=best in callbacks or every in callbacks,
         enable_progress_bar=not brief,
         enable_model_summary=False,
-        logger=False if brief or not mesh.first else EventsFile(folder / "tensorboard"),
+        logger=False if brief or not current_mesh().first else EventsFile(folder / "tensorboard"),
         profiler=waiting,
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -53,9 +53,12 @@ class Mesh:
     """Ranks on each machine."""
 
     @property
-    def nodes(self) -> int:
-        """Number of machines."""
-        return (self.world.size if self.world else 1) // self.devices
+    def trainer_settings(self) -> dict[str, Any]:
+        """Settings of Lightning's trainer; `ddp` takes the mean of gradients over all ranks, as `RankGroup` needs."""
+        if self.world is None:
+            return {"devices": 1}
+        nodes = self.world.size // self.devices
+        return {"devices": self.devices, "num_nodes": nodes, "strategy": "ddp", "use_distributed_sampler": False}
 
     @property
     def first(self) -> bool:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from longvit.config import PRESETS, EncoderConfig, ExecutionConfig
 from longvit.model.attention.layer import DilatedSelfAttention
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
+from longvit.model.attention.shares import row_lengths
 
 PRESET = "longvit_small_32768"
 

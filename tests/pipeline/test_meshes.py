@@ -103,6 +103,8 @@ def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretra
 def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, task, frozen, tmp_path):
     encoder, tolerance = config.encoder.model_copy(update={"dropout": 0.0}), SINGLE.get(task, 2e-6)
     changes = {"task": TASKS[task], "encoder": encoder, "out": tmp_path / "one", "pooling": "attention", "folds": (0,)}
+    if task == "subtype":
+        changes |= {"select": "best_val", "patience": 2, "baselines": ("mean", "abmil")}
     config = config.model_copy(update=changes | {"trained_blocks": 0 if frozen else None})
     in_double(finetune, config, task)
     for name, mesh in MESHES.items():

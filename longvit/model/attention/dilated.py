@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from longvit.config import ExecutionConfig, paired
 from longvit.model.attention.exchange import start_exchange
-from longvit.model.attention.plan import AttentionPlan, Calls, HeadGroup, Padding, row_lengths
+from longvit.model.attention.plan import AttentionPlan, Calls, HeadGroup, Padding
+from longvit.model.attention.shares import row_lengths
 from longvit.model.kernels.registry import attend, attend_backward
 
 
@@ -145,7 +146,7 @@ def attend_branches_backward(
             q, _, _, out, logsumexp = (group.take(x) for x in saved)
             grad_q, grad_k, grad_v = attend_backward(group.take(grad_BLHK), q, k, v, out, logsumexp)
             group.view(grads[0]).add_(group.put_back(grad_q))
-            exchange.put_gradients(group, grad_k, grad_v)
+            exchange.set_gradients(group, grad_k, grad_v)
         exchange.add_returned_(grads[1:])
     return grads
 

@@ -51,8 +51,8 @@ class Exchange:
         for call in self.calls:
             yield call, torch.cat(self._blocks_of(call), dim=3).unbind()
 
-    def put_gradients(self, call: HeadGroup, *grads: Tensor) -> None:
-        """Put the gradients of a call's tensors in the place of the tensors themselves, which are lost."""
+    def set_gradients(self, call: HeadGroup, *grads: Tensor) -> None:
+        """Set the gradients of a call's tensors, which overwrite the tensors themselves."""
         parts = torch.stack(grads).split([kept for _, kept in call.sources], dim=3)
         for block, part in zip(self._blocks_of(call), parts, strict=True):
             block.copy_(part)

@@ -10,14 +10,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from longvit.config import EncoderConfig, ExecutionConfig
+from longvit.model.attention.shares import Shares, row_lengths, shared_lengths
 from longvit.model.rank_group import RankGroup, SharedBatch
 
 Padding = Literal["masked", "zero_keys"]
@@ -27,20 +27,6 @@ _TOKENS_AT_ONCE = 16384
 
 A segment is never cut.
 """
-
-
-class Shares(NamedTuple):
-    """Cut of a sequence into contiguous shares, one per rank, from the view of one rank."""
-
-    borders: tuple[int, ...]
-    """First token of each share, and the end of the last share."""
-    rank: int
-    """The rank."""
-
-    def of(self, tokens: range) -> dict[int, range]:
-        """Return each rank's piece of a range of tokens, for ranks that have one."""
-        pieces = (range(max(tokens.start, a), min(tokens.stop, b)) for a, b in pairwise(self.borders))
-        return {rank: piece for rank, piece in enumerate(pieces) if piece}
 
 
 @dataclass(frozen=True)
@@ -172,18 +158,18 @@ class HeadGroup:
     """Number of segments."""
     span: int
     """Tokens in a segment."""
+    ratio: int
+    """Dilation r: every r-th token is kept."""
     offset: int
     """First token that the first of the heads keeps in a segment."""
     offsets: int
     """Number of different offsets of the heads; each offset is one token after the previous offset."""
-    ratio: int
-    """Dilation r: every r-th token is kept."""
     heads: slice
     """Heads, counted from the first head that is computed at the same time."""
-    phantoms: int
-    """Zero keys that fill up a segment in the official code."""
     kept: int
     """Number of tokens that a head keeps in each segment, or in the rank's piece of the segment."""
+    phantoms: int
+    """Zero keys that fill up a segment in the official code."""
     sources: tuple[tuple[int, int], ...] = ()
     """(Rank, kept tokens) of keys of the same segment and heads that the queries attend to on top of this call."""
     targets: tuple[int, ...] = ()
@@ -221,45 +207,6 @@ Calls = tuple[tuple[slice, tuple[HeadGroup, ...]], ...]
 """Slices of heads that are computed together, each with its calls of the primitive."""
 
 
-def shared_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None, group: RankGroup) -> tuple[tuple[int, ...], Shares]:
-    """Return the number of real tokens in each row of the whole sequence, and the shares of the group's ranks.
-
-    Args:
-        x: Tokens of this rank (B, l, ...).
-        mask_BL: True for a real token of this rank; without a mask every token is real.
-        group: Ranks that hold the sequence together.
-
-    Raises:
-        ValueError: A row has padding before a real token, on one rank or across ranks; raised on every rank.
-    """
-    real_BL = x.new_ones(x.shape[:2], dtype=torch.bool) if mask_BL is None else mask_BL
-    misplaced = (real_BL[:, 1:] & ~real_BL[:, :-1]).sum()
-    own = torch.cat([real_BL.sum(1), misplaced[None], misplaced.new_tensor([x.shape[1]])])
-    *of_rows, wrong, lengths = zip(*group.gathered(own).tolist(), strict=True)
-    borders = (0, *accumulate(lengths))
-    for row in of_rows:
-        end = max((start + n for start, n in zip(borders, row, strict=False) if n), default=0)
-        wrong += (end - sum(row),)
-    if any(wrong):
-        raise ValueError("mask_BL has padding before a real token; padding belongs at the end of each sequence")
-    return tuple(sum(row) for row in of_rows), Shares(borders, group.rank)
-
-
-def row_lengths(x: Tensor, mask_BL: Bool[Tensor, "B L"] | None) -> tuple[int, ...]:
-    """Return the number of real tokens in each row of `x` (B, L, ...), with one synchronisation of the device.
-
-    Raises:
-        ValueError: `mask_BL` has padding before a real token.
-    """
-    if mask_BL is None:
-        return (x.shape[1],) * len(x)
-    misplaced = (mask_BL[:, 1:] & ~mask_BL[:, :-1]).sum()
-    *lengths, wrong = torch.cat([mask_BL.sum(1), misplaced[None]]).tolist()
-    if wrong:
-        raise ValueError("mask_BL has padding before a real token; padding belongs at the end of each sequence")
-    return tuple(lengths)
-
-
 class _Rule(NamedTuple):
     """Fields of a plan that do not depend on the slides."""
 
@@ -287,20 +234,17 @@ def _groups(lengths: Sequence[int], rule: _Rule, chunk: slice, shares: Shares) -
             whole = min(segment_length, length)
             filled_to = math.ceil(whole / ratio) if rule.phantoms else 0
             for start, segments, span in _neighbours(share, whole):
-                at = start - start % whole
-                segment = range(at, min(at + whole, length))
+                segment = range(start - start % whole, min(start - start % whole + whole, length))
                 pieces = shares.of(segment) if segments == 1 else {rank: segment}
                 for kept, offset, offsets, some in _diagonals(rule.heads, chunk, ratio, segment.start, pieces, rank):
-                    if not kept[rank]:
-                        continue
-                    others = [other for other in kept if kept[other] and other != rank]
+                    others = [other for other in kept if kept[rank] and kept[other] and other != rank]
                     sources = tuple((other, kept[other]) for other in others if other < rank or not rule.causal)
                     targets = tuple(other for other in others if other > rank or not rule.causal)
-                    lanes = offset, offsets, ratio, some, max(0, filled_to - sum(kept.values())), kept[rank]
-                    most = max(1, _TOKENS_AT_ONCE // span)
-                    for i in range(0, segments, most):
-                        local = start - share.start + i * span, min(most, segments - i)
-                        yield HeadGroup(branch, rows, *local, span, *lanes, sources, targets)
+                    own = kept[rank], max(0, filled_to - sum(kept.values())), sources, targets
+                    at_once = max(1, _TOKENS_AT_ONCE // span)
+                    for i in range(0, segments if kept[rank] else 0, at_once):
+                        at, count = start - share.start + i * span, min(at_once, segments - i)
+                        yield HeadGroup(branch, rows, at, count, span, ratio, offset, offsets, some, *own)
 
 
 def _neighbours(share: range, whole: int) -> Iterator[tuple[int, int, int]]:

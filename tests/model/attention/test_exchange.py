@@ -16,7 +16,8 @@ from torch.testing import assert_close
 from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import LongNetDecoder, LongViT
-from longvit.model.attention.plan import AttentionPlan, Shares
+from longvit.model.attention.plan import AttentionPlan
+from longvit.model.attention.shares import Shares
 from longvit.model.rank_group import RankGroup
 
 BASE = {

@@ -14,7 +14,8 @@ import longvit
 from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.explanation import attention_rollout, received_attention
 from longvit.model import LongNetDecoder, LongViT
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
+from longvit.model.attention.shares import row_lengths
 
 SETTINGS = {"width": 32, "depth": 5, "heads": 4, "segment_lengths": (8, 16, 64), "dilation_ratios": (1, 2, 4)}
 MODES = ["nothing", "all_but_attention", "blocks"]

@@ -9,7 +9,8 @@ from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.model.attention import received
 from longvit.model.attention.dilated import attend_branches, attend_branches_backward
 from longvit.model.attention.layer import DilatedSelfAttention
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
+from longvit.model.attention.shares import row_lengths
 
 seeds = st.integers(0, 2**31)
 # Segments and ratios that neither divide each other nor the sequence nor the heads, longer ones than it included.

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from longvit.config import EmbeddingInput, EncoderConfig, ExecutionConfig
 from longvit.model.attention.dilated import dilated_attention
 from longvit.model.attention.layer import DilatedSelfAttention
-from longvit.model.attention.plan import AttentionPlan, row_lengths
+from longvit.model.attention.plan import AttentionPlan
 from longvit.model.attention.recompute import in_pieces
+from longvit.model.attention.shares import row_lengths
 from longvit.model.encoder import Encoder, LongViT
 from longvit.tokens.batch import TokenBatch
 
