@@ -6,32 +6,23 @@ most. All ranks run the same code, and files are written by the first rank.
 """
 
 import hashlib
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from longvit import __version__
 from longvit.config import Device, ExecutionConfig
 from longvit.model.rank_group import RankGroup
-from longvit.training.liveness import Problem, meet
+from longvit.training.joining import device_kind, find_launcher, joined
 from preprocessing.errors import ConfigError, PipelineError, few
 
 T = TypeVar("T")
-_LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
 
 _set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
 """Function that sets the time to wait in a group's collectives; its public name is new in torch 2.14."""
@@ -196,7 +187,7 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         RankError: Another process has stopped.
     """
     global _mesh
-    launcher = _find_launcher()
+    launcher = find_launcher()
     size, ranks = launcher.world_size() if launcher else 1, execution.sequence_parallel
     if size % ranks:
         raise ConfigError(
@@ -207,9 +198,9 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
     if launcher is None or size == 1:
         yield _mesh
         return
-    kind, problem = _device(launcher.local_rank(), device)
+    kind, problem = device_kind(launcher.local_rank(), device)
     facts = {"version": __version__, "execution.sequence_parallel": ranks, "device": kind}
-    with _joined(launcher, execution.timeout_s, kind, facts, problem):
+    with joined(launcher, execution.timeout_s, kind, facts, problem):
         axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
         for axis in axes.get_all_groups():
             _set_timeout(timedelta(seconds=execution.timeout_s), axis)
@@ -221,62 +212,3 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
             yield _mesh
         finally:
             _mesh = Mesh()
-
-
-def _find_launcher() -> ClusterEnvironment | None:
-    """Return the launcher that has started this process; None if there is none."""
-    try:
-        return next((kind() for kind in _LAUNCHERS if kind.detect()), None)
-    except RuntimeError as error:  # a job that asks for --ntasks
-        what = "Slurm has started this process in a job with --ntasks and without --ntasks-per-node"
-        raise ConfigError(what, where="SLURM_NTASKS", fix="ask for --nodes and --ntasks-per-node instead") from error
-
-
-def _device(local: int, device: Device) -> tuple[str, Problem | None]:
-    """Return the type of this process's device, and the reason if it has none."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device in {"cpu", "mps"} or (device == "auto" and count == 0):
-        return "cpu", None
-    if local < count:
-        torch.cuda.set_device(local)
-        return "cuda", None
-    what = f"process {local} of {socket.gethostname()} has no GPU: the host has {count}"
-    return "cuda", (what, "device", "start one process per GPU, or set device to cpu")
-
-
-@contextmanager
-def _joined(
-    launcher: ClusterEnvironment, timeout_s: int, kind: str, facts: Mapping[str, object], problem: Problem | None
-) -> Iterator[None]:
-    """Open the default process group, and watch over its ranks."""
-    rank, size, timeout = launcher.global_rank(), launcher.world_size(), timedelta(seconds=timeout_s)
-    address, port = launcher.main_address, str(launcher.main_port)
-    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": port}
-    with _answered(f"rank {rank} cannot find all {size} ranks", f"{address}:{port}", timeout_s):
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
-        watch = meet(store, rank, size, facts=facts, problem=problem, timeout_s=timeout_s)
-    with watch.over():
-        backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-        with _answered(f"rank {rank} cannot exchange data with all {size} ranks", socket.gethostname(), timeout_s):
-            own = PrefixStore("default_pg", store)
-            dist.init_process_group(backends, store=own, rank=rank, world_size=size, timeout=timeout)
-        try:
-            yield
-        finally:
-            dist.destroy_process_group()
-
-
-@contextmanager
-def _answered(what: str, where: str, timeout_s: int) -> Iterator[None]:
-    """Raise an error of the network, or of torch's store, as a `ConfigError`."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        refusal = ConfigError(
-            what,
-            where=where,
-            fix="start all processes; allow connections between the hosts, and name their network in "
-            f"GLOO_SOCKET_IFNAME if there are several; or raise execution.timeout_s above {timeout_s} s",
-        )
-        refusal.add_note(str(error).partition("\n")[0])
-        raise refusal from error
