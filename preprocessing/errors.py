@@ -86,3 +86,7 @@ class OutputError(PipelineError):
 
 class CheckpointError(PipelineError):
     """File of weights that is missing, damaged, or does not fit the model."""
+
+
+class RankError(PipelineError):
+    """Process of a mesh that has stopped, so that the other processes cannot continue."""

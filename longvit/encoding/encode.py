@@ -47,7 +47,9 @@ def run(config: EncodeConfig) -> Outcome:
         CheckpointError: The encoder does not exist, or its weights do not fit.
         StoreError: There are no stores, the stores have several resolutions, or they cannot provide the encoder's
             tokens.
-        ConfigError: No encoder is named, the folder contains another run, or the ranks of a mesh disagree.
+        ConfigError: No encoder is named, the folder contains another run, the ranks of a mesh disagree, or a slide has
+            fewer tokens than ranks.
+        RankError: Another process of the mesh has stopped.
     """
     with open_mesh(config.execution, config.device) as mesh:
         return _run(config, mesh)
@@ -63,6 +65,7 @@ def _run(config: EncodeConfig, mesh: Mesh) -> Outcome:
     require_one_scale(list(readable.values()))
     require_scale(opened.values(), encoder.trained_on, config.checkpoint)
     slides = {slide_id: SlidePieces(store, encoder.config.input) for slide_id, store in opened.items()}
+    mesh.require_tokens({slide_id: len(pieces.rc_L2) for slide_id, pieces in slides.items()})
     encoder = encoder.narrowed(_DTYPES[config.precision]).to(pick_device(config.device))
     mark = fingerprint(encoder)
     origins = {slide_id: origin_of(mark, pieces.store) for slide_id, pieces in slides.items()}

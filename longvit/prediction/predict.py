@@ -24,6 +24,7 @@ from longvit.runs.input_hashes import read_inputs
 from longvit.runs.outcome import Outcome
 from longvit.tokens.read import StoreScale, open_stores, require_one_scale, require_scale
 from longvit.tokens.sequences import read_tokens, sequences
+from longvit.tokens.source import token_source
 from longvit.training.loop import pick_device
 from longvit.training.mesh import Mesh, open_mesh
 from preprocessing.errors import CohortError, StoreError, few
@@ -48,7 +49,9 @@ def run(config: PredictConfig) -> Outcome:
         CheckpointError: The run is not finished, or another version made it.
         StoreError: There are no stores, or the stores do not fit the models.
         CohortError: The table lacks a slide, or the models were trained on some of the slides or patients.
-        ConfigError: `out` contains another prediction, or the ranks of a mesh disagree.
+        ConfigError: `out` contains another prediction, the ranks of a mesh disagree, or a sequence has fewer tokens
+            than ranks.
+        RankError: Another process of the mesh has stopped.
     """
     with open_mesh(config.execution, config.device) as mesh:
         return _run(config, mesh)
@@ -70,6 +73,9 @@ def _run(config: PredictConfig, mesh: Mesh) -> Outcome:
     }
     unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
     failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
+    tokens = {slide: len(store) * token_source(store, ensemble.source).per_tile for slide, store in opened.items()}
+    whole = {name: one.slides for name, one in wanted.items() if name not in failed}
+    mesh.require_tokens({name: sum(tokens[slide] for slide in slides) for name, slides in whole.items()})
     models = JOINED.join(map(str, ensemble.models))
     inputs = read_inputs(ensemble.files, {slide: stores[slide] for slide in opened}, ensemble.source)
     mesh.require_same("settings, slides or models", (settings_of(config), inputs.stores, inputs.files, wanted))

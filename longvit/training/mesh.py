@@ -6,27 +6,26 @@ most. All ranks run the same code, and files are written by the first rank.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import init_device_mesh
 
+from longvit import __version__
 from longvit.config import Device, ExecutionConfig
 from longvit.model.rank_group import RankGroup
-from preprocessing.errors import ConfigError, PipelineError
+from longvit.training.joining import device_kind, find_launcher, joined
+from preprocessing.errors import ConfigError, PipelineError, few
 
 T = TypeVar("T")
-_LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
 
+_set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
+"""Function that sets the time to wait in a group's collectives; its public name is new in torch 2.14."""
 _PATIENCE = timedelta(days=7)
 """Time to wait for a rank that is alive and works on longer slides than the others."""
 
@@ -136,6 +135,24 @@ class Mesh:
                 fix="start the same command with the same files for all processes",
             )
 
+    def require_tokens(self, lengths: Mapping[str, int]) -> None:
+        """Refuse sequences that are too short to be cut, before anything is computed.
+
+        Args:
+            lengths: Name of each sequence -> its number of tokens.
+
+        Raises:
+            ConfigError: A sequence has fewer tokens than ranks that hold it together.
+        """
+        ranks = self.sequence.size if self.sequence else 1
+        short = sorted(name for name, length in lengths.items() if length < ranks)
+        if short:
+            raise ConfigError(
+                f"{len(short)} of {len(lengths)} sequences have too few tokens for {ranks} ranks: {few(short)}",
+                where="execution.sequence_parallel",
+                fix=f"lower it to at most {min(lengths.values())}, or leave these slides out",
+            )
+
 
 _mesh = Mesh()
 
@@ -166,10 +183,11 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
 
     Raises:
         ConfigError: The number of ranks per sequence does not divide the number of processes, a process has no device,
-            or the other processes do not answer.
+            the other processes do not answer, or they were started with another version or other devices.
+        RankError: Another process has stopped.
     """
     global _mesh
-    launcher = next((kind() for kind in _LAUNCHERS if kind.detect()), None)
+    launcher = find_launcher()
     size, ranks = launcher.world_size() if launcher else 1, execution.sequence_parallel
     if size % ranks:
         raise ConfigError(
@@ -180,44 +198,17 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
     if launcher is None or size == 1:
         yield _mesh
         return
-    kind = _join(launcher, timedelta(seconds=execution.timeout_s), device)
-    try:
+    kind, problem = device_kind(launcher.local_rank(), device)
+    facts = {"version": __version__, "execution.sequence_parallel": ranks, "device": kind}
+    with joined(launcher, execution.timeout_s, kind, facts, problem):
         axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
+        for axis in axes.get_all_groups():
+            _set_timeout(timedelta(seconds=execution.timeout_s), axis)
         of = lambda axis, count: RankGroup(axes.get_group(axis)) if count > 1 else None
         world = RankGroup(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)))
         devices = 1 + max(world.objects(launcher.local_rank()))
         _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks), devices)
-        yield _mesh
-    finally:
-        _mesh = Mesh()
-        dist.destroy_process_group()
-
-
-def _join(launcher: ClusterEnvironment, timeout: timedelta, device: Device) -> str:
-    """Start the default process group, and return the type of its devices."""
-    kind, local = "cpu", launcher.local_rank()
-    if device in {"auto", "cuda"} and torch.cuda.is_available():
-        kind, count = "cuda", torch.cuda.device_count()
-        if local >= count:
-            raise ConfigError(
-                f"process {local} of this machine has no device: there are {count}",
-                where="device",
-                fix=f"start at most {count} processes per machine, or set device to cpu",
-            )
-        torch.cuda.set_device(local)
-    address, port = launcher.main_address, str(launcher.main_port)
-    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": port}
-    try:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
-            rank=launcher.global_rank(),
-            world_size=launcher.world_size(),
-            timeout=timeout,
-        )
-    except RuntimeError as error:  # torch's errors of the network and of its store
-        raise ConfigError(
-            f"rank {launcher.global_rank()} has found no other rank within {timeout.total_seconds():.0f} s",
-            where=f"{address}:{port}",
-            fix="start all processes; allow connections to this address; or raise execution.timeout_s",
-        ) from error
-    return kind
+        try:
+            yield _mesh
+        finally:
+            _mesh = Mesh()
