@@ -70,7 +70,7 @@ def train_loader(dataset: PatientDataset, config: FinetuneConfig) -> DataLoader:
     targets = dataset.targets.loc[dataset.patients]
     strata = targets[config.task.stratum].to_numpy()
     windows = BalancedWindows(strata, config.window, config.seed, config.task.most_windows(strata))
-    current_mesh().require_work(len(strata) // windows.windows, "window")
+    current_mesh().require_shares("window", len(strata) // windows.windows)
     workers = 0 if config.frozen else config.loader_workers
     return DataLoader(dataset, batch_size=None, sampler=windows, **loader_processes(workers))
 

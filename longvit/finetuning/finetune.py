@@ -71,6 +71,7 @@ def _run(config: FinetuneConfig, mesh: Mesh) -> Path:
             where="parallel_folds",
             fix="set it to 1, or start one process",
         )
+    mesh.require_shares("window", config.window)
     result, inputs = config.out / PREDICTIONS, _inputs(experiment)
     mesh.require_same("settings, tables, splits or stores", (settings_of(config), inputs.stores, inputs.files))
     with mesh.entered_by_first(open_run(config, "finetune", inputs, result)) as opened:

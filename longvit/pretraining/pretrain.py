@@ -51,7 +51,7 @@ def _run(config: PretrainConfig, mesh: Mesh) -> Path:
             where="batch_size",
             fix="lower batch_size or raise regions_per_slide",
         )
-    mesh.require_divisor(config.batch_size, "batch_size")
+    mesh.require_shares("batch_size", config.batch_size, even=True)
     result = config.out / "encoder.safetensors"
     files = {"patients": config.patients, "probe.table": config.probe.table}
     inputs = read_inputs(files, found, config.encoder.input)

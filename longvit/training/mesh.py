@@ -90,30 +90,23 @@ class Mesh:
         with ExitStack() as stack:
             yield self.from_first(lambda: stack.enter_context(context))
 
-    def require_work(self, number: int, name: str) -> None:
-        """Refuse fewer slides or patients than `data` ranks.
+    def require_shares(self, name: str, number: int, *, even: bool = False) -> None:
+        """Refuse a batch or window that leaves `data` ranks without a slide or patient.
+
+        Args:
+            name: Name of the setting.
+            number: Number of slides or patients.
+            even: Whether all ranks must have equally many.
 
         Raises:
-            ConfigError: Some ranks would have nothing to compute.
+            ConfigError: Some ranks would have nothing, or less than others.
         """
-        if self.data is not None and number < self.data.size:
+        ranks = self.data.size if self.data else 1
+        if number < ranks or (even and number % ranks):
             raise ConfigError(
-                f"{name} has {number} patients for {self.data.size} ranks",
+                f"{ranks} ranks cannot share {number} {'evenly' if even else 'patients'}",
                 where=name,
-                fix=f"raise it to at least {self.data.size}, or start fewer processes",
-            )
-
-    def require_divisor(self, number: int, name: str) -> None:
-        """Refuse a number of slides or patients that the `data` ranks cannot share evenly.
-
-        Raises:
-            ConfigError: They cannot.
-        """
-        if self.data is not None and number % self.data.size:
-            raise ConfigError(
-                f"{self.data.size} ranks cannot share {name} {number} evenly",
-                where=name,
-                fix=f"set it to a multiple of {self.data.size}, or start another number of processes",
+                fix=f"set it to {'a multiple of' if even else 'at least'} {ranks}, or start fewer processes",
             )
 
     def require_same(self, what: str, value: object) -> None:

@@ -26,6 +26,7 @@ from longvit.finetuning.finetune import run as finetune
 from longvit.formats.run_json import read_starts
 from longvit.pretraining.pretrain import run as pretrain
 from longvit.pretraining.pretrain_module import PretrainModule
+from preprocessing.errors import ConfigError
 
 MESHES = {"2x1": (2, 1), "1x2": (1, 2), "2x2": (2, 2)}
 """`data` ranks, and ranks per sequence."""
@@ -165,3 +166,25 @@ def test_gradients_of_several_batches_make_a_step(launched, pretraining, mesh, t
     launched(prod(MESHES[mesh]), in_double, pretrain, meshed(config, MESHES[mesh], tmp_path / mesh), "masked")
     assert_near(tmp_path / "one", tmp_path / mesh, "metrics.csv", 2e-6)
     assert pd.read_csv(tmp_path / "one" / "metrics.csv")["step"].tolist() == [2, 4, 6]  # of three batches an epoch
+
+
+def refusal(run, config) -> str:
+    with pytest.raises(ConfigError) as error:
+        run(config)
+    return f"{error.value.where}: {error.value.what}"
+
+
+def test_work_that_ranks_cannot_share_is_refused_on_every_rank_before_anything_is_written(
+    launched, pretraining, config, tmp_path
+):
+    uneven = pretraining.model_copy(update={"batch_size": 3, "out": tmp_path / "pretrained"})
+    assert launched(2, refusal, pretrain, uneven) == ["batch_size: 2 ranks cannot share 3 evenly"] * 2
+    at_once = config.model_copy(update={"parallel_folds": 2, "out": tmp_path / "finetuned"})
+    said = launched(2, refusal, finetune, at_once)
+    assert said[0] == said[1]
+    assert said[0].startswith("parallel_folds: folds cannot be trained at the same time")
+    assert not (tmp_path / "pretrained").exists()
+    assert not (tmp_path / "finetuned").exists()
+    small = config.model_copy(update={"window": 1, "out": tmp_path / "small"})
+    assert launched(2, refusal, finetune, small) == ["window: 2 ranks cannot share 1 patients"] * 2
+    assert not (tmp_path / "small").exists()
