@@ -1,0 +1,163 @@
+"""A language model of bytes, alone and on two ranks: its loss over the context, and its steps; writes `byte_model.md`.
+
+    python tests/benchmarks/byte_model.py
+
+The trainings are those of `byte_model_training.py`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import machine
+from measure import run_measured
+
+HERE = Path(__file__).parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ALONE, TWO_THREADS, TWO_RANKS = MODES = ("one process", "one process, two threads", "two ranks")
+TURNS, REPEAT = 3, 1
+PAGE = (
+    """# A language model of bytes
+
+LongNet's causal half: a `LongNetDecoder` of {weights:,} weights learns to predict the next byte of the standard
+library of Python {python}. It is trained alone (one thread), and on two ranks (`torchrun`, gloo, one thread each) with
+every row of bytes cut over both. Written by `tests/benchmarks/byte_model.py`.
+
+{about}
+
+- Model: width {width}, {depth} blocks, {heads} heads, segments {segment_lengths}, ratios {dilation_ratios}; float32.
+- Text: modules of more than 16,384 bytes, without tests, and without `encodings`, whose tables repeat each other;
+  {training:,} bytes for training. {held_out:,} bytes are held out: every eighth module or package as a whole, namely
+  {names}.
+- Training: rows get longer, {lengths}; {bytes:,} bytes in all.
+""",
+    """
+## Loss over the context
+
+Bits per byte of the last 64 bytes of held-out windows ({windows} windows, each within one file), of which only the
+last bytes are given to the model, in as many as the context has. So the targets are the same with every context.
+`fall` is the mean difference to the context above, with its standard error over the windows.
+""",
+    """
+Bits per byte of training, mean of the last 20 steps of each length of rows:
+""",
+    """
+## One step, alone and on two ranks
+
+The same first steps with rows of all lengths in turn, bits per byte before each step:
+""",
+    """
+Seconds of such a step (and processor seconds of a process), medians of {steps} steps:
+""",
+)
+
+
+def run(mode: str, *arguments: object) -> dict[str, Any]:
+    """Run a training in one of the modes; return what it printed."""
+    before, threads = TORCHRUN if mode == TWO_RANKS else (), 1 + (mode == TWO_THREADS)
+    command = [sys.executable, *before, HERE / "byte_model_training.py", "--threads", threads, *arguments]
+    return run_measured([str(part) for part in command])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table of numbers."""
+    lines = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return "\n".join([next(lines), f"|{'---:|' * len(head)}", *lines])
+
+
+def contexts(runs: dict[str, dict[str, Any]]) -> str:
+    """Format the loss of held-out bytes over the context."""
+    rows = [[f"{int(length):,}"] for length in runs[ALONE]["bits"]]
+    for found in runs.values():
+        of_windows = list(found["bits"].values())
+        falls = [[a - b for a, b in zip(*pair, strict=True)] for pair in pairwise(of_windows)]
+        cells = ["", *(f"{mean(fall):.3f} ± {stdev(fall) / len(fall) ** 0.5:.3f}" for fall in falls)]
+        for row, bits, cell in zip(rows, of_windows, cells, strict=True):
+            row += [f"{mean(bits):.3f}", cell]
+    return table(["context, bytes", *(name for mode in runs for name in (f"bits per byte, {mode}", "fall"))], rows)
+
+
+def trainings(runs: dict[str, dict[str, Any]]) -> str:
+    """Format the loss at the end of the steps of each length, and the time that the training took."""
+    rows = []
+    for mode, found in runs.items():
+        log = found["log"]
+        of_length = [[step["bits"] for step in log if step["length"] == length] for length in lengths_of(log)]
+        spent = [sum(step[kind] for step in log) for kind in ("seconds", "processor")]
+        rows.append([mode, *(f"{mean(bits[-20:]):.3f}" for bits in of_length), *(f"{s:,.0f}" for s in spent)])
+    return table(["", *(f"rows of {n:,}" for n in lengths_of(log)), "seconds", "processor seconds of a process"], rows)
+
+
+def first_steps(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Format the loss of the first steps, with the deviation of the ranks from one process."""
+    alone, ranks = (runs[mode][0]["log"] for mode in (ALONE, TWO_RANKS))
+    rows = [
+        [f"{i}", f"{a['length']:,}", f"{a['bits']:.7f}", f"{b['bits']:.7f}", f"{b['bits'] / a['bits'] - 1:+.1e}"]
+        for i, (a, b) in enumerate(zip(alone, ranks, strict=True), start=1)
+    ]
+    return table(["step", "length of rows", ALONE, TWO_RANKS, "relative deviation"], rows)
+
+
+def times(runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Format the median time of a step for every length of rows, without the first step of each length."""
+    lengths = lengths_of(runs[ALONE][0]["log"])
+
+    def cell(found: list[dict[str, Any]], length: int, kind: str) -> str:
+        steps = [step[kind] for one in found for step in one["log"][len(lengths) :] if step["length"] == length]
+        return f"{median(steps):.2f}"
+
+    rows = [
+        [mode, *(f"{cell(found, n, 'seconds')} ({cell(found, n, 'processor')})" for n in lengths)]
+        for mode, found in runs.items()
+    ]
+    return table(["seconds of a step (processor)", *(f"rows of {n:,}" for n in lengths)], rows)
+
+
+def lengths_of(log: list[dict[str, Any]]) -> list[int]:
+    """Return the lengths of rows in a training, shortest first."""
+    return sorted({step["length"] for step in log})
+
+
+def filled(found: dict[str, Any], about: list[str]) -> list[str]:
+    """Return the texts of the page, with machine, model, text and training."""
+    log = found["log"]
+    steps = [[step["bytes"] for step in log if step["length"] == length] for length in lengths_of(log)]
+    values = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in found["about"].items()} | {
+        "about": "\n".join(f"- {line}" for line in about),
+        "python": sys.version.split()[0],
+        "lengths": ", ".join(
+            f"{len(of)} steps of {of[0] // n} x {n:,}" for n, of in zip(lengths_of(log), steps, strict=True)
+        ),
+        "bytes": sum(map(sum, steps)),
+        "windows": len(found["bits"]["256"]),
+        "steps": REPEAT * (TURNS - 1),
+    }
+    return [text.format(**values) for text in PAGE]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--share", default="1", help="of the training's steps")
+    parser.add_argument("--windows", default="100", help="held-out windows, about")
+    parser.add_argument("--out", type=Path, default=HERE / "byte_model.md")
+    a = parser.parse_args()
+    about = machine.describe(("torch",))
+    short = {mode: [] for mode in MODES}
+    for _ in range(REPEAT):
+        for mode in MODES:
+            short[mode].append(run(mode, "--turns", TURNS))
+    trained = {mode: run(mode, "--share", a.share, "--windows", a.windows) for mode in (ALONE, TWO_RANKS)}
+    tables = ["", contexts(trained), trainings(trained), first_steps(short), times(short)]
+    a.out.write_text(
+        "\n".join(part for pair in zip(filled(trained[ALONE], about), tables, strict=True) for part in pair).rstrip()
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
