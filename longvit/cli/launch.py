@@ -1,5 +1,6 @@
 """Start of a verb as several processes of this machine, as `torchrun --standalone` starts them."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -8,6 +9,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from preprocessing.jobs.signals import StopSignal
+
+_PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl."""
 _GRACE_S = 60.0
 """Time for the other processes to end by themselves after one of them has failed, seconds."""
 
@@ -30,16 +35,31 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
     common = threads | dict(os.environ) | address | sizes
     started = [
-        subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            command,
+            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            process_group=0,  # else a terminal's Ctrl-C reaches it, too, and ends it at once as a second signal
+            preexec_fn=_end_with_parent,
+        )
         for rank in range(processes)
     ]
+    number = signal.SIGTERM
     try:
         return _wait(started)
+    except StopSignal as stop:
+        number = stop.number
+        raise
     finally:
         for process in started:
-            process.send_signal(signal.SIGTERM)  # which has no effect on one that has ended
+            process.send_signal(number)  # which has no effect on one that has ended
         for process in started:
             process.wait()
+
+
+def _end_with_parent() -> None:
+    """Let Linux interrupt this process if its parent is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(started: Sequence[subprocess.Popen]) -> int:
