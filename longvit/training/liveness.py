@@ -50,13 +50,13 @@ class RankLost(BaseException):
 def meet(
     store: Store, rank: int, size: int, *, facts: Mapping[str, object], problem: Problem | None, timeout_s: int
 ) -> "Watch":
-    """Connect all ranks to rank 0, compare what they know, and start to watch over them.
+    """Return the watch over all ranks, which connect to rank 0 and compare their facts.
 
     Args:
         store: Store of the rendezvous, on a host that all ranks reach by `MASTER_ADDR`.
         rank: Rank of this process.
         size: Number of ranks.
-        facts: Name -> value of what must be equal on all ranks.
+        facts: Name -> value of each fact that must be equal on all ranks.
         problem: Reason why this rank cannot take part.
         timeout_s: Time to wait for the other ranks, and time after which a silent rank counts as lost, seconds.
 
@@ -88,9 +88,7 @@ def _welcome(
     """Return rank 0's connections to all other ranks, and the first message of every rank."""
     links: dict[int, _Link] = {}
     hellos = {0: own}
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    with socket.create_server(("", 0), family=family, backlog=size, dualstack_ipv6=both) as server:
+    with _listening(os.environ["MASTER_ADDR"], size) as server:
         server.settimeout(timeout_s)
         store.set(_PORT, str(server.getsockname()[1]))
         while len(hellos) < size:
@@ -100,6 +98,15 @@ def _welcome(
                 if hello.get("rank") in range(1, size):
                     hellos[hello["rank"]], links[hello["rank"]] = hello, link
     return links, [hellos[rank] for rank in range(size)]
+
+
+def _listening(address: str, backlog: int) -> socket.socket:
+    """Return a server at this machine's loopback if that is the address of rank 0; else at all of its networks."""
+    if address in {"127.0.0.1", "localhost"}:
+        return socket.create_server(("127.0.0.1", 0), backlog=backlog)
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", 0), family=family, backlog=backlog, dualstack_ipv6=both)
 
 
 def _first_problem(hellos: Sequence[Mapping[str, Any]]) -> Problem | None:

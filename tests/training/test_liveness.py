@@ -9,7 +9,7 @@ import pytest
 from torch.distributed import HashStore
 
 from longvit.training import liveness
-from longvit.training.liveness import Watch, meet
+from longvit.training.liveness import Watch, _listening, meet
 from preprocessing.errors import ConfigError, PipelineError, RankError, StoreError
 from preprocessing.jobs.signals import StopSignal
 
@@ -155,3 +155,11 @@ def test_no_thread_and_no_connection_stay(together):
     together([lambda watch: None] * 3)
     assert [thread for thread in threading.enumerate() if thread.name == "liveness"] == []
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+@pytest.mark.parametrize(("address", "host"), [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1")])
+def test_ranks_of_one_machine_listen_at_its_loopback_alone(address, host):
+    with _listening(address, 2) as server:
+        assert server.getsockname()[0] == host
+    with _listening("10.0.0.1", 2) as server:
+        assert server.getsockname()[0] in {"::", "0.0.0.0"}
