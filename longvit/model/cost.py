@@ -54,7 +54,8 @@ def memory_of_rank(config: EncoderConfig, plan: AttentionPlan, dtype: torch.dtyp
     With l tokens of D numbers on the rank, h heads at once of K numbers, e bytes a number and s = max(e, 4):
 
     - forward, with `overwrite`: tokens and output of the heads, q, k and v of h heads, their logsumexp, and in types
-      narrower than float32 their merged output: l (2 D e + 3 h K e + h s [+ h K s]).
+      narrower than float32 their merged output: l (2 D e + 3 h K e + h s [+ h K s]). In these types, at least the
+      tokens in both types, for their mean: l D (e + s).
     - training: what all blocks keep, and the larger of the backward passes of feed-forward layer and attention:
       l (kept + max(3 D e, 2 D e + 3 h K (e + s))). With `all_but_attention`, a block keeps 3 D e + H s; with `blocks`,
       each keeps D e, and one block 2 D e + H s in addition.
@@ -68,8 +69,9 @@ def memory_of_rank(config: EncoderConfig, plan: AttentionPlan, dtype: torch.dtyp
     exact, head = max(dtype.itemsize, 4), config.width // config.heads
     token, at_once = config.width * dtype.itemsize, min(config.heads, plan.execution.heads_at_once)
     if not training:
-        merged = head * exact if dtype.itemsize < exact else 0
-        per_token = 2 * token + at_once * (3 * head * dtype.itemsize + exact + merged)
+        narrow = dtype.itemsize < exact
+        per_token = 2 * token + at_once * (3 * head * dtype.itemsize + exact + head * exact * narrow)
+        per_token = max(per_token, narrow * config.width * (dtype.itemsize + exact))
     else:
         logsumexp, recompute = config.heads * exact, plan.execution.recompute
         if recompute == "nothing":

@@ -12,6 +12,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -40,19 +41,34 @@ def geometric(tokens: int, **settings: int) -> EncoderConfig:
     return EncoderConfig(segment_lengths=lengths, dilation_ratios=tuple(ratios), drop_path=0.0, **settings)
 
 
+class Late:
+    """Exchange that arrives at a given time or later, as over a slower network; a rank that waits for it sleeps."""
+
+    def __init__(self, work: dist.Work, at: float) -> None:
+        self.work, self.at = work, at
+
+    def wait(self) -> None:
+        """Wait for the messages and the time."""
+        self.work.wait()
+        time.sleep(max(0.0, self.at - time.perf_counter()))
+
+
 class Counted:
-    """Counter of the calls of `all_to_all_single` and the bytes that they send; at once, they wait for the end."""
+    """Counter of the calls of `all_to_all_single`, and of the bytes that they send.
 
-    def __init__(self, *, at_once: bool = False) -> None:
-        self.calls, self.bytes, self.seconds, self.at_once, self._real = 0, 0, 0.0, at_once, dist.all_to_all_single
+    Args:
+        at_once: Whether a call returns only after its messages have arrived.
+        link: Shortest time that an exchange takes, seconds.
+    """
 
-    def __call__(self, output: Tensor, source: Tensor, *args: object, **kwargs: object) -> object:
+    def __init__(self, *, at_once: bool = False, link: float = 0.0) -> None:
+        self.calls, self.bytes, self.at_once, self.link, self._real = 0, 0, at_once, link, dist.all_to_all_single
+
+    def __call__(self, output: Tensor, source: Tensor, *args: object, **kwargs: object) -> Late:
         self.calls, self.bytes = self.calls + 1, self.bytes + source.nbytes
-        work = self._real(output, source, *args, **kwargs)
+        work = Late(self._real(output, source, *args, **kwargs), time.perf_counter() + self.link)
         if self.at_once:
-            start = time.perf_counter()
             work.wait()
-            self.seconds += time.perf_counter() - start
         return work
 
 
@@ -83,41 +99,49 @@ def measured(
     dtype: torch.dtype,
     *,
     training: bool,
-    at_once: bool = False,
     repeat: int = 1,
+    overlap: bool = False,
+    link: float = 0.0,
 ) -> dict[str, Any]:
-    """Measure one rank, and return its figures with those of the model of cost; memory starts without the tokens."""
+    """Measure one rank; return its figures and those of the model of cost, bytes and seconds.
+
+    Memory is the most that a step adds, including its tokens. With `overlap`, every step is followed by one that waits
+    for each exchange before it computes.
+    """
     # Large tensors go back to the system, so that peaks are those of tensors and not of the allocator.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
     torch.manual_seed(0)
     encoder = LongViT(config).to(dtype).train(training)
     encoder.group, encoder.execution = group, execution
     rank, size = (0, 1) if group is None else (group.rank, group.size)
-    borders = tuple(tokens * i // size for i in range(size + 1))
-    shares = Shares(borders, rank)
-    share = borders[rank + 1] - borders[rank]
+    shares = Shares(tuple(tokens * i // size for i in range(size + 1)), rank)
+    share = shares.borders[rank + 1] - shares.borders[rank]
     draw = lambda length: torch.randn(1, length, config.width, dtype=dtype, requires_grad=training)
     step(encoder, draw(8 * FIRST), training=training)  # kernels and connections are set up
-    encoder.zero_grad()
-    plan = AttentionPlan.of(config, (tokens,), execution, shares=shares if size > 1 else None)
-    seconds = []
-    with patch.object(dist, "all_to_all_single", Counted(at_once=at_once)) as counted:
-        for _ in range(repeat):
+    seconds, memory, counted = {False: [], True: []}, [], Counted()
+    for _ in range(repeat):
+        for at_once in (False, True) if overlap else (False,):
+            encoder.zero_grad()
             before = _reset_peak()
-            seconds.append(step(encoder, draw(share), training=training))
-    of = {"training": training}
+            counted = Counted(at_once=at_once, link=link)
+            with patch.object(dist, "all_to_all_single", counted):
+                seconds[at_once].append(step(encoder, draw(share), training=training))
+            memory.append(_status("VmHWM") - before)
+    plan = AttentionPlan.of(config, (tokens,), execution, shares=shares if size > 1 else None)
+    work = work_per_token(config, plan)
     return {
         "rank": rank,
         "tokens": share,
-        "seconds": seconds,
-        "waited": counted.seconds / repeat,
-        "memory": _status("VmHWM") - before,
-        "memory_predicted": memory_of_rank(config, plan, dtype, **of),
-        "exchanges": counted.calls // repeat,
-        "bytes": counted.bytes // repeat,
-        "bytes_predicted": sent_bytes(config, plan, dtype, **of),
-        "work": work_per_token(config, plan).of_slide(share, config) - share * work_per_token(config, plan).embedding,
+        "seconds": median(seconds[False]),
+        **({"seconds_at_once": median(seconds[True])} if overlap else {}),
+        "memory": max(memory),
+        "memory_predicted": memory_of_rank(config, plan, dtype, training=training),
+        "exchanges": counted.calls,
+        "bytes": counted.bytes,
+        "bytes_predicted": sent_bytes(config, plan, dtype, training=training),
+        "forward_gflop": share * config.depth * (work.attention + work.feed_forward) / 1e9,
         "cpu_seconds": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
+        "all_seconds": [list(pair) for pair in zip(*filter(None, seconds.values()), strict=True)],
     }
 
 
@@ -174,15 +198,16 @@ def main() -> None:
     parser.add_argument("--tokens-at-once", type=int, default=4096)
     parser.add_argument("--segments", type=int, nargs="+", help="default: 1024, 4096, ... up to the whole sequence")
     parser.add_argument("--ratios", type=int, nargs="+", help="of these segments")
-    parser.add_argument("--at-once", action="store_true", help="wait for every exchange before computing")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--overlap", action="store_true", help="alternate with steps that wait for every exchange")
+    parser.add_argument("--link-ms", type=float, default=0.0, help="shortest time of an exchange, milliseconds")
     a = parser.parse_args()
     config = geometric(a.tokens, width=a.width, heads=a.heads, depth=a.depth)
     if a.segments:
         own = {"segment_lengths": tuple(a.segments), "dilation_ratios": tuple(a.ratios)}
         config = EncoderConfig(**config.model_dump() | own)
     execution = ExecutionConfig(recompute=a.recompute, heads_at_once=a.heads_at_once, tokens_at_once=a.tokens_at_once)
-    options = {"training": a.training, "at_once": a.at_once, "repeat": a.repeat}
+    options = {"training": a.training, "repeat": a.repeat, "overlap": a.overlap, "link": a.link_ms / 1e3}
     for row in on_ranks(a.ranks, config, execution, a.tokens, getattr(torch, a.dtype), **options):
         print(json.dumps({"load": round(os.getloadavg()[0], 1)} | row))
 

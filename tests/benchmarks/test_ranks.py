@@ -23,3 +23,13 @@ def test_two_ranks_take_what_is_predicted(options):
     for row in rows:
         assert row["bytes"] == row["bytes_predicted"] > 0
         assert row["memory"] == pytest.approx(row["memory_predicted"], rel=0.15)
+
+
+def test_the_page_shows_what_the_model_of_cost_predicts():
+    command = [sys.executable, "tests/benchmarks/ranks_predicted.py"]
+    rows = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
+    ).stdout.splitlines()
+    page = (ROOT / "longvit" / "model" / "attention" / "parallel.md").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 11
+    assert [row for row in rows if row and row not in page] == []

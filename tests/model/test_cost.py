@@ -89,6 +89,7 @@ def test_memory_is_what_a_token_keeps():
     """Of 24 numbers in 6 heads: tokens and heads, q, k, v and logsumexp of the heads that are computed together."""
     assert memory(heads_at_once=2) == 4 * (2 * 24 + 3 * 2 * 4 + 2)
     assert memory(torch.bfloat16, heads_at_once=9) == 2 * (2 * 24 + 3 * 24) + 4 * (6 + 24)
+    assert memory(torch.bfloat16, heads_at_once=1) == (2 + 4) * 24
     of_blocks = {"all_but_attention": 2 * (3 * 24 + 6), "blocks": 2 * 24 + 2 * 24 + 6}
     for recompute, kept in of_blocks.items():
         backward = 2 * 24 + 3 * 2 * 4 * 2
