@@ -33,8 +33,9 @@ def mean_pool(
     exact = torch.promote_types(x_BLD.dtype, torch.float32)
     if mask_BL is None and group is None:
         return x_BLD.mean(dim=1, dtype=exact)
+    real_BLD = x_BLD if mask_BL is None else x_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0)
+    total_BD = real_BLD.sum(dim=1, dtype=exact)
     mask_BL = x_BLD.new_ones(x_BLD.shape[:2], dtype=torch.bool) if mask_BL is None else mask_BL
-    total_BD = x_BLD.masked_fill(~mask_BL.unsqueeze(-1), 0).sum(dim=1, dtype=exact)
     count_B1 = mask_BL.sum(dim=1, keepdim=True)
     if group is not None:
         total_BD, count_B1 = group.sum(total_BD), group.sum(count_B1)

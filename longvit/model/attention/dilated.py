@@ -186,6 +186,7 @@ class _DilatedAttention(torch.autograd.Function):
             grad_qkv = attend_branches_backward(grad_BLHK[:, :, heads], saved, groups, ctx.plan)
             del some, saved  # before more memory is needed
             ctx.qkv.add_gradients_(grads, grad_qkv, heads, *tensors)
+            del grad_qkv  # before those of the next heads are made
         return None, None, None, *grads
 
 

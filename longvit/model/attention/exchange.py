@@ -34,15 +34,17 @@ class Exchange:
 
     def __init__(self, group: RankGroup, calls: Sequence[HeadGroup], *tensors: Tensor) -> None:
         self.group, self.calls = group, [call for call in calls if call.sources]
-        ranks = range(group.size)
-        sent = [[(call, call.kept) for call in calls if rank in call.targets] for rank in ranks]
-        received = [
-            [(call, kept) for call in calls for source, kept in call.sources if source == rank] for rank in ranks
-        ]
+        sent: list[list[tuple[HeadGroup, int]]] = [[] for _ in range(group.size)]
+        received: list[list[tuple[HeadGroup, int]]] = [[] for _ in range(group.size)]
+        for call in calls:
+            for rank in call.targets:
+                sent[rank].append((call, call.kept))
+            for rank, count in call.sources:
+                received[rank].append((call, count))
         self.outgoing, self.incoming = _Messages(sent, tensors), _Messages(received, tensors)
+        kept = {id(call): torch.stack([call.take(x) for x in tensors]) for call in calls if call.targets}
         for call, block in self.outgoing.blocks:
-            for part, x in zip(block, tensors, strict=True):
-                call.put_back(part).copy_(call.view(x))
+            block.copy_(kept[id(call)])
         self.work = self._send(self.outgoing, self.incoming)
 
     def arrived(self) -> Iterator[tuple[HeadGroup, tuple[Tensor, ...]]]:

@@ -140,6 +140,12 @@ class AttentionPlan:
         groups = (group for _, groups in self.calls() for group in groups)
         return sum(math.prod(group.shape) * len(group.targets) for group in groups)
 
+    @property
+    def received_tokens(self) -> int:
+        """Number of kept tokens that this rank receives in a layer, once per head."""
+        groups = (group for _, groups in self.calls() for group in groups)
+        return sum(math.prod(group.shape[:2]) * kept for group in groups for _, kept in group.sources)
+
 
 @dataclass(frozen=True)
 class HeadGroup:
