@@ -56,7 +56,7 @@ def joined(
         launcher: Launcher of the processes.
         timeout_s: Time to wait for other ranks, seconds.
         kind: Type of this process's device.
-        facts: Name -> value of each fact that must be equal on all ranks.
+        facts: Name -> value of each setting that must be equal on all ranks.
         problem: Reason why this process cannot take part.
 
     Raises:

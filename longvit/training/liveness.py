@@ -50,13 +50,13 @@ class RankLost(BaseException):
 def meet(
     store: Store, rank: int, size: int, *, facts: Mapping[str, object], problem: Problem | None, timeout_s: int
 ) -> "Watch":
-    """Return the watch over all ranks, which connect to rank 0 and compare their facts.
+    """Open a connection from every rank to rank 0, compare the facts of all ranks, and start to watch over them.
 
     Args:
         store: Store of the rendezvous, on a host that all ranks reach by `MASTER_ADDR`.
         rank: Rank of this process.
         size: Number of ranks.
-        facts: Name -> value of each fact that must be equal on all ranks.
+        facts: Name -> value of each setting that must be equal on all ranks.
         problem: Reason why this rank cannot take part.
         timeout_s: Time to wait for the other ranks, and time after which a silent rank counts as lost, seconds.
 
