@@ -127,7 +127,7 @@ def encoder_file(checkpoint: Path) -> Path:
 
 def _work(encoder: LongViT, pieces: SlidePieces) -> float:
     tokens, config = len(pieces.rc_L2), encoder.config
-    return work_per_token(config, AttentionPlan.of(config, (tokens,))).of_slide(tokens, config)
+    return work_per_token(config, AttentionPlan.of(config, (tokens,), encoder.execution)).of_slide(tokens, config)
 
 
 def _encode(
@@ -135,7 +135,7 @@ def _encode(
 ) -> tuple[SlideResult, dict[str, Tensor]]:
     """Encode one slide; return its result, and further tensors to keep."""
     tokens, before = len(pieces.rc_L2), bar.tasks[task].completed
-    work = work_per_token(encoder.config, AttentionPlan.of(encoder.config, (tokens,)))
+    work = work_per_token(encoder.config, AttentionPlan.of(encoder.config, (tokens,), encoder.execution))
     of = f"{slide_id}: {tokens:,} tokens"
 
     def embedded(count: int) -> None:

@@ -14,6 +14,7 @@ from longvit.finetuning.experiment import Experiment
 from longvit.finetuning.guards import check_fold
 from longvit.finetuning.representations import sequence_reader
 from longvit.formats.audit_json import AuditFile, write_audit
+from longvit.formats.csv_rows import JOINED
 from longvit.formats.membership_csv import write_membership
 from longvit.formats.predictions_csv import PREDICTIONS, write_predictions
 from longvit.model.predictor import SlideModel
@@ -93,8 +94,13 @@ def _inputs(experiment: Experiment) -> RecordedInputs:
 def _refuse_unfit(experiment: Experiment) -> None:
     """Refuse stores and tables that models or baselines cannot be trained on, before anything is computed."""
     require_one_scale(list(experiment.stores.values()))
-    for store in experiment.stores.values():
-        token_source(open_store(store), experiment.source)  # refuses a store that does not fit
+    tokens = {}
+    for slide, store in experiment.stores.items():
+        source = token_source(open_store(store), experiment.source)  # refuses a store that does not fit
+        tokens[slide] = source.per_tile * len(source.store)
+    current_mesh().require_tokens(
+        {JOINED.join(slides): sum(tokens[slide] for slide in slides) for slides in experiment.sequences}
+    )
     if "clinical" in experiment.config.baselines:
         clinical_covariates(experiment)
 

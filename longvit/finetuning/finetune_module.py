@@ -76,11 +76,20 @@ class FinetuneModule(TrainingModule):
         none_0O = self.model.head.linear.weight.new_empty(0, self.model.head.linear.out_features)
         return mesh.data.spread(torch.stack(outputs) if outputs else none_0O, own, len(window))
 
+    def seed_of(self, place: int, number: int) -> int:
+        """Return the seed of a sequence's random numbers, the same on every rank.
+
+        Args:
+            place: Place of the patient in the window.
+            number: Number of the sequence among the patient's.
+        """
+        return hash((self.seed, self.batch_number, place, number)) % 2**63
+
     def _of_patient(self, patient: TrainingPatient, place: int) -> Tensor:
         outputs = []
         for number, item in enumerate(patient.items):
-            if self.training:  # each sequence has its own random numbers, whichever rank computes it
-                torch.manual_seed(hash((self.seed, self.batch_number, place, number)) % 2**63)
+            if self.training:
+                torch.manual_seed(self.seed_of(place, number))
             outputs.append(self._again(item))
         return torch.cat(outputs).mean(dim=0)
 

@@ -94,7 +94,7 @@ class TrainingModule(pl.LightningModule):
     @property
     def batch_number(self) -> int:
         """Number of the batch since the start of the training, from 0; also in a resumed run."""
-        return self.trainer.fit_loop.total_batch_idx
+        return self.trainer.fit_loop.total_batch_idx if self._trainer else 0
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seed dropout by the batch, so that a resumed run draws the same numbers as an uninterrupted run."""

@@ -109,12 +109,16 @@ def test_memory_does_not_grow_with_the_window(module, random_slide):
 
 
 def test_what_is_computed_again_draws_the_same_dropout(module, window):
-    torch.manual_seed(1)
     module.model.task.loss(module.train().outputs(window), window, {}).backward()
     found = gradients(module)
-    torch.manual_seed(1)
-    outputs = [torch.cat([module.model(slide) for slide in patient.items]).mean(dim=0) for patient in window]
-    module.model.task.loss(torch.stack(outputs), window, {}).backward()
+
+    def output(place: int, number: int) -> torch.Tensor:
+        torch.manual_seed(module.seed_of(place, number))
+        return module.model(window[place].items[number])
+
+    of_patient = lambda place: torch.cat([output(place, number) for number in range(len(window[place].items))])
+    outputs = torch.stack([of_patient(place).mean(dim=0) for place in range(len(window))])
+    module.model.task.loss(outputs, window, {}).backward()
     assert_close(found, gradients(module), rtol=1e-5, atol=1e-7)
 
 

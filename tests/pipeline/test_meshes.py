@@ -179,6 +179,10 @@ def test_work_that_ranks_cannot_share_is_refused_on_every_rank_before_anything_i
 ):
     uneven = pretraining.model_copy(update={"batch_size": 3, "out": tmp_path / "pretrained"})
     assert launched(2, refusal, pretrain, uneven) == ["batch_size: 2 ranks cannot share 3 evenly"] * 2
+    views = pretraining.views.model_copy(update={"local_px": 16})  # one patch
+    short = meshed(pretraining.model_copy(update={"views": views}), MESHES["1x2"], tmp_path / "pretrained")
+    said = launched(2, refusal, pretrain, short)
+    assert said == ["execution.sequence_parallel: 1 of 2 sequences have too few tokens for 2 ranks: views.local_px"] * 2
     at_once = config.model_copy(update={"parallel_folds": 2, "out": tmp_path / "finetuned"})
     said = launched(2, refusal, finetune, at_once)
     assert said[0] == said[1]

@@ -77,6 +77,7 @@ def start(monkeypatch) -> Callable[[PretrainConfig], PretrainModule]:
         begin(config)
         module = build_objective(config)
         module.trainer = SimpleNamespace(estimated_stepping_batches=10, global_step=0, current_epoch=0)
+        module.trainer.fit_loop = SimpleNamespace(total_batch_idx=0)
         module.logged = {}
         monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
         monkeypatch.setattr(module, "log_dict", lambda numbers, **kwargs: module.logged.update(numbers))

@@ -25,7 +25,7 @@ class Saying(nn.Module):
         super().__init__()
         self.said, self.place = said, 0
 
-    def forward(self, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, batch: TokenBatch, views: int) -> tuple[torch.Tensor, torch.Tensor]:
         size = len(batch.mask_BL)
         self.place += size
         said = self.said[self.place - size : self.place]

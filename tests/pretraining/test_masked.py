@@ -127,14 +127,14 @@ def test_it_works_on_embeddings(config, objectives, start):
 def test_what_is_hidden_depends_on_seed_and_step_alone(config, objectives, start, batch, monkeypatch):
     hidden = []
 
-    def step_with(restorer, batch, drawn):
+    def step_with(restorer, batch, drawn, shared):
         hidden.append(drawn)
-        return masked_step(restorer, batch, drawn)
+        return masked_step(restorer, batch, drawn, shared)
 
     monkeypatch.setattr("longvit.pretraining.masked.masked_step", step_with)
     for place, (seed, number) in enumerate(((0, 3), (0, 3), (0, 4), (1, 3))):
         module = start(config.model_copy(update={"objective": objectives["masked"], "seed": seed}))
-        module.trainer.global_step = number
+        module.trainer.global_step = module.trainer.fit_loop.total_batch_idx = number
         torch.rand(place)  # what was drawn before leaves no trace
         module.step(batch)
     assert torch.equal(hidden[0], hidden[1])
@@ -152,7 +152,7 @@ def test_a_few_steps_restore_a_pattern_that_neighbours_show(config, objectives, 
     looks = torch.randint(0, 256, (4, 12), dtype=torch.uint8)
     losses = []
     for step in range(40):
-        module.trainer.global_step = step
+        module.trainer.global_step = module.trainer.fit_loop.total_batch_idx = step
         batch = padded([9] * 8)
         batch = TokenBatch(looks[torch.arange(8) % 4].unsqueeze(1).expand(-1, 9, -1), batch.rc_BL2, batch.mask_BL)
         losses.append(module.step([batch]).loss)

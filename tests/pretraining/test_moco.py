@@ -20,7 +20,7 @@ class Saying(nn.Module):
         super().__init__()
         self.said = said
 
-    def forward(self, _: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, _: TokenBatch, views: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self.said, self.said
 
 

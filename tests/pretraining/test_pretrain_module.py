@@ -71,7 +71,7 @@ def test_a_resumed_run_does_the_same_steps(any_config, start, batch):
     def steps(module, numbers) -> list[float]:
         losses = []
         for number in numbers:
-            module.trainer.global_step = number
+            module.trainer.global_step = module.trainer.fit_loop.total_batch_idx = number
             module.on_train_batch_start(batch, number)
             losses.append(module.training_step(batch, number).item())
         return losses
@@ -93,7 +93,7 @@ def test_the_teacher_starts_as_the_student(config, objectives, start, kind):
 @pytest.mark.parametrize(("step", "grown"), [(0, False), (9, True)])
 def test_the_teacher_moves_by_a_momentum_that_grows_to_1(config, objectives, start, batch, kind, step, grown):
     module = start(config.model_copy(update={"objective": objectives[kind].model_copy(update={"momentum": 0.5})}))
-    module.trainer.global_step = step
+    module.trainer.global_step = module.trainer.fit_loop.total_batch_idx = step
     teacher = {name: parameter.clone() for name, parameter in module.teacher.named_parameters()}
     momentum = module.momentum_now
     assert (momentum == 1) == grown
