@@ -5,7 +5,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from longvit.cohort.slide_labels import LabelledSlides, map_slides_to_patients, read_labelled
-from longvit.config import PixelInput, PretrainConfig, ViewsConfig
+from longvit.config import PretrainConfig, ViewsConfig
 from longvit.model import LongViT, save_encoder
 from longvit.pretraining.monitor import Monitor, noted
 from longvit.pretraining.objectives import build_objective
@@ -52,10 +52,8 @@ def _run(config: PretrainConfig, mesh: Mesh) -> Path:
             fix="lower batch_size or raise regions_per_slide",
         )
     mesh.require_shares("batch_size", config.batch_size, even=True)
-    if isinstance(source := config.encoder.input, PixelInput):
-        views = drawn_views(config)
-        sides = {"views.global_px": views.global_px} | ({"views.local_px": views.local_px} if views.local_views else {})
-        mesh.require_tokens({name: (side // source.patch_px) ** 2 for name, side in sides.items()})
+    source = config.encoder.input
+    mesh.require_tokens(VIEWS[source.kind].tokens_of_views(source, drawn_views(config)))
     result = config.out / "encoder.safetensors"
     files = {"patients": config.patients, "probe.table": config.probe.table}
     inputs = read_inputs(files, found, config.encoder.input)

@@ -59,6 +59,11 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
             self._open[path] = open_store(path)
         return self.draw(self._open[path], np.random.default_rng((self.seed, draw)))
 
+    @staticmethod
+    def tokens_of_views(source: TokenInput, views: ViewsConfig) -> dict[str, int]:
+        """Return the number of tokens of each size of view, by its setting; empty if it depends on the slide."""
+        return {}
+
     @abstractmethod
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Return the views of one draw, each a batch of one."""
@@ -68,6 +73,12 @@ class RegionDataset(ViewsDataset):
     """Dataset of square crops of one random region of a slide, in the store's pixels."""
 
     source: PixelInput
+
+    @staticmethod
+    def tokens_of_views(source: PixelInput, views: ViewsConfig) -> dict[str, int]:
+        """Return the number of patches in a global and in a local crop."""
+        sides = {"views.global_px": views.global_px} | ({"views.local_px": views.local_px} if views.local_views else {})
+        return {name: (side // source.patch_px) ** 2 for name, side in sides.items()}
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
         """Return crops of one region, whose tiles are decoded once."""
