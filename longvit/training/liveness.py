@@ -195,6 +195,9 @@ class Watch:
         with self._opened:
             for link in self.links.values():
                 link.send({"rank": self.rank, "problem": error and _problem(error)})
+            until = time.monotonic() + _PERIOD
+            for link in self.links.values():
+                link.end(until)
 
     def _run(self) -> None:
         news = self._listen()
@@ -275,6 +278,15 @@ class _Link:
         """Send a message or a sign of life; a lost connection is noticed when it is read."""
         with suppress(OSError):
             self.connection.send((json.dumps(message) if message else "").encode() + b"\n")
+
+    def end(self, until: float) -> None:
+        """Send nothing more, and read on to the end, since closing with signs of life unread loses the last message."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while (left := until - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                if not self.connection.recv(_LONGEST):
+                    return
 
     def message(self) -> dict[str, Any]:
         """Return the first message, for which it waits.
