@@ -83,7 +83,10 @@ class FinetuneModule(TrainingModule):
             place: Place of the patient in the window.
             number: Number of the sequence among the patient's.
         """
-        return hash((self.seed, self.batch_number, place, number)) % 2**63
+        seed = self.seed
+        for part in (self.batch_number, place, number):
+            seed = seed * 1_000_003 + part
+        return seed % 2**63
 
     def _of_patient(self, patient: TrainingPatient, place: int) -> Tensor:
         outputs = []

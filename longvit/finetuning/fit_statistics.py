@@ -39,18 +39,17 @@ def prepare(model: SlideModel, train: PatientDataset, device: torch.device) -> l
     for row, i in enumerate(own):
         encoded = model.encode(train.read(sequences[i]).to(device)).float()
         vectors_BD[row] = model.pool(encoded)[0]
+        if not vectors_BD[row].isfinite().all():
+            raise StoreError(
+                "the encoder gives values that are not finite",
+                where=", ".join(sequences[i]),
+                fix="look for NaN in the store's embeddings, or in the checkpoint",
+            )
         if model.attention is not None:
             lengths_B[row], means_BD[row], variances_BD[row] = _moments_of(encoded[0], model)
     if data is not None:
         tables = vectors_BD, lengths_B, means_BD, variances_BD
         vectors_BD, lengths_B, means_BD, variances_BD = (data.spread(x, own, len(sequences)) for x in tables)
-    for slides, vector_D in zip(sequences, vectors_BD, strict=True):
-        if not vector_D.isfinite().all():
-            raise StoreError(
-                "the encoder gives values that are not finite",
-                where=", ".join(slides),
-                fix="look for NaN in the store's embeddings, or in the checkpoint",
-            )
     model.head.standardise_by(vectors_BD)
     if model.attention is not None:
         model.attention.standardise_by(*moments(lengths_B.cpu(), means_BD.cpu(), variances_BD.cpu()))

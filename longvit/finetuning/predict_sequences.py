@@ -38,11 +38,11 @@ def predict_sequences(
     outputs_NO = torch.empty(len(own), model.head.linear.out_features, device=device)
     for row_O, i in zip(outputs_NO, own, strict=True):
         row_O[:] = model(patients.read(sequences[i][1]).to(device))[0].float()
+        require_finite(row_O, sequence_columns(*sequences[i])["slide_id"])
     outputs_NO = outputs_NO if data is None else data.spread(outputs_NO, own, len(sequences))
     rows = []
     for (case, slides), output_O in zip(sequences, outputs_NO.cpu(), strict=True):
         keys = {**sequence_columns(case, slides), **marks}
-        require_finite(output_O, keys["slide_id"])
         target = truth(patients.targets, case, model.task)
         rows.append(keys | target | model.task.predictions(output_O, model.classes))
     return rows
