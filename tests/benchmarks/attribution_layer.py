@@ -48,12 +48,13 @@ def by_backward(encoder: LongViT, x_LD: Tensor) -> Tensor:
     projections = (block.self_attn.q_proj, block.self_attn.k_proj)
     q, k = (proj(normed_1LD).unflatten(-1, (config.heads, -1)) for proj in projections)
     received_LH = x_LD.new_empty(len(x_LD), config.heads)
-    for heads, groups in encoder.plan(x_LD[None]).calls():
+    plan = encoder.plan(x_LD[None])
+    for heads, groups in plan.calls():
         some_q, some_k = q[:, :, heads], k[:, :, heads]
         out = torch.empty_like(some_q)
-        logsumexp = attend_branches(some_q, some_k, some_k, groups, False, out)
+        logsumexp = attend_branches(some_q, some_k, some_k, groups, plan, out)
         saved = (some_q, some_k, some_k, out, logsumexp)
-        received_LH[:, heads] = attend_branches_backward(torch.ones_like(out), saved, groups, False)[2][0, ..., 0]
+        received_LH[:, heads] = attend_branches_backward(torch.ones_like(out), saved, groups, plan)[2][0, ..., 0]
     return received_LH
 
 
