@@ -5,13 +5,15 @@ takes. A process that dies closes its connection. A process that is frozen, or w
 counts as lost after the time that the settings give. Rank 0 passes the news on.
 
 A rank that learns of a loss raises `RankError`, so that it unwinds and frees its run folder. A process that cannot
-raise, because it is blocked in a collective with a silent rank, is ended with the same message and exit code.
+raise, because it is blocked in a collective with a silent rank, is ended with the same message and exit code. A process
+that has itself received a signal ends with the signal's exit code, whichever of the other ranks has ended before.
 """
 
 import ctypes
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -24,7 +26,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
 from preprocessing.errors import ConfigError, PipelineError, RankError
-from preprocessing.jobs.signals import StopSignal
+from preprocessing.jobs.signals import STOPPING, StopSignal
 
 _PERIOD = 1.0
 """Longest time between two lines, seconds."""
@@ -143,7 +145,12 @@ class Watch:
         self._known, self._left = threading.Event(), threading.Event()
         self._beaten = time.monotonic()
         self._heard = dict.fromkeys(links, self._beaten)
+        self._signal: int | None = None
         self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        if threading.current_thread() is threading.main_thread():  # where Python allows it
+            signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._run, name="liveness", daemon=True)
         self._thread.start()
 
@@ -190,8 +197,11 @@ class Watch:
 
     def _leave(self, error: BaseException | None) -> None:
         """End the thread, and send the other ranks the reason why this rank ends."""
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
         self._wake.close()
         self._thread.join()
+        self._woken.close()
         with self._opened:
             for link in self.links.values():
                 link.send({"rank": self.rank, "problem": error and _problem(error)})
@@ -209,17 +219,18 @@ class Watch:
         self._known.set()
         if self.lost is None or self._left.wait(_GRACE):
             return
+        stop = self._stop_signal()
         with self._lock:
-            if not self._left.is_set():
+            if not self._left.is_set() and stop is None:  # else it would be raised within the signal's handler
                 _raise_in(self._computing, RankLost)
         if not self._left.wait(_LAST):
-            print(f"error: {self.lost}", file=sys.stderr, flush=True)
-            os._exit(2)
+            print(stop or f"error: {self.lost}", file=sys.stderr, flush=True)
+            os._exit(stop.exit_code if stop else 2)
 
     def _listen(self) -> News | None:
         """Return the news of a rank that is lost; None if this rank leaves first, or all others have finished."""
         period, due = min(_PERIOD, self.timeout_s / 4), 0.0
-        with self._woken, selectors.DefaultSelector() as selector:
+        with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             for rank, link in self.links.items():
                 link.connection.setblocking(False)
@@ -227,7 +238,10 @@ class Watch:
             while self._heard:
                 for key, _ in selector.select(max(0.0, due - time.monotonic())):
                     if key.data is None:
-                        return None
+                        self._stop_signal()
+                        if self._left.is_set():
+                            return None
+                        continue
                     news = self._read(key.data)
                     if news and news["problem"]:
                         return news
@@ -239,6 +253,13 @@ class Watch:
                     if news := self._beat():
                         return news
         return None
+
+    def _stop_signal(self) -> StopSignal | None:
+        """Return the signal that this process has received; Python writes its number, also during a collective."""
+        with suppress(BlockingIOError):
+            for number in self._woken.recv(_LONGEST):
+                self._signal = number if number in STOPPING else self._signal
+        return None if self._signal is None else StopSignal(self._signal)
 
     def _read(self, rank: int) -> News | None:
         """Return the news of a rank that sends some or has died; None for a sign of life."""

@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import threading
 import time
@@ -53,9 +54,8 @@ def fail(error: BaseException) -> Callable[[Watch], object]:
     return raising
 
 
-def compute(watch: Watch) -> str:
-    """Compute for five seconds."""
-    for _ in range(500):
+def compute(watch: Watch, seconds: float = 5) -> str:
+    for _ in range(round(100 * seconds)):
         time.sleep(0.01)
     return "computed"
 
@@ -163,3 +163,18 @@ def test_ranks_of_one_machine_listen_at_its_loopback_alone(address, host):
         assert server.getsockname()[0] == host
     with _listening("10.0.0.1", 2) as server:
         assert server.getsockname()[0] in {"::", "0.0.0.0"}
+
+
+def test_a_rank_that_has_received_a_signal_is_told_of_no_loss(together, monkeypatch):
+    """As in a collective, the computing thread sees the signal only when the loss is known, and the grace is over."""
+    monkeypatch.setattr(liveness, "_GRACE", 0.0)
+
+    def signalled(watch: Watch) -> None:
+        watch._wake.send(bytes([signal.SIGTERM]))
+        watch._known.wait(5)
+        compute(watch, 0.3)
+        raise StopSignal(signal.SIGTERM)
+
+    stopped, failed = together([signalled, fail(StoreError("the tile is damaged", where="a.zarr", fix="tile again"))])
+    assert isinstance(stopped, StopSignal)
+    assert isinstance(failed, StoreError)
