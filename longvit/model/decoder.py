@@ -1,6 +1,5 @@
 """Language-model half of LongNet (arXiv:2307.02486): a decoder with causal dilated attention."""
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -8,15 +7,14 @@ from torch.nn.functional import linear
 from longvit.config import EncoderConfig, ExecutionConfig
 from longvit.model.attention.plan import AttentionPlan
 from longvit.model.encoder import Encoder
-from longvit.model.position import sincos_position
 from longvit.model.rank_group import RankGroup
 
 
 class LongNetDecoder(nn.Module):
     """Language model: symbols -> logits of the next symbol, each from the symbols up to its own place.
 
-    The blocks are the encoder's. The paper's decoder rotates queries and keys by XPOS. Here, sines and cosines of a
-    symbol's place are added to its embedding, and the embedding also gives the logits.
+    The blocks are the encoder's, and rotate queries and keys by the symbols' places. The embedding of the symbols also
+    gives the logits.
     """
 
     execution = ExecutionConfig()
@@ -41,8 +39,4 @@ class LongNetDecoder(nn.Module):
     def forward(self, symbols_BL: Int64[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """Return the logits of the symbol after each symbol."""
         plan = AttentionPlan.of_tokens(self.config, symbols_BL, None, self.execution, self.group, causal=True)
-        place_L = torch.arange(symbols_BL.shape[1], device=symbols_BL.device) + plan.first_token
-        rc_1L2 = torch.stack([place_L, torch.zeros_like(place_L)], dim=-1).unsqueeze(0)
-        x_BLD = self.embedding(symbols_BL)
-        x_BLD = x_BLD + sincos_position(rc_1L2, x_BLD.shape[-1]).to(x_BLD.dtype)
-        return linear(self.norm(self.blocks(x_BLD, plan)), self.embedding.weight)
+        return linear(self.norm(self.blocks(self.embedding(symbols_BL), plan)), self.embedding.weight)

@@ -9,6 +9,7 @@ from longvit.config import EncoderConfig
 from longvit.model.attention.dilated import QKV, attend_by_plan
 from longvit.model.attention.plan import AttentionPlan
 from longvit.model.attention.recompute import ProjectedQKV, in_pieces, piece_tokens
+from longvit.model.position import rotated
 
 _LONG = 2**16
 """Number of tokens from which half as many heads at once save memory, for a stream that is wider than the weights.
@@ -58,21 +59,21 @@ class DilatedSelfAttention(nn.Module):
     def _keeping(self, x_BLD: Tensor, plan: AttentionPlan, norm: nn.Module) -> Tensor:
         x_BLD = norm(x_BLD).to(self.q_proj.weight.dtype)
         projections = (self.q_proj, self.k_proj, self.v_proj)
-        tensors = (proj(x_BLD).unflatten(-1, (plan.heads, -1)) for proj in projections)
-        return attend_by_plan(QKV(), plan, *tensors)
+        q_BLHK, k_BLHK, v_BLHK = (proj(x_BLD).unflatten(-1, (plan.heads, -1)) for proj in projections)
+        return attend_by_plan(QKV(), plan, *_placed(plan, q_BLHK, k_BLHK), v_BLHK)
 
     def _recomputing(self, x_BLD: Tensor, plan: AttentionPlan, norm: nn.Module) -> Tensor:
         projections, execution = (self.q_proj, self.k_proj, self.v_proj), plan.execution
         width = self.q_proj.out_features // plan.heads
 
-        def project(piece_BLD: Tensor, heads: slice) -> tuple[Tensor, Tensor, Tensor]:
+        def project(piece_BLD: Tensor, heads: slice, first: int) -> tuple[Tensor, Tensor, Tensor]:
             normed_BLD = norm(piece_BLD).to(self.q_proj.weight.dtype)
             rows = slice(heads.start * width, heads.stop * width)
             q_BLHK, k_BLHK, v_BLHK = (
                 linear(normed_BLD, proj.weight[rows], proj.bias[rows]).unflatten(-1, (-1, width))
                 for proj in projections
             )
-            return q_BLHK, k_BLHK, v_BLHK
+            return *_placed(plan, q_BLHK, k_BLHK, first), v_BLHK
 
         narrow = x_BLD.dtype != self.q_proj.weight.dtype and x_BLD.shape[1] > _LONG
         heads_at_once = max(1, execution.heads_at_once // 2) if narrow else execution.heads_at_once
@@ -80,3 +81,10 @@ class DilatedSelfAttention(nn.Module):
         qkv = ProjectedQKV(project, at_once, x_BLD.device.type)
         weights = (weight for module in (norm, *projections) for weight in module.parameters())
         return attend_by_plan(qkv, plan, x_BLD, *weights, heads_at_once=heads_at_once)
+
+
+def _placed(plan: AttentionPlan, q_BLHK: Tensor, k_BLHK: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Return queries and keys of neighbouring tokens, rotated if the plan is causal; `first` counts in the share."""
+    if not plan.causal:
+        return q_BLHK, k_BLHK
+    return rotated(q_BLHK, plan.first_token + first), rotated(k_BLHK, plan.first_token + first)

@@ -42,7 +42,7 @@ class AttentionPlan:
     padding: Padding
     """As in `EncoderConfig`."""
     causal: bool
-    """True if a token attends only to tokens up to itself."""
+    """True if a token attends only to tokens up to itself. Then layers rotate queries and keys by their places."""
     execution: ExecutionConfig
     """Amounts computed at once, and layers computed twice."""
     shares: Shares | None = None

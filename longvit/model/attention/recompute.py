@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from longvit.model.attention.dilated import QKV
 
-Project = Callable[[Tensor, slice], tuple[Tensor, Tensor, Tensor]]
-"""Function (x_BLD, slice of the heads) -> q, k and v of these heads, each (B, L, H, K)."""
+Project = Callable[[Tensor, slice, int], tuple[Tensor, Tensor, Tensor]]
+"""Function (x_BLD, slice of the heads, first token) -> q, k and v of these heads, each (B, L, H, K)."""
 
 
 def piece_tokens(tokens_at_once: int, x_BLD: Tensor, weight: Tensor) -> int:
@@ -62,7 +62,7 @@ class ProjectedQKV(QKV):
     They are made from the tokens x_BLD and every weight that `project` uses, in this order.
 
     Args:
-        project: The projections; they treat each token by itself, and draw no random numbers.
+        project: The projections; they treat each token by itself, by its place, and draw no random numbers.
         tokens_at_once: Tokens projected at a time.
         device: Type of the device; the backward pass projects under the autocast that is active there now.
     """
@@ -73,17 +73,17 @@ class ProjectedQKV(QKV):
 
     def empty(self, heads: int, x_BLD: Tensor, *weights: Tensor) -> Float[Tensor, "B L H K"]:
         """Return memory for the output, in the type of the projections."""
-        like = self.project(x_BLD[:, :0], slice(0, 1))[0]
+        like = self.project(x_BLD[:, :0], slice(0, 1), 0)[0]
         return like.new_empty((*x_BLD.shape[:2], heads, like.shape[-1]))
 
     def of_heads(self, heads: slice, x_BLD: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v of some heads, laid out head by head, which the kernels read fastest."""
         with torch.autocast(*self.autocast):
-            rows, _, count, width = (like := self.project(x_BLD[:, :0], heads)[0]).shape
+            rows, _, count, width = (like := self.project(x_BLD[:, :0], heads, 0)[0]).shape
             empty = lambda: like.new_empty((rows, count, x_BLD.shape[1], width)).transpose(1, 2)
             whole = empty(), empty(), empty()
             for tokens in token_slices(x_BLD, self.tokens_at_once):
-                for all_BLHK, part_BLHK in zip(whole, self.project(x_BLD[:, tokens], heads), strict=True):
+                for all_BLHK, part_BLHK in zip(whole, self.project(x_BLD[:, tokens], heads, tokens.start), strict=True):
                     all_BLHK[:, tokens] = part_BLHK
         return whole
 
@@ -95,7 +95,7 @@ class ProjectedQKV(QKV):
             with torch.autocast(*self.autocast):
                 with torch.enable_grad():
                     piece_BLD = x_BLD[:, tokens].detach().requires_grad_()
-                    parts = self.project(piece_BLD, heads)
+                    parts = self.project(piece_BLD, heads, tokens.start)
                 cotangents = [grad[:, tokens].to(part.dtype) for grad, part in zip(grad_qkv, parts, strict=True)]
                 inputs, wanted = (piece_BLD, *weights), [(i, grad) for i, grad in enumerate(grads) if grad is not None]
                 found = torch.autograd.grad(parts, [inputs[i] for i, _ in wanted], cotangents)
