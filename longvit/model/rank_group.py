@@ -93,7 +93,7 @@ class RankGroup:
                 where="execution.sequence_parallel",
                 fix=f"lower it to at most {length}, or leave the slide out",
             )
-        return range(length * self.rank // self.size, length * (self.rank + 1) // self.size)
+        return rank_share(length, self.rank, self.size)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -118,6 +118,11 @@ class RankGroup:
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(seed)
             yield
+
+
+def rank_share(length: int, rank: int, ranks: int) -> range:
+    """Return a rank's share of a sequence; shares are contiguous, and their lengths differ by at most 1."""
+    return range(length * rank // ranks, length * (rank + 1) // ranks)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Random changes of an image that keep its content: turns, flips, stain and focus."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from longvit.config import ViewsConfig
 
@@ -16,35 +18,69 @@ _TURNS = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCL
 Image = UInt8[np.ndarray, "height width 3"]
 
 
-def augment(image: Image, views: ViewsConfig, rng: np.random.Generator) -> Image:
-    """Return a random version of a square crop: one of eight turns and flips, jittered stain, sometimes a blur."""
-    turn = _TURNS[rng.integers(4)]
-    if turn is not None:
-        image = cv2.rotate(image, turn)  # several times faster than a copy of numpy's turned view
-    if rng.random() < 0.5:
-        image = cv2.flip(image, 1)
-    if views.stain_jitter:
-        image = jitter_stain(image, views.stain_jitter, rng)
-    if rng.random() < views.blur_probability:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5))
-    return image
+@dataclass(frozen=True)
+class Change:
+    """Random change of a square crop: one of eight turns and flips, jittered stain, sometimes a blur."""
+
+    turn: int
+    """Clockwise quarter turns."""
+    flip: bool
+    """True if left and right are exchanged after the turn."""
+    stain: Float[np.ndarray, "3 4"] | None
+    """Change of optical density; None for no change."""
+    blur: float
+    """Standard deviation of the blur, pixels; 0 for none."""
+
+    @classmethod
+    def draw(cls, views: ViewsConfig, rng: np.random.Generator) -> "Change":
+        """Return a random change."""
+        turn, flip = int(rng.integers(4)), rng.random() < 0.5
+        stain = draw_stain(views.stain_jitter, rng) if views.stain_jitter else None
+        return cls(turn, flip, stain, rng.uniform(0.3, 1.5) if rng.random() < views.blur_probability else 0.0)
+
+    def rows_for(self, rows: range, side: int) -> range:
+        """Return the rows of the changed crop from which some of its rows can be computed: a blur needs neighbours."""
+        margin = int(3 * self.blur) + 2 if self.blur else 0  # OpenCV's kernel for uint8 ends at 3 standard deviations
+        return range(max(0, rows.start - margin), min(side, rows.stop + margin))
+
+    def source(self, rows: range, side: int) -> tuple[slice, slice]:
+        """Return the rows and columns of the crop that are some rows of the turned and flipped crop."""
+        part = slice(rows.start, rows.stop) if self.turn < 2 else slice(side - rows.stop, side - rows.start)
+        return (slice(0, side), part) if self.turn % 2 else (part, slice(0, side))
+
+    def apply(self, image: Image) -> UInt8[np.ndarray, "rows columns 3"]:
+        """Return the changed image; quarter turns exchange its height and width."""
+        turn = _TURNS[self.turn]
+        if turn is not None:
+            image = cv2.rotate(image, turn)  # several times faster than a copy of numpy's turned view
+        if self.flip:
+            image = cv2.flip(image, 1)
+        if self.stain is not None:
+            image = change_stain(image, self.stain)
+        return cv2.GaussianBlur(image, (0, 0), self.blur) if self.blur else image
 
 
-def jitter_stain(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Scale and shift each stain's density (Tellez et al. 2018, arXiv:1808.05896), in one 3 x 4 matrix.
+def draw_stain(strength: float, rng: np.random.Generator) -> Float[np.ndarray, "3 4"]:
+    """Return a random linear map of optical density that scales and shifts each stain (Tellez et al. 2018).
 
-    Unmixing, scaling, shifting and mixing are one linear map of optical density. It is applied to a few rows at a time:
-    the densities of a crop of 1,024 pixels are 12 MB, which take longer to read from memory than to compute.
+    Unmixing, scaling, shifting and mixing are one map (arXiv:1808.05896).
 
     Args:
-        image: RGB image.
         strength: Densities are scaled by 1 - strength to 1 + strength, and shifted by up to a tenth of the strength.
         rng: Generator that draws three scales and three shifts.
     """
     scale = rng.uniform(1 - strength, 1 + strength, 3)
     shift = rng.uniform(-strength, strength, 3) * 0.1
     mix = _UNMIX @ np.diag(scale) @ _STAINS
-    matrix = np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
+    return np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
+
+
+def change_stain(image: Image, matrix: Float[np.ndarray, "3 4"]) -> Image:
+    """Return an RGB image with another optical density, by a linear map.
+
+    It is applied to a few rows at a time: the densities of a crop of 1,024 pixels are 12 MB, which take longer to read
+    from memory than to compute.
+    """
     jittered = np.empty_like(image, order="C")
     for top in range(0, len(image), _ROWS):
         grey = cv2.transform(cv2.LUT(image[top : top + _ROWS], _DENSITY), -matrix)

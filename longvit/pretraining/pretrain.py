@@ -1,5 +1,6 @@
 """Verb `pretrain`: stores -> encoder."""
 
+from functools import partial
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -7,6 +8,7 @@ from torch.utils.data import DataLoader
 from longvit.cohort.slide_labels import LabelledSlides, map_slides_to_patients, read_labelled
 from longvit.config import PretrainConfig, ViewsConfig
 from longvit.model import LongViT, save_encoder
+from longvit.model.rank_group import rank_share
 from longvit.pretraining.monitor import Monitor, noted
 from longvit.pretraining.objectives import build_objective
 from longvit.pretraining.probe import Probe, chance_error
@@ -89,8 +91,9 @@ def views_loader(config: PretrainConfig, stores: list[Path], patient_of: dict[st
     draws, seed, data = config.regions_per_slide, config.seed, current_mesh().data
     size = config.batch_size // data.size if data else config.batch_size
     part = slice(data.rank * size, (data.rank + 1) * size) if data else slice(None)
-    source = config.encoder.input
-    dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of)
+    source, sequence = config.encoder.input, current_mesh().sequence
+    own = partial(rank_share, rank=sequence.rank, ranks=sequence.size) if sequence else range
+    dataset = VIEWS[source.kind](stores, source, drawn_views(config), draws, seed, patient_of, share=own)
     return DataLoader(
         dataset,
         size,

@@ -5,7 +5,8 @@ nor on the place where a run was interrupted.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Int
 from torch.utils.data import Dataset
 
 from longvit.config import EmbeddingInput, PixelInput, TokenInput, ViewsConfig
-from longvit.pretraining.augment import augment
+from longvit.pretraining.augment import Change
 from longvit.pretraining.sampling import SlideSchedule
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
@@ -35,6 +36,8 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
         draws_per_slide: Draws in an epoch per slide of the stores; patients share them evenly.
         seed: Seed of all draws.
         patient_of: Patient of each slide id; a slide without an entry is a patient of its own.
+        share: Function from the number of a crop's tokens to those that are read from the store; default: all. A
+            store's features are always read whole, because they are compared with their hash.
     """
 
     def __init__(
@@ -45,9 +48,12 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
         draws_per_slide: int,
         seed: int,
         patient_of: Mapping[str, str] | None = None,
+        *,
+        share: Callable[[int], range] = range,
     ) -> None:
         self.turns = SlideSchedule(stores, patient_of or {})
         self.source, self.views, self.seed, self.length = source, views, seed, len(stores) * draws_per_slide
+        self.share = share
         self._open: dict[Path, PatchStore] = {}
 
     def __len__(self) -> int:
@@ -81,21 +87,63 @@ class RegionDataset(ViewsDataset):
         return {name: (side // source.patch_px) ** 2 for name, side in sides.items()}
 
     def draw(self, store: PatchStore, rng: np.random.Generator) -> list[TokenBatch]:
-        """Return crops of one region, whose tiles are decoded once."""
+        """Return crops of one region, whose tiles are decoded once; tokens of other ranks stay black."""
         views = self.views
         corner_st = draw_region(store, views.region_px, views.min_tissue, rng)
-        region = store.read_region(tuple(corner_st), (views.region_px, views.region_px))
         sides = [views.global_px] * 2 + [views.local_px] * views.local_views
         grid_rc = np.array(store.grid_shape) * store.tile_st // self.source.patch_px
-        return [self._crop(region, grid_rc, side, rng) for side in sides]
+        crops = [self._draw_crop(side, grid_rc, rng) for side in sides]
+        boxes = np.array([crop.box for crop in crops])
+        low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
+        region = store.read_region(tuple(corner_st + low), tuple(high - low), boxes + corner_st)
+        return [crop.tokens(region, low) for crop in crops]
 
-    def _crop(self, region: np.ndarray, grid_rc: np.ndarray, side: int, rng: np.random.Generator) -> TokenBatch:
-        """Return one crop at a random place of the token grid, as uint8, because the device scales it."""
-        x, y = rng.integers(0, len(region) - side + 1, 2)
-        image = augment(region[y : y + side, x : x + side], self.views, rng)
-        patches = patchify(image[None], self.source.patch_px)[0]
-        rc = np.stack([*np.mgrid[0 : len(patches), 0 : len(patches)]], axis=-1).reshape(-1, 2)
-        return _batch(patches.reshape(len(rc), -1), place(rc, grid_rc, rng))
+    def _draw_crop(self, side: int, grid_rc: np.ndarray, rng: np.random.Generator) -> "_Crop":
+        """Return a crop at a random place of the region and of the token grid."""
+        corner = rng.integers(0, self.views.region_px - side + 1, 2)
+        change, per_side = Change.draw(self.views, rng), side // self.source.patch_px
+        rc = np.stack([*np.mgrid[0:per_side, 0:per_side]], axis=-1).reshape(-1, 2)
+        return _Crop(side, corner, change, place(rc, grid_rc, rng), self.source.patch_px, self.share(len(rc)))
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """Square crop of a region, of which some tokens are to be read."""
+
+    side: int
+    corner: np.ndarray
+    """Top-left corner x, y in the region, pixels."""
+    change: Change
+    rc: np.ndarray
+    patch_px: int
+    part: range
+    """The tokens to read."""
+
+    @property
+    def _needed(self) -> tuple[range, range]:
+        """Rows of the changed crop that the tokens are in, and rows from which they are computed, pixels."""
+        per_row = self.side // self.patch_px
+        rows = range(self.part.start // per_row * self.patch_px, -(-self.part.stop // per_row) * self.patch_px)
+        return rows, self.change.rows_for(rows, self.side)
+
+    @property
+    def box(self) -> np.ndarray:
+        """First and end x, y of the pixels to read, in the region."""
+        rows, columns = self.change.source(self._needed[1], self.side)
+        return self.corner + np.array([[columns.start, rows.start], [columns.stop, rows.stop]])
+
+    def tokens(self, region: np.ndarray, origin: np.ndarray) -> TokenBatch:
+        """Return the crop from a part of the region, which begins at `origin`, as uint8: the device scales it."""
+        (x0, y0), (x1, y1) = self.box - origin
+        rows, computed = self._needed
+        image = self.change.apply(region[y0:y1, x0:x1])[rows.start - computed.start : rows.stop - computed.start]
+        patches = patchify(image[None], self.patch_px).reshape(-1, 3 * self.patch_px**2)
+        first = rows.start // self.patch_px * (self.side // self.patch_px)
+        if len(self.part) == len(self.rc):
+            return _batch(patches, self.rc)
+        x = np.zeros((len(self.rc), patches.shape[1]), np.uint8)
+        x[self.part.start : self.part.stop] = patches[self.part.start - first : self.part.stop - first]
+        return _batch(x, self.rc)
 
 
 class PieceDataset(ViewsDataset):

@@ -249,7 +249,9 @@ class PatchStore:
                 self._decode(chunk, wanted[place], sums[place], out[place])
         return out
 
-    def read_region(self, xy_st: tuple[int, int], size_st: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    def read_region(
+        self, xy_st: tuple[int, int], size_st: tuple[int, int], parts: npt.NDArray[np.integer] | None = None
+    ) -> npt.NDArray[np.uint8]:
         """Return the pixels (h, w, 3), RGB, of any rectangle, white outside the tiles and outside the slide.
 
         If tiles overlap, the last tile is shown.
@@ -257,13 +259,17 @@ class PatchStore:
         Args:
             xy_st: Top-left corner x, y, store pixels.
             size_st: Width and height, store pixels.
+            parts: Corners (k, 2, 2) of the parts to read, first and end x, y in store pixels; tiles that touch none of
+                them are not decoded. Default: all.
         """
         low = np.array(xy_st)
         high = low + size_st
         region = np.full((size_st[1], size_st[0], 3), WHITE, np.uint8)
         corners_st = self.xy_st
-        touched = np.flatnonzero(np.all((corners_st < high) & (corners_st + self.tile_st > low), axis=1))
-        for i in touched.tolist():  # one at a time, so that memory is only for the region and one tile
+        ends_st = corners_st + self.tile_st
+        wanted = np.array([[low, high]]) if parts is None else parts
+        touched = np.any([np.all((corners_st < end) & (ends_st > first), axis=1) for first, end in wanted], axis=0)
+        for i in np.flatnonzero(touched).tolist():  # one at a time, so that memory is only for the region and one tile
             (x0, y0), (x1, y1) = np.maximum(corners_st[i], low), np.minimum(corners_st[i] + self.tile_st, high)
             tile = self.read_tiles([i])[0]
             x, y = corners_st[i]

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from longvit.config import EmbeddingInput, PixelInput, ViewsConfig
+from longvit.model.rank_group import rank_share
 from longvit.pretraining.sampling import DrawSampler
 from longvit.pretraining.views import (
     VIEWS,
@@ -142,6 +144,30 @@ def test_a_crop_shows_pixels_of_the_slide_not_rescaled(save_store, views):
         patch = dataset[i][2].x[0, 0].reshape(3, PATCH, PATCH)[:2].double()
         steps = [float(patch.diff(dim=axis).mean(dim=(1, 2)).abs().max()) for axis in (1, 2)]
         assert steps == pytest.approx([2, 2], abs=0.3)  # two levels a pixel along both axes, however it is turned
+
+
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (11, 16)])
+def test_a_rank_reads_the_tiles_of_its_own_tokens_and_nothing_else(rank, ranks, save_store, monkeypatch):
+    store = save_store("large", [[row, column] for row in range(8) for column in range(8)], grid_shape=(8, 8))
+    views = ViewsConfig(region_px=512, global_px=256, local_px=64, local_views=1, blur_probability=0.5)
+    whole = RegionDataset([store.path], PIXELS, views, 20, 0)
+    own = RegionDataset([store.path], PIXELS, views, 20, 0, share=partial(rank_share, rank=rank, ranks=ranks))
+    read, decoded = PatchStore.read_tiles, []
+    monkeypatch.setattr(PatchStore, "read_tiles", lambda self, some: decoded.extend(some) or read(self, some))
+    for draw in range(20):
+        decoded.clear()
+        expected = whole[draw]
+        all_of_it = len(decoded)
+        decoded.clear()
+        for view, one in zip(own[draw], expected, strict=True):
+            part = rank_share(int(one.lengths), rank, ranks)
+            assert view.x[:, part.start : part.stop].equal(one.x[:, part.start : part.stop])
+            assert view.rc_BL2.equal(one.rc_BL2)
+            assert not view.x[:, : part.start].any()
+            assert not view.x[:, part.stop :].any()
+        assert len(decoded) <= all_of_it
+        if ranks == 16:  # a row of patches, 16 of 256 pixels, with 5 more where a blur needs them; the local crop's 16
+            assert len(set(decoded)) == len(decoded) <= 2 * (2 * 5) + 4
 
 
 shares = st.lists(st.floats(0, 1), min_size=4, max_size=4)
