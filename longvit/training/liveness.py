@@ -10,7 +10,6 @@ that has itself received a signal ends with the signal's exit code, whichever of
 """
 
 import ctypes
-import json
 import os
 import selectors
 import signal
@@ -25,6 +24,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
+from longvit.training.link import MAX_MESSAGE, Link
 from preprocessing.errors import ConfigError, PipelineError, RankError
 from preprocessing.jobs.signals import STOPPING, StopSignal
 
@@ -34,8 +34,6 @@ _GRACE = 2.0
 """Time for a rank to end by itself, because its own collective fails or the same error is raised in it, seconds."""
 _LAST = 5
 """Time for the computing thread to unwind after `RankLost` is raised in it, seconds."""
-_LONGEST = 1 << 16
-"""Most bytes of a message."""
 _PORT = "longvit/liveness"
 """Key of rank 0's port in the rendezvous' store."""
 
@@ -75,7 +73,7 @@ def meet(
                 link.send(answer)
         else:
             address = os.environ["MASTER_ADDR"], int(store.get(_PORT))
-            links = {0: _Link(opened.enter_context(socket.create_connection(address, timeout_s)), timeout_s)}
+            links = {0: Link(opened.enter_context(socket.create_connection(address, timeout_s)), timeout_s)}
             links[0].send(hello)
             answer = links[0].message()
         if answer["problem"]:
@@ -86,15 +84,15 @@ def meet(
 
 def _welcome(
     store: Store, size: int, own: dict[str, Any], timeout_s: int, opened: ExitStack
-) -> tuple[dict[int, "_Link"], list[dict[str, Any]]]:
+) -> tuple[dict[int, Link], list[dict[str, Any]]]:
     """Return rank 0's connections to all other ranks, and the first message of every rank."""
-    links: dict[int, _Link] = {}
+    links: dict[int, Link] = {}
     hellos = {0: own}
     with _listening(os.environ["MASTER_ADDR"], size) as server:
         server.settimeout(timeout_s)
         store.set(_PORT, str(server.getsockname()[1]))
         while len(hellos) < size:
-            link = _Link(opened.enter_context(server.accept()[0]), min(_LAST, timeout_s))
+            link = Link(opened.enter_context(server.accept()[0]), min(_LAST, timeout_s))
             with suppress(OSError, ValueError):  # a stranger, such as a scanner of ports
                 hello = link.message()
                 if hello.get("rank") in range(1, size):
@@ -136,7 +134,7 @@ class Watch:
     """
 
     def __init__(
-        self, rank: int, hosts: Sequence[str], links: "dict[int, _Link]", timeout_s: int, opened: ExitStack
+        self, rank: int, hosts: Sequence[str], links: dict[int, Link], timeout_s: int, opened: ExitStack
     ) -> None:
         self.rank, self.hosts, self.links, self.timeout_s = rank, hosts, links, timeout_s
         self.lost: RankError | None = None
@@ -257,7 +255,7 @@ class Watch:
     def _stop_signal(self) -> StopSignal | None:
         """Return the signal that this process has received; Python writes its number, also during a collective."""
         with suppress(BlockingIOError):
-            for number in self._woken.recv(_LONGEST):
+            for number in self._woken.recv(MAX_MESSAGE):
                 self._signal = number if number in STOPPING else self._signal
         return None if self._signal is None else StopSignal(self._signal)
 
@@ -286,56 +284,6 @@ class Watch:
     def _lost(self, rank: int, what: str) -> News:
         fix = "look for the reason in its output or in its host's log; then run the same command again"
         return {"rank": rank, "problem": (what, f"host {self.hosts[rank]}", fix)}
-
-
-class _Link:
-    """Connection to another rank; a message is a line of JSON, and an empty line is a sign of life."""
-
-    def __init__(self, connection: socket.socket, timeout_s: int) -> None:
-        self.connection, self.rest = connection, b""
-        connection.settimeout(timeout_s)
-
-    def send(self, message: Mapping[str, object] | None = None) -> None:
-        """Send a message or a sign of life; a lost connection is noticed when it is read."""
-        with suppress(OSError):
-            self.connection.send((json.dumps(message) if message else "").encode() + b"\n")
-
-    def end(self, until: float) -> None:
-        """Send nothing more, and read on to the end, since closing with signs of life unread loses the last message."""
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
-            while (left := until - time.monotonic()) > 0:
-                self.connection.settimeout(left)
-                if not self.connection.recv(_LONGEST):
-                    return
-
-    def message(self) -> dict[str, Any]:
-        """Return the first message, for which it waits.
-
-        Raises:
-            OSError: The connection is closed, or no message arrives in time.
-            ValueError: Something else than a message has arrived.
-        """
-        while b"\n" not in self.rest and len(self.rest) < _LONGEST:
-            received = self.connection.recv(_LONGEST)
-            if not received:
-                raise ConnectionError("the connection is closed")
-            self.rest += received
-        line, _, self.rest = self.rest.partition(b"\n")
-        if not isinstance(message := json.loads(line), dict):
-            raise ValueError("not a message")  # noqa: TRY004 - of the wrong content, like what is not JSON
-        return message
-
-    def messages(self) -> list[dict[str, Any]] | None:
-        """Return the messages that have arrived; None if the connection is closed."""
-        try:
-            received = self.connection.recv(_LONGEST)
-        except BlockingIOError:
-            return []
-        except OSError:
-            return None
-        *lines, self.rest = (self.rest + received).split(b"\n")
-        return [json.loads(line) for line in lines if line] if received or lines else None
 
 
 def _problem(error: BaseException) -> Problem:
