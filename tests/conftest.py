@@ -281,13 +281,13 @@ def textured(side: int, dye: tuple[int, int, int], seed: int) -> np.ndarray:
 
 
 def write_tiny_store(folder: Path, slide_id: str, rc: np.ndarray, tiles: np.ndarray, **changes) -> Path:
-    """A store of the given tiles at the given places of the grid; `tissue` and attributes may be changed."""
+    """A store of tiles at the given places of the grid; `tissue`, `overview_mask`, attributes may be changed."""
     tile_st, side_l0 = tiles.shape[1], 2.0 * tiles.shape[1]
     grid_shape = tuple(changes.pop("grid_shape", GRID))
     arrays = {"rc": rc.astype(np.int32), "xy_l0": l0_from_rc(rc, side_l0)}
     arrays["tissue"] = np.asarray(changes.pop("tissue", np.ones(len(rc))), np.float32)
-    overview = np.full((grid_shape[0] * 8, grid_shape[1] * 8, 3), 240, np.uint8)
-    arrays |= {"overview": overview, "overview_mask": np.ones(overview.shape[:2], np.uint8)}
+    mask = changes.pop("overview_mask", np.ones((grid_shape[0] * 8, grid_shape[1] * 8), np.uint8))
+    arrays |= {"overview": np.full((*mask.shape, 3), 240, np.uint8), "overview_mask": mask}
     source = Source(name=f"{slide_id}.svs", size=1, sha256=slide_id)
     known = {"slide_id": slide_id, "source": source, "vendor": "aperio"}
     mpp = changes.pop("mpp", 0.5)

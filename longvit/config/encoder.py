@@ -25,6 +25,10 @@ class PixelInput(StageConfig):
     """Channels of the convolutions within each patch, before its projection. The first convolution has a stride of 4
     pixels, every further convolution of 2. They learn texture from few slides. If empty, the pixels themselves are
     projected, as in the paper."""
+    min_tissue: Share = 0.0
+    """Smallest share of tissue of a patch, by the overview's mask, which has pixels of 8 um. Other patches of a slide
+    are left out, but for the patch of each tile with the most tissue. Pretraining's crops keep all patches. 0 keeps all
+    patches of a tile, as in the paper."""
 
     @model_validator(mode="after")
     def _stem_fits(self) -> "PixelInput":

@@ -40,6 +40,9 @@ class FinetuneConfig(SplitsConfig, RunConfig):
     segment_lengths: tuple[PositiveInt, ...] | None = None
     """Segment length of each attention branch in this training, tokens; default: the encoder's own. An encoder
     pretrained on regions has segments as long as regions; longer segments let it attend over a whole slide."""
+    min_tissue: Share | None = None
+    """Smallest share of tissue of a patch, 0 to 1; other patches are left out, but for the best patch of each tile.
+    Default: the encoder's own (`encoder.input.min_tissue`)."""
     pooling: Literal["encoder", "attention"] = "encoder"
     """Pooling of tokens into a slide's vector. `encoder`: the encoder's own, the mean of its tokens or its class token.
     `attention`: gated attention over its tokens (ABMIL), trained with the head."""

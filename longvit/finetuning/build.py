@@ -13,8 +13,8 @@ def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
 
     Raises:
         CheckpointError: The encoder does not exist, or its weights do not fit.
-        ConfigError: More blocks are to be trained than the encoder has, segments do not fit the dilations, or the
-            settings name another encoder than the checkpoint's.
+        ConfigError: More blocks are to be trained than the encoder has, segments do not fit the dilations, the settings
+            name another encoder than the checkpoint's, or tissue is asked of tokens that are not patches.
     """
     encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
     made = encoder.config
@@ -30,17 +30,31 @@ def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
             where="segment_lengths",
             fix=f"give one per dilation ratio of the encoder ({', '.join(map(str, made.dilation_ratios))})",
         )
-    changes = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
-    changed = made.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    changed = _changed(made, config)
     if config.checkpoint and config.encoder not in (EncoderConfig(), made, changed):
         raise ConfigError(
             "the encoder of the settings is not the checkpoint's encoder",
             where=config.checkpoint,
             fix="leave encoder out: a checkpoint contains its encoder's settings",
         )
-    if changed != made:  # the weights depend on neither of the changes
+    if changed != made:  # the weights depend on none of the changes
         trained_on = encoder.trained_on
         encoder = weights_of(encoder.state_dict(), config.checkpoint).fill(lambda: LongViT(changed))
         encoder.trained_on = trained_on
     encoder.execution, encoder.group = config.execution, current_mesh().sequence
     return SlideModel(encoder, config.task, classes, config.pooling)
+
+
+def _changed(made: EncoderConfig, config: FinetuneConfig) -> EncoderConfig:
+    """Return the encoder's settings with the changes that the config asks for."""
+    wanted = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
+    changes: dict[str, object] = {name: value for name, value in wanted.items() if value is not None}
+    if config.min_tissue is not None:
+        if "min_tissue" not in type(made.input).model_fields:
+            raise ConfigError(
+                "the encoder reads embeddings of whole tiles, which have no patches",
+                where="min_tissue",
+                fix="leave min_tissue out; `longvit tile --min-tissue` leaves out whole tiles",
+            )
+        changes["input"] = made.input.model_copy(update={"min_tissue": config.min_tissue})
+    return made.model_copy(update=changes)

@@ -96,8 +96,7 @@ def _refuse_unfit(experiment: Experiment) -> None:
     require_one_scale(list(experiment.stores.values()))
     tokens = {}
     for slide, store in experiment.stores.items():
-        source = token_source(open_store(store), experiment.source)  # refuses a store that does not fit
-        tokens[slide] = source.per_tile * len(source.store)
+        tokens[slide] = len(token_source(open_store(store), experiment.source))  # refuses a store that does not fit
     current_mesh().require_tokens(
         {JOINED.join(slides): sum(tokens[slide] for slide in slides) for slides in experiment.sequences}
     )

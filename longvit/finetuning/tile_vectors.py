@@ -89,5 +89,5 @@ class TileVectors:
 def averaged_per_tile(encoder: LongViT, pieces: SlidePieces, threads: int = 1) -> Float[Tensor, "n D"]:
     """Return the mean token of each tile, in the store's order; each token is in the context of its slide."""
     tokens_LD = encode_slide(encoder, pieces, threads).tokens_BLD[0]
-    by_tile = tokens_LD[pieces.rank_L.to(tokens_LD.device)].unflatten(0, (len(pieces.store), -1))
-    return by_tile.float().mean(dim=1).cpu()
+    in_tiles_LD = tokens_LD[pieces.rank_L.to(tokens_LD.device)].float().cpu()
+    return torch.segment_reduce(in_tiles_LD, "mean", lengths=torch.from_numpy(pieces.source.kept.sum(axis=1)))

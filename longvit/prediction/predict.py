@@ -73,7 +73,7 @@ def _run(config: PredictConfig, mesh: Mesh) -> Outcome:
     }
     unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
     failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
-    tokens = {slide: len(store) * token_source(store, ensemble.source).per_tile for slide, store in opened.items()}
+    tokens = {slide: len(token_source(store, ensemble.source)) for slide, store in opened.items()}
     whole = {name: one.slides for name, one in wanted.items() if name not in failed}
     mesh.require_tokens({name: sum(tokens[slide] for slide in slides) for name, slides in whole.items()})
     models = JOINED.join(map(str, ensemble.models))

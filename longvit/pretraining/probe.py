@@ -117,7 +117,7 @@ def spread_tokens(store: PatchStore, source: TokenInput, most: int) -> TokenBatc
     """
     tokens = token_source(store, source)
     tiles = evenly(len(store), max(1, most // tokens.per_tile))
-    x, rc = tokens.read(tiles), tokens.rc.reshape(len(store), -1, 2)[tiles].reshape(-1, 2)
+    x, rc = tokens.read(tiles), tokens.rc[tokens.of_tiles(tiles)]
     order = raster_order(rc)
     return TokenBatch.of_one(torch.from_numpy(x[order]), torch.from_numpy(rc[order].astype(np.int64)))
 

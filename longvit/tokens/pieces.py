@@ -92,15 +92,14 @@ class SlidePieces(Pieces):
         Raises:
             StoreError: A tile is missing or damaged.
         """
-        x = torch.from_numpy(self.source.read(tiles))
-        of_tiles = (tiles[:, None] * self.source.per_tile + np.arange(self.source.per_tile)).ravel()
+        x, of_tiles = torch.from_numpy(self.source.read(tiles)), torch.from_numpy(self.source.of_tiles(tiles))
         return self.rank_L[of_tiles], TokenBatch.of_one(x, self.rc_L2[of_tiles])
 
     def ahead(self, threads: int, part: range | None = None) -> Iterator[tuple[Int64[Tensor, " l"], TokenBatch]]:
         """Yield all pieces in turn, as `Pieces.ahead` does."""
         part = range(len(self.rank_L)) if part is None else part
         wanted_L = (self.rank_L >= part.start) & (self.rank_L < part.stop)
-        tiles = np.flatnonzero(wanted_L.view(-1, self.source.per_tile).any(1).numpy())
+        tiles = np.unique(self.source.tile[wanted_L.numpy()])
         pieces = iter([tiles[i : i + self._tiles] for i in range(0, len(tiles), self._tiles)])
         with ThreadPoolExecutor(threads) as pool:
             reading = deque(pool.submit(self.read, piece) for piece in islice(pieces, 2 * threads))

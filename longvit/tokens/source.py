@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from longvit.config import EmbeddingInput, PixelInput, TokenInput
 from preprocessing.errors import StoreError
+from preprocessing.store.patch_tissue import patch_tissue
 from preprocessing.store.store import PatchStore
 
 
@@ -50,14 +52,33 @@ class TokenSource(ABC):
 
     @property
     def per_tile(self) -> int:
-        """Tokens per tile."""
+        """Most tokens of a tile."""
         return self.per_side**2
+
+    @cached_property
+    def kept(self) -> Bool[np.ndarray, "t per_tile"]:
+        """True for the places of each tile, row by row, that have a token; every tile has at least one."""
+        return np.ones((len(self.store), self.per_tile), bool)
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
 
     @property
     def rc(self) -> Int[np.ndarray, "n 2"]:
         """Row and column of every token in the grid of tokens, tile after tile, and row by row within a tile."""
-        within = np.stack([*np.mgrid[0 : self.per_side, 0 : self.per_side]], axis=-1)  # (side, side, 2)
-        return (self.store.rc[:, None, None, :] * self.per_side + within).reshape(-1, 2)
+        within = np.stack([*np.mgrid[0 : self.per_side, 0 : self.per_side]], axis=-1).reshape(-1, 2)
+        return (self.store.rc[:, None, :] * self.per_side + within)[self.kept]
+
+    @cached_property
+    def tile(self) -> Int[np.ndarray, " n"]:
+        """Index of every token's tile, ascending."""
+        return np.repeat(np.arange(len(self.kept)), self.kept.sum(axis=1))
+
+    def of_tiles(self, tiles: Int[np.ndarray, " t"]) -> Int[np.ndarray, " k"]:
+        """Return the indices of the tokens that `read` returns for these tiles."""
+        counts = self.kept[tiles].sum(axis=1)
+        before = np.searchsorted(self.tile, tiles) - counts.cumsum() + counts
+        return np.arange(int(counts.sum())) + before.repeat(counts)
 
     @abstractmethod
     def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"] | Float[np.ndarray, "n E"]:
@@ -75,12 +96,14 @@ class PixelSource(TokenSource):
     dtype = np.uint8
 
     def require_fit(self) -> None:
-        """Check that the store has pixels, and that patches divide tiles.
+        """Check that the store has pixels, that patches divide tiles, and that there is a mask if tissue is asked for.
 
         Raises:
-            StoreError: The store has no pixels, or the patch side does not divide the tile side.
+            StoreError: The store has no pixels or no mask, or the patch side does not divide the tile side.
         """
         self.store.require("tiles")
+        if self.settings.min_tissue:
+            self.store.require("overview_mask")
         if self.store.tile_st % self.settings.patch_px:
             raise StoreError(
                 f"patches of {self.settings.patch_px} pixels do not divide tiles of {self.store.tile_st}",
@@ -93,9 +116,20 @@ class PixelSource(TokenSource):
         """Patches along the side of a tile."""
         return self.store.tile_st // self.settings.patch_px
 
+    @cached_property
+    def kept(self) -> Bool[np.ndarray, "t per_tile"]:
+        """True for patches with enough tissue, and for the patch of each tile with the most tissue."""
+        if not self.settings.min_tissue:
+            return super().kept
+        share = patch_tissue(self.store, self.per_side)
+        kept = share >= self.settings.min_tissue
+        kept[np.arange(len(kept)), share.argmax(axis=1)] = True
+        return kept
+
     def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"]:
         """Return the patches of the tiles with these indices."""
-        return patchify(self.store.read_tiles(tiles), self.settings.patch_px).reshape(-1, self.width)
+        patches = patchify(self.store.read_tiles(tiles), self.settings.patch_px).reshape(-1, self.width)
+        return patches if self.kept.all() else patches[self.kept[tiles].ravel()]
 
 
 class EmbeddingSource(TokenSource):

@@ -280,3 +280,20 @@ def test_tiles_that_are_no_lattice_are_refused(config):
     with pytest.raises(StoreError, match="its tiles are not cells of one grid") as error:
         explain_slide(config)
     assert error.value.where == config.store
+
+
+def test_patches_that_are_left_out_have_no_scores_and_no_colour(config, save_store, subtype_model, tmp_path):
+    mask = np.zeros((32, 40), np.uint8)
+    mask[:, np.arange(40) % 8 < 5] = 1  # three of four columns of patches of each tile have at least half tissue
+    store = save_store("edge", [[3, 1], [0, 4], [0, 0], [2, 2]], overview_mask=mask)
+    subtype_model.encoder.config = subtype_model.encoder.config.model_copy(
+        update={"input": subtype_model.encoder.config.input.model_copy(update={"min_tissue": 0.5})}
+    )
+    save_model(tmp_path / "tissue.safetensors", subtype_model)
+    folder = run(changed(config, model=tmp_path / "tissue.safetensors", store=store.path, faithfulness=True))
+    _, table = read(folder)
+    assert len(table) == 4 * 4 * 3
+    assert set(table["column"] % 4) == {0, 1, 2}
+    assert np.isfinite(tifffile.imread(folder / "heatmap_contribution.ome.tif")).sum() == 48
+    assert (folder / "tiles_contribution.png").is_file()
+    assert (folder / "faithfulness.csv").is_file()

@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, NllTask, SubtypeTask
+from longvit.config import CoxTask, EmbeddingInput, ExecutionConfig, FinetuneConfig, NllTask, PixelInput, SubtypeTask
 from longvit.finetuning.build import build_model
 from longvit.model import LongViT, save_encoder
 from longvit.model.predictor import SlideHead, SlideModel, load_model, save_model
@@ -110,6 +110,18 @@ def test_segments_are_those_of_this_training_one_for_each_branch(config, random_
     assert not torch.allclose(near.eval().encoder(slide), far.eval().encoder(slide), atol=1e-3)
     with pytest.raises(ConfigError, match="1 segment lengths for 2 branches"):
         build_model(config.model_copy(update={"segment_lengths": (16,)}), ("a", "b"))
+
+
+def test_the_least_tissue_of_a_patch_is_that_of_this_training(config, tiny_encoder, tmp_path):
+    save_encoder(tmp_path / "encoder.safetensors", LongViT(tiny_encoder))
+    asked = config.model_copy(update={"checkpoint": tmp_path / "encoder.safetensors", "min_tissue": 0.25})
+    made = build_model(asked, ("a", "b")).encoder.config
+    assert made == tiny_encoder.model_copy(update={"input": PixelInput(patch_px=16, min_tissue=0.25)})
+    assert build_model(asked.model_copy(update={"encoder": made}), ("a", "b")).encoder.config == made
+    of_tiles = tiny_encoder.model_copy(update={"input": EmbeddingInput(encoder="e", dim=8)})
+    with pytest.raises(ConfigError, match="the encoder reads embeddings of whole tiles") as refused:
+        build_model(config.model_copy(update={"encoder": of_tiles, "min_tissue": 0.25}), ("a", "b"))
+    assert "tile --min-tissue" in refused.value.fix
 
 
 def test_the_encoder_is_computed_as_the_execution_says(config):

@@ -68,6 +68,20 @@ def test_tokens_are_the_same_whatever_the_pieces(large, tokens):
     assert pieces.gathered().rc_BL2.equal(whole.rc_BL2)
 
 
+@pytest.mark.parametrize("tokens", [1, 64, 10_000])
+def test_pieces_of_a_slide_without_its_glass_are_its_tokens_with_tissue(tokens, save_store):
+    mask = (np.random.default_rng(0).random((80, 80)) < 0.6).astype(np.uint8)
+    store = save_store("holes", GRID[::3], grid_shape=(10, 10), overview_mask=mask)
+    whole, pieces = (SlidePieces(store, PixelInput(patch_px=16, min_tissue=m), tokens) for m in (0, 0.7))
+    wanted = pieces.source.kept.ravel()[whole.rank_L.argsort().numpy()]
+    assert 0.1 < wanted.mean() < 0.9
+    all_of_it, tissue = whole.gathered(), pieces.gathered()
+    assert tissue.x.equal(all_of_it.x[:, wanted])
+    assert tissue.rc_BL2.equal(all_of_it.rc_BL2[:, wanted])
+    part = range(17, 123)
+    assert pieces.gathered(part).x.equal(tissue.x[:, 17:123])
+
+
 def test_tokens_of_embeddings_are_float32_in_raster_order(save_store):
     store = save_store("a", [[1, 0], [0, 3], [0, 1]])
     add_embeddings(store.path, "e", np.array([[1], [2], [3]], np.float16), {})
