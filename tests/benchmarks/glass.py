@@ -103,8 +103,8 @@ A tile at the edge of the tissue is partly glass, and its patches of glass are t
 `min_tissue` leaves out patches with less tissue, by the overview's mask. The lung cohort, one encoder pretrained on all
 patches; heads on the frozen encoder; test patients of five folds, pooled, with 95 % intervals over patients. Tokens and
 maps are means over the held-out slides, of the contributions to the predicted subtype. Glass has less than
-{GLASS * 100:.0f} % tissue. Top: the twentieth of the tokens with the largest absolute contributions. AUROC: of contributions
-for the planted tumour, among tokens with more than half tissue.
+{GLASS * 100:.0f} % tissue. Top: the twentieth of the tokens with the largest absolute contributions. AUROC: of
+contributions for the planted tumour, among tokens with more than half tissue.
 
 Accuracy is the same within the intervals, so the default stays 0, the paper's way. A fifth of the tokens is saved, and
 no map has colour on glass.

@@ -57,6 +57,10 @@ def assert_near(run: Path, other: Path, name: str, tolerance: float) -> None:
             assert one[column].tolist() == two[column].tolist()
 
 
+def steps_of(run: Path) -> int:
+    return int(pd.read_csv(run / "metrics.csv")["step"].max())
+
+
 def in_double(run, config, name: str) -> None:
     """Run a verb in double precision where it can: Adam divides gradients that are rounding by their own size."""
     torch.set_default_dtype(torch.float32 if name in SINGLE else torch.float64)
@@ -89,8 +93,10 @@ def pretraining(cohort, tiny_encoder, tmp_path) -> PretrainConfig:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretraining, objective, tmp_path):
-    config, tolerance = pretraining.model_copy(update={"objective": OBJECTIVES[objective]}), SINGLE.get(objective, 2e-6)
+    optimiser, tolerance = pretraining.optimiser.model_copy(update={"epochs": 4}), SINGLE.get(objective, 2e-6)
+    config = pretraining.model_copy(update={"objective": OBJECTIVES[objective], "optimiser": optimiser})
     in_double(pretrain, config, objective)
+    assert steps_of(tmp_path / "one") == 12
     for name, mesh in MESHES.items():
         launched(prod(mesh), in_double, pretrain, meshed(config, mesh, tmp_path / name), objective)
         assert_near(tmp_path / "one", tmp_path / name, "metrics.csv", tolerance)
@@ -106,8 +112,10 @@ def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, 
     changes = {"task": TASKS[task], "encoder": encoder, "out": tmp_path / "one", "pooling": "attention", "folds": (0,)}
     if task == "subtype":
         changes |= {"select": "best_val", "patience": 2, "baselines": ("mean",) if frozen else ()}
+    changes["optimiser"] = config.optimiser.model_copy(update={"epochs": 4})
     config = config.model_copy(update=changes | {"trained_blocks": 0 if frozen else None})
     in_double(finetune, config, task)
+    assert steps_of(tmp_path / "one" / "fold_0") >= 10
     for name, mesh in MESHES.items():
         launched(prod(mesh), in_double, finetune, meshed(config, mesh, tmp_path / name), task)
         assert_near(tmp_path / "one", tmp_path / name, "predictions.csv", tolerance)
