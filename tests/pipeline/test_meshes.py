@@ -112,7 +112,7 @@ def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, 
     changes = {"task": TASKS[task], "encoder": encoder, "out": tmp_path / "one", "pooling": "attention", "folds": (0,)}
     if task == "subtype":
         changes |= {"select": "best_val", "patience": 2, "baselines": ("mean",) if frozen else ()}
-    changes["optimiser"] = config.optimiser.model_copy(update={"epochs": 4})
+    changes["optimiser"] = config.optimiser.model_copy(update={"epochs": 5})
     config = config.model_copy(update=changes | {"trained_blocks": 0 if frozen else None})
     in_double(finetune, config, task)
     assert steps_of(tmp_path / "one" / "fold_0") >= 10
