@@ -102,8 +102,11 @@ class ExecutionConfig(StageConfig):
     """Tokens that pass together through layers that treat each token by itself; fewer need less memory and give the
     same numbers."""
     devices: PositiveInt = 1
-    """Processes to start on this machine, one per device. torchrun and Slurm start them themselves, on any number of
-    machines."""
+    """Processes on each machine, one per device. `longvit` starts them on this machine, unless torchrun or Slurm has
+    started them."""
+    nodes: PositiveInt = 1
+    """Machines, on each of which torchrun or Slurm starts `devices` processes. Both numbers are compared with the
+    processes that take part, if one of them is above 1."""
     sequence_parallel: PositiveInt = 1
     """Processes that hold each sequence together, for slides that are too long for one device; must divide the number
     of processes. The processes of other sequences share slides or patients."""

@@ -176,7 +176,8 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
 
     Raises:
         ConfigError: The number of ranks per sequence does not divide the number of processes, a process has no device,
-            the other processes do not answer, or they were started with another version or other devices.
+            the other processes do not answer, they were started with another version or other devices, or there are
+            not as many as the settings name.
         RankError: Another process has stopped.
     """
     global _mesh
@@ -189,6 +190,7 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
             fix=f"start a multiple of {ranks} processes: --devices {ranks}, or torchrun --nproc-per-node {ranks}",
         )
     if launcher is None or size == 1:
+        _require_started(execution, 1, 1)
         yield _mesh
         return
     kind, problem = device_kind(launcher.local_rank(), device)
@@ -200,8 +202,20 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         of = lambda axis, count: RankGroup(axes.get_group(axis)) if count > 1 else None
         world = RankGroup(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=_PATIENCE)))
         devices = 1 + max(world.objects(launcher.local_rank()))
+        _require_started(execution, size // devices, devices)
         _mesh = Mesh(world, of("data", size // ranks), of("sequence", ranks), devices)
         try:
             yield _mesh
         finally:
             _mesh = Mesh()
+
+
+def _require_started(execution: ExecutionConfig, nodes: int, devices: int) -> None:
+    """Refuse processes that are not those that the settings name."""
+    if (execution.nodes, execution.devices) not in {(1, 1), (nodes, devices)}:
+        raise ConfigError(
+            f"{nodes} x {devices} processes were started (machines x devices), but the settings name {execution.nodes} "
+            f"x {execution.devices}",
+            where="execution.nodes, execution.devices",
+            fix="start as many with torchrun (--nnodes, --nproc-per-node) or Slurm, or leave both settings out",
+        )

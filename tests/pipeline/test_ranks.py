@@ -28,6 +28,7 @@ from longvit.model import LongViT, save_encoder
 from longvit.prediction.ensemble import Ensemble
 from longvit.training import liveness
 from preprocessing.store.features import add_embeddings
+from preprocessing.store.store import open_store
 
 CLONE_NEWUTS, CLONE_NEWNET = 0x04000000, 0x40000000
 PATIENCE = 60
@@ -359,6 +360,11 @@ REFUSED = {
     "nobody answers the first": ({0: TWO}, {"missing": [1]}, "rank 0 cannot find all 2 ranks"),
     "nobody answers the second": ({1: TWO}, {"missing": [0]}, "rank 1 cannot find all 2 ranks"),
     "other meshes": ({0: TWO}, {}, "has execution.sequence_parallel 1, and rank 0 has 2"),
+    "fewer machines than named": (
+        {rank: [*TWO, "--nodes", "2"] for rank in (0, 1)},
+        {},
+        r"1 x 2 processes were started \(machines x devices\), but the settings name 2 x 1",
+    ),
     "other settings": ({0: TWO, 1: [*TWO, "--precision", "bf16"]}, {}, "rank 1 has settings, slides or weights that"),
     "other stores": ({0: TWO, 1: [*TWO, "--stores", "new"]}, {}, "rank 1 has settings, slides or weights that differ"),
     "other weights": (
@@ -409,6 +415,20 @@ def test_a_slide_with_fewer_tokens_than_ranks_is_refused_by_every_rank(lab, star
         assert "error: 1 of 2 sequences have too few tokens for 2 ranks: short\n" in ranks.said(rank)
         assert "fix:   lower it to at most 1, or leave these slides out\n" in ranks.said(rank)
     assert not (lab.root / "encode").exists()
+
+
+def test_a_new_slide_with_fewer_tokens_than_ranks_is_refused_by_every_rank(lab, start, save_store, tiny_encoder):
+    features = tiny_encoder.model_copy(update={"input": EmbeddingInput(encoder="uni", dim=6)})
+    save_encoder(lab.encoder, LongViT(features))
+    save_store("short", [[0, 0]]).path.rename(lab.root / "new" / "short.zarr")
+    for store in [*lab.stores.glob("*.zarr"), *(lab.root / "new").glob("*.zarr")]:
+        add_embeddings(store, "uni", np.ones((len(open_store(store)), 6), np.float32), {})
+    assert lab.run("finetune") == 0
+    ranks = start([*lab.command("predict"), *TWO])
+    assert ranks.codes() == [2, 2]
+    for rank in (0, 1):
+        assert "sequences have too few tokens for 2 ranks: short\n" in ranks.said(rank)
+    assert not (lab.root / "predict").exists()
 
 
 @pytest.mark.slow
