@@ -33,13 +33,16 @@ CONFIG = EncoderConfig(
     depth=2,
     heads=4,
     drop_path=0.0,
-    segment_lengths=(8, 32, 256, 16384),
-    dilation_ratios=(1, 1, 2, 4),
+    segment_lengths=(256, 1024, 4096, 16384),
+    dilation_ratios=(1, 2, 4, 4),
 )
 FEWEST = 2048
 """Bytes of a training step; a longer row is a step of its own."""
-STEPS = {256: 800, 1024: 300, 4096: 150, 16384: 90}
-"""Steps with each length of rows, in this order: short rows are cheap, and what they teach is not learned again."""
+STEPS = {256: 1000, 1024: 300, 4096: 250, 16384: 200}
+"""Steps with each length of rows, in this order: short rows are cheap, and what they teach is not learned again.
+
+A step with the shortest rows follows each step with longer rows, so that short contexts are not forgotten.
+"""
 RATE, WARM_UP, EMBEDDING_GAIN = 6e-3, 20, 4.0
 TARGETS = 64
 """Last bytes of a held-out window, whose loss is measured with every context."""
@@ -173,7 +176,7 @@ def main() -> None:
         dist.init_process_group("gloo")
         group = RankGroup(dist.group.WORLD)
     decoder, (training, held_out) = build(group), split(library())
-    lengths = [length for length, steps in STEPS.items() for _ in range(round(a.share * steps))]
+    lengths = planned(a.share)
     log = train(decoder, Rows(list(training.values())), [*CONTEXTS] * a.turns or lengths)
     result = {"log": log, "about": described(decoder, training, held_out)}
     if a.windows:
@@ -182,6 +185,13 @@ def main() -> None:
         print(json.dumps(result))
     if group:
         dist.destroy_process_group()
+
+
+def planned(share: float) -> list[int]:
+    """Return the length of rows of each step, for a share of all steps."""
+    shortest = min(STEPS)
+    steps = [length for length, count in STEPS.items() for _ in range(round(share * count))]
+    return [one for length in steps for one in ((length,) if length == shortest else (length, shortest))]
 
 
 def described(decoder: LongNetDecoder, training: dict[str, Tensor], held_out: dict[str, Tensor]) -> dict[str, object]:

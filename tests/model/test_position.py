@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from longvit.config import LearnedPosition, SinCosPosition
 from longvit.model import PRESETS, LongViT
-from longvit.model.position import LearnedTable, build_position, extent_of, sincos_position
+from longvit.model.position import LearnedTable, build_position, extent_of, rotated, sincos_position
 from longvit.tokens.batch import TokenBatch
 
 
@@ -132,3 +132,37 @@ def test_the_table_learns():
     position = build_position(LearnedPosition(grid=4), 8)
     position(at(grid(9, 9))).square().sum().backward()
     assert position.table.grad.ne(0).all()
+
+
+def logits(q: torch.Tensor, k: torch.Tensor, first: int) -> torch.Tensor:
+    return torch.einsum("blhk,bmhk->bhlm", rotated(q, first), rotated(k, first))
+
+
+@pytest.mark.parametrize("first", [1, 1000, 2**31])
+def test_rotated_logits_depend_on_the_distance_alone(first):
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 2, 9, 3, 8, dtype=torch.float64, generator=generator)
+    assert_close(logits(q, k, first), logits(q, k, 0), atol=1e-5 if first == 2**31 else 1e-9, rtol=0)
+    same = q[:, :1].expand_as(q), k[:, :1].expand_as(k)
+    by_distance = logits(*same, 0)
+    assert_close(by_distance[..., 1:, 1:], by_distance[..., :-1, :-1])
+    assert not torch.allclose(by_distance[..., 1:, 0], by_distance[..., :-1, 0], atol=1e-3)
+
+
+def test_a_part_of_a_sequence_is_rotated_as_in_the_whole():
+    x = torch.randn(1, 20, 2, 6)
+    assert_close(rotated(x[:, 7:13], 7), rotated(x, 0)[:, 7:13])
+    assert_close(rotated(x, 0).norm(dim=-1), x.norm(dim=-1))
+    assert_close(rotated(x, 5)[:, 3], torch.view_as_real(spun(x[:, 3], 8)).transpose(-1, -2).flatten(-2))
+
+
+def spun(x: torch.Tensor, place: int) -> torch.Tensor:
+    """The pairs of channels as complex numbers, times exp(i place 10000 ** (-2 n / K)), n = 0, 1, ..."""
+    half = x.shape[-1] // 2
+    angle = place * 10_000 ** (-torch.arange(half) * 2 / x.shape[-1])
+    return torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones(half), angle)
+
+
+def test_heads_of_odd_width_are_refused():
+    with pytest.raises(ValueError, match="heads of width 3 cannot be rotated"):
+        rotated(torch.zeros(1, 2, 2, 3), 0)
