@@ -36,7 +36,10 @@ from preprocessing.errors import ConfigError, few, short
 _HERE = "command line"
 _OTHER_FLAGS = {
     as_flag((*group, name)): as_flag(("execution", name))
-    for group, names in ((("encoder",), OLD_EXECUTION), ((), ("devices", "nodes", "sequence_parallel", "timeout_s")))
+    for group, names in (
+        (("encoder",), OLD_EXECUTION),
+        ((), ("devices", "nodes", "sequence_parallel", "fsdp", "timeout_s")),
+    )
     for name in names
 }
 """Flags of version 0.1, and short names of flags -> flags of this version."""

@@ -110,6 +110,9 @@ class ExecutionConfig(StageConfig):
     sequence_parallel: PositiveInt = 1
     """Processes that hold each sequence together, for slides that are too long for one device; must divide the number
     of processes. The processes of other sequences share slides or patients."""
+    fsdp: bool = False
+    """True to cut weights, gradients and optimiser over all processes in training (FSDP2), in place of a copy on each:
+    less memory, more communication. A run can be continued without it, and the other way round."""
     timeout_s: PositiveInt = 600
     """Time to wait for other processes before they count as lost, seconds."""
 

@@ -1,6 +1,7 @@
 """Model of one fold: trained, saved, and applied to the held-out patients."""
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from longvit.tokens.read import StoreScale
 from longvit.training.callbacks import risen
 from longvit.training.loop import begin, fit, pick_device
 from longvit.training.mesh import current_mesh
+from longvit.training.sharding import whole
 from preprocessing.jobs.files import write_whole
 from preprocessing.store.store import open_store
 
@@ -45,8 +47,9 @@ def train_fold_model(experiment: Experiment, job: TrainingJob, read: SequenceRea
     monitor = "val_loss" if config.select == "best_val" else None
     if not config.brief:
         print(job)
+    module = FinetuneModule(deepcopy(model) if config.execution.fsdp else model, config)
     fit(
-        FinetuneModule(model, config),
+        module,
         train_loader(train, config),
         config,
         folder,
@@ -56,6 +59,8 @@ def train_fold_model(experiment: Experiment, job: TrainingJob, read: SequenceRea
         brief=config.brief,
         read=lambda rows: [*notes, *risen(rows)] if rows else [],
     )
+    if config.execution.fsdp:
+        model.load_state_dict(whole(module.model.state_dict()))
     if job.shuffle is None:
         model.required_encoder.trained_on = StoreScale.of(open_store(next(iter(experiment.stores.values()))))
         mesh = current_mesh()

@@ -40,6 +40,9 @@ class RankGroup:
         """Number of ranks."""
         return dist.get_world_size(self.processes)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "RankGroup":
+        return self
+
     def sum(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Return the sum of a tensor of one shape over all ranks; also its gradient is summed over all ranks."""
         return _Sum.apply(self.processes, x)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from longvit.pretraining.pretrain_module import PretrainModule
 from longvit.training.callbacks import Meter, Row, risen
+from longvit.training.sharding import total_norm
 
 MIN_STD = 0.02
 """Spread of unit features, as a share of the spread of random directions, below which all features count as equal."""
@@ -33,7 +34,7 @@ class Monitor(Meter):
     ) -> None:
         """Measure the norm of the gradient, before it is clipped."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._norms.append(torch.nn.utils.get_total_norm(gradients))
+        self._norms.append(total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: PretrainModule) -> None:
         """Compute the measures of the epoch."""

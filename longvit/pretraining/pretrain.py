@@ -19,6 +19,7 @@ from longvit.runs.input_hashes import read_inputs
 from longvit.tokens.read import StoreScale, require_one_scale
 from longvit.training.loop import begin, fit, loader_processes
 from longvit.training.mesh import Mesh, current_mesh, open_mesh
+from longvit.training.sharding import whole
 from preprocessing.errors import ConfigError
 from preprocessing.store.store import find_stores, open_store
 
@@ -81,7 +82,7 @@ def _train(
     read = lambda rows: noted(rows, config.optimiser.epochs, noise)
     fit(module, loader, config, config.out, meters=meters, read=read)
     encoder = LongViT(config.encoder)  # as configured: a teacher's own config has no dropout
-    encoder.load_state_dict(module.kept.state_dict())
+    encoder.load_state_dict(whole(module.kept.state_dict()))
     encoder.trained_on = StoreScale.of(open_store(stores[0]))
     current_mesh().from_first(lambda: save_encoder(result, encoder))
 

@@ -37,6 +37,7 @@ class StepOutput(NamedTuple):
 class PretrainModule(TrainingModule, ABC):
     """Base of the objectives: trains on batches of views, and has an encoder to keep."""
 
+    ranks_alike = True
     momentum_now: float | None = None
     """Momentum of the network that follows the trained network; None if there is no such network."""
 

@@ -33,6 +33,7 @@ from longvit.training.callbacks import (
 )
 from longvit.training.events import EventsFile
 from longvit.training.mesh import current_mesh
+from longvit.training.sharding import load_whole
 from preprocessing.errors import CheckpointError, TrainingError
 from preprocessing.jobs.processes import end_with, lifeline
 
@@ -44,6 +45,7 @@ _NOTES = (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's use of torch
     ".*in eval mode at the start of training.*",  # frozen blocks, on purpose
     ".*sync_dist=True.*",  # what is logged is equal on all ranks
+    "FSDP2-wrapped module .* returned a view tensor.*",  # which no caller changes in place
     "Ties in `time` detected.*",  # torchsurv, which handles ties as requested
     ".*`torch.nn.utils.weight_norm` is deprecated.*",  # lightly's DINO head
 )
@@ -54,6 +56,9 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf1
 
 class TrainingModule(pl.LightningModule):
     """Base of the training modules: AdamW with warmup and cosine, and random numbers that depend only on the step."""
+
+    ranks_alike = False
+    """True if all ranks of a mesh compute each block equally often in a step."""
 
     def __init__(self, optimiser: OptimiserConfig, seed: int) -> None:
         super().__init__()
@@ -148,6 +153,8 @@ def fit(
 ) -> None:
     """Train in `folder`, from its last checkpoint if it has one; the module then has the weights to use.
 
+    With `execution.fsdp` the module has shares of them, of which `whole` makes weights.
+
     Args:
         module: Module to train.
         loader: Batches of the training part.
@@ -174,7 +181,7 @@ def fit(
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
-        **current_mesh().trainer_settings,
+        **current_mesh().trainer_settings(fsdp=config.execution.fsdp),
         precision=_PRECISION[config.precision],
         max_epochs=module.settings.epochs,
         gradient_clip_val=module.settings.clip_norm,
@@ -192,7 +199,7 @@ def fit(
         loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if monitor:
-        module.load_state_dict(_load(Path(best.best_model_path))["state_dict"])
+        load_whole(module, _load(Path(best.best_model_path))["state_dict"])
 
 
 def _load(checkpoint: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from longvit import __version__
 from longvit.config import Device, ExecutionConfig
 from longvit.model.rank_group import RankGroup
 from longvit.training.joining import device_kind, find_launcher, joined
+from longvit.training.sharding import ShardedStrategy
 from preprocessing.errors import ConfigError, PipelineError, few
 
 T = TypeVar("T")
@@ -43,13 +44,16 @@ class Mesh:
     devices: int = 1
     """Ranks on each machine."""
 
-    @property
-    def trainer_settings(self) -> dict[str, Any]:
-        """Settings of Lightning's trainer; `ddp` takes the mean of gradients over all ranks, as `RankGroup` needs."""
+    def trainer_settings(self, *, fsdp: bool = False) -> dict[str, Any]:
+        """Return settings of Lightning's trainer; gradients become their mean over all ranks, as `RankGroup` needs.
+
+        Args:
+            fsdp: Whether weights are cut over all processes.
+        """
         if self.world is None:
             return {"devices": 1}
-        nodes = self.world.size // self.devices
-        return {"devices": self.devices, "num_nodes": nodes, "strategy": "ddp", "use_distributed_sampler": False}
+        nodes, strategy = self.world.size // self.devices, ShardedStrategy() if fsdp else "ddp"
+        return {"devices": self.devices, "num_nodes": nodes, "strategy": strategy, "use_distributed_sampler": False}
 
     @property
     def first(self) -> bool:
