@@ -29,25 +29,26 @@ def sincos_position(rc_BL2: Int64[Tensor, "B L 2"], width: int) -> Float[Tensor,
 def rotated(x_BLHK: Float[Tensor, "B L H K"], first: int) -> Float[Tensor, "B L H K"]:
     """Return queries or keys whose first half of channels is rotated by their places (RoFormer, arXiv:2104.09864).
 
-    So a logit depends on the distance between query and key only. The other half compares their contents, whatever the
-    distance (GPT-J, GPT-NeoX): rotated channels of far tokens hardly do. XPOS (arXiv:2212.10554), which LongNet names,
-    rotates all channels, and multiplies queries by z ** (place / 512) and divides keys by it, which has no float32
-    beyond about 70,000 places. Angles are computed in float64: float32 cannot tell places beyond 16 million apart.
+    So a logit depends on the distance between query and key only. The other half compares their contents at any
+    distance (GPT-J, GPT-NeoX), which rotated channels do less the farther the tokens are. LongNet names XPOS
+    (arXiv:2212.10554), which rotates all channels, and multiplies queries by z ** (place / 512) and divides keys by it.
+    These factors leave float32 beyond about 70,000 places. Angles are computed in float64,
+    because float32 has no more than 16 million places.
 
     Args:
-        x_BLHK: Queries or keys of neighbouring places; the width K of a head must be a multiple of 4.
+        x_BLHK: Queries or keys of neighbouring places, of at least 4 channels K.
         first: Place of the first.
 
     Raises:
-        ValueError: The width is no multiple of 4.
+        ValueError: There are fewer than 4 channels.
     """
-    if x_BLHK.shape[-1] % 4:
-        raise ValueError(f"heads of width {x_BLHK.shape[-1]} cannot be rotated: it is no multiple of 4")
     quarter = x_BLHK.shape[-1] // 4
+    if not quarter:
+        raise ValueError(f"heads of {x_BLHK.shape[-1]} channels are too narrow to be rotated, they need 4")
     frequency = 10_000 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)  # on the CPU: MPS lacks float64
     angle_LK = torch.arange(first, first + x_BLHK.shape[1], dtype=torch.float64).unsqueeze(-1) * frequency
     cos_L1K, sin_L1K = (part.to(x_BLHK).unsqueeze(1) for part in (angle_LK.cos(), angle_LK.sin()))
-    a, b, content = x_BLHK.split((quarter, quarter, 2 * quarter), dim=-1)
+    a, b, content = x_BLHK.tensor_split((quarter, 2 * quarter), dim=-1)
     return torch.cat([a * cos_L1K - b * sin_L1K, b * cos_L1K + a * sin_L1K, content], dim=-1)
 
 

@@ -36,7 +36,7 @@ class ViewsDataset(Dataset[list[TokenBatch]], ABC):
         draws_per_slide: Draws in an epoch per slide of the stores; patients share them evenly.
         seed: Seed of all draws.
         patient_of: Patient of each slide id; a slide without an entry is a patient of its own.
-        share: Function from the number of a crop's tokens to those that are read from the store; default: all. A
+        share: Function from the number of a crop's tokens to the tokens to read from the store; default: all. A
             store's features are always read whole, because they are compared with their hash.
     """
 

@@ -151,9 +151,7 @@ def fit(
     meters: Sequence[Meter] = (),
     read: Reader | None = None,
 ) -> None:
-    """Train in `folder`, from its last checkpoint if it has one; the module then has the weights to use.
-
-    With `execution.fsdp` the module has shares of them, of which `whole` makes weights.
+    """Train in `folder`, from its last checkpoint if it has one; the module then has the weights, or shares, to use.
 
     Args:
         module: Module to train.

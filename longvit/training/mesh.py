@@ -215,7 +215,7 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
 
 
 def _require_started(execution: ExecutionConfig, nodes: int, devices: int) -> None:
-    """Refuse processes that are not those that the settings name."""
+    """Refuse other numbers of processes than the settings name."""
     if (execution.nodes, execution.devices) not in {(1, 1), (nodes, devices)}:
         raise ConfigError(
             f"{nodes} x {devices} processes were started (machines x devices), but the settings name {execution.nodes} "

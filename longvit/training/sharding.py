@@ -1,9 +1,9 @@
 """Weights, gradients and optimiser cut over all processes (FSDP2, arXiv:2304.11277), in place of a copy on each.
 
-Every process keeps a share of each weight. Weights are gathered when they are needed, and freed afterwards; gradients
-are reduced to their mean over all ranks, as by `ddp`. Pretraining gathers a block at a time. Finetuning gathers all
-weights for a step: its ranks have slides in different numbers, so they would wait for each other's blocks. Checkpoints contain whole weights
-and whole states of the optimiser, so that a mesh of any other shape can continue, sharded or not.
+Every process keeps a share of each weight. Weights are gathered when they are needed, and freed afterwards. Gradients
+become their mean over all ranks, as by `ddp`. Pretraining gathers a block at a time. Finetuning gathers all weights for
+a step: its ranks have slides in different numbers, so they would wait for each other's blocks. Checkpoints contain
+whole weights and whole states of the optimiser, so that a mesh of any other shape can continue, sharded or not.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class ShardedStrategy(DDPStrategy):
         return model
 
     def _register_ddp_hooks(self) -> None:
-        """Do nothing: there is no DistributedDataParallel."""
+        """Set no hooks, because there is no DistributedDataParallel."""
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return whole weights, on every rank."""

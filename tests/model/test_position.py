@@ -149,11 +149,13 @@ def test_rotated_logits_depend_on_the_distance_alone(first):
     assert not torch.allclose(by_distance[..., 1:, 0], by_distance[..., :-1, 0], atol=1e-3)
 
 
-def test_a_part_of_a_sequence_is_rotated_as_in_the_whole():
-    x = torch.randn(1, 20, 2, 6)
+@pytest.mark.parametrize("width", [4, 6, 11])
+def test_a_part_of_a_sequence_is_rotated_as_in_the_whole(width):
+    x, turned = torch.randn(1, 20, 2, width), 2 * (width // 4)
     assert_close(rotated(x[:, 7:13], 7), rotated(x, 0)[:, 7:13])
-    assert_close(rotated(x, 0).norm(dim=-1), x.norm(dim=-1))
-    assert_close(rotated(x, 5)[:, 3], torch.view_as_real(spun(x[:, 3], 8)).transpose(-1, -2).flatten(-2))
+    assert_close(rotated(x, 0)[..., turned:], x[..., turned:])
+    spun_3 = torch.view_as_real(spun(x[:, 3, :, :turned], 8)).transpose(-1, -2).flatten(-2)
+    assert_close(rotated(x, 5)[:, 3, :, :turned], spun_3)
 
 
 def spun(x: torch.Tensor, place: int) -> torch.Tensor:
@@ -163,6 +165,6 @@ def spun(x: torch.Tensor, place: int) -> torch.Tensor:
     return torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones(half), angle)
 
 
-def test_heads_of_odd_width_are_refused():
-    with pytest.raises(ValueError, match="heads of width 3 cannot be rotated"):
+def test_heads_that_are_too_narrow_to_be_rotated_are_refused():
+    with pytest.raises(ValueError, match="heads of 3 channels are too narrow"):
         rotated(torch.zeros(1, 2, 2, 3), 0)
