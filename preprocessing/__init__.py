@@ -9,8 +9,9 @@ wait for zarr and OpenCV.
 (1, 256, 256, 3)
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from preprocessing.jobs.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from preprocessing.config import TileConfig as TileConfig
@@ -27,23 +28,6 @@ if TYPE_CHECKING:
     from preprocessing.store.store import open_store as open_store
     from preprocessing.store.store import problems as problems
     from preprocessing.tile import run as tile_slides
-
-_HOME = {
-    "TileConfig": "config",
-    "TissueConfig": "config",
-    "CohortError": "errors",
-    "PipelineError": "errors",
-    "SlideError": "errors",
-    "StoreError": "errors",
-    "Slide": "slides.slide",
-    "read_slide": "slides.slide",
-    "PatchStore": "store.store",
-    "add_embeddings": "store.features",
-    "find_stores": "store.store",
-    "open_store": "store.store",
-    "problems": "store.store",
-    "tile_slides": "tile",
-}
 
 __all__ = [
     "CohortError",
@@ -62,16 +46,22 @@ __all__ = [
     "tile_slides",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name from the module that defines it (PEP 562)."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOME[name]}")
-    value = module.run if name == "tile_slides" else getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "TileConfig": "preprocessing.config:TileConfig",
+        "TissueConfig": "preprocessing.config:TissueConfig",
+        "CohortError": "preprocessing.errors:CohortError",
+        "PipelineError": "preprocessing.errors:PipelineError",
+        "SlideError": "preprocessing.errors:SlideError",
+        "StoreError": "preprocessing.errors:StoreError",
+        "Slide": "preprocessing.slides.slide:Slide",
+        "read_slide": "preprocessing.slides.slide:read_slide",
+        "PatchStore": "preprocessing.store.store:PatchStore",
+        "add_embeddings": "preprocessing.store.features:add_embeddings",
+        "find_stores": "preprocessing.store.store:find_stores",
+        "open_store": "preprocessing.store.store:open_store",
+        "problems": "preprocessing.store.store:problems",
+        "tile_slides": "preprocessing.tile:run",
+    },
+)

@@ -19,7 +19,7 @@ class SlideDataset(Dataset[TokenBatch]):
         source: Kind of input token.
     """
 
-    def __init__(self, stores: Sequence[Path], source: TokenInput) -> None:
+    def __init__(self, stores: Sequence[Path | str], source: TokenInput) -> None:
         self.stores, self.source = list(stores), source
 
     def __len__(self) -> int:

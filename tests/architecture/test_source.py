@@ -67,7 +67,7 @@ def test_every_public_name_is_documented(package, trees):
             assert documented_value(trees[file], name), name
 
 
-@pytest.mark.parametrize("package", [preprocessing, longvit.explanation])
+@pytest.mark.parametrize("package", [preprocessing, longvit.explanation, longvit.finetuning, longvit.encoding])
 def test_every_name_that_is_imported_when_used_is_documented(package):
     assert len(package.__all__) >= 2
     for name in package.__all__:
