@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import math
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -221,6 +222,7 @@ def loader_processes(workers: int) -> dict[str, Any]:
 
 def _start_loader(worker: int, parent: Connection) -> None:
     end_with(parent)
+    signal.set_wakeup_fd(-1)  # of the rank that forked this process: a signal to this process is none to the rank
     cv2.setNumThreads(0)  # the processes are the parallelism; 1 would wait for threads that a fork does not have
 
 
