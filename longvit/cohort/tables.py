@@ -9,22 +9,13 @@ import numpy as np
 import pandas as pd
 
 from longvit.config.required import TABLE, RequiredInput
+from longvit.tasks.task import MISSING_WORDS
 from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
 from preprocessing.tables.rows import read_cells
+from preprocessing.tiling.manifest import SUFFIXES
 
-_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
+_SUFFIXES = (".ome.tif", ".ome.tiff", *sorted(SUFFIXES), ".zarr", ".h5", ".pt")
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
-MISSING_WORDS = (
-    "'--",
-    "--",
-    "[Not Available]",
-    "[Not Applicable]",
-    "[Not Evaluated]",
-    "[Unknown]",
-    "[Discrepancy]",
-    "#N/A",
-)
-"""Words of GDC, TCGA-CDR and Excel for missing values; a class may have any other name, `None` and `NA` too."""
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
 _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
@@ -105,7 +96,7 @@ def bad_name(name: str) -> str | None:
     return "is longer than 200 characters" if len(name) > MAX_NAME else None
 
 
-def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: list[str], missing: Collection[str] = MISSING_WORDS) -> pd.DataFrame:
     """Read a table as strings, and check that `columns` exist and are filled in.
 
     STAMP's column PATIENT becomes case_id, its FILENAME becomes slide_id.
@@ -113,7 +104,7 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         CohortError: The file, a column or a value of these columns is missing.
     """
-    table = read_strings(path)
+    table = read_strings(path, missing=missing, wanted=(*columns, *_STAMP))
     table = table.rename(columns={stamp: ours for stamp, ours in _STAMP.items() if ours not in table})
     missing = [name for name in columns if name not in table]
     if missing:

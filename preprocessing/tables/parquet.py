@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import IO
 
@@ -18,8 +19,7 @@ def parquet_rows(file: IO[bytes], path: Path, max_cells: int) -> Iterator[Row]:
         CohortError: pyarrow is not installed; or the file is damaged, too large, or has columns that contain others.
     """
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         what, fix = "Parquet files are read by pyarrow, which is not installed", f"pip install pyarrow, or {_CSV}"
         raise CohortError(what, where=path, fix=fix) from None

@@ -208,7 +208,8 @@ def test_the_written_audit_says_what_was_found_and_accepted(small):
     document = json.loads(result.file.model_dump_json())
     assert set(document) == {"findings", "accepted", "counts"}
     assert document["accepted"] == ["leak:A"]
-    (finding,) = document["findings"]
+    finding, rare = document["findings"]
+    assert (rare["category"], rare["names"]) == ("rare", ["LUSC"])
     assert finding["level"] == "accepted"
     assert {"what", "where", "fix", "category", "names"} <= set(finding)
     assert document["counts"] == result.counts

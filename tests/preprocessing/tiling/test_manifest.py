@@ -158,5 +158,5 @@ def test_thirty_thousand_bad_rows_are_counted_not_listed(tmp_path):
 def test_a_manifest_larger_than_any_table_of_slides_is_not_read(tmp_path):
     with (tmp_path / "manifest.csv").open("wb") as file:
         file.truncate(1 << 30)
-    with pytest.raises(CohortError, match="larger than .* 128 MB"):
+    with pytest.raises(CohortError, match=r"larger than .* 128 MB"):
         read_manifest(tmp_path / "manifest.csv")
