@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from longvit.config import MISSING_WORDS
 from longvit.config.required import TABLE, RequiredInput
-from longvit.tasks.task import MISSING_WORDS
 from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
 from preprocessing.tables.rows import read_cells
 from preprocessing.tiling.manifest import SUFFIXES

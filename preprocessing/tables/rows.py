@@ -75,6 +75,9 @@ def read_cells(path: Path, noun: str = "table", wanted: Collection[str] = ()) ->
     try:
         with path.open("rb") as file:
             return _gathered(_opened(file, path, fitting), path, noun)
+    except PermissionError as error:
+        fix = "check its permissions, or close the program that has it open"
+        raise CohortError(f"the {noun} cannot be read: {error.strerror}", where=path, fix=fix) from None
     except _DAMAGED as error:
         what = f"the {noun} cannot be read; it is damaged or truncated: {error or type(error).__name__}"
         raise CohortError(what, where=path, fix="copy it again, or save it as CSV") from None
