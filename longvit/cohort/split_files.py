@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -159,7 +160,7 @@ def _in_columns(path: Path) -> dict[int, Reader]:
 
 def _rotated(names: pd.Series, numbers: pd.Series, path: Path) -> dict[int, Reader]:
     """Return a split for each number: its names are test, those of the next number val, the others train."""
-    folds = sorted(numbers.unique())
+    folds = [int(k) for k in sorted(numbers.unique())]
     if len(folds) < 3:
         what = f"the column of folds has {len(folds)} numbers; train, val and test need three"
         raise CohortError(what, where=path, fix="number more folds, or write train, val and test")
@@ -167,7 +168,7 @@ def _rotated(names: pd.Series, numbers: pd.Series, path: Path) -> dict[int, Read
     for place, k in enumerate(folds):
         val = folds[(place + 1) % len(folds)]
         part = numbers.map({k: "test", val: "val"}).fillna("train")
-        found[k] = partial(_split, int(k), path, {one: names[part.index[part == one]] for one in PARTS})
+        found[k] = partial(_split, k, path, {one: names[part.index[part == one]] for one in PARTS})
     return found
 
 
@@ -185,9 +186,15 @@ def _in_json(path: Path) -> dict[int, Reader]:
         strange = [key for key, match in numbers.items() if not match]
         if strange:
             raise CohortError(f"{few(strange)} is neither a part nor a fold", where=path, fix=fix)
-        content = {int(match[1] or 0): content[key] for key, match in numbers.items() if match}
+        indices = [int(match[1] or 0) for match in numbers.values() if match]
+        twice = [k for k, times in Counter(indices).items() if times > 1]
+        if twice:
+            raise CohortError(f"fold {twice[0]} is there twice", where=path, fix="keep one of them")
+        content = dict(zip(indices, content.values(), strict=True))
     else:
         content = dict(enumerate(content if isinstance(content, list) else [content]))
+    if not content:
+        raise CohortError("the split has no folds", where=path, fix=fix)
     return {k: partial(_split, k, path, _lists(k, fold, path, fix)) for k, fold in content.items()}
 
 

@@ -18,7 +18,7 @@ from xml.parsers.expat import ExpatError
 from preprocessing.errors import CohortError, few
 from preprocessing.tables.excel import WORKBOOK, excel_rows
 from preprocessing.tables.parquet import parquet_rows
-from preprocessing.tables.text import DELIMITERS, FIX, Fitting, Row, Text, read_text, with_points
+from preprocessing.tables.text import DELIMITERS, FIX, Fitting, Row, Text, open_text, with_points
 
 MAX_COLUMNS, MAX_CELLS = 2**16, 2**24
 """Bounds of one table."""
@@ -41,7 +41,7 @@ class Cells:
         header: Line of the header in the file.
         lines: Line of each row in the file; of Excel and Parquet files the number of the row.
         rows: Cells of each row, without white space at their ends, one for each column.
-        notes: Predicates about the file that the user must be told, such as a guessed encoding.
+        notes: Predicates about the file to show to the user, such as a guessed encoding.
     """
 
     columns: list[str]
@@ -132,9 +132,9 @@ def _opened(file: io.BufferedReader, path: Path, fitting: Fitting) -> Text:
         return _zipped(file, path, fitting)
     unpack = next((unpack for magic, unpack in _COMPRESSED.items() if head.startswith(magic)), None)
     if unpack is None:
-        return read_text(_chunks(file), path, fitting)
+        return open_text(_chunks(file), path, fitting)
     with unpack(file) as stream:
-        return read_text(_chunks(stream), path, fitting)
+        return open_text(_chunks(stream), path, fitting)
 
 
 def _zipped(file: io.BufferedReader, path: Path, fitting: Fitting) -> Text:
@@ -147,7 +147,7 @@ def _zipped(file: io.BufferedReader, path: Path, fitting: Fitting) -> Text:
             what = f"the zip archive contains {len(names)} files, not one table"
             raise CohortError(what, where=path, fix="zip the CSV alone, or give the CSV itself")
         with archive.open(names[0]) as stream:
-            return read_text(_chunks(stream), path, fitting)
+            return open_text(_chunks(stream), path, fitting)
     except _BAD_ZIP as error:
         raise _bad_zip(error, path) from None
 

@@ -39,11 +39,11 @@ class Text(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_text(stream: Iterable[bytes], path: Path, fitting: Fitting) -> Text:
-    """Read a table of text.
+def open_text(stream: Iterable[bytes], path: Path, fitting: Fitting) -> Text:
+    """Open a table of text.
 
     The text is UTF-8, UTF-16 or else Windows-1252, which is noted. A first line `sep=;` sets the delimiter; otherwise
-    it is the one that cuts the header into most cells. Lines before the header that begin with `#` are left out.
+    the delimiter cuts the header into most cells. Lines before the header that begin with `#` are left out.
 
     Args:
         stream: Bytes of the text, unpacked.
@@ -126,7 +126,7 @@ def _cut(line: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(header: str, second: str) -> str:
-    """Return the delimiter that cuts the header into most cells; of two that tie, the one that cuts the next row so."""
+    """Return the delimiter that cuts the header into most cells; a tie goes to the delimiter that cuts the next row alike."""
     counts = {d: _QUOTED.sub("", header).count(d) for d in DELIMITERS}
     return max(DELIMITERS, key=lambda d: (counts[d], counts[d] == _QUOTED.sub("", second).count(d)))
 
