@@ -112,8 +112,10 @@ def _read_parts(index: int, path: Path) -> Split:
 def _read_part_files(index: int, paths: Mapping[Part, Path]) -> Split:
     first = next(iter(paths.values()))
     _refuse_absent(paths, first.parent)
-    tables = {part: read_strings(paths[part], missing=(), wanted=IDS) for part in PARTS if part in paths}
-    columns = {part: _names(table).dropna() for part, table in tables.items()}
+    tables: dict[Part, pd.DataFrame] = {
+        part: read_strings(paths[part], missing=(), wanted=IDS) for part in PARTS if part in paths
+    }
+    columns: dict[Part, pd.Series] = {part: _names(table).dropna() for part, table in tables.items()}
     return _split(index, paths["train"], columns, tuple(paths[part] for part in columns))
 
 
@@ -147,7 +149,7 @@ def _in_columns(path: Path) -> dict[int, Reader]:
         values = table[column].dropna().str.lower()
         words = values.map(WORDS)
         if words.notna().all():
-            parts = {part: names[words.index[words == part]] for part in PARTS}
+            parts: dict[Part, pd.Series] = {part: names[words.index[words == part]] for part in PARTS}
             found[int(match[1] or 0)] = partial(_split, int(match[1] or 0), path, parts)
         elif values.str.fullmatch(r"[0-9]{1,4}(\.0)?").all():
             return _rotated(names, values.astype(float).astype(int), path)
