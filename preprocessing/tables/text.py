@@ -126,7 +126,7 @@ def _cut(line: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(header: str, second: str) -> str:
-    """Return the delimiter that cuts the header into most cells; of a tie, the delimiter that cuts the next row alike."""
+    """Return the delimiter that cuts the header into most cells, or of a tie that of the next row."""
     counts = {d: _QUOTED.sub("", header).count(d) for d in DELIMITERS}
     return max(DELIMITERS, key=lambda d: (counts[d], counts[d] == _QUOTED.sub("", second).count(d)))
 
