@@ -12,8 +12,11 @@ from pathlib import Path
 
 from longvit.cohort.findings import FindingCollector, refuse
 from longvit.cohort.follow_up import implausible
+from longvit.cohort.near_names import near_pairs, nearest
 from longvit.cohort.patients import Cohort, read_cohort
-from longvit.cohort.splits import Fold, Split, read_splits, to_fold
+from longvit.cohort.split_files import Split
+from longvit.cohort.splits import Fold, join_numbers, read_splits, to_fold
+from longvit.cohort.tables import barcodes
 from longvit.config import PARTS, SplitsConfig
 from longvit.formats.audit_json import AuditFile, Finding
 from longvit.runs.privacy import shareable_values
@@ -73,8 +76,10 @@ def audit_splits(config: SplitsConfig) -> Audit:
     collector = FindingCollector(config.accept)
     cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
     _find_unit(config, cohort, collector)
-    splits = read_splits(config.splits, config.folds)
+    _find_labels(config, cohort, collector)
+    splits = [join_numbers(split, cohort) for split in read_splits(config.splits, config.folds)]
     folds = [_sound_fold(split, cohort, config, collector) for split in splits]
+    _find_alike(folds, cohort, config, collector)
     for split in splits:
         _find_strangers(split, cohort, collector)
     if config.stores is not None:
@@ -98,6 +103,48 @@ def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector
             fix = f"set the unit of the column, as --task.time-unit {likely} does" if likely else "check the column"
             what = f"column {{names}} has {said}"
             collector.find("time-unit", config.task.table_columns[:1], what, where=config.table, fix=fix)
+
+
+def _find_labels(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
+    """Find classes that may be one, and note classes of a single patient."""
+    same: dict[str, list[str]] = {}
+    for name in cohort.classes:
+        same.setdefault("".join(name.casefold().split()), []).append(name)
+    where = f"{config.table}, column {config.task.table_columns[0]}"
+    collector.find(
+        "alike-labels",
+        [name for names in same.values() if len(names) > 1 for name in names],
+        "{n} classes differ only in case or white space: {names}",
+        where=where,
+        fix="write them alike in the table, or merge them with task.label_map",
+    )
+    counts = cohort.strata.value_counts()
+    collector.note(
+        "rare",
+        [name for name in cohort.classes if counts.get(name, 0) < 2],
+        "{n} classes have fewer than two patients: {names}",
+        where=where,
+        fix="leave them out with task.ignore, or merge them with task.label_map",
+    )
+
+
+def _find_alike(folds: Sequence[Fold], cohort: Cohort, config: SplitsConfig, collector: FindingCollector) -> None:
+    """Find patients that may be one, by their names or by the TCGA barcodes of their slides."""
+    pairs = set(near_pairs(cohort.slides))
+    owners: dict[str, set[str]] = {}
+    for slide, barcode in barcodes(cohort.patient_of).items():
+        owners.setdefault(barcode, set()).add(cohort.patient_of[slide])
+    pairs |= {pair for cases in owners.values() if len(cases) > 1 for pair in combinations(sorted(cases)[:50], 2)}
+    shown, fix = lambda pair: f"{pair[0]} = {pair[1]}", "write the patient's name alike in all rows of the table"
+    torn: set[tuple[str, str]] = set()
+    for fold in folds:
+        part_of = {case: part for part, cases in fold.parts.items() for case in cases}
+        found = {(a, b) for a, b in pairs if a in part_of and b in part_of and part_of[a] != part_of[b]}
+        what = f"{{n}} pairs of patients of fold {fold.index} are in two parts and may be one patient: {{names}}"
+        collector.find("alike", sorted(map(shown, found)), what, where=config.table, fix=fix)
+        torn |= found
+    what = "{n} pairs of patients may be one patient: {names}"
+    collector.note("alike-names", sorted(map(shown, pairs - torn)), what, where=config.table, fix=fix)
 
 
 def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, collector: FindingCollector) -> Fold:
@@ -128,10 +175,13 @@ def _sound_fold(split: Split, cohort: Cohort, config: SplitsConfig, collector: F
 
 def _find_strangers(split: Split, cohort: Cohort, collector: FindingCollector) -> None:
     known = {*cohort.patient_of, *cohort.slides, *cohort.left_out}
+    strangers = [name for names in split.parts.values() for name in names if name not in known]
+    near = nearest(strangers, known)
+    hint = f" ({near})".replace("{", "{{").replace("}", "}}") if near else ""
     collector.find(
         "missing-slides",
-        [name for names in split.parts.values() for name in names if name not in known],
-        "the split names {n} slides or cases that the table does not contain: {names}",
+        strangers,
+        "the split names {n} slides or cases that the table does not contain: {names}" + hint,
         where=split.path,
         fix="use the table these splits were made from, or remove the names",
     )

@@ -10,11 +10,15 @@ CATEGORIES = {
     "missing-slides": "names in the splits that the table does not contain",
     "no-store": "slides of the cohort without a store",
     "duplicate": "slides whose files are identical",
+    "alike": "patients in two parts whose names differ only in spelling",
+    "alike-labels": "classes whose names differ only in case or white space",
     "time-unit": "times that are implausible in the stated unit",
 }
 """Category of a finding that stops a run -> its meaning. Entries of `accept` start with a category."""
 
 NOTES = {
+    "alike-names": "patients of one part whose names differ only in spelling",
+    "rare": "classes of fewer than two patients",
     "moved": "patients moved to one part",
     "site-overlap": "held-out patients from hospitals seen in training",
     "held-out-again": "patients held out in several folds",

@@ -68,12 +68,12 @@ def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_co
     """
     columns = task.table_columns
     needed = ["case_id", *([] if slide_table else ["slide_id"]), *columns, *([site_column] if site_column else [])]
-    table = read_table(path, needed)
+    table = read_table(path, needed, task.missing_words)
     rows = _READERS[task.targets](table, task, path)
     rows["case_id"] = table["case_id"]
     rows["site"] = table[site_column] if site_column else table["case_id"].map(_barcode_site)
     if slide_table:
-        slides = read_table(slide_table, ["case_id", "slide_id"])[["case_id", "slide_id"]]
+        slides = read_table(slide_table, ["case_id", "slide_id"], task.missing_words)[["case_id", "slide_id"]]
         names = {*slides["case_id"], *slides["slide_id"], *table["case_id"]}
         rows = rows.merge(slides, on="case_id")
         if rows.empty:

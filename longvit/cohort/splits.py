@@ -1,29 +1,20 @@
 """Published splits <-> folds of patients. The soundness of folds is checked in `longvit.cohort.checks`."""
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from longvit.cohort.near_names import nearest
 from longvit.cohort.patients import Cohort
-from longvit.cohort.tables import read_strings, slide_name
+from longvit.cohort.split_files import Split, find_splits
 from longvit.config import PARTS, Part
 from preprocessing.errors import CohortError, few
 from preprocessing.jobs.files import write_whole
 
 MAX_FOLDS = 1000
 """Largest number of splits that one run reads."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Content of one `splits_<k>.csv`: slides or cases of each part, in the file's order, without file endings."""
-
-    index: int
-    path: Path
-    parts: dict[Part, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,53 +37,35 @@ class Fold:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def read_splits(folder: Path, wanted: tuple[int, ...] | None = None) -> list[Split]:
-    """Read `splits_<k>.csv` files with columns train, val and optionally test, in order of k.
-
-    The columns contain slide ids or case ids, with or without file endings. In CLAM's `splits_<k>_bool.csv` they
-    contain True and False, next to a first column of ids. A `_bool` file is read if its fold has no other file.
+def read_splits(source: Path, wanted: tuple[int, ...] | None = None) -> list[Split]:
+    """Read the splits of a folder or file, in any form of `find_splits`, in order of their number.
 
     Raises:
         CohortError: There are no splits, or more than `MAX_FOLDS`; or a wanted fold or a column is missing; or a number
             is used twice.
     """
-    found: dict[tuple[int, bool], list[str]] = {}
-    for path in folder.glob("splits_*.csv"):
-        if match := re.fullmatch(r"splits_([0-9]{1,9})(_bool)?", path.stem):
-            found.setdefault((int(match[1]), bool(match[2])), []).append(path.name)
-    for names in found.values():
-        if len(names) > 1:
-            what = f"{' and '.join(sorted(names)[:2])} have the same number"
-            raise CohortError(what, where=folder, fix="remove one of them")
-    files = {k: folder / found[k, (k, False) not in found][0] for k, _ in found}
-    if not files:
-        raise CohortError("there is no splits_<k>.csv", where=folder, fix="check the path of the folder of splits")
-    missing = sorted(set(wanted or ()) - set(files))
+    readers = find_splits(source)
+    missing = sorted(set(wanted or ()) - set(readers))
     if missing:
-        raise CohortError(
-            f"there is no splits_{missing[0]}.csv",
-            where=folder,
-            fix=f"folds present: {few(list(map(str, sorted(files))), 20)}",
-        )
-    chosen = sorted(files if wanted is None else set(wanted))
+        name = f"splits_{missing[0]}.csv" if source.is_dir() else f"fold {missing[0]}"
+        present = few(list(map(str, sorted(readers))), 20)
+        raise CohortError(f"there is no {name}", where=source, fix=f"folds present: {present}")
+    chosen = sorted(readers if wanted is None else set(wanted))
     if len(chosen) > MAX_FOLDS:
         what, fix = f"there are {len(chosen):,} splits, more than {MAX_FOLDS:,}", "choose some with --folds"
-        raise CohortError(what, where=folder, fix=fix)
-    return [_read_split(k, files[k]) for k in chosen]
+        raise CohortError(what, where=source, fix=fix)
+    return [readers[k]() for k in chosen]
 
 
-def _read_split(index: int, path: Path) -> Split:
-    table = read_strings(path)
-    absent = [part for part in PARTS[:2] if part not in table]
-    if absent:
-        raise CohortError(f"the split has no column {absent[0]}", where=path, fix="add the columns train, val and test")
-    present: list[Part] = [part for part in PARTS if part in table]
-    if table[present].isin(["True", "False", "TRUE", "FALSE"]).all(axis=None) and len(table):
-        ids = table.iloc[:, 0]
-        columns: dict[Part, pd.Series] = {part: ids[table[part].str.lower() == "true"] for part in present}
-    else:
-        columns = {part: table[part].dropna() for part in present}
-    return Split(index, path, {part: tuple(map(slide_name, names)) for part, names in columns.items()})
+def join_numbers(split: Split, cohort: Cohort) -> Split:
+    """Return a split in which whole numbers are written as the tables write them: 100.0 as 100, or 100 as 100.0."""
+    known = {*cohort.patient_of, *cohort.slides, *cohort.left_out}
+
+    def joined(name: str) -> str:
+        other = name.removesuffix(".0") if name.endswith(".0") else f"{name}.0"
+        return other if name not in known and other in known and name.removesuffix(".0").isdecimal() else name
+
+    return replace(split, parts={part: tuple(map(joined, names)) for part, names in split.parts.items()})
 
 
 def to_fold(split: Split, cohort: Cohort) -> Fold:
@@ -108,8 +81,12 @@ def to_fold(split: Split, cohort: Cohort) -> Fold:
     }
     for part in PARTS[:2]:
         if not patients[part]:
-            fix = "use splits made for this table"
-            raise CohortError(f"no patient of the table is in {part}", where=split.path, fix=fix)
+            near = nearest(split.parts.get(part, ()), patient_of)
+            raise CohortError(
+                f"no patient of the table is in {part}{f': {near}' if near else ''}",
+                where=split.path,
+                fix="spell the names in the split as in the table" if near else "use splits made for this table",
+            )
     return Fold(split.index, **patients)
 
 

@@ -1,24 +1,21 @@
 """Tables of published cohorts (CSV, compressed or not, or Excel) -> rows of strings under two fixed names."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable
-from contextlib import closing
+import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from longvit.cohort.table_rows import table_rows
+from longvit.config import MISSING_WORDS
 from longvit.config.required import TABLE, RequiredInput
-from preprocessing.errors import MAX_NAME, CohortError, few, short
+from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
+from preprocessing.tables.rows import read_cells
+from preprocessing.tiling.manifest import SUFFIXES
 
-_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
+_SUFFIXES = (".ome.tif", ".ome.tiff", *sorted(SUFFIXES), ".zarr", ".h5", ".pt")
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
-MISSING = frozenset(
-    ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A"]
-)
-"""Cells that count as missing, as in pandas."""
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
 _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
@@ -37,37 +34,36 @@ def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:
     return {slide: match[0] for slide in slide_ids if (match := _TCGA.match(slide))}
 
 
-def read_strings(path: Path, mark: RequiredInput = TABLE, missing: frozenset[str] = MISSING) -> pd.DataFrame:
-    """Read a CSV, compressed or not, or the first sheet of an Excel file, with every value as it is written.
+def read_strings(
+    path: Path,
+    mark: RequiredInput = TABLE,
+    missing: Collection[str] = MISSING_WORDS,
+    wanted: Collection[str] = (),
+) -> pd.DataFrame:
+    """Read a table in any form of `preprocessing.tables`, with every value as it is written.
 
     Args:
         path: The table.
         mark: Noun of the table in errors.
-        missing: Cells that become NaN, as do cells that a short row lacks; an empty set leaves all as text.
+        missing: Words that become NaN, as the empty string does; in any case, as whole cells.
+        wanted: Names of columns, by which the sheet of an Excel file is chosen.
 
     Returns:
-        The rows, by their line number in the file.
+        The rows, by their line number in the file; `attrs["header"]` is the line of the header.
 
     Raises:
-        CohortError: The file is missing, damaged, not a table or larger than the bounds; or two columns have one name.
+        CohortError: The file is missing, damaged, not a table or larger than the bounds; or as in `read_cells`.
     """
-    with closing(table_rows(path, mark)) as rows:
-        line, header = next(rows)
-        repeated = [name for name, times in Counter(header).items() if times > 1 and name]
-        if repeated:
-            what = f"two columns have the same name: {few(repeated)}"
-            raise CohortError(what, where=f"{path}, line {line}", fix="remove or rename one of each")
-        lines: list[int] = []
-        values: list[str | float] = []
-        for line, cells in rows:
-            lines.append(line)
-            values += cells if missing.isdisjoint(cells) else [np.nan if cell in missing else cell for cell in cells]
-            values += [np.nan if missing else ""] * (len(header) - len(cells))
-    if not values:
-        raise CohortError("the table has no rows", where=path, fix="give a table with a header and rows")
-    cells = np.empty(len(values), object)
-    cells[:] = values
-    return pd.DataFrame(cells.reshape(len(lines), -1), columns=header, index=lines)
+    if what := mark.problem(path):
+        raise CohortError(what, where=path.absolute(), fix=mark.fix)
+    cells = read_cells(path, mark.noun, wanted)
+    for note in cells.notes:
+        print(printable(f"note: {path} {note}"), file=sys.stderr)
+    empty = {"", *(word.casefold() for word in missing)}
+    rows = [[np.nan if cell.casefold() in empty else cell for cell in row] for row in cells.rows]
+    table = pd.DataFrame(rows, columns=cells.columns, index=cells.lines, dtype=object)
+    table.attrs["header"] = cells.header
+    return table
 
 
 def refuse_names(names: pd.Series, where: object) -> None:
@@ -100,7 +96,7 @@ def bad_name(name: str) -> str | None:
     return "is longer than 200 characters" if len(name) > MAX_NAME else None
 
 
-def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: list[str], missing: Collection[str] = MISSING_WORDS) -> pd.DataFrame:
     """Read a table as strings, and check that `columns` exist and are filled in.
 
     STAMP's column PATIENT becomes case_id, its FILENAME becomes slide_id.
@@ -108,7 +104,7 @@ def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     Raises:
         CohortError: The file, a column or a value of these columns is missing.
     """
-    table = read_strings(path)
+    table = read_strings(path, missing=missing, wanted=(*columns, *_STAMP))
     table = table.rename(columns={stamp: ours for stamp, ours in _STAMP.items() if ours not in table})
     missing = [name for name in columns if name not in table]
     if missing:

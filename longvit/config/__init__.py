@@ -45,6 +45,7 @@ from longvit.config.viewer import ViewConfig as ViewConfig
 from longvit.tasks.cox_task import CoxTask as CoxTask
 from longvit.tasks.nll_task import NllTask as NllTask
 from longvit.tasks.subtype_task import SubtypeTask as SubtypeTask
+from longvit.tasks.task import MISSING_WORDS as MISSING_WORDS
 from longvit.tasks.task import LabelTask as LabelTask
 from longvit.tasks.task import SurvivalTask as SurvivalTask
 from longvit.tasks.task import Task as Task

@@ -24,8 +24,8 @@ class TableConfig(StageConfig):
     """Patients, slides and targets of a cohort."""
 
     table: Annotated[Path, TABLE]
-    """CSV (zipped or not) or Excel with `case_id`, `slide_id` and the task's columns. File endings of slide ids
-    (`.svs`) do not matter. STAMP's column names `PATIENT` and `FILENAME` are accepted."""
+    """CSV, TSV (zipped or not), Excel or Parquet with `case_id`, `slide_id` and the task's columns. File endings of
+    slide ids (`.svs`) do not matter. STAMP's column names `PATIENT` and `FILENAME` are accepted."""
     slide_table: Annotated[Path | None, TABLE] = None
     """Second table with the patient of each slide (`PATIENT`, `FILENAME`), for a `table` with one row per patient."""
     site_column: str | None = None
@@ -40,7 +40,8 @@ class SplitsConfig(TableConfig):
     stores: Annotated[Path | None, STORES] = None
     """Folder of stores: compared with the table, and searched for identical slides by their hash."""
     splits: Annotated[Path, SPLITS]
-    """Folder of `splits_<k>.csv` with columns train, val and test, of slide ids or case ids."""
+    """Folder of `splits_<k>.csv` with columns train, val and test, of slide ids or case ids; or of `train_<k>.csv`,
+    `val_<k>.csv`, `test_<k>.csv`; or a table with a column `fold` or `split`, or JSON with lists of ids."""
     folds: tuple[NonNegativeInt, ...] | None = None
     """Folds to use; default: all."""
     move_leaks_to: Part | None = None

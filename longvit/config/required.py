@@ -62,7 +62,7 @@ MODEL = RequiredInput("model", fix="check the path; a run has fold_<k>/model.saf
 STORES = RequiredInput("folder of stores", "folder", _TILE, ("*.zarr",), _NO_STORES)
 ANY_STORES = RequiredInput("store or folder of stores", "folder", _TILE, ("*.zarr", "zarr.json"), _NO_STORES)
 SPLITS = RequiredInput(
-    "folder of splits", "folder", "check the path of the folder of splits", ("splits_*.csv",), _NO_SPLITS
+    "folder or file of splits", "either", "check the path of the splits", ("splits_*.csv", "train_*.csv"), _NO_SPLITS
 )
 RUN = RequiredInput(
     "run", "folder", "give --run the folder of a finished `longvit finetune`", ("config.yaml",), _NO_RUN

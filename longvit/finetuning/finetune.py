@@ -87,7 +87,7 @@ def _inputs(experiment: Experiment) -> RecordedInputs:
     config = experiment.config
     names = ("table", "slide_table", "clinical", "checkpoint")
     files = {name: getattr(config, name) for name in names}
-    files["splits"] = [split.path for split in read_splits(config.splits, config.folds)]
+    files["splits"] = [file for split in read_splits(config.splits, config.folds) for file in split.files]
     return read_inputs(files, experiment.stores, experiment.source)
 
 

@@ -19,6 +19,17 @@ Classes = tuple[str, ...]
 Statistics = Mapping[str, tuple[float, ...]]
 """Numbers by name that a loss needs from the training patients; stored in a model's file."""
 TimeUnit = Literal["days", "months", "years"]
+MISSING_WORDS = (
+    "'--",
+    "--",
+    "[Not Available]",
+    "[Not Applicable]",
+    "[Not Evaluated]",
+    "[Unknown]",
+    "[Discrepancy]",
+    "#N/A",
+)
+"""Words of GDC, TCGA-CDR and Excel for missing values; a class may have any other name, `None` and `NA` too."""
 
 PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "tcga_brca": {
@@ -68,6 +79,9 @@ class Task(StageConfig, ABC):
     """Target column whose values are shared evenly among the windows of an epoch."""
     quantity: ClassVar[str]
     """Name of `score` in explanations."""
+
+    missing_words: tuple[str, ...] = MISSING_WORDS
+    """Words of the tables for missing values, in any case; an empty cell is always missing."""
 
     @property
     @abstractmethod

@@ -1,26 +1,23 @@
 """The slides of a cohort, with ids and stated resolutions, from a slide, a folder of slides or a CSV."""
 
-import csv
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from unicodedata import normalize
 
-from preprocessing.errors import CohortError, SlideError, few
+from preprocessing.errors import CohortError, SlideError, few, printable
 from preprocessing.jobs.files import is_plain_name
 from preprocessing.slides.dicom import series_uid, slide_file
+from preprocessing.tables.rows import read_cells
 
 SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".dcm", ".svslide"))
 """Endings, in lower case, of the files that are slides."""
 
-DELIMITERS = (",", ";", "\t")
-"""Delimiters of a manifest; spreadsheets write semicolons if the comma is the decimal point."""
-
-
-MAX_BYTES = 1 << 25
-"""Largest size of a manifest; a manifest of 100,000 slides has a third of it."""
+TABLES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".csv.gz", ".csv.zip", ".tsv.gz", ".tsv.zip")
+"""Endings, in lower case, of the files that are manifests."""
 MOST_NAMED = 10
 """Number of faulty rows that an error lists; further rows are counted only."""
 
@@ -38,9 +35,10 @@ class SlideEntry:
 def read_manifest(slides: Path) -> list[SlideEntry]:
     """Return the slides of a cohort.
 
-    A CSV is UTF-8 and has columns `slide_id`, `path` (relative to the CSV) and optionally `mpp`. In a folder, the DICOM
-    files of a series are one slide, and a subfolder with DICOM files is one slide. A slide that is missing or cannot be
-    read is listed, too: it will fail later, without stopping other slides.
+    A CSV (or a table in another form of `preprocessing.tables`) has columns `slide_id`, `path` (relative to the CSV)
+    and optionally `mpp`. In a folder, the DICOM files of a series are one slide, and a subfolder with DICOM files is
+    one slide. A slide that is missing or cannot be read is listed, too: it will fail later, without stopping other
+    slides.
 
     Args:
         slides: A slide, a folder whose files are the slides, or a CSV with a row per slide.
@@ -55,7 +53,7 @@ def read_manifest(slides: Path) -> list[SlideEntry]:
             raise CohortError(
                 "the slide, folder or manifest does not exist", where=slides.absolute(), fix="check the path"
             )
-        elif slides.suffix.lower() == ".csv":
+        elif slides.name.lower().endswith(TABLES):
             entries = _from_csv(slides)
         else:
             entries = [SlideEntry(slides.stem, slides)]
@@ -131,49 +129,24 @@ def _from_csv(table: Path) -> list[SlideEntry]:
     return entries
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, str | None]]]:
-    """Return line number and cells of every row."""
-    text = _decoded(table)
-    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
-    reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = reader.fieldnames or []
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        fix = "close every quote, or save the table again as CSV"
-        raise CohortError(f"after line {reader.line_num}: {error}", where=table, fix=fix) from error
-    missing = [column for column in ("slide_id", "path") if column not in columns]
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and cells of every row."""
+    cells = read_cells(table, "manifest", ("slide_id", "path", "mpp"))
+    for note in cells.notes:
+        print(printable(f"note: {table} {note}"), file=sys.stderr)
+    missing = [column for column in ("slide_id", "path") if column not in cells.columns]
     if missing:
         raise CohortError(
-            f"the manifest has no column {' and no column '.join(missing)}, it has {', '.join(columns) or 'none'}",
+            f"the manifest has no column {' and no column '.join(missing)}, it has {few(cells.columns, 12)}",
             where=table,
             fix="add the columns slide_id and path, and mpp if slides do not state their resolution",
         )
-    return rows
+    for line, row in zip(cells.lines, cells.rows, strict=True):
+        yield line, dict(zip(cells.columns, row, strict=True))
 
 
-def _decoded(table: Path) -> str:
-    """Return the text of the table; encodings other than UTF-8 are refused, because a guess could change names."""
-    if table.stat().st_size > MAX_BYTES:
-        raise CohortError(
-            f"the manifest has more than {MAX_BYTES >> 20} MB",
-            where=table,
-            fix="give a table with one row per slide",
-        )
-    data = table.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise CohortError(
-            f"line {line}: the manifest is not UTF-8", where=table, fix="save it as UTF-8 (in Excel: CSV UTF-8)"
-        ) from error
-
-
-def _entry(row: dict[str, str | None], folder: Path) -> SlideEntry:
-    if None in row:  # DictReader's key of surplus cells
-        raise ValueError("more cells than columns (quote cells that contain the delimiter)")
-    slide_id, path, mpp = ((row.get(column) or "").strip() for column in ("slide_id", "path", "mpp"))
+def _entry(row: dict[str, str], folder: Path) -> SlideEntry:
+    slide_id, path, mpp = (row.get(column, "") for column in ("slide_id", "path", "mpp"))
     if not slide_id or not path:
         raise ValueError("slide_id or path is empty")
     if not mpp.isascii() or "_" in mpp:

@@ -3,9 +3,9 @@
 import json
 import tomllib
 
-MOST_ERRORS = 40
+MOST_ERRORS = 39
 """Errors and warnings of the baseline; lower it with every one that goes."""
-LEAST_STRICT = 71
+LEAST_STRICT = 72
 """Modules in strict mode; raise it with every one that comes."""
 
 

@@ -99,6 +99,81 @@ def test_a_leak_accepted_by_name_leaves_the_others_refused(small):
         assert accepted.folds[0].val == ("A", "C")
 
 
+ALIKE = [
+    ("p00", "P00"),
+    ("P 00", "P00"),
+    ("P_00", "P-00"),
+    ("P-0", "P_000"),
+    ("0007", "7"),
+    ("100.0", "100"),
+    ("TCGA-05-4250-01A", "TCGA-05-4250-06A"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_patients_that_differ_in_spelling_are_an_error_across_parts_and_a_note_within(small, table, one, other):
+    path = table(lambda rows: rows.replace({"case_id": {"B": one, "C": other}}), "u.csv")
+    pair = " = ".join(sorted((one, other)))
+    with pytest.raises(CohortError, match="in two parts and may be one patient") as error:
+        small({"train": ["A", "B-1"], "val": ["C-1"]}, table=path).refuse()
+    assert pair in error.value.what
+    accepted = small({"train": ["A", "B-1"], "val": ["C-1"]}, table=path, accept=(f"alike:{pair}",))
+    accepted.refuse()
+    within = small({"train": ["B-1", "C-1"], "val": ["A"]}, table=path)
+    within.refuse()
+    assert found(within, "alike-names") == [("note", (pair,))]
+
+
+def test_patients_of_slides_with_one_barcode_are_alike(small, table):
+    slides = {"B-1.svs": "TCGA-05-4250-01Z-00-DX1", "C-1": "TCGA-05-4250-01Z-00-DX2"}
+    path = table(lambda rows: rows.replace({"slide_id": slides}), "u.csv")
+    result = small({"train": ["A", "B"], "val": ["C"]}, table=path)
+    assert found(result, "alike") == [("error", ("B = C",))]
+
+
+@pytest.mark.parametrize("names", [("1_10", "11_0"), ("P1", "P10"), ("TCGA-05-4250", "TCGA-05-4251"), ("P1.1", "P11")])
+def test_other_patients_are_not_alike(small, table, names):
+    path = table(lambda rows: rows.replace({"case_id": dict(zip("BC", names, strict=True))}), "u.csv")
+    result = small({"train": ["A", "B-1"], "val": ["C-1"]}, table=path)
+    assert found(result, "alike") == []
+
+
+def test_white_space_at_the_ends_of_a_patient_makes_no_second_one(small, table):
+    path = table(lambda rows: rows.assign(case_id=["A", "A ", "B", "\u00a0A\t"]), "u.csv")
+    with pytest.raises(CohortError, match="1 patients are in both train and val: A"):
+        small({"train": ["A-1"], "val": ["B", "C-1"]}, table=path).refuse()
+    blank = table(lambda rows: rows.assign(case_id=["A", " ", "B", "C"]), "u.csv")
+    with pytest.raises(CohortError, match="1 of 4 rows have no case_id"):
+        small({"train": ["A-1"], "val": ["B"]}, table=blank)
+
+
+def test_labels_that_differ_in_case_or_spaces_are_refused_unless_merged(small, table):
+    path = table(lambda rows: rows.assign(oncotree_code=["LUAD", "LUAD ", "LUSC", "Lu ad"]), "u.csv")
+    parts = {"train": ["A", "B"], "val": ["C"]}
+    with pytest.raises(CohortError, match="2 classes differ only in case or white space: LUAD, Lu ad"):
+        small(parts, table=path).refuse()
+    merged = small(parts, table=path, task=SubtypeTask(label_map={"Lu ad": "LUAD"}))
+    merged.refuse()
+    assert merged.cohort.classes == ("LUAD", "LUSC")
+    assert found(merged, "rare") == [("note", ("LUSC",))]
+
+
+def test_the_table_s_spelling_of_a_name_is_shown(small, table):
+    path = table(lambda rows: rows.assign(slide_id=["0001", "0002", "0003", "0004"]), "u.csv")
+    with pytest.raises(CohortError, match="is in train: the split has 1, the table has 0001"):
+        small({"train": ["1"], "val": ["3"]}, table=path)
+    with pytest.raises(CohortError, match=r"does not contain: 4 \(the split has 4, the table has 0004\)"):
+        small({"train": ["0001"], "val": ["0003", "4"]}, table=path).refuse()
+
+
+@pytest.mark.parametrize(("written", "of_split"), [("100", "100.0"), ("100.0", "100")])
+def test_whole_numbers_are_joined_whether_or_not_they_end_in_a_point_and_zero(small, table, written, of_split):
+    path = table(lambda rows: rows.replace({"slide_id": {"B-1.svs": written}}), "u.csv")
+    result = small({"train": ["A"], "val": [of_split], "test": ["C"]}, table=path)
+    result.refuse()
+    assert result.folds[0].val == ("B",)
+
+
 def test_names_that_the_table_lacks_are_refused_or_accepted_together(small):
     parts = {"train": ["A", "X"], "val": ["B", "C"], "test": ["Y-1"]}
     with pytest.raises(CohortError, match=r"names 2 slides or cases .* does not contain: X, Y-1"):
@@ -208,7 +283,8 @@ def test_the_written_audit_says_what_was_found_and_accepted(small):
     document = json.loads(result.file.model_dump_json())
     assert set(document) == {"findings", "accepted", "counts"}
     assert document["accepted"] == ["leak:A"]
-    (finding,) = document["findings"]
+    rare, finding = document["findings"]
+    assert (rare["category"], rare["names"]) == ("rare", ["LUSC"])
     assert finding["level"] == "accepted"
     assert {"what", "where", "fix", "category", "names"} <= set(finding)
     assert document["counts"] == result.counts

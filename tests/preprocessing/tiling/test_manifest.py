@@ -44,7 +44,7 @@ def test_a_csv_gives_paths_beside_it_and_resolutions(tmp_path):
     ("text", "sentence"),
     [
         ("slide,file\nx,1.svs\n", "no column slide_id and no column path, it has slide, file"),
-        ("", "no column slide_id"),
+        ("", "the manifest is empty"),
         ("slide_id,path\n", "no rows"),
         ("slide_id,path,mpp\nx,1.svs,half\n,2.svs,\ny,3.svs,\n", "line 2: .*half.*; line 3: slide_id or path is empty"),
         ("slide_id,path\n../x,1.svs\n", "'../x' is not a plain name"),
@@ -52,9 +52,9 @@ def test_a_csv_gives_paths_beside_it_and_resolutions(tmp_path):
         ("slide_id,path\nx,1.svs\nX,2.svs\n", "'x' is the id of 2 slides"),
         ("slide_id,path\nx,1.svs\nx,1.svs\n", "'x' is the id of 2 slides"),
         ("slide_id,path\n\u00fc,1.svs\nu\u0308,2.svs\n", "'\u00fc' is the id of 2 slides"),
-        ("slide_id,path\nx,a,b.svs\n", "line 2: more cells than columns"),
-        ('slide_id,path\nx,"1.svs\ny,2.svs\n', "after line 1: unexpected end of data"),
-        ("slide_id;path;mpp\nx;1.svs;0,25\n", "line 2: .*'0,25'"),
+        ("slide_id,path\nx,a,b.svs\n", "a row of the manifest has 3 cells, more than the 2"),
+        ('slide_id,path\nx,"1.svs\ny,2.svs\n', "unexpected end of data"),
+        ('slide_id,path,mpp\nx,1.svs,"0,25"\n', "line 2: .*0,25"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_why(tmp_path, text, sentence):
@@ -62,19 +62,18 @@ def test_a_csv_that_cannot_be_used_says_why(tmp_path, text, sentence):
         read_manifest(write_csv(tmp_path, text))
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_spreadsheets_may_separate_cells_as_they_do(tmp_path, delimiter):
-    rows = (("slide_id", "path", "mpp"), ("x", "1.svs", "0.25"))
+@pytest.mark.parametrize(("delimiter", "mpp"), [(",", "0.25"), (";", "0,25"), ("\t", "0,25"), (";", "0.25")])
+def test_spreadsheets_may_separate_cells_as_they_do(tmp_path, delimiter, mpp):
+    rows = (("slide_id", "path", "mpp"), ("x", "1.svs", mpp))
     table = write_csv(tmp_path, "".join(delimiter.join(row) + "\r\n" for row in rows))
     assert read_manifest(table) == [SlideEntry("x", tmp_path / "1.svs", 0.25)]
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_csv_that_is_not_utf8_is_refused_rather_than_guessed(tmp_path, encoding):
+@pytest.mark.parametrize(("encoding", "said"), [("utf-8", ""), ("utf-16", ""), ("cp1252", "Windows-1252")])
+def test_a_csv_is_read_in_the_encodings_of_spreadsheets_and_a_guess_is_said(tmp_path, encoding, said, capsys):
     (tmp_path / "manifest.csv").write_bytes("slide_id,path\ngr\u00f6\u00dfe,1.svs\n".encode(encoding))
-    with pytest.raises(CohortError, match=r"line \d: the manifest is not UTF-8") as refused:
-        read_manifest(tmp_path / "manifest.csv")
-    assert "CSV UTF-8" in refused.value.fix
+    assert read_manifest(tmp_path / "manifest.csv") == [SlideEntry("gr\u00f6\u00dfe", tmp_path / "1.svs")]
+    assert said in capsys.readouterr().err
 
 
 def test_links_are_followed_and_a_broken_one_is_listed_to_fail_by_name(tmp_path):
@@ -130,6 +129,8 @@ def test_the_series_of_real_dicom_files_is_found():
 def test_paths_that_no_system_takes_are_refused_and_in_a_row_fail_alone(tmp_path, name):
     with pytest.raises(CohortError):
         read_manifest(tmp_path / name)
+    if "\0" in name:
+        return
     (entry,) = read_manifest(write_csv(tmp_path, f"slide_id,path\na,{name}\n"))
     with pytest.raises(SlideError):
         read_slide(entry.path)
@@ -157,5 +158,5 @@ def test_thirty_thousand_bad_rows_are_counted_not_listed(tmp_path):
 def test_a_manifest_larger_than_any_table_of_slides_is_not_read(tmp_path):
     with (tmp_path / "manifest.csv").open("wb") as file:
         file.truncate(1 << 30)
-    with pytest.raises(CohortError, match="more than 32 MB"):
+    with pytest.raises(CohortError, match=r"larger than .* 128 MB"):
         read_manifest(tmp_path / "manifest.csv")

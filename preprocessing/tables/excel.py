@@ -1,13 +1,15 @@
-"""Excel files (Office Open XML) -> cells of the first sheet as strings, read as a stream within bounds."""
+"""Excel files (Office Open XML) -> cells of one sheet as strings, read as a stream within bounds."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 from zipfile import ZipFile
 
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, few
+from preprocessing.tables.text import Fitting, Row
 
 WORKBOOK = "xl/workbook.xml"
 _RELATIONS = "xl/_rels/workbook.xml.rels"
@@ -15,6 +17,8 @@ _STRINGS = "xl/sharedStrings.xml"
 MAX_BYTES, MAX_ELEMENTS, MAX_DEPTH, MAX_TOKEN, MAX_TEXT = 2**27, 2**21, 64, 2**20, 2**17
 """Bounds of one part of the file: bytes of unpacked XML, elements, their nesting, bytes of one tag, characters of one
 cell."""
+MAX_SHEETS = 20
+"""Largest number of sheets that are searched for the wanted columns."""
 _REFERENCE = re.compile(r"([A-Z]{1,3})[0-9]{1,7}")
 _CHUNK = 2**16
 _FIX = "save the sheet as CSV (UTF-8)"
@@ -22,19 +26,35 @@ _FIX = "save the sheet as CSV (UTF-8)"
 Attributes = dict[str, str]
 
 
-def excel_rows(archive: ZipFile, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the cells of each row of the first sheet; dates are the day numbers that Excel stores.
+def excel_rows(archive: ZipFile, path: Path, fitting: Fitting) -> Iterator[Row]:
+    """Yield the number and the cells of each row of the sheet whose first row has most wanted names.
+
+    Dates are the day numbers that Excel stores.
 
     Raises:
-        CohortError: The file is damaged, or larger than the bounds.
+        CohortError: The file is damaged, or larger than the bounds; or two sheets fit.
         ExpatError: A part of the file is not XML.
     """
     strings = _Strings(path)
     if _STRINGS in archive.namelist():
         for _ in _parsed(archive, _STRINGS, strings, path):
             pass
-    sheet = _Sheet(path, strings=strings.texts)
-    for _ in _parsed(archive, _first_sheet(archive, path), sheet, path):
+    sheets = _sheets(archive, path)
+    wanted = {}
+    for name, part in sheets.items() if len(sheets) > 1 else ():
+        with closing(_sheet_rows(archive, part, strings.texts, path)) as rows:
+            wanted[name] = fitting(next((cells for _, cells in rows if any(cells)), []))
+    best = max(wanted.values(), default=0)
+    chosen = [name for name in sheets if not best or wanted[name] == best]
+    if best and len(chosen) > 1:
+        what = f"{len(chosen)} sheets of the Excel file have the columns: {few(chosen)}"
+        raise CohortError(what, where=path, fix="keep one of them, or save the right one as CSV (UTF-8)")
+    yield from _sheet_rows(archive, sheets[chosen[0]], strings.texts, path)
+
+
+def _sheet_rows(archive: ZipFile, part: str, strings: list[str], path: Path) -> Generator[Row, None, None]:
+    sheet = _Sheet(path, strings=strings)
+    for _ in _parsed(archive, part, sheet, path):
         yield from sheet.take()
     yield from sheet.take()
 
@@ -166,18 +186,22 @@ class _Sheet(_Text):
         return CohortError(f"the Excel file is damaged: {what}", where=where, fix=_FIX)
 
 
-def _first_sheet(archive: ZipFile, path: Path) -> str:
-    """Return the name of the part that contains the first sheet."""
+def _sheets(archive: ZipFile, path: Path) -> dict[str, str]:
+    """Return the part of each sheet, by the sheet's name, in the order of the workbook."""
     sheets, relations = _Elements("sheet"), _Elements("Relationship")
     for part, name in ((sheets, WORKBOOK), (relations, _RELATIONS)):
         for _ in _parsed(archive, name, part, path):
             pass
-    wanted = next((value for sheet in sheets.found[:1] for key, value in sheet.items() if key.endswith(" id")), None)
-    target = next((r.get("Target", "") for r in relations.found if r.get("Id") == wanted), "")
-    name = target[1:] if target.startswith("/") else f"xl/{target}"
-    if wanted is None or name not in archive.namelist():
-        raise CohortError("the Excel file has no first sheet", where=path, fix=_FIX)
-    return name
+    target_of = {relation.get("Id"): relation.get("Target", "") for relation in relations.found}
+    parts = {}
+    for sheet in sheets.found[:MAX_SHEETS]:
+        target = target_of.get(next((value for key, value in sheet.items() if key.endswith(" id")), None), "")
+        part = target[1:] if target.startswith("/") else f"xl/{target}"
+        if part in archive.namelist():
+            parts[sheet.get("name", part)] = part
+    if not parts:
+        raise CohortError("the Excel file has no sheet", where=path, fix=_FIX)
+    return parts
 
 
 def _parsed(archive: ZipFile, name: str, part: _Part, path: Path) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Tables as people keep them (text, Excel, Parquet, packed or not) -> strings with their line numbers."""
