@@ -12,8 +12,10 @@ import pandas as pd
 from longvit.cohort.table_rows import table_rows
 from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import MAX_NAME, CohortError, few, short
+from preprocessing.slides.names import ENDINGS, without_ending
 
-_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".dcm", ".scn", ".zarr", ".h5", ".pt")
+_ENDINGS = (*ENDINGS, ".zarr", ".h5", ".pt")
+"""Endings of slides, and of files made of a slide."""
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
 MISSING = frozenset(
     ["", "NA", "N/A", "n/a", "NaN", "nan", "-NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A"]
@@ -26,10 +28,7 @@ _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 def slide_name(name: str) -> str:
     """Return a slide id without the file ending that some tables append."""
-    lower = name.lower()
-    if not lower.endswith(_SUFFIXES):
-        return name
-    return next(name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix))
+    return without_ending(name, _ENDINGS)
 
 
 def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:

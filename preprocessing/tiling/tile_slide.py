@@ -33,7 +33,10 @@ from preprocessing.tissue.masks import find_mask
 
 MAX_ENLARGING = 1.25
 """Largest ratio of a slide's micrometres per pixel to the store's; 20x scanners range from 0.46 to 0.55."""
-NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
+NOT_IN_STORE = {
+    **dict.fromkeys(("slides", "slides_folder", "id_from", "check_md5", "out", "workers", "overwrite"), True),
+    **dict.fromkeys(("tolerate_bad_tiles", "export_masks", "accept"), True),
+}
 """Settings that do not change the contents of a store. The path of a mask does not either: its hash is stored."""
 VERSIONS = {
     "longvit": version("longvit"),
