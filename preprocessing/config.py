@@ -120,6 +120,8 @@ class TileConfig(StageConfig):
     """Tiles per shard (one file) of the store."""
     workers: int = Field(default=2, ge=1, le=1024)
     """Number of threads: all work on a single slide, two on each of several slides, one on each of many."""
+    accept: tuple[Literal["dark-field"], ...] = ()
+    """Findings to accept; `dark-field` tiles slides that seem to be in fluorescence or dark field."""
     export_masks: Literal["geojson", "png"] | None = None
     """Also write each slide's mask to `masks/` in `out`, to correct in QuPath and pass back as `tissue.masks`."""
     overwrite: bool = False

@@ -17,7 +17,11 @@ _HEADS = {
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
 }
 """First bytes of other kinds of files. JPEG and zip are not the first bytes of any slide's opened file."""
-_TEXTS = {"<!doc": "a web page, perhaps of an error", "<html": "a web page, perhaps of an error", "<?xml": "an XML file"}
+_TEXTS = {
+    "<!doc": "a web page, perhaps of an error",
+    "<html": "a web page, perhaps of an error",
+    "<?xml": "an XML file",
+}
 _TEXT_BYTES = 512
 """Bytes at the beginning of a file that are text if the file is text."""
 

@@ -12,7 +12,7 @@ from preprocessing.slides.dicom import series_uid
 from preprocessing.slides.names import ENDINGS, has_ending
 
 LEFT_OUT = {"logs", "__MACOSX"}
-"""Folders that are not searched: downloads of gdc-client have logs there, and archives of a Mac copies of its finder."""
+"""Folders that are not searched: gdc-client writes logs there, and a Mac's archives have no slides there."""
 MAX_FILES = 10_000_000
 """Largest number of files and folders that are listed; a search that starts at the root of a disk ends here."""
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from preprocessing.errors import CohortError
@@ -44,7 +43,7 @@ class Lookup:
             if path.exists():
                 return path
         found = self._by_name.get(paths[0].name, [])
-        if len({file.resolve() for file in found}) > 1:
+        if len(found) > 1 and len({file.resolve() for file in found}) > 1:
             raise ValueError(f"several files have the name: {found[0]} and {found[1]}")
         return found[0] if found else paths[0]
 
@@ -69,7 +68,7 @@ def qupath_images(project: Path) -> Iterator[str]:
         yield unquote(parts.path)
 
 
-def _uris(builder: Any) -> Iterator[str]:
+def _uris(builder: object) -> Iterator[str]:
     """Yield the addresses in a server builder, which may contain other builders (rotated or cropped images)."""
     if isinstance(builder, dict):
         if isinstance(builder.get("uri"), str):

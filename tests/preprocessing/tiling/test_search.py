@@ -35,7 +35,7 @@ def test_links_are_followed_once(tmp_path):
 
 def test_a_folder_without_slides_is_refused_with_what_is_there(tmp_path):
     make(tmp_path, "a.h5", "b/c.h5", "d.pdf")
-    with pytest.raises(CohortError, match="there are: 2 .h5, 1 .pdf"):
+    with pytest.raises(CohortError, match=r"there are: 2 \.h5, 1 \.pdf"):
         slides_below(tmp_path)
 
 
