@@ -36,7 +36,7 @@ class StageConfig(BaseModel):
         It usually comes from a shell variable that is not set.
         """
         for name, value in values.items() if isinstance(values, dict) else ():
-            if value == "" and name in cls.model_fields:
+            if (value == "" or (isinstance(value, list | tuple) and "" in value)) and name in cls.model_fields:
                 annotation = cls.model_fields[name].annotation
                 if Path in (annotation, *get_args(annotation)):
                     raise ValueError(f"{name} is an empty path")
@@ -130,7 +130,7 @@ class TileConfig(StageConfig):
     @field_validator("slides", mode="before")
     @classmethod
     def _as_tuple(cls, value: object) -> object:
-        """Accept a single path."""
+        """Pack a single path into a tuple."""
         return (value,) if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
