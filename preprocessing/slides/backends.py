@@ -21,6 +21,11 @@ Such files are read with tifffile, for the reasons given in `preprocessing.slide
 TIFFS = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff")
 """Endings of files that are TIFFs; the first bytes of other slide files may be those of other kinds of files."""
 
+FIX_DICOM = (
+    "put all files of its series into one folder; if the reason is the transfer syntax or a concatenation, "
+    "convert it to JPEG baseline frames, one file a level (for example with wsidicomizer)"
+)
+
 
 class Backend(Protocol):
     """Open slide file. Level 0 is the finest level, sizes are (width, height), and threads may read concurrently."""
@@ -67,6 +72,10 @@ def open_backend(path: Path) -> Backend:
         try:
             return OpenSlideBackend(path)
         except openslide.OpenSlideError as error:
+            if path.suffix.lower() == ".dcm":
+                raise SlideError(
+                    f"OpenSlide cannot read this DICOM slide: {error}", where=path, fix=FIX_DICOM
+                ) from error
             refusal = f"OpenSlide: {error}"
     try:
         return TiffBackend(path)

@@ -99,7 +99,15 @@ class Slide:
             return None
         from preprocessing.jpeg.from_dicom import JpegDicom  # here, since pydicom loads slowly
 
-        return JpegDicom(self.files, self.level_sizes)
+        jpeg = JpegDicom(self.files, self.level_sizes)
+        if jpeg.contradicts_colours:
+            jpeg.close()
+            raise SlideError(
+                "the colours are not known: PhotometricInterpretation of the DICOM header contradicts the JPEG frames",
+                where=self.path,
+                fix="correct PhotometricInterpretation (YBR_FULL_422 for frames with a JFIF header), or leave it out",
+            )
+        return jpeg
 
     def _agrees(self, level_0: JpegLevel | None) -> bool:
         """Return whether the longest tile of level 0, which has the most detail, equals the backend's reading of it.
