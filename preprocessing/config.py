@@ -36,7 +36,7 @@ class StageConfig(BaseModel):
         It usually comes from a shell variable that is not set.
         """
         for name, value in values.items() if isinstance(values, dict) else ():
-            if value == "" and name in cls.model_fields:
+            if (value == "" or (isinstance(value, list | tuple) and "" in value)) and name in cls.model_fields:
                 annotation = cls.model_fields[name].annotation
                 if Path in (annotation, *get_args(annotation)):
                     raise ValueError(f"{name} is an empty path")
@@ -48,6 +48,8 @@ class StageConfig(BaseModel):
         """Expand `~` in paths, and refuse paths that no file system can have."""
         if isinstance(value, dict):
             return {name: _expanded(v) if isinstance(v, Path) else v for name, v in value.items()}
+        if isinstance(value, tuple):
+            return tuple(_expanded(v) if isinstance(v, Path) else v for v in value)
         return _expanded(value) if isinstance(value, Path) else value
 
 
@@ -79,8 +81,15 @@ class TissueConfig(StageConfig):
 class TileConfig(StageConfig):
     """Slides -> patch stores."""
 
-    slides: Path
-    """A slide, a folder of slides, or a manifest CSV with columns `slide_id`, `path` and optionally `mpp`."""
+    slides: tuple[Path, ...] = Field(min_length=1)
+    """Slides, folders that are searched below, patterns, or lists: a CSV with columns `slide_id`, `path` and optionally
+    `mpp`, a manifest of gdc-client, TRIDENT's `wsi,mpp`, a file with a path per line, or a QuPath project."""
+    slides_folder: Path | None = None
+    """Folder of the files of a list; by default the folder of the list. Files are searched by name below it."""
+    id_from: Literal["name", "folder"] = "name"
+    """Make the id of a slide of its file's name, or, if names repeat, of `<its folder>_<its name>`."""
+    check_md5: bool = False
+    """Compare each slide with its MD5 in the manifest of gdc-client before it is tiled."""
     out: Path
     """Output folder: one `<slide_id>.zarr` per slide, `tile_report.csv` and `tile_report.html`."""
     mpp: float = Field(default=0.5, ge=0.01, le=100)
@@ -111,10 +120,18 @@ class TileConfig(StageConfig):
     """Tiles per shard (one file) of the store."""
     workers: int = Field(default=2, ge=1, le=1024)
     """Number of threads: all work on a single slide, two on each of several slides, one on each of many."""
+    accept: tuple[Literal["dark-field"], ...] = ()
+    """Findings to accept; `dark-field` tiles slides that seem to be in fluorescence or dark field."""
     export_masks: Literal["geojson", "png"] | None = None
     """Also write each slide's mask to `masks/` in `out`, to correct in QuPath and pass back as `tissue.masks`."""
     overwrite: bool = False
     """Replace complete stores and stores made with other settings; the features in them are lost."""
+
+    @field_validator("slides", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        """Pack a single path into a tuple."""
+        return (value,) if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _whole_tiles(self) -> "TileConfig":

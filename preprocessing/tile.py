@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from hashlib import file_digest, md5
 from pathlib import Path
 
 from rich.console import Console
@@ -47,11 +48,15 @@ def run(config: TileConfig) -> TileReport:
     >>> report.exit_code  # doctest: +SKIP
     0
     """
-    entries = read_manifest(config.slides)
-    _prepare_folders(config)
     console = Console(stderr=True)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    entries = read_manifest(config.slides, config.slides_folder, config.id_from, say)
+    if config.check_md5 and not any(entry.md5 for entry in entries):
+        fix = "give the manifest of gdc-client, which has a column md5, or omit --check-md5"
+        raise ConfigError("no list of the slides has their MD5", where=config.slides[0], fix=fix)
+    _prepare_folders(config)
     if replacing := refuse_other_settings(entries, config):
-        console.print(replacing, highlight=False, markup=False, soft_wrap=True)
+        say(replacing)
     rows: dict[str, SlideRow] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -132,10 +137,28 @@ def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, thread
     """Tile a slide within a claim, and raise if its files changed meanwhile, so that the store is discarded."""
     files = slide_files(entry.path)
     before = identity(files)
+    if config.check_md5 and entry.md5:
+        _check_md5(entry.path, entry.md5)
     tile_slide(entry, folder, config, threads)
     if identity(files) != before:
         raise SlideError(
             "the slide changed or vanished while it was read", where=entry.path, fix="run again when it is complete"
+        )
+
+
+def _check_md5(path: Path, expected: str) -> None:
+    """Compare a slide with its MD5 in the manifest, hexadecimal.
+
+    Raises:
+        SlideError: They differ.
+    """
+    with path.open("rb") as file:
+        found = file_digest(file, partial(md5, usedforsecurity=False)).hexdigest()
+    if found != expected:
+        raise SlideError(
+            f"the file's MD5 is {found}, in the manifest it is {expected}: the file is damaged or not complete",
+            where=path,
+            fix="download it again with gdc-client",
         )
 
 

@@ -58,10 +58,9 @@ def tile(*, config: Annotated[TileConfig, Parameter(name="*")]) -> int:
     from preprocessing.tile import run
 
     report = run(config)
-    for row in report.rows:
-        if row.status == "failed":
-            print(f"failed: {row.slide_id}: {row.reason}\n  fix:   {row.fix}", file=sys.stderr)
-    print(f"{report.summary}\n{report.page_path}")
+    for problem in report.problems:
+        print(problem, file=sys.stderr)
+    print(f"{report.page_path}\n{report.summary}")
     return report.exit_code
 
 

@@ -11,10 +11,11 @@ import pandas as pd
 from longvit.config import MISSING_WORDS
 from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
+from preprocessing.slides.names import ENDINGS, without_ending
 from preprocessing.tables.rows import read_cells
-from preprocessing.tiling.manifest import SUFFIXES
 
-_SUFFIXES = (".ome.tif", ".ome.tiff", *sorted(SUFFIXES), ".zarr", ".h5", ".pt")
+_ENDINGS = (*ENDINGS, ".zarr", ".h5", ".pt")
+"""Endings of slides, and of files made of a slide."""
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
@@ -23,10 +24,7 @@ _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
 
 def slide_name(name: str) -> str:
     """Return a slide id without the file ending that some tables append."""
-    lower = name.lower()
-    if not lower.endswith(_SUFFIXES):
-        return name
-    return next(name[: -len(suffix)] for suffix in _SUFFIXES if lower.endswith(suffix))
+    return without_ending(name, _ENDINGS)
 
 
 def barcodes(slide_ids: Iterable[str]) -> dict[str, str]:

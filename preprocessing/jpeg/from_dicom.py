@@ -38,6 +38,10 @@ class JpegDicom:
     """Levels of a slide that consist of JPEG frames in DICOM files, by level number; other levels are omitted.
 
     Frames are read with pread, so threads may share an instance.
+
+    Attributes:
+        levels: The levels, by number.
+        contradicts_colours: True if the DICOM header and the JPEG of a frame have different colour spaces.
     """
 
     def __init__(self, files: Iterable[Path], level_sizes: list[tuple[int, int]]) -> None:
@@ -56,6 +60,7 @@ class JpegDicom:
                 for level in found
                 if level.size in level_sizes and of_size[level.size] == 1 and level.says_its_colours()
             }
+            self.contradicts_colours = any(not level.says_its_colours() for level in found)
             self._opened = opened.pop_all()
 
     def close(self) -> None:

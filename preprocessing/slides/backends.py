@@ -8,6 +8,7 @@ import numpy.typing as npt
 import openslide
 
 from preprocessing.errors import SlideError
+from preprocessing.slides.names import other_kind
 from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.tiff import TiffBackend
 
@@ -16,6 +17,14 @@ GENERIC_TIFF = "generic-tiff"
 
 Such files are read with tifffile, for the reasons given in `preprocessing.slides.tiff`.
 """
+
+TIFFS = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff")
+"""Endings of files that are TIFFs; the first bytes of other slide files may be those of other kinds of files."""
+
+FIX_DICOM = (
+    "put all files of its series into one folder; if the reason is the transfer syntax or a concatenation, "
+    "convert it to JPEG baseline frames, one file a level (for example with wsidicomizer)"
+)
 
 
 class Backend(Protocol):
@@ -27,6 +36,8 @@ class Backend(Protocol):
     """Resolution in the file's metadata, x and y, micrometres per pixel of level 0; NaN if it is not a number."""
     objective_power: float | None
     """Magnification of the objective in the file's metadata; a resolution cannot be derived from it exactly."""
+    tagged_mpp: tuple[float, float] | None
+    """Resolution in the TIFF tags of a file that states it also elsewhere; None if they state none."""
     bounds_l0: tuple[int, int, int, int] | None
     """Left, top, width and height of the scanned part of a slide with empty borders, level-0 pixels; None if the file
     states none."""
@@ -61,6 +72,10 @@ def open_backend(path: Path) -> Backend:
         try:
             return OpenSlideBackend(path)
         except openslide.OpenSlideError as error:
+            if path.suffix.lower() == ".dcm":
+                raise SlideError(
+                    f"OpenSlide cannot read this DICOM slide: {error}", where=path, fix=FIX_DICOM
+                ) from error
             refusal = f"OpenSlide: {error}"
     try:
         return TiffBackend(path)
@@ -69,9 +84,10 @@ def open_backend(path: Path) -> Backend:
             error.add_note(refusal)
         raise
     except Exception as error:  # tifffile and its codecs raise any exception on damaged files
+        kind = other_kind(path) if path.suffix.lower() in TIFFS else None
+        what = f"this is {kind}, not a slide" if kind else "no library can read this slide"
         raise SlideError(
-            f"no library can read this slide ({refusal or 'OpenSlide: not a supported format'}; "
-            f"tifffile: {type(error).__name__}: {error})",
+            f"{what} ({refusal or 'OpenSlide: not a supported format'}; tifffile: {type(error).__name__}: {error})",
             where=path,
             fix="copy it again if it is damaged, else convert it to an 8-bit RGB pyramidal TIFF (`vips tiffsave`)",
         ) from error

@@ -13,6 +13,9 @@ from preprocessing.errors import SlideError
 from preprocessing.slides.alpha import on_white
 from preprocessing.slides.resolution import as_number
 
+UM_PER_UNIT = {"inch": 25_400.0, "centimeter": 10_000.0}
+"""Micrometres per unit of the resolution in TIFF tags, by OpenSlide's name of the unit."""
+
 
 class OpenSlideBackend:
     """Slide file that OpenSlide reads.
@@ -29,6 +32,7 @@ class OpenSlideBackend:
         self.level_sizes = list(self._slide.level_dimensions)
         x, y = self._number(openslide.PROPERTY_NAME_MPP_X), self._number(openslide.PROPERTY_NAME_MPP_Y)
         self.stated_mpp = None if x is None or y is None else (x, y)
+        self.tagged_mpp = self._tagged()
         self.objective_power = self._number(openslide.PROPERTY_NAME_OBJECTIVE_POWER)
         self.bounds_l0 = self._bounds()
         tiles = [
@@ -60,6 +64,12 @@ class OpenSlideBackend:
         if left >= 0 <= top and width >= 1 <= height and left + width <= right and top + height <= bottom:
             return int(left), int(top), int(width), int(height)
         return None
+
+    def _tagged(self) -> tuple[float, float] | None:
+        """Return the resolution in the TIFF tags, micrometres per pixel, or None without one."""
+        unit = UM_PER_UNIT.get(self._slide.properties.get("tiff.ResolutionUnit", ""))
+        x, y = (self._number(f"tiff.{axis}Resolution") for axis in "XY")
+        return (unit / x, unit / y) if unit and x and y else None
 
     def _number(self, name: str) -> float | None:
         value = self._slide.properties.get(name)

@@ -18,6 +18,9 @@ MPP_LIMITS = (0.05, 20.0)
 """Finest and coarsest resolution of scanners, micrometres per pixel; others have wrong units, or a printer's 72 dpi."""
 MAX_ANISOTROPY = 0.02
 """Relative difference of a pixel's sides above which it is not square."""
+MAX_OF_FILE, MAX_OF_OBJECTIVE = 1.05, 1.4
+"""Factors by which the resolution may differ from other statements in the file, and from the nominal value of the
+objective, before the slide gets a warning."""
 UM_TIMES_POWER = 10.0
 """Micrometres per pixel times objective power: nominally 0.25 at 40x and 0.5 at 20x; scanners differ by a tenth."""
 MPP_FIX = "give the slide's level-0 resolution in the column `mpp` of a manifest CSV"
@@ -58,6 +61,41 @@ def resolve_mpp(
     if flag is not None:
         return _checked(path, (flag, flag), "mpp_if_missing gives"), "flag"
     raise _missing(path, objective_power)
+
+
+def contradictions(
+    mpp: float,
+    source: MppSource,
+    stated: tuple[float, float] | None,
+    tagged: tuple[float, float] | None,
+    objective_power: float | None,
+) -> list[str]:
+    """Return a sentence for each other statement of the resolution that contradicts the chosen one.
+
+    TIFF tags with an impossible resolution are ignored: many files have a printer's 72 dpi.
+
+    Args:
+        mpp: Chosen resolution of level 0, micrometres per pixel.
+        source: Its source.
+        stated: Micrometres per pixel in x and y in the file.
+        tagged: The same in the TIFF tags of the file.
+        objective_power: Magnification of the objective in the file.
+
+    >>> contradictions(0.5, "metadata", (0.5, 0.5), None, 40)
+    ['the resolution is 0.5 um/px, but its objective of 40x means nominally 0.25']
+    """
+    power = objective_power if objective_power and objective_power > 0 and source != "objective" else math.nan
+    others = (
+        ("the slide states", stated[0] if stated and source == "manifest" else math.nan, MAX_OF_FILE),
+        ("its TIFF tags state", tagged[0] if tagged else math.nan, MAX_OF_FILE),
+        (f"its objective of {power:g}x means nominally", UM_TIMES_POWER / power, MAX_OF_OBJECTIVE),
+    )
+    low, high = MPP_LIMITS
+    return [
+        f"the resolution is {mpp:.4g} um/px, but {who} {other:.4g}"
+        for who, other, most in others
+        if low <= other <= high and max(other / mpp, mpp / other) > most
+    ]
 
 
 def as_number(text: str) -> float:

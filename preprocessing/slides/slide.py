@@ -17,7 +17,7 @@ from preprocessing.jpeg.from_tiff import JpegTiff
 from preprocessing.jpeg.level import SCALES, WHITE, Decode, JpegLevel
 from preprocessing.slides.backends import Backend, open_backend
 from preprocessing.slides.dicom import slide_file
-from preprocessing.slides.resolution import resolve_mpp
+from preprocessing.slides.resolution import contradictions, resolve_mpp
 from preprocessing.slides.sanity import refuse_blank, refuse_sizes
 from preprocessing.slides.source import slide_files
 from preprocessing.store.schema import MAX_OVERVIEW_PX, MppSource
@@ -65,6 +65,7 @@ class Slide:
         downsamples: Level-0 pixels per pixel of each level, along each side.
         mpp_l0: Micrometres per pixel of level 0.
         mpp_source: Source of `mpp_l0`: `manifest`, `metadata`, `objective` or `flag`.
+        contradictions: Sentences about statements in the file that contradict `mpp_l0`.
         jpeg_levels: Levels whose JPEG tiles are read directly, by number.
     """
 
@@ -75,6 +76,9 @@ class Slide:
         self.vendor, self.level_sizes, self.size_l0 = backend.vendor, backend.level_sizes, backend.level_sizes[0]
         width_l0, height_l0 = self.size_l0
         self.bounds_l0 = backend.bounds_l0
+        self.contradictions = contradictions(
+            mpp_l0, mpp_source, backend.stated_mpp, backend.tagged_mpp, backend.objective_power
+        )
         self.downsamples = [(width_l0 / width + height_l0 / height) / 2 for width, height in self.level_sizes]
         self._jpeg = self._open_jpeg()
         self.jpeg_levels = self._jpeg.levels if self._jpeg and self._agrees(self._jpeg.levels.get(0)) else {}
@@ -95,7 +99,15 @@ class Slide:
             return None
         from preprocessing.jpeg.from_dicom import JpegDicom  # here, since pydicom loads slowly
 
-        return JpegDicom(self.files, self.level_sizes)
+        jpeg = JpegDicom(self.files, self.level_sizes)
+        if jpeg.contradicts_colours:
+            jpeg.close()
+            raise SlideError(
+                "the colours are not known: PhotometricInterpretation of the DICOM header contradicts the JPEG frames",
+                where=self.path,
+                fix="correct PhotometricInterpretation (YBR_FULL_422 for frames with a JFIF header), or leave it out",
+            )
+        return jpeg
 
     def _agrees(self, level_0: JpegLevel | None) -> bool:
         """Return whether the longest tile of level 0, which has the most detail, equals the backend's reading of it.

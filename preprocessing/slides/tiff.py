@@ -40,6 +40,7 @@ class TiffBackend:
                 _refuse_pixels(path, series.axes, page)
             self.vendor = "ome-tiff" if self._file.is_ome else "generic-tiff"
             self.stated_mpp, self.objective_power = self._stated(pages[0])
+            self.tagged_mpp = mpp_of_tags(pages[0])
             self.bounds_l0: tuple[int, int, int, int] | None = None
             self._levels = [TiffLevel(path, page) for page in pages]
             self.level_sizes = [level.size for level in self._levels]

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from html import escape
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preprocessing.errors import few
 from preprocessing.jobs.files import write_whole
 from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.schema import MASK_CLASSES
@@ -48,6 +50,11 @@ img {{ max-width: 100%; display: block; margin: .5rem 0 }} p {{ margin: .2rem 0 
 """
 
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+SEPARATOR = "; "
+"""Text between the warnings of a slide."""
+MOST_NAMED = 3
+"""Number of slides of a cause that are named on the console; the table has all."""
 COLUMNS = ("slide_id", "status", "reason", "fix", "n_tiles", "mpp", "mpp_source", "seconds")
 """Columns of `tile_report.csv`."""
 
@@ -105,6 +112,22 @@ class TileReport:
             text += f"; {lost} set{'s' * (lost != 1)} of features lost with the old stores"
         return text
 
+    @property
+    def problems(self) -> list[str]:
+        """Sentences on warnings and failures, one for each cause, with the number and the names of its slides.
+
+        Causes that differ only in numbers are one cause; the sentence is that of the first slide.
+        """
+        causes: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        for row in self.rows:
+            for warning in filter(None, row.warnings.split(SEPARATOR)):
+                causes.setdefault(("warning", _without_numbers(warning)), []).append((row.slide_id, warning))
+            if row.status == "failed":
+                text = f"{row.reason}\n  fix:   {row.fix}"
+                causes.setdefault(("failed", _without_numbers(text)), []).append((row.slide_id, text))
+        failures_last = sorted(causes.items(), key=lambda item: item[0][0] == "failed")
+        return [f"{kind}: {_counted(slides)}: {slides[0][1]}" for (kind, _), slides in failures_last]
+
     def save(self) -> None:
         """Write `tile_report.csv` and `tile_report.html` next to the stores, atomically even with concurrent writers.
 
@@ -126,6 +149,15 @@ class TileReport:
         return PAGE.format(
             summary=escape(f"{self.summary}.").replace("\n", ".<br>"), slides="\n".join(html for _, html in items)
         )
+
+
+def _without_numbers(text: str) -> str:
+    return NUMBER.sub("0", text)
+
+
+def _counted(slides: list[tuple[str, str]]) -> str:
+    names = [name for name, _ in slides]
+    return names[0] if len(names) == 1 else f"{len(names)} slides ({few(names, MOST_NAMED)})"
 
 
 def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -29,11 +29,15 @@ from preprocessing.tiling.pixels import Made, TilePixels
 from preprocessing.tiling.report import save_picture
 from preprocessing.tiling.warnings import review
 from preprocessing.tissue.detect import find_tissue
+from preprocessing.tissue.light import ACCEPT, refuse_dark_field
 from preprocessing.tissue.masks import find_mask
 
 MAX_ENLARGING = 1.25
 """Largest ratio of a slide's micrometres per pixel to the store's; 20x scanners range from 0.46 to 0.55."""
-NOT_IN_STORE = {key: True for key in ("slides", "out", "workers", "overwrite", "tolerate_bad_tiles", "export_masks")}
+NOT_IN_STORE = {
+    **dict.fromkeys(("slides", "slides_folder", "id_from", "check_md5", "out", "workers", "overwrite"), True),
+    **dict.fromkeys(("tolerate_bad_tiles", "export_masks", "accept"), True),
+}
 """Settings that do not change the contents of a store. The path of a mask does not either: its hash is stored."""
 VERSIONS = {
     "longvit": version("longvit"),
@@ -73,6 +77,8 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         source = pool.submit(describe, slide.files)  # now, while the other threads wait for the overview
         with slide.forgiving(config.tolerate_bad_tiles) as unseen:
             overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
+        if ACCEPT not in config.accept:
+            refuse_dark_field(slide.path, overview)
         drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # also of slides without tissue
         grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
         while len(grid.rc):
@@ -96,7 +102,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
                 side_l0=grid.side_l0,
                 config=store_config(config),
                 passthrough=pixels.kept,
-                warnings=warnings.result(),
+                warnings=[*slide.contradictions, *warnings.result()],
                 **_facts(slide, config),
             )
             finish_store(folder, attributes)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from preprocessing.errors import SlideError, few
 from preprocessing.slides.sanity import black_share
 from preprocessing.store.schema import MASK_CLASSES
+from preprocessing.tissue.light import MAX_OTHER, other_stain
 
 FEW_TILES = 10
 """Number of tiles below which a slide gets a warning."""
@@ -38,6 +39,7 @@ def review(
     shares = {name: count / mask.size for name, count in counts.items()}
     stained = shares["tissue"] + shares["blurred"]
     black = black_share(overview)
+    brown, blue = other_stain(overview, mask == MASK_CLASSES["tissue"])
     found = {
         f"only {n_tiles} tiles": n_tiles < FEW_TILES,
         "no glass was found: check the mask": shares["glass"] < 0.02,
@@ -45,6 +47,8 @@ def review(
         > 0.1 * stained,
         f"pen marks cover {shares['pen']:.1%} of the slide": shares["pen"] > 0.001,
         f"{black:.1%} of the slide is pure black: check that the file is complete": black > 0.01,
+        f"{brown:.0%} of the tissue is brown or yellow: another stain than H&E, for example IHC": brown > MAX_OTHER,
+        f"{blue:.0%} of the tissue is blue or green: another stain than H&E, for example trichrome": blue > MAX_OTHER,
         "the resolution is from --mpp-if-missing, not from the slide file": mpp_source == "flag",
         "the resolution is nominal, computed from the objective's power": mpp_source == "objective",
         f"{len(bad_tiles)} damaged tiles left out: {_each(bad_tiles)}": len(bad_tiles) > 0,
@@ -54,4 +58,4 @@ def review(
 
 
 def _each(errors: Collection[SlideError]) -> str:
-    return few([error.what for error in errors], MOST_NAMED, "; ")
+    return few([error.what for error in errors], MOST_NAMED)

@@ -119,7 +119,7 @@ def test_dates_and_signs_are_text_and_anchors_may_be_used(tmp_path):
         "slides: &here 2023-13-45\nout: *here\ntissue: {<<: {mask_um: 3}, reject_pen: no}\n"
     )
     config = load_yaml(tmp_path / "a.yaml", TileConfig)
-    assert (config.slides, config.out, config.tissue.mask_um) == (Path("2023-13-45"), Path("2023-13-45"), 3)
+    assert (config.slides, config.out, config.tissue.mask_um) == ((Path("2023-13-45"),), Path("2023-13-45"), 3)
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):

@@ -192,7 +192,7 @@ def test_real_tissue_becomes_a_valid_store_at_its_own_resolution_which_is_near_t
 
 def test_every_real_slide_is_reported_and_the_bad_ones_say_why_and_what_to_do(tiled, real_slides):
     code, out, report = tiled
-    files = {path.stem for path in real_slides.iterdir() if path.is_file()}
+    files = {path.stem for path in real_slides.rglob("*") if path.is_file()}
     assert set(report.index) <= files
     failed = report[report["status"] == "failed"]
     assert code == 1

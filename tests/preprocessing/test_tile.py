@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from concurrent.futures.process import BrokenProcessPool
+from hashlib import md5
 from pathlib import Path
 
 import cv2
@@ -217,7 +218,7 @@ def test_the_report_table_is_on_disk(cohort):
     with (cohort.parent / "out" / "tile_report.csv").open() as file:
         read = {row["slide_id"]: row for row in csv.DictReader(file)}
     assert (read["good"]["status"], read["good"]["n_tiles"], read["good"]["mpp"]) == ("done", "6", "0.5")
-    assert read["text"]["reason"].startswith("no library can read")
+    assert read["text"]["reason"].startswith("this is a text file, not a slide")
 
 
 def test_a_fault_of_ours_fails_one_slide_and_asks_for_a_report(cohort, monkeypatch):
@@ -324,3 +325,40 @@ def test_few_slides_have_threads_that_share_them_and_many_a_process_each(
     )
     list(_rows_once([SlideEntry("a", Path("a.svs"))] * slides, TileConfig(slides="x", out="y", workers=workers)))
     assert asked == [(processes, threads)]
+
+
+def test_what_contradicts_the_resolution_is_a_warning_of_the_slide(tmp_path, image, save_svs):
+    (tmp_path / "slides").mkdir()
+    save_svs(tmp_path / "slides" / "a.svs", image, mpp=0.25)  # its objective is 20x
+    (row,) = tile(tmp_path / "slides").rows
+    assert "the resolution is 0.25 um/px, but its objective of 20x means nominally 0.5" in row.warnings
+
+
+def test_a_slide_in_fluorescence_fails_by_name_unless_accepted(tmp_path, image, save_svs):
+    (tmp_path / "slides").mkdir()
+    red = (255 - image) * np.array([1, 0.05, 0.02])
+    save_svs(tmp_path / "slides" / "a.svs", red.astype(np.uint8))
+    (row,) = tile(tmp_path / "slides").rows
+    assert row.status == "failed"
+    assert "seems to be in fluorescence or dark field" in row.reason
+    assert "--accept dark-field" in row.fix
+    (row,) = tile(tmp_path / "slides", accept=("dark-field",)).rows
+    assert "fluorescence" not in row.reason
+
+
+def test_the_md5_of_a_manifest_is_compared_if_asked(tmp_path, svs):
+    for name in ("good", "cut"):
+        (tmp_path / name).mkdir()
+        shutil.copy(svs, tmp_path / name / f"{name}.svs")
+    digest = md5(svs.read_bytes()).hexdigest()
+    lines = "".join(f"{name}\t{name}.svs\t{digest.upper()}\t1\tvalidated\n" for name in ("good", "cut"))
+    manifest = tmp_path / "gdc_manifest.txt"
+    manifest.write_text(f"id\tfilename\tmd5\tsize\tstate\n{lines}")
+    with (tmp_path / "cut" / "cut.svs").open("ab") as file:
+        file.write(b"x")
+    found = rows(run(TileConfig(slides=manifest, out=tmp_path / "out", workers=1, check_md5=True)))
+    assert {name: row.status for name, row in found.items()} == {"good": "done", "cut": "failed"}
+    assert f"in the manifest it is {digest}" in found["cut"].reason
+    assert run(TileConfig(slides=manifest, out=tmp_path / "all", workers=1)).exit_code == 0
+    with pytest.raises(ConfigError, match="no list of the slides has their MD5"):
+        tile(tmp_path / "good", check_md5=True)

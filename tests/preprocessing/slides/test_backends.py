@@ -80,7 +80,9 @@ def test_a_strip_of_gigabytes_within_its_file_is_no_reason_to_refuse(svs, tmp_pa
 def test_a_file_of_no_format_is_refused_by_name(tmp_path):
     path = tmp_path / "text.svs"
     path.write_text("not a slide")
-    with pytest.raises(SlideError, match=r"no library .+ \(OpenSlide: not .+; tifffile: TiffFileError: not a TIFF"):
+    with pytest.raises(
+        SlideError, match=r"this is a text file, not a slide \(OpenSlide: not .+; tifffile: TiffFileError: not a TIFF"
+    ):
         open_backend(path)
 
 

@@ -1,8 +1,12 @@
 import shutil
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from preprocessing.errors import SlideError
 from preprocessing.slides.dicom import series_uid, slide_file
@@ -60,3 +64,36 @@ def test_a_file_is_itself():
 def test_the_series_is_read_from_the_head_of_a_file():
     assert series_uid(SLIDES / "boxes_0.dcm") == series_uid(SLIDES / "boxes_1.dcm") != series_uid(SLIDES / OTHER_SERIES)
     assert series_uid(SLIDES / "small.svs") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"PhotometricInterpretation": "RGB"}, "PhotometricInterpretation of the DICOM header contradicts the JPEG"),
+        (
+            {"ConcatenationUID": "1.2.3", "InConcatenationNumber": 1, "ConcatenationFrameOffsetNumber": 0},
+            "concatenation",
+        ),
+        ({"syntax": JPEGLSLossless}, "Unsupported transfer syntax"),
+    ],
+)
+def test_dicom_that_cannot_be_read_with_its_colours_is_refused_with_the_reason(tmp_path, changes, sentence):
+    image = dcmread(SLIDES / OTHER_SERIES)
+    image.file_meta.TransferSyntaxUID = changes.pop("syntax", image.file_meta.TransferSyntaxUID)
+    for name, value in changes.items():
+        setattr(image, name, value)
+    image.save_as(tmp_path / "a.dcm")
+    with pytest.raises(SlideError, match=sentence):
+        read_slide(tmp_path / "a.dcm", mpp=0.5)
+
+
+def test_lossless_jpeg_2000_gives_the_pixels_that_were_encoded(tmp_path):
+    image = dcmread(SLIDES / OTHER_SERIES)
+    pixels = image.pixel_array
+    encoded = [imagecodecs.jpeg2k_encode(one, level=0, reversible=True, codecformat="j2k") for one in pixels]
+    image.PixelData, image.PhotometricInterpretation = encapsulate(encoded), "RGB"
+    image.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    image["PixelData"].is_undefined_length = True
+    image.save_as(tmp_path / "a.dcm")
+    with read_slide(tmp_path / "a.dcm", mpp=0.5) as slide:
+        assert np.array_equal(slide.read_region((0, 0), 0, (256, 256)), pixels[0])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.errors import SlideError
-from preprocessing.slides.resolution import as_number, resolve_mpp
+from preprocessing.slides.resolution import as_number, contradictions, resolve_mpp
 
 anywhere = Path("slide.svs")
 WORDS = {
@@ -72,3 +72,24 @@ def test_pixels_are_square_within_two_percent_or_refused(mpp, ratio):
 def test_what_spells_no_number_passes_no_check(text):
     with pytest.raises(SlideError, match="nan x nan"):
         resolve_mpp(anywhere, stated=(as_number(text), as_number(text)))
+
+
+@pytest.mark.parametrize(
+    ("mpp", "source", "stated", "tagged", "power", "sentences"),
+    [
+        (0.5, "metadata", (0.5, 0.5), (0.5, 0.5), 20.0, []),
+        (0.46, "metadata", (0.46, 0.46), None, 20.0, []),  # scanners differ from the nominal value by a tenth
+        (0.5, "metadata", (0.5, 0.5), (352.8, 352.8), 20.0, []),  # 72 dpi is a default
+        (0.5, "metadata", (0.5, 0.5), None, 40.0, ["its objective of 40x means nominally 0.25"]),
+        (1.267, "metadata", (1.267, 1.267), None, 20.0, ["its objective of 20x means nominally 0.5"]),  # inch for cm
+        (0.5, "metadata", (0.5, 0.5), (0.25, 0.25), None, ["its TIFF tags state 0.25"]),
+        (0.25, "manifest", (0.5, 0.5), None, None, ["the slide states 0.5"]),
+        (0.5, "objective", None, None, 20.0, []),
+        (0.25, "flag", None, None, 20.0, ["its objective of 20x means nominally 0.5"]),
+        (0.5, "metadata", (0.5, 0.5), None, 0.0, []),
+        (0.5, "metadata", (0.5, 0.5), (float("nan"), 1.0), float("nan"), []),
+    ],
+)
+def test_statements_that_contradict_the_resolution_are_named(mpp, source, stated, tagged, power, sentences):
+    found = contradictions(mpp, source, stated, tagged, power)
+    assert found == [f"the resolution is {mpp} um/px, but {sentence}" for sentence in sentences]

@@ -20,7 +20,7 @@ anywhere = Path(__file__)
 class Picture:
     """A backend of one picture and its halves, for what does not depend on a file."""
 
-    vendor, stated_mpp, bounds_l0 = "picture", (0.5, 0.5), None
+    vendor, stated_mpp, tagged_mpp, objective_power, bounds_l0 = "picture", (0.5, 0.5), None, None, None
 
     def __init__(self, image, levels=1):
         self.levels = [image[:: 2**i, :: 2**i] for i in range(levels)]

@@ -82,3 +82,18 @@ def test_each_class_gets_its_outline_and_the_picture_is_small():
     assert picture.shape == (200, 320, 3)
     colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
     assert colours == {(255, 255, 255), (0, 150, 60), (220, 120, 0), (0, 90, 255)}
+
+
+def test_a_cause_is_one_line_with_the_number_of_its_slides(tmp_path):
+    lost = [SlideRow(f"s{i}", "failed", f"cannot decode level 0 at x={i}.5", "copy it again") for i in range(23)]
+    warned = [
+        SlideRow(f"w{i}", "done", warnings=f"only {i} tiles; pen marks cover {i}.7% of the slide") for i in (1, 2)
+    ]
+    report = TileReport(tmp_path, [*lost, *warned, SlideRow("x", "failed", "why", "how")])
+    assert report.problems == [
+        "warning: 2 slides (w1, w2): only 1 tiles",
+        "warning: 2 slides (w1, w2): pen marks cover 1.7% of the slide",
+        "failed: 23 slides (s0, s1, s2 and 20 more): cannot decode level 0 at x=0.5\n  fix:   copy it again",
+        "failed: x: why\n  fix:   how",
+    ]
+    assert "(2 with warnings" in report.summary.splitlines()[0]

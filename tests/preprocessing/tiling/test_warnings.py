@@ -31,6 +31,15 @@ def test_what_looks_odd_is_said():
     assert "not from the slide file" in said(fine, source="flag")
     assert "nominal" in said(fine, source="objective")
     assert said(fine, overview=black).startswith("25.0% of the slide is pure black")
+    stained = OVERVIEW.copy()
+    stained[10:14] = (120, 80, 40)
+    assert said(fine, overview=stained) == (
+        "40% of the tissue is brown or yellow: another stain than H&E, for example IHC"
+    )
+    stained[10:14] = (60, 110, 180)
+    assert said(fine, overview=stained) == (
+        "40% of the tissue is blue or green: another stain than H&E, for example trichrome"
+    )
     bad = [SlideError("cannot decode x=3", where="s", fix="f")]
     assert said(fine, bad_tiles=bad) == "1 damaged tiles left out: cannot decode x=3"
     assert said(fine, unseen=bad) == "1 damaged tiles of the slide treated as glass: cannot decode x=3"
