@@ -121,6 +121,8 @@ def _sentence(
     match problem["type"]:
         case "missing":
             return f"{written} is missing"
+        case "too_short" if not problem["input"]:
+            return f"{written} has no value"
         case "extra_forbidden":
             return _stranger(names, written, kind, holders)
         case "union_tag_invalid" | "union_tag_not_found":

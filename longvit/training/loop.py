@@ -174,8 +174,7 @@ def fit(
     every = Checkpoints(last.parent, filename=last.stem, enable_version_counter=False)
     waiting, metrics = LoaderWaitProfiler(), MetricsFile(folder / TRAINING_METRICS, meters)
     callbacks: list[pl.Callback] = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
-    callbacks += [NotesFile(folder / "notes.txt", metrics, read)] if read else []
-    callbacks += [best] if monitor else []
+    callbacks += [*([NotesFile(folder / "notes.txt", metrics, read)] if read else []), *([best] if monitor else [])]
     callbacks += [ResumableEarlyStopping(monitor, patience=patience)] if monitor and patience else []
     callbacks += [] if brief else [RichProgressBar(), every]
     trainer = pl.Trainer(
@@ -194,6 +193,7 @@ def fit(
         plugins=[SafeCheckpoints()],
         num_sanity_val_steps=0,
     )
+    trainer._signal_connector.register_signal_handlers = lambda: None  # its handler of SIGTERM waits for all ranks
     if last.exists():  # workers start to read before Lightning sets the epoch
         loader.sampler.set_epoch(_load(last)["epoch"] + 1)  # type: ignore[attr-defined]
     trainer.fit(module, loader, val_loader, ckpt_path=last if last.exists() else None, weights_only=True)

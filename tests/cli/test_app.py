@@ -45,7 +45,7 @@ def test_a_flag_overrides_the_file_wherever_the_file_is_named(order, file, tiled
     }[order]
     assert run_command(argv) == 0
     (config,) = tiled
-    assert (config.mpp, str(config.slides), config.tile_px) == (0.25, "slides", 256)
+    assert (config.mpp, config.slides, config.tile_px) == (0.25, (Path("slides"),), 256)
 
 
 def test_a_flag_of_a_group_leaves_the_rest_of_the_group_to_the_file(file, tiled):
@@ -111,7 +111,7 @@ def test_a_wrong_value_of_the_file_is_no_matter_if_a_flag_replaces_it(tiled, tmp
     (tmp_path / "a.yaml").write_text("slides: {a: b}\nmpp: [0.5, 1.0]\ntissue: {mask_um: [1]}\n")
     flags = ["--slides", "a", "--out", "b", "--mpp", "1", "--tissue.mask-um", "3"]
     run_command(["tile", "--config", str(tmp_path / "a.yaml"), *flags])
-    assert (str(tiled[0].slides), tiled[0].mpp, tiled[0].tissue.mask_um) == ("a", 1.0, 3.0)
+    assert (tiled[0].slides, tiled[0].mpp, tiled[0].tissue.mask_um) == ((Path("a"),), 1.0, 3.0)
 
 
 def test_inputs_that_are_not_there_are_named_all_at_once_with_the_place_looked_at(finetuned, tmp_path):

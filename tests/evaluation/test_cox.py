@@ -109,7 +109,7 @@ def test_absent_columns_are_left_out_and_said(tmp_path):
         ("patient,age\nA,50\n", "no column contains the patients"),
         ("patient_id,colour\nA,red\n", "no column of age, sex or stage"),
         ("patient_id,age\nA,50\nA,51\n", "rows of a patient differ: A"),
-        ("", "the table is empty"),
+        ("", "the clinical table is empty"),
     ],
 )
 def test_a_table_that_says_nothing_is_refused(tmp_path, text, says):

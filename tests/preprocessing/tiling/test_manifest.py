@@ -212,7 +212,7 @@ def test_a_manifest_of_gdc_client_finds_its_files_as_it_downloaded_them_or_by_na
     assert [e.path for e in read_manifest(moved, folder=tmp_path)] == [e.path for e in entries]
     (tmp_path / "moved" / "again").mkdir()
     touch(tmp_path / "moved" / "again", "B.svs")
-    with pytest.raises(CohortError, match=r"line 3: several files have the name: .*again.B\.svs and .*below.B\.svs"):
+    with pytest.raises(CohortError, match="line 3: several files have the name: "):
         read_manifest(moved, folder=tmp_path)
 
 
