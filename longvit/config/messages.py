@@ -115,6 +115,17 @@ def _locate(kind: type[BaseModel], loc: Sequence[int | str]) -> tuple[Names, lis
     return tuple(names), holders
 
 
+_SHOULD = {
+    "model_type": "should be a group of settings",
+    "model_attributes_type": "should be a group of settings",
+    "tuple_type": "should be a list, as [a, b]",
+    "list_type": "should be a list, as [a, b]",
+    "dict_type": "should be names with values",
+    "int_parsing_size": "should be a smaller number",
+}
+"""Kind of pydantic error -> end of the sentence."""
+
+
 def _sentence(
     problem: Mapping[str, Any], names: Names, written: str, kind: type[BaseModel], holders: list[type[BaseModel]]
 ) -> str:
@@ -128,19 +139,13 @@ def _sentence(
         case "union_tag_invalid" | "union_tag_not_found":
             groups = _groups(holders[0].model_fields[names[-1]].annotation)
             return f"{written}.kind should be one of {', '.join(str(_tag(group)) for group in groups)}"
-        case "model_type" | "model_attributes_type":
-            should = "should be a group of settings"
         case "value_error":
             sentence = problem["msg"].removeprefix("Value error, ")
             return f"{written}: {sentence}" if names else sentence
-        case "tuple_type" | "list_type":
-            should = "should be a list, as [a, b]"
-        case "dict_type":
-            should = "should be names with values"
         case "path_type" | "string_type":
             should = f"should be a {problem['type'].removesuffix('_type').replace('string', 'text')}"
-        case "int_parsing_size":
-            should = "should be a smaller number"
+        case known if known in _SHOULD:
+            should = _SHOULD[known]
         case _:
             should = problem["msg"].removeprefix("Input ").split(", unable")[0].split(", got")[0]
     return f"{written} {should}, got {_shown(problem['input'])}"
