@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from preprocessing.config import TileConfig
 from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, printable
+from preprocessing.frames import part_px
 from preprocessing.jobs.atomic_folder import claimed, is_claimed
 from preprocessing.jobs.processes import completed
 from preprocessing.slides.source import identity, slide_files
@@ -125,12 +126,13 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
 def _save_missing(config: TileConfig, store: PatchStore) -> None:
     """Write the picture of a finished store, and its mask if `export_masks` is set, unless they exist."""
     if not picture_path(config.out, store.slide_id).exists():
-        save_picture(config.out, store.slide_id, store.overview, store.overview_mask)
+        part = part_px(store.bounds_l0, store.size_l0, store.overview_mask.shape)
+        save_picture(config.out, store.slide_id, store.overview[part], store.overview_mask[part])
     if config.export_masks is not None:
         mask = config.out / "masks" / f"{store.slide_id}.{config.export_masks}"
         if not mask.exists() or mask.stat().st_mtime_ns < (store.path / "zarr.json").stat().st_mtime_ns:
             mask.parent.mkdir(exist_ok=True)
-            export_mask(store, mask)
+            export_mask(store, mask, config.tissue.geojson_frame)
 
 
 def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, threads: int) -> None:

@@ -67,7 +67,7 @@ def run(config: ExplainConfig) -> ExplainResult:
     require_scale(opened.values(), encoder.trained_on, config.model)
     names = Pseudonyms.read(config.pseudonyms)
     folders = {slide: config.out / names.of(slide) for slide in opened}
-    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)
+    inputs = _inputs(config, opened, model, names)
     todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
@@ -84,13 +84,20 @@ def run(config: ExplainConfig) -> ExplainResult:
 
 
 def _inputs(
-    config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
+    config: ExplainConfig, stores: Mapping[str, PatchStore], model: SlideModel, names: Pseudonyms
 ) -> dict[str, RecordedInputs]:
     """Return settings, model and store of each slide's explanation; with a key, the store's hashes are keyed too."""
     settings = settings_of(config)
-    every = read_inputs({"model": config.model}, stores, model.required_encoder.config.input)
+    without_frame = {key: value for key, value in settings.items() if key != "geojson_frame"}
+    paths = {slide: store.path for slide, store in stores.items()}
+    every = read_inputs({"model": config.model}, paths, model.required_encoder.config.input)
     return {
-        slide: every.model_copy(update={"settings": settings, "stores": {names.of(slide): tuple(map(names.of, store))}})
+        slide: every.model_copy(
+            update={
+                "settings": settings if stores[slide].bounds_l0 else without_frame,  # the frames differ only there
+                "stores": {names.of(slide): tuple(map(names.of, store))},
+            }
+        )
         for slide, store in every.stores.items()
     }
 
@@ -119,7 +126,7 @@ def _explain_slide(
         explanation = explain_slide(question, store, config, folder)
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
-                write_files(partial, explanation, one, store, image, config.sheet_tiles)
+                write_files(partial, explanation, one, store, image, config.sheet_tiles, frame=config.geojson_frame)
         if config.faithfulness:
             measure_faithfulness(question, explanation, config.occlusion_side, partial)
         inputs.save(partial / INPUTS)

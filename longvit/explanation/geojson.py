@@ -1,4 +1,7 @@
-"""GeoJSON of tile scores for QuPath: one rectangle per tile in level-0 pixels, with a measurement and a class."""
+"""GeoJSON of tile scores for QuPath: one rectangle per tile in level-0 pixels, with a measurement and a class.
+
+On slides with empty borders, coordinates begin where the setting `geojson_frame` says (`preprocessing.frames`).
+"""
 
 import json
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ def write_tiles(
     scores: Float[np.ndarray, " n"],
     xy_l0: Int[np.ndarray, "n 2"],
     side_l0: tuple[float, float],
+    origin_l0: tuple[int, int] = (0, 0),
 ) -> None:
     """Write the tiles as detections, which QuPath colours by their measurement (Measure, Show measurement maps).
 
@@ -30,10 +34,11 @@ def write_tiles(
         scores: Score of each tile.
         xy_l0: Top-left corner x, y of each tile, level-0 pixels.
         side_l0: Width and height of a tile, level-0 pixels.
+        origin_l0: Level-0 pixel x, y at which the file's coordinates begin.
     """
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
-        file.write(",\n".join(map(json.dumps, _features(one, scores, xy_l0, side_l0))))
+        file.write(",\n".join(map(json.dumps, _features(one, scores, xy_l0 - origin_l0, side_l0))))
         file.write("\n]}\n")
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.frames import Side, grid_shape, l0_from_rc
+from preprocessing.frames import Box, Side, grid_shape, l0_from_rc
 from preprocessing.store.schema import MASK_CLASSES
 
 
@@ -73,17 +73,28 @@ def tissue_share(
     return share.astype(np.float32).round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
 
 
-def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, min_tissue: float) -> TileGrid:
-    """Return the tiles with a share of tissue of at least `min_tissue`.
+def select_tiles(
+    mask: npt.NDArray[np.uint8],
+    size_l0: tuple[int, int],
+    side_l0: Side,
+    min_tissue: float,
+    bounds_l0: Box | None = None,
+) -> TileGrid:
+    """Return the tiles with a share of tissue of at least `min_tissue`, without tiles on empty borders.
 
     Args:
         mask: Classes (h, w) of the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
         size_l0: Width and height of the slide, level-0 pixels.
         side_l0: Side of a tile, or its width and height, level-0 pixels.
         min_tissue: Smallest share of tissue, 0 to 1; 0 chooses all tiles, also tiles of glass.
+        bounds_l0: Scanned part of the slide; None if it is the whole slide.
     """
     shape = grid_shape(size_l0, side_l0)
     share = tissue_share(mask, size_l0, side_l0, shape)
     side = tuple(np.broadcast_to(side_l0, 2).astype(float).tolist())
     rc = np.argwhere(share >= min_tissue).astype(np.int32)
-    return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape, side)
+    left, top, width, height = bounds_l0 or (0, 0, *size_l0)
+    xy_l0 = l0_from_rc(rc, side_l0)
+    scanned = np.all((xy_l0 + side > (left, top)) & (xy_l0 < (left + width, top + height)), axis=1)
+    rc, xy_l0 = rc[scanned], xy_l0[scanned]
+    return TileGrid(rc, xy_l0, share[rc[:, 0], rc[:, 1]], shape, side)
