@@ -26,7 +26,7 @@ def overlay(
     title: str,
     label: str,
     *,
-    corner_px: tuple[float, float] = (0.0, 0.0),
+    corner_px: tuple[int, int] = (0, 0),
 ) -> Figure:
     """Return a figure of the slide next to the slide under its heatmap, with the scale.
 
