@@ -113,6 +113,12 @@ class TileConfig(StageConfig):
     """Keep a tile if at least this share of it is tissue; 0 also keeps glass."""
     tissue: TissueConfig = TissueConfig()
     """Settings of tissue detection."""
+    pieces: bool = False
+    """Number the pieces of tissue by the mask, in reading order: cores of a tissue microarray, or tissue of several
+    patients on one glass. `pieces.csv` in `out` lists them, and the report shows their numbers. Without it, tiles that
+    touch are a piece."""
+    piece_gap_um: float = Field(default=50.0, ge=0, le=10_000)
+    """Tissue closer than this is one piece, micrometres."""
     passthrough: bool = True
     """Copy the slide's JPEG data without loss if it has the store's mpp and its blocks fit the tiles; also faster."""
     jpeg_quality: int = Field(default=90, ge=1, le=100)

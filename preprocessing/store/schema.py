@@ -30,6 +30,8 @@ MAX_PIXELS = 1 << 38
 """Most pixels of level 0. A whole glass slide, 75 x 26 mm, has 2e11 at 0.1 micrometres per pixel."""
 MAX_TILES = 1 << 26
 """Most tiles of a slide, with tiles of glass: 262,144 x 262,144 pixels in tiles of 32."""
+MAX_PIECES = 1 << 24
+"""Most pieces of tissue of a slide, with or without tiles; an overview has no more pixels."""
 MAX_OVERVIEW_PX = 4096
 """Longest side of an overview. Slides of more than 33 mm have larger overview pixels than the usual 8 um instead."""
 MppSource = Literal["manifest", "metadata", "objective", "flag"]
@@ -66,7 +68,7 @@ ARRAYS: dict[ArrayName, ArraySpec] = {
     "piece": ArraySpec(
         ("tile",),
         ("int32",),
-        "Connected piece of tissue that each tile is a part of, from 0; -1 unknown or none.",
+        "Piece of tissue that each tile is a part of, from 0; -1 unknown or none.",
     ),
     "crc32c": ArraySpec(("tile",), ("uint32",), "CRC-32C of the JPEG of each tile."),
 }

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from preprocessing.frames import Box, Side, grid_shape, l0_from_rc
 from preprocessing.store.schema import MASK_CLASSES
+from preprocessing.tissue.pieces import Labels, piece_of_tiles
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,18 @@ class TileGrid:
     """Rows and columns of the whole grid."""
     side_l0: tuple[float, float]
     """Width and height of a tile, level-0 pixels."""
+    numbered: npt.NDArray[np.int32] | None = None
+    """Piece of each tile (n,) by the mask, -1 for none; None if pieces are not looked for on the mask."""
 
     @property
     def piece(self) -> npt.NDArray[np.int32]:
-        """Piece of tissue that each tile is a part of (n,), numbered in the order of the tiles; -1 for tiles of glass.
+        """Piece of tissue that each tile is a part of (n,); -1 for tiles of glass.
 
-        Tiles with tissue that share a side or a corner are one piece. So pieces closer than a tile are merged.
+        Unless pieces are `numbered` by the mask, tiles with tissue that share a side or a corner are one piece, and
+        pieces are numbered in the order of the tiles. So pieces closer than a tile are merged.
         """
+        if self.numbered is not None:
+            return self.numbered
         there = self.tissue > 0
         rc, occupied = tuple(self.rc[there].T), np.zeros(self.shape, np.uint8)
         occupied[rc] = 1
@@ -41,10 +47,18 @@ class TileGrid:
         piece[there] = np.argsort(np.argsort(first))[label]
         return piece
 
+    def with_pieces(self, labels: Labels | None, size_l0: tuple[int, int]) -> "TileGrid":
+        """Return the grid with tiles numbered by the pieces of the mask, (h, w); None leaves it as it is."""
+        if labels is None:
+            return self
+        side_px = np.array(self.side_l0) * labels.shape[::-1] / size_l0
+        return replace(self, numbered=piece_of_tiles(labels, self.rc, side_px, self.shape))
+
     def without(self, dropped: list[int]) -> "TileGrid":
         """Return the grid without the chosen tiles at the indices `dropped`."""
         rest = np.delete(np.arange(len(self.rc)), dropped)
-        return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest])
+        numbered = None if self.numbered is None else self.numbered[rest]
+        return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest], numbered=numbered)
 
 
 def tissue_share(

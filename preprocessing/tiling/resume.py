@@ -86,6 +86,9 @@ def changed_settings(old: StoreAttributes, config: TileConfig) -> dict[str, tupl
         ours.pop("mpp_from_objective")
     if old.bounds_l0 and old.mask and old.mask.name.endswith(".geojson"):  # version 0.2 had the frame "slide" only
         ours[GEOJSON_FRAME], theirs = config.tissue.geojson_frame, {GEOJSON_FRAME: "slide"} | theirs
+    theirs = {"pieces": False} | theirs
+    if not config.pieces:
+        ours.pop("piece_gap_um")
     ours["tissue.masks"], theirs["tissue.masks"] = config.tissue.masks is not None, old.mask is not None
     return {key: (theirs.get(key), ours[key]) for key in sorted(ours) if ours[key] != theirs.get(key)}
 

@@ -31,6 +31,7 @@ from preprocessing.tiling.warnings import review
 from preprocessing.tissue.detect import find_tissue
 from preprocessing.tissue.light import ACCEPT, refuse_dark_field
 from preprocessing.tissue.masks import find_mask
+from preprocessing.tissue.pieces import Labels, label_pieces
 
 MAX_ENLARGING = 1.25
 """Largest ratio of a slide's micrometres per pixel to the store's; 20x scanners range from 0.46 to 0.55."""
@@ -71,10 +72,10 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             damaged tiles than `tolerate_bad_tiles`.
     """
     jpeg = Jpeg(level=config.jpeg_quality, subsampling=config.jpeg_subsampling)
-    with (
-        read_slide(entry.path, entry.mpp, config.mpp_if_missing, config.mpp_from_objective) as slide,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    own = config.tissue.masks and find_mask(config.tissue.masks, entry.slide_id)
+    ways = {"keep": config.passthrough, "squeeze": bool(config.canvas), "drawn": own is not None}
+    given = entry.mpp, config.mpp_if_missing, config.mpp_from_objective
+    with read_slide(entry.path, *given) as slide, ThreadPoolExecutor(threads) as pool:
         mpp, side_l0 = geometry(slide, config)
         source = pool.submit(describe, slide.files)  # now, while the other threads wait for the overview
         with slide.forgiving(config.tolerate_bad_tiles) as unseen:
@@ -82,10 +83,11 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         part = part_px(slide.bounds_l0, slide.size_l0, mask.shape)
         if ACCEPT not in config.accept:
             refuse_dark_field(slide.path, overview[part])
-        picture = pool.submit(save_picture, config.out, entry.slide_id, overview[part], mask[part])
-        grid, bad, blank = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue, slide.bounds_l0), {}, 0
-        own = config.tissue.masks and find_mask(config.tissue.masks, entry.slide_id)
-        ways = {"keep": config.passthrough, "squeeze": bool(config.canvas), "drawn": own is not None}
+        labels = _labels(slide, mask, config)
+        shown = overview[part], mask[part], None if labels is None else labels[part]
+        picture = pool.submit(save_picture, config.out, entry.slide_id, *shown)
+        grid = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue, slide.bounds_l0)
+        grid, bad, blank = grid.with_pieces(labels, slide.size_l0), {}, 0
         while len(grid.rc):
             pixels = TilePixels(slide, grid, config.tile_px, jpeg, **ways)
             tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
@@ -115,6 +117,12 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             finish_store(folder, attributes)
             return attributes
     raise _no_tiles(slide, mask[part], config)
+
+
+def _labels(slide: Slide, mask: np.ndarray, config: TileConfig) -> Labels | None:
+    """Return the pieces of a mask (h, w); None unless they are asked for."""
+    um_per_px = slide.mpp_l0 * slide.size_l0[0] / mask.shape[1]
+    return label_pieces(mask, um_per_px, config.piece_gap_um) if config.pieces else None
 
 
 def _no_tiles(slide: Slide, mask: np.ndarray, config: TileConfig) -> SlideError:
