@@ -9,8 +9,6 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
 
-from preprocessing.frames import GeojsonFrame
-
 MAX_TILE_PX = 4096
 """Maximum side of a tile, pixels; such a tile has 50 MB of pixels."""
 MAX_CANVAS_PX = 1 << 18
@@ -78,7 +76,7 @@ class TissueConfig(StageConfig):
     """Smaller holes in tissue count as tissue, square micrometres; 0 keeps every hole."""
     masks: Path | None = None
     """Folder of your own masks, used instead of detection: one `<slide_id>.geojson` (QuPath) or `.png` per slide."""
-    geojson_frame: GeojsonFrame = "qupath"
+    geojson_frame: Literal["qupath", "slide"] = "qupath"
     """Corner at which GeoJSON masks, read and written, begin on slides with empty borders (MRXS, SCN, BIF): `qupath`
     for the corner of the scanned part, all that QuPath shows; `slide` for the corner of the whole slide."""
 

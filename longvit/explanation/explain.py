@@ -19,6 +19,7 @@ from longvit.explanation.methods import ExplainedSlide, require_squares, score_m
 from longvit.explanation.model_output import ModelOutput
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import Explanation
+from longvit.explanation.tiles import tile_of_tokens
 from longvit.formats.explanation_json import EXPLANATION, is_explanation
 from longvit.model.predictor import SlideModel, load_model
 from longvit.runs.folder import INPUTS, refuse_others, settings_of
@@ -31,6 +32,7 @@ from longvit.training.loop import pick_device
 from preprocessing.errors import ConfigError, PipelineError, StoreError
 from preprocessing.jobs.atomic_folder import claimed
 from preprocessing.store.arrays import remedy
+from preprocessing.store.piece import all_pieces
 from preprocessing.store.store import PatchStore, find_stores
 
 _THREADS = 2  # threads that read and decode tiles
@@ -62,6 +64,7 @@ def run(config: ExplainConfig) -> ExplainResult:
     model = load_model(config.model)
     config = settle_methods(model, config)
     stores = find_stores(config.store)
+    stores = all_pieces(stores) if config.pieces else stores
     encoder = model.required_encoder
     opened, failed = open_stores(stores, encoder.config.input)
     require_scale(opened.values(), encoder.trained_on, config.model)
@@ -87,7 +90,7 @@ def _inputs(
     config: ExplainConfig, stores: Mapping[str, PatchStore], model: SlideModel, names: Pseudonyms
 ) -> dict[str, RecordedInputs]:
     """Return settings, model and store of each slide's explanation; with a key, the store's hashes are keyed too."""
-    settings = settings_of(config)
+    settings = {key: value for key, value in settings_of(config).items() if key != "pieces"}  # each has a folder
     without_frame = {key: value for key, value in settings.items() if key != "geojson_frame"}
     paths = {slide: store.path for slide, store in stores.items()}
     every = read_inputs({"model": config.model}, paths, model.required_encoder.config.input)
@@ -156,7 +159,7 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
     per_side = token_source(store, model.required_encoder.config.input).per_side
-    width_l0, height_l0 = store.side_l0
+    (width_l0, height_l0), rc = store.side_l0, question.rc_L2.cpu().numpy()
     return Explanation(
         slide_id=folder.name,
         store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
@@ -166,8 +169,9 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
         size_l0=store.size_l0,
         side_l0=(width_l0 / per_side, height_l0 / per_side),
         mpp=store.mpp_l0,
-        rc=question.rc_L2.cpu().numpy(),
+        rc=rc,
         maps=maps,
+        piece=store.piece[tile_of_tokens(rc, store.rc, per_side)] if "piece" in store.arrays else None,
     )
 
 

@@ -49,7 +49,8 @@ def write_files(
     write_ome_pyramid(folder / f"heatmap_{one.key}.ome.tif", grid, pixel_um, one.label)
     of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(store.side_l0[0] / explanation.side_l0[0]))
     origin_l0 = geojson_origin_l0(store.bounds_l0, frame)
-    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0, origin_l0)
+    piece = store.piece if "piece" in store.arrays else None
+    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0, origin_l0, piece=piece)
     _save(sheet(store, of_tiles, one, sheet_tiles), folder / f"tiles_{one.key}.png")
 
 

@@ -33,6 +33,25 @@ def split_piece(name: str) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (name, None)
 
 
+def split_path(path: Path) -> tuple[Path, int | None]:
+    """Return the path of a slide's store, and the number of the piece, which is None for the store of a slide."""
+    name, piece = split_piece(path.name) if ".zarr~" in path.name else (path.name, None)
+    return path.with_name(name), piece
+
+
+def all_pieces(stores: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the stores of all pieces with tiles; a store that cannot be read, or has no pieces, stays whole."""
+    found = {}
+    for slide, path in stores.items():
+        try:
+            pieces = np.unique(open_store(path).piece)
+        except StoreError:
+            pieces = np.empty(0, int)
+        numbered = [(piece_name(slide, n), piece_name(path.name, n)) for n in pieces[pieces >= 0].tolist()]
+        found |= {name: path.with_name(file) for name, file in numbered} or {slide: path}
+    return found
+
+
 def with_pieces(stores: Mapping[str, Path], slides: Iterable[str]) -> dict[str, Path]:
     """Return the stores, each replaced by those of its pieces that are among the named slides.
 
@@ -56,10 +75,10 @@ def open_piece(path: Path) -> "StorePiece":
     Raises:
         StoreError: The slide's store cannot be read, or has no such piece.
     """
-    name, piece = split_piece(path.name)
+    whole, piece = split_path(path)
     if piece is None:
         raise StoreError("this is not the name of a store's piece", where=path, fix="write it as slide.zarr~3")
-    return StorePiece(open_store(path.with_name(name)), piece)
+    return StorePiece(open_store(whole), piece)
 
 
 class StorePiece(PatchStore):
