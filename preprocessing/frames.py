@@ -130,7 +130,7 @@ def part_px(part_l0: Box | None, size_l0: tuple[int, int], shape: tuple[int, int
         shape: Height and width of the image.
     """
     left, top, width, height = part_l0 or (0, 0, *size_l0)
-    lines = []
+    lines: list[slice] = []
     for start, length, pixels, side in zip((top, left), (height, width), shape, size_l0[::-1], strict=True):
         lines.append(slice(start * pixels // side, -(-(start + length) * pixels // side)))
     return lines[0], lines[1]

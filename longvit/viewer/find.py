@@ -142,7 +142,7 @@ def _stores_explained(
     if unknown := set(explanations) - set(found):  # explanations of pieces
         pieces = all_pieces({path.stem: path for path in found.values()})
         found |= {name: path for piece, path in pieces.items() if (name := names.of(piece)) in unknown}
-    missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
+    missing = [name for name in sorted(explanations) if name not in found or not _is_store(found[name])]
     if missing:
         more = f", nor are the stores of {len(missing) - 1} more slides" if len(missing) > 1 else ""
         fix = "name the folder of stores with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"

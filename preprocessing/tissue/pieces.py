@@ -1,8 +1,9 @@
 """Pieces of tissue on a slide, found on its mask and numbered in reading order. Pure: arrays in, arrays out.
 
 Tissue and blurred tissue closer than a gap are one piece, so that a core of a tissue microarray stays one piece where
-it is torn. Rows of pieces are read from top to bottom, and each row from left to right: a piece is in the row of the
-topmost piece that is left if its centre is above that piece's lower edge.
+it is torn. Rows of pieces are read from top to bottom, and each row from left to right. A row begins with the topmost
+piece that is left, and continues on both sides with the next piece whose centre is at the height of its neighbour, so
+that the rows of a lattice may be tilted.
 """
 
 import cv2
@@ -27,7 +28,9 @@ def label_pieces(mask: npt.NDArray[np.uint8], um_per_px: float, gap_um: float) -
     radius = max(0, round(gap_um / um_per_px / 2))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     joined = cv2.dilate(tissue, disc) if radius else tissue
-    count, labels, boxes, centres = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    count, *found = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    labels, boxes = (array.astype(np.int32, copy=False) for array in found[:2])
+    centres = found[2].astype(np.float64, copy=False)
     number = np.full(count, -1, np.int32)
     number[1 + reading_order(boxes[1:], centres[1:])] = np.arange(count - 1)
     return np.where(tissue, number[labels], -1).astype(np.int32)
@@ -40,14 +43,20 @@ def reading_order(boxes: npt.NDArray[np.integer], centres: npt.NDArray[np.floati
         boxes: Left, top, width and height of each piece (n, 4), or more columns.
         centres: Centre x, y of each piece (n, 2).
     """
-    left, order = np.argsort(centres[:, 1], kind="stable"), []
-    while len(left):
-        first = left[np.argmin(boxes[left, 1])]
-        in_row = centres[left, 1] < boxes[first, 1] + boxes[first, 3]
-        row = left[in_row]
-        order.append(row[np.argsort(centres[row, 0], kind="stable")])
-        left = left[~in_row]
-    return np.concatenate(order) if order else np.empty(0, np.intp)
+    tops, bottoms = boxes[:, 1], boxes[:, 1] + boxes[:, 3]
+    left, order = np.argsort(centres[:, 0], kind="stable").tolist(), []
+    while left:
+        start = min(range(len(left)), key=lambda i: tops[left[i]])
+        row = [left[start]]
+        for side in (left[:start][::-1], left[start + 1 :]):
+            neighbour = left[start]
+            for piece in side:
+                if tops[neighbour] <= centres[piece, 1] < bottoms[neighbour]:
+                    row.append(neighbour := piece)
+        order += sorted(row, key=lambda piece: centres[piece, 0])
+        taken = set(row)
+        left = [piece for piece in left if piece not in taken]
+    return np.array(order, np.intp)
 
 
 def piece_of_tiles(
