@@ -69,7 +69,7 @@ ARRAYS: dict[ArrayName, ArraySpec] = {
     "piece": ArraySpec(
         ("tile",),
         ("int32",),
-        "Piece of tissue that each tile is a part of, from 0; -1 unknown or none.",
+        "Connected piece of tissue that each tile is a part of, from 0; -1 unknown or none.",
     ),
     "crc32c": ArraySpec(("tile",), ("uint32",), "CRC-32C of the JPEG of each tile."),
 }
