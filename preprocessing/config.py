@@ -76,6 +76,9 @@ class TissueConfig(StageConfig):
     """Smaller holes in tissue count as tissue, square micrometres; 0 keeps every hole."""
     masks: Path | None = None
     """Folder of your own masks, used instead of detection: one `<slide_id>.geojson` (QuPath) or `.png` per slide."""
+    geojson_frame: Literal["qupath", "slide"] = "qupath"
+    """Corner at which GeoJSON masks, read and written, begin on slides with empty borders (MRXS, SCN, BIF): `qupath`
+    for the corner of the scanned part, all that QuPath shows; `slide` for the corner of the whole slide."""
 
 
 class TileConfig(StageConfig):
@@ -108,6 +111,12 @@ class TileConfig(StageConfig):
     """Keep a tile if at least this share of it is tissue; 0 also keeps glass."""
     tissue: TissueConfig = TissueConfig()
     """Settings of tissue detection."""
+    pieces: bool = False
+    """Number the pieces of tissue by the mask, in reading order: cores of a tissue microarray, or tissue of several
+    patients on one glass. `pieces.csv` in `out` lists them, and the report shows their numbers. Without it, tiles that
+    touch are a piece."""
+    piece_gap_um: float = Field(default=50.0, ge=0, le=10_000)
+    """Tissue closer than this is one piece, micrometres."""
     passthrough: bool = True
     """Copy the slide's JPEG data without loss if it has the store's mpp and its blocks fit the tiles; also faster."""
     jpeg_quality: int = Field(default=90, ge=1, le=100)

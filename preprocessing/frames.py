@@ -8,18 +8,27 @@
 
 The origin of all frames is the slide's top-left corner. Axis order is part of the frame and is swapped only here.
 
+Slides of some scanners (MRXS, SCN, BIF) have empty borders, and state the scanned part as bounds. All frames include
+the borders. QuPath shows the scanned part only, so the coordinates in its GeoJSON begin at the corner of the bounds
+(OpenslideImageServer.java; with `--no-crop`, at the corner of the slide).
+
 Sizes have the suffix too: `tile_st` is the side of a tile in store pixels, `side_l0` the same side in level-0 pixels.
 `side_l0` is seldom an integer, because the store's resolution is seldom a multiple of the slide's. It is a width and a
 height if the slide was squeezed to a square.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
+Box = tuple[int, int, int, int]
+"""Left, top, width and height of a part of the slide."""
+GeojsonFrame = Literal["qupath", "slide"]
+"""Corner at which the coordinates of GeoJSON begin: that of the scanned part, or that of the slide."""
 Side = float | tuple[float, float] | Floats
 """Side of a tile or a pixel, or its width and height."""
 
@@ -105,3 +114,23 @@ def grid_shape(size_l0: tuple[int, int], side_l0: Side) -> tuple[int, int]:
     sides = side_l0 if isinstance(side_l0, tuple) else (side_l0, side_l0)
     columns, rows = (max(1, math.ceil((length - 0.5) / side)) for length, side in zip(size_l0, sides, strict=True))
     return rows, columns
+
+
+def geojson_origin_l0(bounds_l0: Box | None, frame: GeojsonFrame) -> tuple[int, int]:
+    """Return the level-0 pixel x, y at which the coordinates of GeoJSON begin; (0, 0) for a slide without bounds."""
+    return bounds_l0[:2] if bounds_l0 and frame == "qupath" else (0, 0)
+
+
+def part_px(part_l0: Box | None, size_l0: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of an image of the whole slide that touch a part of the slide.
+
+    Args:
+        part_l0: Part of the slide, level-0 pixels; None for the whole slide.
+        size_l0: Width and height of the slide, level-0 pixels.
+        shape: Height and width of the image.
+    """
+    left, top, width, height = part_l0 or (0, 0, *size_l0)
+    lines: list[slice] = []
+    for start, length, pixels, side in zip((top, left), (height, width), shape, size_l0[::-1], strict=True):
+        lines.append(slice(start * pixels // side, -(-(start + length) * pixels // side)))
+    return lines[0], lines[1]

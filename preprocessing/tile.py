@@ -13,16 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from preprocessing.config import TileConfig
 from preprocessing.errors import BusyError, ConfigError, PipelineError, SlideError, printable
+from preprocessing.frames import part_px
 from preprocessing.jobs.atomic_folder import claimed, is_claimed
 from preprocessing.jobs.processes import completed
 from preprocessing.slides.source import identity, slide_files
 from preprocessing.store.schema import encoders
 from preprocessing.store.store import PatchStore, open_store
 from preprocessing.tiling.manifest import SlideEntry, read_manifest
+from preprocessing.tiling.piece_table import save_pieces
 from preprocessing.tiling.report import SlideRow, TileReport, picture_path, save_picture
 from preprocessing.tiling.resume import reason_to_tile, refuse_other_settings
 from preprocessing.tiling.tile_slide import tile_slide
 from preprocessing.tissue.masks import export_mask
+from preprocessing.tissue.pieces import label_pieces
 
 THREADS_OF_A_SLIDE = 2
 """Threads per slide if there are more slides than workers; more threads would wait for Python's global lock."""
@@ -35,6 +38,8 @@ BUSY = "another process is tiling it"
 
 def run(config: TileConfig) -> TileReport:
     """Make one store per slide, and `tile_report.csv` and `tile_report.html` next to the stores.
+
+    With `pieces`, also `pieces.csv`.
 
     Finished stores whose slide has not changed are skipped. Stores made with other settings are refused before any
     slide is read, unless `overwrite` is set. A slide that fails is in the report with the reason and the fix, and the
@@ -66,6 +71,9 @@ def run(config: TileConfig) -> TileReport:
             progress.update(task, advance=1, description=row.slide_id)
     report = TileReport(config.out, [rows[entry.slide_id] for entry in entries])
     report.save()
+    if config.pieces:
+        done = [row.slide_id for row in report.rows if row.n_tiles]
+        save_pieces(config.out, (open_store(config.out / f"{slide_id}.zarr") for slide_id in done))
     return report
 
 
@@ -125,12 +133,15 @@ def tile_or_skip(entry: SlideEntry, config: TileConfig, threads: int = 1) -> Sli
 def _save_missing(config: TileConfig, store: PatchStore) -> None:
     """Write the picture of a finished store, and its mask if `export_masks` is set, unless they exist."""
     if not picture_path(config.out, store.slide_id).exists():
-        save_picture(config.out, store.slide_id, store.overview, store.overview_mask)
+        part = part_px(store.bounds_l0, store.size_l0, store.overview_mask.shape)
+        um_per_px = store.mpp_l0 * store.size_l0[0] / store.overview_mask.shape[1]
+        labels = label_pieces(store.overview_mask, um_per_px, config.piece_gap_um)[part] if config.pieces else None
+        save_picture(config.out, store.slide_id, store.overview[part], store.overview_mask[part], labels)
     if config.export_masks is not None:
         mask = config.out / "masks" / f"{store.slide_id}.{config.export_masks}"
         if not mask.exists() or mask.stat().st_mtime_ns < (store.path / "zarr.json").stat().st_mtime_ns:
             mask.parent.mkdir(exist_ok=True)
-            export_mask(store, mask)
+            export_mask(store, mask, config.tissue.geojson_frame)
 
 
 def _tile_unchanging(entry: SlideEntry, folder: Path, config: TileConfig, threads: int) -> None:

@@ -21,6 +21,7 @@ from longvit.config import PARTS, SplitsConfig
 from longvit.formats.audit_json import AuditFile, Finding
 from longvit.runs.privacy import shareable_values
 from preprocessing.errors import few
+from preprocessing.store.piece import with_pieces
 from preprocessing.store.store import find_stores, open_store
 
 
@@ -83,7 +84,7 @@ def audit_splits(config: SplitsConfig) -> Audit:
     for split in splits:
         _find_strangers(split, cohort, collector)
     if config.stores is not None:
-        stores = find_stores(config.stores)
+        stores = with_pieces(find_stores(config.stores), cohort.patient_of)
         cohort = _with_stores(cohort, folds, stores, config.stores, collector)
         _find_duplicates(cohort, stores, config.stores, collector)
         _note_unlabelled(cohort, stores, config.stores, collector)

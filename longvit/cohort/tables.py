@@ -12,10 +12,13 @@ from longvit.config import MISSING_WORDS
 from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
 from preprocessing.slides.names import ENDINGS, without_ending
+from preprocessing.store.piece import piece_name
 from preprocessing.tables.rows import read_cells
 
 _ENDINGS = (*ENDINGS, ".zarr", ".h5", ".pt")
 """Endings of slides, and of files made of a slide."""
+PIECE = "piece"
+"""Column with the number of the piece of tissue that a row is of; empty for the whole slide."""
 _STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
@@ -97,10 +100,12 @@ def bad_name(name: str) -> str | None:
 def read_table(path: Path, columns: list[str], missing: Collection[str] = MISSING_WORDS) -> pd.DataFrame:
     """Read a table as strings, and check that `columns` exist and are filled in.
 
-    STAMP's column PATIENT becomes case_id, its FILENAME becomes slide_id.
+    STAMP's column PATIENT becomes case_id, its FILENAME becomes slide_id. With a column `piece`, a row whose number is
+    filled in is of this piece of the slide (`tile --pieces`), and its slide_id becomes `TMA~3`.
 
     Raises:
-        CohortError: The file, a column or a value of these columns is missing.
+        CohortError: The file, a column or a value of these columns is missing; or pieces are not numbers, or are next
+            to a row of their whole slide.
     """
     table = read_strings(path, missing=missing, wanted=(*columns, *_STAMP))
     table = table.rename(columns={stamp: ours for stamp, ours in _STAMP.items() if ours not in table})
@@ -121,6 +126,30 @@ def read_table(path: Path, columns: list[str], missing: Collection[str] = MISSIN
             )
     if "slide_id" in columns:
         table["slide_id"] = table["slide_id"].map(slide_name)
+        if PIECE in table:
+            table["slide_id"] = _with_pieces(table, path)
     for name in {"case_id", "slide_id"}.intersection(columns):
         refuse_names(table[name], path)
     return table
+
+
+def _with_pieces(table: pd.DataFrame, path: Path) -> pd.Series:
+    """Return the names of slides and of their pieces.
+
+    Raises:
+        CohortError: A piece is not a number, or is in the table with its whole slide.
+    """
+    pieces = table[PIECE].dropna()
+    for line, piece in pieces.items():
+        if not re.fullmatch(r"\d{1,8}(\.0+)?", piece):
+            fix = f"give the numbers of pieces.csv, or rename the column if it has no pieces of `tile --{PIECE}s`"
+            raise CohortError(f"{short(piece)!r} is not the number of a piece", where=f"{path}, line {line}", fix=fix)
+    names = table["slide_id"].copy()
+    names[pieces.index] = [
+        piece_name(slide, int(float(piece))) for slide, piece in zip(names[pieces.index], pieces, strict=True)
+    ]
+    both = sorted(set(table["slide_id"][pieces.index]) & set(names.drop(pieces.index)))
+    if both:
+        fix = "fill in the number of the piece in each of their rows"
+        raise CohortError(f"slides are in the table as a whole and in pieces: {few(both)}", where=path, fix=fix)
+    return names

@@ -38,6 +38,11 @@ class ExplainConfig(StageConfig):
     """Resolution of the overlay, micrometres per pixel; default: that of the store's small overview."""
     sheet_tiles: PositiveInt = 12
     """Tiles with the highest scores on the sheet of each method, and as many with the lowest scores."""
+    geojson_frame: Literal["qupath", "slide"] = "qupath"
+    """Corner at which GeoJSON begins on slides with empty borders (MRXS, SCN, BIF): `qupath` for the corner of the
+    scanned part, all that QuPath shows; `slide` for the corner of the whole slide."""
+    pieces: bool = False
+    """Explain each piece of tissue (`tile --pieces`) as a slide, for models whose patients are pieces."""
     gradient_steps: PositiveInt = 16
     """Gradients that `integrated_gradients` computes between a slide of average tokens and the slide."""
     occlusion_side: PositiveInt = 4

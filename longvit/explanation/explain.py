@@ -19,6 +19,7 @@ from longvit.explanation.methods import ExplainedSlide, require_squares, score_m
 from longvit.explanation.model_output import ModelOutput
 from longvit.explanation.picture import slide_picture
 from longvit.explanation.result import Explanation
+from longvit.explanation.tiles import tile_of_tokens
 from longvit.formats.explanation_json import EXPLANATION, is_explanation
 from longvit.model.predictor import SlideModel, load_model
 from longvit.runs.folder import INPUTS, refuse_others, settings_of
@@ -31,6 +32,7 @@ from longvit.training.loop import pick_device
 from preprocessing.errors import ConfigError, PipelineError, StoreError
 from preprocessing.jobs.atomic_folder import claimed
 from preprocessing.store.arrays import remedy
+from preprocessing.store.piece import all_pieces
 from preprocessing.store.store import PatchStore, find_stores
 
 _THREADS = 2  # threads that read and decode tiles
@@ -62,12 +64,13 @@ def run(config: ExplainConfig) -> ExplainResult:
     model = load_model(config.model)
     config = settle_methods(model, config)
     stores = find_stores(config.store)
+    stores = all_pieces(stores) if config.pieces else stores
     encoder = model.required_encoder
     opened, failed = open_stores(stores, encoder.config.input)
     require_scale(opened.values(), encoder.trained_on, config.model)
     names = Pseudonyms.read(config.pseudonyms)
     folders = {slide: config.out / names.of(slide) for slide in opened}
-    inputs = _inputs(config, {slide: stores[slide] for slide in opened}, model, names)
+    inputs = _inputs(config, opened, model, names)
     todo = [slide for slide in opened if config.overwrite or _is_to_explain(folders[slide], inputs[slide])]
     if not todo and not failed:
         print(f"{config.out}: explained, with the same model, settings and stores; nothing to do", file=sys.stderr)
@@ -84,13 +87,20 @@ def run(config: ExplainConfig) -> ExplainResult:
 
 
 def _inputs(
-    config: ExplainConfig, stores: Mapping[str, Path], model: SlideModel, names: Pseudonyms
+    config: ExplainConfig, stores: Mapping[str, PatchStore], model: SlideModel, names: Pseudonyms
 ) -> dict[str, RecordedInputs]:
     """Return settings, model and store of each slide's explanation; with a key, the store's hashes are keyed too."""
-    settings = settings_of(config)
-    every = read_inputs({"model": config.model}, stores, model.required_encoder.config.input)
+    settings = {key: value for key, value in settings_of(config).items() if key != "pieces"}  # each has a folder
+    without_frame = {key: value for key, value in settings.items() if key != "geojson_frame"}
+    paths = {slide: store.path for slide, store in stores.items()}
+    every = read_inputs({"model": config.model}, paths, model.required_encoder.config.input)
     return {
-        slide: every.model_copy(update={"settings": settings, "stores": {names.of(slide): tuple(map(names.of, store))}})
+        slide: every.model_copy(
+            update={
+                "settings": settings if stores[slide].bounds_l0 else without_frame,  # the frames differ only there
+                "stores": {names.of(slide): tuple(map(names.of, store))},
+            }
+        )
         for slide, store in every.stores.items()
     }
 
@@ -119,7 +129,7 @@ def _explain_slide(
         explanation = explain_slide(question, store, config, folder)
         for one in explanation.maps:
             if one.layer is None:  # single layers are columns of scores.csv
-                write_files(partial, explanation, one, store, image, config.sheet_tiles)
+                write_files(partial, explanation, one, store, image, config.sheet_tiles, frame=config.geojson_frame)
         if config.faithfulness:
             measure_faithfulness(question, explanation, config.occlusion_side, partial)
         inputs.save(partial / INPUTS)
@@ -149,7 +159,7 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
     if config.rank:
         maps = tuple(replace(m, scores=ranked(m.scores, m.signed), meaning=f"rank of: {m.meaning}") for m in maps)
     per_side = token_source(store, model.required_encoder.config.input).per_side
-    width_l0, height_l0 = store.side_l0
+    (width_l0, height_l0), rc = store.side_l0, question.rc_L2.cpu().numpy()
     return Explanation(
         slide_id=folder.name,
         store=shareable_path(store.path.with_name(f"{folder.name}.zarr"), folder),
@@ -159,8 +169,9 @@ def explain_slide(question: ExplainedSlide, store: PatchStore, config: ExplainCo
         size_l0=store.size_l0,
         side_l0=(width_l0 / per_side, height_l0 / per_side),
         mpp=store.mpp_l0,
-        rc=question.rc_L2.cpu().numpy(),
+        rc=rc,
         maps=maps,
+        piece=store.piece[tile_of_tokens(rc, store.rc, per_side)] if "piece" in store.arrays else None,
     )
 
 

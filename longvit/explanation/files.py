@@ -10,7 +10,7 @@ from longvit.explanation.geojson import write_tiles
 from longvit.explanation.overlay import heatmap, overlay
 from longvit.explanation.result import Explanation, ScoreMap
 from longvit.explanation.tiles import sheet, tile_scores
-from preprocessing.frames import px_from_l0, um_from_l0
+from preprocessing.frames import GeojsonFrame, geojson_origin_l0, part_px, px_from_l0, um_from_l0
 from preprocessing.slides.ome_pyramid import write_ome_pyramid
 from preprocessing.store.store import PatchStore
 
@@ -22,6 +22,8 @@ def write_files(
     store: PatchStore,
     image: UInt8[np.ndarray, "h w 3"],
     sheet_tiles: int,
+    *,
+    frame: GeojsonFrame = "qupath",
 ) -> None:
     """Write `overlay_<key>.png`, `tiles_<key>.png`, `heatmap_<key>.ome.tif` and `<key>.geojson`.
 
@@ -30,18 +32,25 @@ def write_files(
         explanation: Explanation with the map.
         one: Map to write.
         store: Store of the slide.
-        image: Picture of the whole slide, the background of the overlay.
+        image: Picture of the whole slide; its scanned part is the background of the overlay.
         sheet_tiles: Number of highest and of lowest tiles on the sheet.
+        frame: Frame of the GeoJSON's coordinates.
     """
     grid = heatmap(one.scores, explanation.rc)
     extent_l0 = np.array(grid.shape[::-1]) * explanation.side_l0
     extent_px = tuple(px_from_l0(extent_l0, np.array(explanation.size_l0) / image.shape[1::-1]).tolist())
-    figure = overlay(image, grid, extent_px, one.scale, explanation.title, one.meaning)
+    rows, columns = part_px(store.bounds_l0, store.size_l0, image.shape[:2])
+    corner_px = -columns.start, -rows.start
+    figure = overlay(
+        image[rows, columns], grid, extent_px, one.scale, explanation.title, one.meaning, corner_px=corner_px
+    )
     _save(figure, folder / f"overlay_{one.key}.png")
     pixel_um = tuple(um_from_l0(explanation.side_l0, explanation.mpp).tolist())
     write_ome_pyramid(folder / f"heatmap_{one.key}.ome.tif", grid, pixel_um, one.label)
     of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(store.side_l0[0] / explanation.side_l0[0]))
-    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0)
+    origin_l0 = geojson_origin_l0(store.bounds_l0, frame)
+    piece = store.piece if "piece" in store.arrays else None
+    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0, origin_l0, piece=piece)
     _save(sheet(store, of_tiles, one, sheet_tiles), folder / f"tiles_{one.key}.png")
 
 

@@ -25,16 +25,19 @@ def overlay(
     scale: ColourScale,
     title: str,
     label: str,
+    *,
+    corner_px: tuple[int, int] = (0, 0),
 ) -> Figure:
     """Return a figure of the slide next to the slide under its heatmap, with the scale.
 
     Args:
-        image: Picture of the whole slide, at any resolution.
+        image: Picture of the slide or its scanned part, at any resolution.
         grid: Scores on the token grid.
         extent_px: Width and height of the token grid, in pixels of the image.
         scale: Colours of the scores.
         title: Text above the picture.
         label: Quantity of the scale.
+        corner_px: Left and top of the token grid, in pixels of the image.
     """
     height, width = image.shape[:2]
     inches = max(5.0, width / DPI), max(5.0, height / DPI)
@@ -44,13 +47,14 @@ def overlay(
     for ax in axes:
         ax.imshow(image)
         ax.set_axis_off()
-    right, bottom = (side - 0.5 for side in extent_px)  # pixel centres are whole numbers
+    left, top = (start - 0.5 for start in corner_px)  # pixel centres are whole numbers
+    right, bottom = left + extent_px[0], top + extent_px[1]
     axes[1].imshow(
         grid,
         cmap=scale.colours,
         norm=scale.norm,
         alpha=0.6,
-        extent=(-0.5, right, bottom, -0.5),
+        extent=(left, right, bottom, top),
         interpolation="nearest",
     )
     axes[1].set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))

@@ -65,6 +65,8 @@ class Explanation:
     """Row and column of each token in the token grid, which begins at the corner of the slide."""
     maps: tuple[ScoreMap, ...]
     """Score maps."""
+    piece: Int[np.ndarray, " L"] | None = None
+    """Piece of tissue of each token, -1 for none; None if the store has no pieces."""
 
     @property
     def title(self) -> str:
@@ -81,6 +83,8 @@ class Explanation:
         """
         xy_l0 = l0_from_rc(self.rc, self.side_l0)
         places = {"x_l0": xy_l0[:, 0], "y_l0": xy_l0[:, 1], "row": self.rc[:, 0], "column": self.rc[:, 1]}
+        if self.piece is not None:
+            places["piece"] = self.piece
         scores = {one.key: one.scores.astype(np.float64) for one in self.maps}
         write_explanation(folder, self._file(), places, scores)
 

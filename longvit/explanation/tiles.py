@@ -11,6 +11,23 @@ from preprocessing.store.store import PatchStore
 _IN_A_ROW = 6
 
 
+def tile_of_tokens(
+    rc: Int[np.ndarray, "L 2"], tiles_rc: Int[np.ndarray, "n 2"], per_side: int
+) -> Int[np.ndarray, " L"]:
+    """Return the index of each token's tile.
+
+    Args:
+        rc: Row and column of each token; every token is in a tile.
+        tiles_rc: Row and column of each tile.
+        per_side: Tokens along the side of a tile.
+    """
+    columns = int(tiles_rc[:, 1].max()) + 1
+    number = tiles_rc[:, 0].astype(np.int64) * columns + tiles_rc[:, 1]
+    of_token = rc[:, 0] // per_side * columns + rc[:, 1] // per_side
+    order = np.argsort(number)
+    return order[np.searchsorted(number[order], of_token)]
+
+
 def tile_scores(
     scores: Float[np.ndarray, " L"], rc: Int[np.ndarray, "L 2"], tiles_rc: Int[np.ndarray, "n 2"], per_side: int
 ) -> Float[np.ndarray, " n"]:
@@ -22,12 +39,8 @@ def tile_scores(
         tiles_rc: Row and column of each tile.
         per_side: Tokens along the side of a tile.
     """
-    columns = int(tiles_rc[:, 1].max()) + 1
-    number = tiles_rc[:, 0].astype(np.int64) * columns + tiles_rc[:, 1]
-    of_token = rc[:, 0] // per_side * columns + rc[:, 1] // per_side
-    order = np.argsort(number)
-    tile = order[np.searchsorted(number[order], of_token)]
-    return np.bincount(tile, scores, len(number)) / np.bincount(tile, minlength=len(number))
+    tile = tile_of_tokens(rc, tiles_rc, per_side)
+    return np.bincount(tile, scores, len(tiles_rc)) / np.bincount(tile, minlength=len(tiles_rc))
 
 
 def sheet(store: PatchStore, scores: Float[np.ndarray, " n"], one: ScoreMap, most: int) -> Figure:

@@ -26,6 +26,7 @@ from longvit.training.loop import begin, pick_device
 from longvit.training.mesh import Mesh, current_mesh, open_mesh
 from preprocessing.errors import ConfigError
 from preprocessing.jobs.files import write_whole
+from preprocessing.store.piece import with_pieces
 from preprocessing.store.store import find_stores, open_store
 
 
@@ -60,7 +61,7 @@ def _run(config: FinetuneConfig, mesh: Mesh) -> Path:
     model = build_model(config, audited.cohort.classes)
     encoder = model.required_encoder
     config = config.model_copy(update={"encoder": encoder.config})  # the encoder in use, for config.yaml
-    found = find_stores(config.stores)
+    found = with_pieces(find_stores(config.stores), audited.cohort.patient_of)
     cases = {case for fold in audited.folds for part in fold.parts.values() for case in part}
     stores = {slide: found[slide] for case in sorted(cases) for slide in audited.cohort.slides[case]}
     experiment = Experiment(config, audited.cohort, audited.folds, stores, encoder.config.input)

@@ -19,6 +19,7 @@ from longvit.config import PARTS, Part
 from longvit.formats.bounded import read_bytes
 from longvit.formats.csv_rows import JOINED, Bounds, bounded_rows, string_table, write_rows
 from preprocessing.errors import CheckpointError, CohortError
+from preprocessing.store.piece import split_piece
 from preprocessing.store.store import open_store
 
 MEMBERSHIP = "membership.csv"
@@ -61,6 +62,8 @@ class Membership:
     ) -> list[tuple[int, ...]]:
         """Return the folds whose model was trained or selected on each new slide, its patient or its file.
 
+        A piece and its whole slide match each other; two pieces of a slide do not.
+
         Args:
             slides: Id of each new slide.
             patients: Patient of each new slide.
@@ -70,11 +73,28 @@ class Membership:
         for fold in self.members[0].parts:
             trained = [one for one in self.members if _TRAINING & {*one.parts[fold]}]
             columns = ("slide_id", "patient_id", "sha256")
-            known[fold] = [{getattr(one, column) for one in trained} - {""} for column in columns]
+            known[fold] = [_Names.of({getattr(one, column) for one in trained} - {""}) for column in columns]
         return [
             tuple(fold for fold, sets in known.items() if any(one in of for one, of in zip(new, sets, strict=True)))
             for new in zip(slides, patients, hashes, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Names of slides, of pieces or of neither; contains a name if it is among them, or shares tissue with one."""
+
+    names: frozenset[str]
+    slides: frozenset[str]
+    """Slides of the pieces among the names."""
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> "_Names":
+        divided = (split_piece(name) for name in names)
+        return cls(frozenset(names), frozenset(slide for slide, piece in divided if piece is not None))
+
+    def __contains__(self, name: str | None) -> bool:
+        return bool(name) and (name in self.names or name in self.slides or split_piece(name)[0] in self.names)
 
 
 def write_membership(

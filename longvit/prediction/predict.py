@@ -28,6 +28,7 @@ from longvit.tokens.source import token_source
 from longvit.training.loop import pick_device
 from longvit.training.mesh import Mesh, open_mesh
 from preprocessing.errors import CohortError, StoreError, few
+from preprocessing.store.piece import with_pieces
 from preprocessing.store.store import PatchStore, find_stores
 
 SAVE_SECONDS = 10.0
@@ -62,8 +63,7 @@ def _run(config: PredictConfig, mesh: Mesh) -> Outcome:
     for model in ensemble.models.values():
         encoder = model.required_encoder
         encoder.execution, encoder.group = config.execution, mesh.sequence
-    stores = find_stores(config.stores)
-    patients = group_slides_by_patient(stores, config.table)
+    stores, patients = find_stores_of_patients(config)
     opened, failed = open_stores(stores, ensemble.source)
     seen = check_new(ensemble, opened, patients, config)
     wanted = {
@@ -186,6 +186,19 @@ def _kept_rows(run: Run, wanted: Mapping[str, SlideSequence]) -> dict[str, dict]
         and not any(slide in run.changed or slide in run.unrecorded for slide in wanted[name].slides)
         and all(row.get(key) == value for key, value in wanted[name].columns().items())
     }
+
+
+def find_stores_of_patients(config: PredictConfig) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """Return the stores, each divided into the pieces that the table names, and the slides of each patient.
+
+    Raises:
+        StoreError: There are no stores.
+        CohortError: The table cannot be read, or lacks the slide of a store.
+    """
+    stores = find_stores(config.stores)
+    if config.table is not None:
+        stores = with_pieces(stores, read_table(config.table, ["case_id", "slide_id"])["slide_id"])
+    return stores, group_slides_by_patient(stores, config.table)
 
 
 def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:

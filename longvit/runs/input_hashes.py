@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from longvit.config import TokenInput
 from preprocessing.errors import ConfigError, few
 from preprocessing.jobs.files import write_whole
+from preprocessing.store.piece import split_path
 from preprocessing.store.rules import embedding_attributes, n_tiles, read_attributes
 
 _PARTS = ("source", "settings", "schema", "tiles", "features")
@@ -108,6 +109,7 @@ def store_identity(path: Path, encoder: str | None = None) -> tuple[str, ...]:
     Raises:
         StoreError: The store's metadata cannot be read, or the store has no such features.
     """
+    path, _ = split_path(path)  # the number of a piece is in the slide's id
     attributes = read_attributes(path)
     sources = attributes.model_dump(mode="json", include=_SOURCES)
     settings = attributes.model_dump(mode="json", include=_SETTINGS)

@@ -13,6 +13,7 @@ from longvit.formats.predictions_csv import PREDICTIONS
 from longvit.runs.privacy import Pseudonyms
 from longvit.viewer.heldout import HeldOutPredictions
 from preprocessing.errors import ConfigError, StoreError, few
+from preprocessing.store.piece import all_pieces, split_path
 from preprocessing.store.rules import read_attributes
 from preprocessing.store.store import find_stores, open_store
 from preprocessing.tiling.manifest import SlideEntry, read_manifest
@@ -100,14 +101,15 @@ def _with_pictures(stores: dict[str, Path]) -> dict[str, Path]:
 def _absent(path: Path) -> str | None:
     """Return the first array that a store lacks; None if it lacks none, or if it is damaged, as the page will show."""
     try:
-        arrays = read_attributes(path).arrays
+        arrays = read_attributes(split_path(path)[0]).arrays
     except StoreError:
         return None
     return next((name for name in SHOWN if name not in arrays), None)
 
 
 def _is_store(path: Path) -> bool:
-    return path.suffix == ".zarr" and path.is_dir()
+    whole, _ = split_path(path)
+    return whole.suffix == ".zarr" and whole.is_dir()
 
 
 def _stores_of(predictions: Path) -> Path:
@@ -137,7 +139,10 @@ def _stores_explained(
         folders = {os.path.dirname(os.path.abspath(one.folder / one.store)) for one in explanations.values()}
         known = [path for folder in sorted(folders) if os.path.isdir(folder) for path in Path(folder).glob("*.zarr")]
         found = {names.of(path.name.removesuffix(".zarr")): path for path in known}
-    missing = [name for name in sorted(explanations) if not _is_store(found.get(name, Path()))]
+    if unknown := set(explanations) - set(found):  # explanations of pieces
+        pieces = all_pieces({path.stem: path for path in found.values()})
+        found |= {name: path for piece, path in pieces.items() if (name := names.of(piece)) in unknown}
+    missing = [name for name in sorted(explanations) if name not in found or not _is_store(found[name])]
     if missing:
         more = f", nor are the stores of {len(missing) - 1} more slides" if len(missing) > 1 else ""
         fix = "name the folder of stores with --stores; if the slide's name is a pseudonym, give its key: --pseudonyms"

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
+from preprocessing.frames import part_px
 from preprocessing.jpeg.from_tiff import JpegTiff
 from preprocessing.jpeg.level import SCALES, WHITE, Decode, JpegLevel
 from preprocessing.slides.backends import Backend, open_backend
@@ -242,7 +243,8 @@ class Slide:
     def overview(self, mask_um: float, apply: Callable = map) -> npt.NDArray[np.uint8]:
         """Read the whole slide as RGB, (h, w, 3), with pixels of `mask_um` micrometres.
 
-        Pixels are larger if the longer side would have more than `MAX_OVERVIEW_PX` pixels.
+        Pixels are larger if the longer side would have more than `MAX_OVERVIEW_PX` pixels. Empty borders are white,
+        and are not read.
 
         Args:
             mask_um: Side of a pixel, micrometres.
@@ -254,23 +256,25 @@ class Slide:
         (width_l0, height_l0) = self.size_l0
         px_l0 = max(mask_um / self.mpp_l0, max(self.size_l0) / MAX_OVERVIEW_PX)
         width, height = (max(1, int(np.ceil(round(side / px_l0, 6)))) for side in self.size_l0)
-        out = np.empty((height, width, 3), np.uint8)
+        out = np.full((height, width, 3), WHITE, np.uint8)
+        rows, columns = part = part_px(self.bounds_l0, self.size_l0, (height, width))
+        left_l0, right_l0 = (round(x * width_l0 / width) for x in (columns.start, columns.stop))
 
-        def fill(strip: tuple[int, int]) -> None:
-            top, bottom = strip
-            y_l0, end_l0 = round(top * height_l0 / height), round(bottom * height_l0 / height)
-            out[top:bottom] = self.read_scaled((0, y_l0), (width_l0, end_l0 - y_l0), (width, bottom - top))
+        def fill(strip: slice) -> None:
+            y_l0, end_l0 = (round(y * height_l0 / height) for y in (strip.start, strip.stop))
+            size = columns.stop - columns.start, strip.stop - strip.start
+            out[strip, columns] = self.read_scaled((left_l0, y_l0), (right_l0 - left_l0, end_l0 - y_l0), size)
 
-        for _ in apply(fill, self._strips(width, height)):
+        for _ in apply(fill, self._strips(rows, width)):
             pass
-        refuse_blank(self.path, out)
+        refuse_blank(self.path, out[part])
         return out
 
-    def _strips(self, width: int, height: int) -> list[tuple[int, int]]:
-        """Return first row and end of each strip of the overview; strips limit the memory for large slides."""
+    def _strips(self, rows: slice, width: int) -> list[slice]:
+        """Return the rows of an overview of this width in strips, which limit the memory for large slides."""
         per_pixel = (self.size_l0[0] / width / self.sampling(self.size_l0[0] / width).downsample) ** 2
-        rows = max(1, int(STRIP_PIXELS / (width * per_pixel)))
-        return [(top, min(top + rows, height)) for top in range(0, height, rows)]
+        step = max(1, int(STRIP_PIXELS / (width * per_pixel)))
+        return [slice(top, min(top + step, rows.stop)) for top in range(rows.start, rows.stop, step)]
 
 
 def undecodable(path: Path, level: int, xy_l0: tuple[int, int], error: Exception) -> SlideError:

@@ -11,7 +11,8 @@ Stores of version 1 can be read. Version 2 adds:
 - `lattice`: true if every tile is a cell of the grid, as in the stores of `tile`. Otherwise `xy_l0` is authoritative.
   Then `rc` is the cell nearest to each tile and may repeat: tiles overlap, or each piece of tissue has its own grid.
 - `bounds_l0`: the scanned part of level 0, for slides with empty borders.
-- The arrays `piece` and `crc32c`, below.
+- The arrays `piece` and `crc32c`, below. Pieces are tiles with tissue that touch, or with the setting `pieces` of `tile`
+  pieces of the mask; a piece without tiles leaves out its number.
 - Attributes of features: `encoder`, and `values_sha256`, with which the values are compared when they are read.
 """
 
@@ -30,6 +31,8 @@ MAX_PIXELS = 1 << 38
 """Most pixels of level 0. A whole glass slide, 75 x 26 mm, has 2e11 at 0.1 micrometres per pixel."""
 MAX_TILES = 1 << 26
 """Most tiles of a slide, with tiles of glass: 262,144 x 262,144 pixels in tiles of 32."""
+MAX_PIECES = 1 << 24
+"""Most pieces of tissue of a slide, with or without tiles; an overview has no more pixels."""
 MAX_OVERVIEW_PX = 4096
 """Longest side of an overview. Slides of more than 33 mm have larger overview pixels than the usual 8 um instead."""
 MppSource = Literal["manifest", "metadata", "objective", "flag"]

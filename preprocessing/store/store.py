@@ -56,7 +56,7 @@ def find_stores(folder: Path | str) -> dict[str, Path]:
 
 
 def open_store(path: Path | str) -> "PatchStore":
-    """Open a finished store and check its metadata. The values of an array are checked when it is first read.
+    """Open a finished store, or its piece `slide.zarr~3`. Metadata are checked now, values when they are first read.
 
     Raises:
         StoreError: The store is missing, is unfinished, has another schema version, or its metadata breaks the schema.
@@ -66,6 +66,10 @@ def open_store(path: Path | str) -> "PatchStore":
     (2, 256, 256, 3)
     """
     path = Path(path)
+    if ".zarr~" in path.name:
+        from preprocessing.store.piece import open_piece  # here, since a piece is a kind of store
+
+        return open_piece(path)
     return PatchStore(path, read_metadata(path))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.frames import l0_from_rc, nearest_rc
-from preprocessing.store.schema import MASK_CLASSES, StoreAttributes
+from preprocessing.store.schema import MASK_CLASSES, MAX_PIECES, StoreAttributes
 
 Rc = npt.NDArray[np.int32]
 
@@ -63,7 +63,9 @@ _VALUES: dict[str, tuple[tuple[str, Callable[[npt.NDArray[Any], StoreAttributes,
         ("xy_l0 is not rc times side_l0", _on_lattice),
         ("rc is not the cell nearest to xy_l0", _in_nearest_cell),
     ),
-    "piece": (("piece is not -1 to n", lambda piece, *_: bool(((piece >= -1) & (piece < len(piece))).all())),),
+    "piece": (
+        (f"piece is not -1 to {MAX_PIECES}", lambda piece, *_: bool(((piece >= -1) & (piece < MAX_PIECES)).all())),
+    ),
     "tissue": (("tissue is not within 0 to 1", lambda tissue, *_: bool(((tissue >= 0) & (tissue <= 1)).all())),),
     "overview_mask": (
         ("overview_mask has values above 3", lambda mask, *_: int(mask.max()) <= max(MASK_CLASSES.values())),

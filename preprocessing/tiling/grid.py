@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.frames import Side, grid_shape, l0_from_rc
+from preprocessing.frames import Box, Side, grid_shape, l0_from_rc
 from preprocessing.store.schema import MASK_CLASSES
+from preprocessing.tissue.pieces import Labels, piece_of_tiles
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,18 @@ class TileGrid:
     """Rows and columns of the whole grid."""
     side_l0: tuple[float, float]
     """Width and height of a tile, level-0 pixels."""
+    numbered: npt.NDArray[np.int32] | None = None
+    """Piece of each tile (n,) by the mask, -1 for none; None if pieces are not looked for on the mask."""
 
     @property
     def piece(self) -> npt.NDArray[np.int32]:
-        """Piece of tissue that each tile is a part of (n,), numbered in the order of the tiles; -1 for tiles of glass.
+        """Piece of tissue that each tile is a part of (n,); -1 for tiles of glass.
 
-        Tiles with tissue that share a side or a corner are one piece. So pieces closer than a tile are merged.
+        Unless pieces are `numbered` by the mask, tiles with tissue that share a side or a corner are one piece, and
+        pieces are numbered in the order of the tiles. So pieces closer than a tile are merged.
         """
+        if self.numbered is not None:
+            return self.numbered
         there = self.tissue > 0
         rc, occupied = tuple(self.rc[there].T), np.zeros(self.shape, np.uint8)
         occupied[rc] = 1
@@ -41,10 +47,18 @@ class TileGrid:
         piece[there] = np.argsort(np.argsort(first))[label]
         return piece
 
+    def with_pieces(self, labels: Labels | None, size_l0: tuple[int, int]) -> "TileGrid":
+        """Return the grid with tiles numbered by the pieces of the mask, (h, w); None leaves it as it is."""
+        if labels is None:
+            return self
+        side_px = np.array(self.side_l0) * labels.shape[::-1] / size_l0
+        return replace(self, numbered=piece_of_tiles(labels, self.rc, side_px, self.shape))
+
     def without(self, dropped: list[int]) -> "TileGrid":
         """Return the grid without the chosen tiles at the indices `dropped`."""
         rest = np.delete(np.arange(len(self.rc)), dropped)
-        return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest])
+        numbered = None if self.numbered is None else self.numbered[rest]
+        return replace(self, rc=self.rc[rest], xy_l0=self.xy_l0[rest], tissue=self.tissue[rest], numbered=numbered)
 
 
 def tissue_share(
@@ -73,17 +87,28 @@ def tissue_share(
     return share.astype(np.float32).round(5).clip(0, 1)  # a tile full of tissue has 1, not 0.9999999
 
 
-def select_tiles(mask: npt.NDArray[np.uint8], size_l0: tuple[int, int], side_l0: Side, min_tissue: float) -> TileGrid:
-    """Return the tiles with a share of tissue of at least `min_tissue`.
+def select_tiles(
+    mask: npt.NDArray[np.uint8],
+    size_l0: tuple[int, int],
+    side_l0: Side,
+    min_tissue: float,
+    bounds_l0: Box | None = None,
+) -> TileGrid:
+    """Return the tiles with a share of tissue of at least `min_tissue`, without tiles on empty borders.
 
     Args:
         mask: Classes (h, w) of the whole slide; see `preprocessing.store.schema.MASK_CLASSES`.
         size_l0: Width and height of the slide, level-0 pixels.
         side_l0: Side of a tile, or its width and height, level-0 pixels.
         min_tissue: Smallest share of tissue, 0 to 1; 0 chooses all tiles, also tiles of glass.
+        bounds_l0: Scanned part of the slide; None if it is the whole slide.
     """
     shape = grid_shape(size_l0, side_l0)
     share = tissue_share(mask, size_l0, side_l0, shape)
     side = tuple(np.broadcast_to(side_l0, 2).astype(float).tolist())
     rc = np.argwhere(share >= min_tissue).astype(np.int32)
-    return TileGrid(rc, l0_from_rc(rc, side_l0), share[rc[:, 0], rc[:, 1]], shape, side)
+    left, top, width, height = bounds_l0 or (0, 0, *size_l0)
+    xy_l0 = l0_from_rc(rc, side_l0)
+    scanned = np.all((xy_l0 + side > (left, top)) & (xy_l0 < (left + width, top + height)), axis=1)
+    rc, xy_l0 = rc[scanned], xy_l0[scanned]
+    return TileGrid(rc, xy_l0, share[rc[:, 0], rc[:, 1]], shape, side)

@@ -46,8 +46,8 @@ AHEAD = 2
 """Units that are queued per thread; finished units stay in memory until they are written."""
 
 Pixels = npt.NDArray[np.uint8]
-Made = tuple[int, Pieces | SlideError]
-"""Index of a tile in the grid, and its JPEG or the error that prevented it."""
+Made = tuple[int, Pieces | SlideError | None]
+"""Index of a tile in the grid, and its JPEG or the error that prevented it; None for a part that was not scanned."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -63,6 +63,8 @@ class TilePixels:
             pixels that are not resized, and 4:4:4 for resized pixels.
         keep: Copy the slide's own JPEG tiles, or their coefficients, if they fit.
         squeeze: Squeeze the slide to the grid, with bicubic interpolation as in the official LongViT code.
+        drawn: The tissue was drawn by the user, so it may extend over parts that were not scanned. Without it, pure
+            white where the overview shows tissue is an error; pure black always is.
 
     Attributes:
         kept: True if the slide's own JPEG tiles or coefficients are copied.
@@ -72,9 +74,18 @@ class TilePixels:
     """
 
     def __init__(
-        self, slide: Slide, grid: TileGrid, tile_st: int, jpeg: Jpeg, *, keep: bool = True, squeeze: bool = False
+        self,
+        slide: Slide,
+        grid: TileGrid,
+        tile_st: int,
+        jpeg: Jpeg,
+        *,
+        keep: bool = True,
+        squeeze: bool = False,
+        drawn: bool = False,
     ) -> None:
-        self.slide, self.grid, self.tile_st, self.jpeg, self.squeeze = slide, grid, tile_st, jpeg, squeeze
+        self.slide, self.grid, self.tile_st, self.jpeg = slide, grid, tile_st, jpeg
+        self.squeeze, self.drawn = squeeze, drawn
         self.sampling = slide.sampling(min(grid.side_l0) / tile_st)
         width, height = px_from_l0(grid.side_l0, self.sampling.downsample).tolist()
         self.side = (width, height)
@@ -128,22 +139,31 @@ class TilePixels:
         return [(i, self._try(self._decoded, i, decode)) for i in unit.tolist()]
 
     @staticmethod
-    def _try(make: Callable[..., Pieces], i: int, more: Fetched | Pieces | Decode | None) -> Pieces | SlideError:
+    def _try(
+        make: Callable[..., Pieces | None], i: int, more: Fetched | Pieces | Decode | None
+    ) -> Pieces | SlideError | None:
         try:
             return make(i, more)
         except SlideError as error:
             return error
 
-    def _refuse_blank(self, i: int, tile: Pixels) -> None:
-        """Refuse a tile of pure black or white where the overview shows tissue: its pixels were lost."""
-        if self.grid.tissue[i] > 0.5 and is_blank(tile):
-            raise self._undecodable(i, ValueError("pure black or white, where the overview shows tissue"))
+    def _is_scanned(self, i: int, tile: Pixels) -> bool:
+        """Return False for a tile of pure white where tissue was drawn.
+
+        Raises:
+            SlideError: The overview shows tissue there, so the tile's pixels were lost.
+        """
+        if self.grid.tissue[i] <= 0.5 or not is_blank(tile):
+            return True
+        if self.drawn and tile.flat[0]:
+            return False
+        raise self._undecodable(i, ValueError("pure black or white, where the overview shows tissue"))
 
     def _undecodable(self, i: int, error: ValueError) -> SlideError:
         x, y = self.grid.xy_l0[i].tolist()
         return undecodable(self.slide.path, self.sampling.level, (x, y), error)
 
-    def _keep(self, i: int, own: Fetched | Pieces) -> Pieces:
+    def _keep(self, i: int, own: Fetched | Pieces) -> Pieces | None:
         """Return the slide's own JPEG of a tile, or encode the tile if it has none or extends beyond the slide."""
         if own is None:
             return self._decoded(i)
@@ -155,10 +175,10 @@ class TilePixels:
                 decode_into(b"".join(own), shown)
             except ValueError as error:
                 raise self._undecodable(i, error) from error
-            self._refuse_blank(i, shown)
+            return own if self._is_scanned(i, shown) else None
         return own
 
-    def _decoded(self, i: int, decode: Decode | None = None) -> Pieces:
+    def _decoded(self, i: int, decode: Decode | None = None) -> Pieces | None:
         """Decode a tile and return its new JPEG."""
         if self.squeeze:
             place = tuple(self.grid.rc[i].tolist())
@@ -169,11 +189,10 @@ class TilePixels:
         decode = decode or (self.source and self.source.decode)
         return self._encoded(i, self.slide.read_sampled(self.sampling, (left, top), self._size, decode))
 
-    def _encoded(self, i: int, tile: Pixels) -> Pieces:
+    def _encoded(self, i: int, tile: Pixels) -> Pieces | None:
         if tile.shape[:2] != (self.tile_st, self.tile_st):
             tile = cv2.resize(tile, (self.tile_st, self.tile_st), interpolation=cv2.INTER_AREA)
-        self._refuse_blank(i, tile)
-        return (self.jpeg.encode_image(np.ascontiguousarray(tile)),)
+        return (self.jpeg.encode_image(np.ascontiguousarray(tile)),) if self._is_scanned(i, tile) else None
 
     def _block(self) -> int:
         """Return the side of a block, in tiles, at which the block's edges are edges of the slide's own tiles.

@@ -19,9 +19,12 @@ from preprocessing.errors import few
 from preprocessing.jobs.files import write_whole
 from preprocessing.jpeg.codec import Jpeg
 from preprocessing.store.schema import MASK_CLASSES
+from preprocessing.tissue.pieces import Labels
 
 THUMBNAIL_PX = 320
 """Longer side of a slide's picture on the page, pixels."""
+NUMBERED_PX = 960
+"""Longer side of a picture with the numbers of pieces, pixels; a microarray has hundreds."""
 OUTLINES = {"tissue": (0, 150, 60), "pen": (220, 120, 0), "blurred": (0, 90, 255)}
 """Colour of the outline of each class, RGB."""
 PICTURES = "tile_report"
@@ -160,12 +163,19 @@ def _counted(slides: list[tuple[str, str]]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} slides ({few(names, MOST_NAMED)})"
 
 
-def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the overview, (h, w, 3), reduced to at most `THUMBNAIL_PX` a side, with outlines of its mask's classes.
+def outlined(
+    overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], labels: Labels | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return the overview, (h, w, 3), reduced, with outlines of its mask's classes and the numbers of its pieces.
 
-    The mask, (h, w), has the classes of `schema.MASK_CLASSES`.
+    The longer side has at most `THUMBNAIL_PX` pixels, or `NUMBERED_PX` with numbers.
+
+    Args:
+        overview: The overview.
+        mask: Mask (h, w), with the classes of `schema.MASK_CLASSES`.
+        labels: Pieces of the mask (h, w).
     """
-    scale = min(1.0, THUMBNAIL_PX / max(mask.shape))
+    scale = min(1.0, (THUMBNAIL_PX if labels is None else NUMBERED_PX) / max(mask.shape))
     size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
     picture = cv2.resize(overview, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     small = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
@@ -173,6 +183,11 @@ def outlined(overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> np
         region = (small == MASK_CLASSES[name]).astype(np.uint8)
         contours, _ = cv2.findContours(region, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(picture, contours, -1, colour, 1)
+    for piece in () if labels is None else np.unique(labels[labels >= 0]).tolist():
+        y, x = np.nonzero(labels == piece)
+        place = round(x.mean() * scale) - 4 * len(str(piece)), round(y.mean() * scale) + 5
+        for colour, width in (((255, 255, 255), 3), ((0, 0, 0), 1)):
+            cv2.putText(picture, str(piece), place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)
     return picture
 
 
@@ -181,11 +196,17 @@ def picture_path(out: Path, slide_id: str) -> Path:
     return out / PICTURES / f"{slide_id}.jpg"
 
 
-def save_picture(out: Path, slide_id: str, overview: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> None:
-    """Write the picture of a slide: its overview, (h, w, 3), with the outlines of the classes of its mask, (h, w)."""
+def save_picture(
+    out: Path,
+    slide_id: str,
+    overview: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+    labels: Labels | None = None,
+) -> None:
+    """Write the picture of a slide, as `outlined` returns it."""
     path = picture_path(out, slide_id)
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask)))
+    write_whole(path, Jpeg(level=75).encode_image(outlined(overview, mask, labels)))
 
 
 def _picture(out: Path, slide_id: str, in_page: bool) -> str:

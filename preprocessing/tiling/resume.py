@@ -11,7 +11,7 @@ from preprocessing.store.arrays import REDO
 from preprocessing.store.rules import read_attributes, read_metadata
 from preprocessing.store.schema import SCHEMA_VERSION, StoreAttributes, encoders
 from preprocessing.tiling.manifest import SlideEntry
-from preprocessing.tiling.tile_slide import store_config
+from preprocessing.tiling.tile_slide import GEOJSON_FRAME, store_config
 from preprocessing.tissue.masks import find_mask
 
 
@@ -84,6 +84,11 @@ def changed_settings(old: StoreAttributes, config: TileConfig) -> dict[str, tupl
         ours.pop("mpp_if_missing")
     if old.mpp_source in ("manifest", "metadata"):  # the objective is for slides that state nothing better
         ours.pop("mpp_from_objective")
+    if old.bounds_l0 and old.mask and old.mask.name.endswith(".geojson"):  # version 0.2 had the frame "slide" only
+        ours[GEOJSON_FRAME], theirs = config.tissue.geojson_frame, {GEOJSON_FRAME: "slide"} | theirs
+    theirs = {"pieces": False} | theirs
+    if not config.pieces:
+        ours.pop("piece_gap_um")
     ours["tissue.masks"], theirs["tissue.masks"] = config.tissue.masks is not None, old.mask is not None
     return {key: (theirs.get(key), ours[key]) for key in sorted(ours) if ours[key] != theirs.get(key)}
 

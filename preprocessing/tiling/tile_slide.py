@@ -16,14 +16,14 @@ import zarr
 
 from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
-from preprocessing.frames import grid_shape, side_l0_from_st
+from preprocessing.frames import grid_shape, part_px, side_l0_from_st
 from preprocessing.jpeg.codec import Jpeg, Pieces
 from preprocessing.jpeg.level import SCALES
 from preprocessing.slides.slide import Slide, read_slide
 from preprocessing.slides.source import describe
 from preprocessing.store.schema import MASK_CLASSES, MAX_TILES, ArrayName, StoreAttributes
 from preprocessing.store.writer import finish_store, write_arrays
-from preprocessing.tiling.grid import select_tiles
+from preprocessing.tiling.grid import TileGrid, select_tiles
 from preprocessing.tiling.manifest import SlideEntry
 from preprocessing.tiling.pixels import Made, TilePixels
 from preprocessing.tiling.report import save_picture
@@ -31,6 +31,7 @@ from preprocessing.tiling.warnings import review
 from preprocessing.tissue.detect import find_tissue
 from preprocessing.tissue.light import ACCEPT, refuse_dark_field
 from preprocessing.tissue.masks import find_mask
+from preprocessing.tissue.pieces import Labels, label_pieces
 
 MAX_ENLARGING = 1.25
 """Largest ratio of a slide's micrometres per pixel to the store's; 20x scanners range from 0.46 to 0.55."""
@@ -39,6 +40,8 @@ NOT_IN_STORE = {
     **dict.fromkeys(("tolerate_bad_tiles", "export_masks", "accept"), True),
 }
 """Settings that do not change the contents of a store. The path of a mask does not either: its hash is stored."""
+GEOJSON_FRAME = "geojson_frame"
+"""Key in a store's settings of the frame in which its mask was read; only if the slide has empty borders."""
 VERSIONS = {
     "longvit": version("longvit"),
     "libopenslide": openslide.__library_version__,
@@ -48,11 +51,11 @@ VERSIONS = {
 
 
 class _BadTilesError(Exception):
-    """Errors of tiles that could not be made, by index; raised after all other tiles were made."""
+    """Tiles that could not be made, with their errors, and tiles of drawn tissue without pixels; raised at the end."""
 
-    def __init__(self, errors: dict[int, SlideError]) -> None:
-        super().__init__(errors)
-        self.errors = errors
+    def __init__(self, errors: dict[int, SlideError], blank: list[int]) -> None:
+        super().__init__(errors, blank)
+        self.errors, self.blank = errors, blank
 
 
 def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int = 1) -> StoreAttributes:
@@ -69,46 +72,62 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
             damaged tiles than `tolerate_bad_tiles`.
     """
     jpeg = Jpeg(level=config.jpeg_quality, subsampling=config.jpeg_subsampling)
-    with (
-        read_slide(entry.path, entry.mpp, config.mpp_if_missing, config.mpp_from_objective) as slide,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    own = config.tissue.masks and find_mask(config.tissue.masks, entry.slide_id)
+    ways = {"keep": config.passthrough, "squeeze": bool(config.canvas), "drawn": own is not None}
+    given = entry.mpp, config.mpp_if_missing, config.mpp_from_objective
+    with read_slide(entry.path, *given) as slide, ThreadPoolExecutor(threads) as pool:
         mpp, side_l0 = geometry(slide, config)
         source = pool.submit(describe, slide.files)  # now, while the other threads wait for the overview
         with slide.forgiving(config.tolerate_bad_tiles) as unseen:
             overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
+        part = part_px(slide.bounds_l0, slide.size_l0, mask.shape)
         if ACCEPT not in config.accept:
-            refuse_dark_field(slide.path, overview)
-        drawn = pool.submit(save_picture, config.out, entry.slide_id, overview, mask)  # also of slides without tissue
-        grid, bad = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue), {}
+            refuse_dark_field(slide.path, overview[part])
+        labels = _labels(slide, mask, config)
+        shown = overview[part], mask[part], None if labels is None else labels[part]
+        picture = pool.submit(save_picture, config.out, entry.slide_id, *shown)
+        grid = select_tiles(mask, slide.size_l0, side_l0, config.min_tissue, slide.bounds_l0)
+        grid, bad, blank = grid.with_pieces(labels, slide.size_l0), {}, 0
         while len(grid.rc):
-            pixels = TilePixels(slide, grid, config.tile_px, jpeg, keep=config.passthrough, squeeze=bool(config.canvas))
+            pixels = TilePixels(slide, grid, config.tile_px, jpeg, **ways)
             tiles = _good(pixels.jpegs(pool, threads, config.shard_tiles), config.tolerate_bad_tiles)
             arrays: dict[ArrayName, np.ndarray] = {"xy_l0": grid.xy_l0, "rc": grid.rc, "tissue": grid.tissue}
             arrays |= {"piece": grid.piece, "overview": overview, "overview_mask": mask}
-            warnings = pool.submit(review, overview, mask, len(grid.rc), slide.mpp_source, list(bad.values()), unseen)
+            counts = {"n_tiles": len(grid.rc), "bad_tiles": list(bad.values()), "unseen": unseen, "blank": blank}
+            warnings = pool.submit(review, overview[part], mask[part], mpp_source=slide.mpp_source, **counts)
             try:
                 write_arrays(folder, tiles, arrays, config.tile_px, jpeg=pixels.jpeg, shard_tiles=config.shard_tiles)
             except _BadTilesError as found:  # write again without the bad tiles
-                bad, grid = found.errors, grid.without(list(found.errors))
+                _refuse_empty(own, found.blank, grid)
+                bad, blank, grid = found.errors, len(found.blank), grid.without([*found.errors, *found.blank])
                 continue
-            drawn.result()
+            picture.result()
             attributes = StoreAttributes(
                 slide_id=entry.slide_id,
                 source=source.result(),
-                mask=config.tissue.masks and describe([find_mask(config.tissue.masks, entry.slide_id)]),
+                mask=own and describe([own]),
                 mpp=mpp,
                 grid_shape=grid.shape,
                 side_l0=grid.side_l0,
-                config=store_config(config),
+                config=store_config(config) | _frame(own, slide, config),
                 passthrough=pixels.kept,
                 warnings=[*slide.contradictions, *warnings.result()],
                 **_facts(slide, config),
             )
             finish_store(folder, attributes)
             return attributes
+    raise _no_tiles(slide, mask[part], config)
+
+
+def _labels(slide: Slide, mask: np.ndarray, config: TileConfig) -> Labels | None:
+    """Return the pieces of a mask (h, w); None unless they are asked for."""
+    um_per_px = slide.mpp_l0 * slide.size_l0[0] / mask.shape[1]
+    return label_pieces(mask, um_per_px, config.piece_gap_um) if config.pieces else None
+
+
+def _no_tiles(slide: Slide, mask: np.ndarray, config: TileConfig) -> SlideError:
     shares = ", ".join(f"{np.mean(mask == value):.1%} {name}" for name, value in MASK_CLASSES.items())
-    raise SlideError(
+    return SlideError(
         f"no tile is at least {config.min_tissue:.0%} tissue; the overview is {shares}",
         where=slide.path,
         fix="view the slide; if there is tissue, lower --min-tissue or --tissue.min-area-um2, "
@@ -155,21 +174,39 @@ def _refuse_grid(slide: Slide, side_l0: tuple[float, float]) -> None:
 
 def _good(made: Iterable[Made], tolerated: int) -> Iterator[tuple[int, Pieces]]:
     """Yield the tiles that could be made; raise at the end if some could not, and at once if more than `tolerated`."""
-    bad = {}
+    bad, blank = {}, []
     for i, result in made:
-        if not isinstance(result, SlideError):
+        if result is None:
+            blank.append(i)
+        elif not isinstance(result, SlideError):
             yield i, result
-            continue
-        bad[i] = result
-        if len(bad) > tolerated:
-            raise result
-    if bad:
-        raise _BadTilesError(bad)
+        else:
+            bad[i] = result
+            if len(bad) > tolerated:
+                raise result
+    if bad or blank:
+        raise _BadTilesError(bad, blank)
+
+
+def _refuse_empty(mask: Path | None, blank: list[int], grid: TileGrid) -> None:
+    """Refuse a drawn mask if most of its tiles have no pixels."""
+    if len(blank) > len(grid.rc) / 2:
+        raise SlideError(
+            f"{len(blank)} of {len(grid.rc)} tiles of the mask are pure white: nothing was scanned there",
+            where=mask,
+            fix="is it the mask of this slide, in level-0 pixels of the frame that --tissue.geojson-frame names?",
+        )
+
+
+def _frame(mask: Path | None, slide: Slide, config: TileConfig) -> dict[str, Any]:
+    """Return the frame in which a mask was read, if frames of the slide differ."""
+    drawn = mask is not None and mask.suffix == ".geojson" and slide.bounds_l0 is not None
+    return {GEOJSON_FRAME: config.tissue.geojson_frame} if drawn else {}
 
 
 def store_config(config: TileConfig) -> dict[str, Any]:
     """Return the settings that determine the contents of a store, as JSON values."""
-    return config.model_dump(mode="json", exclude=NOT_IN_STORE | {"tissue": {"masks"}})
+    return config.model_dump(mode="json", exclude=NOT_IN_STORE | {"tissue": {"masks", "geojson_frame"}})
 
 
 def _facts(slide: Slide, config: TileConfig) -> dict[str, Any]:

@@ -22,8 +22,10 @@ def review(
     mask: npt.NDArray[np.uint8],
     n_tiles: int,
     mpp_source: str,
+    *,
     bad_tiles: Collection[SlideError] = (),
     unseen: Collection[SlideError] = (),
+    blank: int = 0,
 ) -> list[str]:
     """Return the warnings on a slide, one sentence each; empty if there is no problem.
 
@@ -34,6 +36,7 @@ def review(
         mpp_source: Source of the resolution: `manifest`, `metadata`, `objective` or `flag`.
         bad_tiles: Errors of tiles that could not be decoded and were left out.
         unseen: Errors of slide tiles that could not be decoded during tissue detection and were treated as glass.
+        blank: Number of tiles of a drawn mask that have no pixels and were left out.
     """
     counts = {name: cv2.countNonZero(cv2.inRange(mask, value, value)) for name, value in MASK_CLASSES.items()}
     shares = {name: count / mask.size for name, count in counts.items()}
@@ -52,6 +55,7 @@ def review(
         "the resolution is from --mpp-if-missing, not from the slide file": mpp_source == "flag",
         "the resolution is nominal, computed from the objective's power": mpp_source == "objective",
         f"{len(bad_tiles)} damaged tiles left out: {_each(bad_tiles)}": len(bad_tiles) > 0,
+        f"{blank} tiles of the mask left out, where the slide is pure white": blank > 0,
         f"{len(unseen)} damaged tiles of the slide treated as glass: {_each(unseen)}": len(unseen) > 0,
     }
     return [sentence for sentence, holds in found.items() if holds]

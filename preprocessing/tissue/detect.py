@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.config import TissueConfig
+from preprocessing.frames import part_px
 from preprocessing.slides.slide import Sampling, Slide
 from preprocessing.store.schema import MASK_CLASSES
 from preprocessing.tissue.classify import Image, Mask, classify, glass_colour
@@ -46,6 +47,8 @@ class FocusGrid:
 def find_tissue(slide: Slide, config: TissueConfig, slide_id: str, apply: Callable = map) -> tuple[Image, Mask]:
     """Return the overview of a slide, (h, w, 3), and its mask, (h, w), with the classes of `schema.MASK_CLASSES`.
 
+    Empty borders of the slide are glass, and are not searched.
+
     Args:
         slide: The open slide.
         config: Settings of the detection, or the folder of the user's masks.
@@ -57,8 +60,11 @@ def find_tissue(slide: Slide, config: TissueConfig, slide_id: str, apply: Callab
     """
     overview = slide.overview(config.mask_um, apply)
     if config.masks is not None:
-        return overview, read_mask(find_mask(config.masks, slide_id), slide.size_l0, overview.shape[:2])
-    mask = classify(overview, slide.size_l0[0] * slide.mpp_l0 / overview.shape[1], config)
+        own = find_mask(config.masks, slide_id)
+        return overview, read_mask(own, slide.size_l0, overview.shape[:2], slide.bounds_l0, config.geojson_frame)
+    part, mask = part_px(slide.bounds_l0, slide.size_l0, overview.shape[:2]), np.zeros(overview.shape[:2], np.uint8)
+    scanned = np.ascontiguousarray(overview[part])
+    mask[part] = classify(scanned, slide.size_l0[0] * slide.mpp_l0 / overview.shape[1], config)
     if config.reject_blur:
         mark_blurred(slide, overview, mask, config.min_area_um2, apply)
     return overview, mask
@@ -87,7 +93,8 @@ def mark_blurred(slide: Slide, overview: Image, mask: Mask, min_area_um2: float,
     px_per_cell = max(1, round(cells.side_l0 * mask.shape[1] / slide.size_l0[0]))
     share = cv2.blur((mask == MASK_CLASSES["tissue"]).astype(np.uint8) * 255, (px_per_cell, px_per_cell))
     tissue = share.take(y, axis=0).take(x, axis=1) > 127
-    glass = float((glass_colour(overview) * LUMA).sum())
+    scanned = overview[part_px(slide.bounds_l0, slide.size_l0, mask.shape)]
+    glass = float((glass_colour(scanned) * LUMA).sum())
     measured = _measure(slide, cells, tissue, glass, apply)
     blurred = blurred_cells(measured, tissue).astype(np.uint8)
     blurred = without_specks(blurred, min_area_um2 / (cells.side_l0 * slide.mpp_l0) ** 2)

@@ -1,6 +1,10 @@
-"""Masks as GeoJSON in QuPath's form: polygons in level-0 pixels, x before y, with named classes."""
+"""Masks as GeoJSON in QuPath's form: polygons in level-0 pixels, x before y, with named classes.
+
+Coordinates may begin elsewhere than at the slide's corner (`preprocessing.frames`): QuPath crops empty borders.
+"""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +39,16 @@ They count polygons, mask rows crossed by edges, and mask pixels in the bounding
 AT_ONCE = 1 << 20
 """Number of crossings of rows and edges that are in memory at once."""
 FIX = "export it again from QuPath (File, Export objects as GeoJSON, without compression)"
+FIX_PLACE = "give coordinates in level-0 pixels of this slide, not in micrometres or pixels of a smaller level"
 
 
-def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -> Mask:
+def read_geojson(
+    path: Path,
+    size_l0: tuple[int, int],
+    shape: tuple[int, int],
+    origin_l0: tuple[int, int] = (0, 0),
+    fix_place: str = FIX_PLACE,
+) -> Mask:
     """Read the polygons of a file as a mask, (h, w), of a slide: a pixel has the class of the polygon at its centre.
 
     Args:
@@ -45,6 +56,8 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
             ignored.
         size_l0: Width and height of the slide, level-0 pixels.
         shape: Height and width of the mask.
+        origin_l0: Level-0 pixel x, y at which the file's coordinates begin.
+        fix_place: Fix in the error for polygons outside of the slide.
 
     Raises:
         SlideError: The file is not GeoJSON, has no polygon of tissue or none on the slide, or has more and longer edges
@@ -61,7 +74,7 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
         )
     mask = np.zeros(shape, np.uint8)
     px_l0 = np.array(size_l0) / shape[::-1]
-    painted = [(name, [px_from_l0(ring, px_l0) for ring in rings]) for name, rings in painted]
+    painted = [(name, [px_from_l0(ring + origin_l0, px_l0) for ring in rings]) for name, rings in painted]
     _refuse_cost(path, [rings for _, rings in painted], shape)
     for name in PAINTED:
         for _, rings in filter(lambda polygon: polygon[0] == name, painted):
@@ -70,18 +83,25 @@ def read_geojson(path: Path, size_l0: tuple[int, int], shape: tuple[int, int]) -
             raise SlideError(
                 f"all polygons of tissue are outside of the slide, which has {size_l0[0]} x {size_l0[1]} pixels",
                 where=path,
-                fix="give coordinates in level-0 pixels of this slide, not in micrometres or pixels of a smaller level",
+                fix=fix_place,
             )
     return mask
 
 
-def write_geojson(path: Path, mask: Mask, size_l0: tuple[int, int]) -> None:
-    """Write each class of a mask, (h, w), as a MultiPolygon in level-0 pixels; `read_geojson` restores the mask."""
+def write_geojson(path: Path, mask: Mask, size_l0: tuple[int, int], origin_l0: tuple[int, int] = (0, 0)) -> None:
+    """Write each class of a mask, (h, w), as a MultiPolygon in level-0 pixels; `read_geojson` restores the mask.
+
+    Args:
+        path: File to write; an existing file is replaced.
+        mask: Mask of the whole slide, with the classes of `MASK_CLASSES`.
+        size_l0: Width and height of the slide, level-0 pixels.
+        origin_l0: Level-0 pixel x, y at which the file's coordinates begin.
+    """
     px_l0 = np.array(size_l0) / mask.shape[::-1]
     features = []
     for name, colour in COLOURS.items():
         polygons = [
-            [l0_from_px(ring, px_l0).round(3).tolist() for ring in rings]
+            [(l0_from_px(ring, px_l0) - origin_l0).round(3).tolist() for ring in rings]
             for rings in outlines(mask == MASK_CLASSES[name])
         ]
         if polygons:
@@ -182,14 +202,22 @@ def _features(document: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
 
 def _polygons(feature: dict[str, Any]) -> list[tuple[str, list[Ring]]]:
     """Return the polygons of a feature, each with its class; empty for points and lines."""
-    geometry = feature["geometry"]
-    if geometry["type"] not in ("Polygon", "MultiPolygon"):
-        return []
-    polygons = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
-    name = _class_of(feature.get("properties") or {})
+    name, polygons = _class_of(feature.get("properties") or {}), list(_coordinates(feature["geometry"]))
     if not all(polygons):
         raise ValueError("a polygon has no rings")
     return [(name, [_ring(ring) for ring in rings]) for rings in polygons]
+
+
+def _coordinates(geometry: dict[str, Any]) -> Iterator[list[list[list[float]]]]:
+    """Yield the rings of each polygon in a geometry; QuPath's merged objects are collections of geometries."""
+    match geometry["type"]:
+        case "Polygon":
+            yield geometry["coordinates"]
+        case "MultiPolygon":
+            yield from geometry["coordinates"]
+        case "GeometryCollection":
+            for part in geometry["geometries"]:
+                yield from _coordinates(part)
 
 
 def _ring(corners: list[list[float]]) -> Ring:

@@ -258,3 +258,27 @@ def test_a_value_that_is_missing_is_named_by_its_line(tmp_path):
 def test_a_slide_name_loses_its_file_ending_and_nothing_else():
     names = ("a.svs", "a.NDPI", "a.h5", "a.b", "a.svs.1", "svs")
     assert [slide_name(name) for name in names] == ["a", "a", "a", "a.b", "a.svs.1", "svs"]
+
+
+def pieces_table(table, **columns):
+    return table(lambda rows: rows.assign(**columns))
+
+
+def test_rows_of_pieces_have_the_names_of_pieces(table):
+    path = pieces_table(table, slide_id=["T.svs", "T", "T.svs", "C-1"], piece=["0", "12.0", "3", ""])
+    assert read_table(path, ["case_id", "slide_id"])["slide_id"].tolist() == ["T~0", "T~12", "T~3", "C-1"]
+
+
+@pytest.mark.parametrize("piece", ["x", "-1", "1.5", "123456789"])
+def test_what_is_no_piece_is_refused_by_line(table, piece):
+    path = pieces_table(table, piece=["", "1", piece, ""])
+    with pytest.raises(CohortError, match=f"'{piece}' is not the number of a piece") as error:
+        read_table(path, ["case_id", "slide_id"])
+    assert str(error.value.where).endswith("line 4")
+
+
+def test_a_slide_is_whole_or_in_pieces(table):
+    path = pieces_table(table, slide_id=["T", "T", "U", "V"], piece=["", "1", "2", ""])
+    with pytest.raises(CohortError, match=r"as a whole and in pieces: T\n") as error:
+        read_table(path, ["case_id", "slide_id"])
+    assert error.value.fix

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 import tifffile
 import torch
+from shapely.geometry import shape
 
 from longvit.config import EmbeddingInput, ExecutionConfig, ExplainConfig, ViewConfig
 from longvit.explanation import attention_rollout, files, received_attention, token_contributions
@@ -21,6 +23,7 @@ from longvit.viewer.find import find
 from preprocessing.errors import CheckpointError, ConfigError, StoreError
 from preprocessing.store.features import add_embeddings
 
+PLACES = [[3, 1], [0, 4], [0, 0], [2, 2]]
 EVERY_METHOD = ("contribution", "received", "rollout", "gradient", "integrated_gradients", "occlusion")
 
 
@@ -56,6 +59,27 @@ def test_a_run_leaves_scores_pictures_and_files_for_qupath(config):
     for picture in folder.glob("*.png"):
         assert cv2.imread(str(picture)).std() > 5
     assert [path.name for path in config.out.iterdir()] == ["slide"]
+
+
+def test_files_for_qupath_have_its_frame_and_pictures_show_the_scanned_part(config, save_store):
+    store = save_store("slide", PLACES, bounds_l0=(100, 50, 400, 300))
+    whole = run(changed(config, methods=("received",), geojson_frame="slide", out=config.out / "whole"))
+    folder = run(changed(config, methods=("received",)))
+    ours, theirs = ([one["geometry"] for one in json.loads((path / "received.geojson").read_text())["features"]]
+                    for path in (folder, whole))  # fmt: skip
+    np.testing.assert_array_equal([one["coordinates"][0][0] for one in theirs], store.xy_l0)
+    np.testing.assert_array_equal([one["coordinates"][0][0] for one in ours], store.xy_l0 - (100, 50))
+    assert all(shapely.is_valid(shape(one)) for one in ours)
+    document, _ = read(folder)
+    assert document["size_l0"] == [640, 512]
+    with pytest.raises(ConfigError, match=r"other settings \(geojson_frame"):
+        run(changed(config, methods=("received",), geojson_frame="slide"))
+
+
+def test_the_frame_is_no_setting_of_a_slide_without_empty_borders(config, capsys):
+    run(changed(config, methods=("received",)))
+    run(changed(config, methods=("received",), geojson_frame="slide"))
+    assert "nothing to do" in capsys.readouterr().err
 
 
 def test_gradients_are_computed_as_the_execution_says_and_by_default_with_one_vector_per_token_and_block(
@@ -120,12 +144,12 @@ def test_the_heatmap_lies_on_the_slide_in_micrometres(config):
     assert np.isfinite(grid).sum() == 64
 
 
-def test_the_picture_is_scaled_from_level_0_to_the_overview(config, store, monkeypatch):
+def test_the_picture_is_scaled_from_level_0_to_the_overview(config, save_store, monkeypatch):
     seen, overlay = {}, files.overlay
 
-    def watched(image, grid, extent_px, scale, title, label):
-        seen.update(image=image, grid=grid, extent_px=extent_px, title=title, label=label)
-        return overlay(image, grid, extent_px, scale, title, label)
+    def watched(image, grid, extent_px, scale, title, label, **more):
+        seen.update(image=image, grid=grid, extent_px=extent_px, title=title, label=label, **more)
+        return overlay(image, grid, extent_px, scale, title, label, **more)
 
     monkeypatch.setattr(files, "overlay", watched)
     run(changed(config, target="LUAD", methods=("contribution",)))
@@ -137,6 +161,10 @@ def test_the_picture_is_scaled_from_level_0_to_the_overview(config, store, monke
     run(changed(config, methods=("contribution",), overlay_mpp=0.5, overwrite=True))
     assert seen["image"].shape == (256, 320, 3)
     assert seen["extent_px"] == (columns * 16, rows * 16)
+    assert seen["corner_px"] == (0, 0)
+    save_store("slide", PLACES, bounds_l0=(128, 64, 256, 320))
+    run(changed(config, methods=("contribution",), overwrite=True))
+    assert (seen["image"].shape[:2], seen["corner_px"]) == ((20, 16), (-8, -4))
 
 
 def test_without_a_target_the_predicted_class_is_explained(config):
@@ -249,7 +277,7 @@ def test_a_baseline_without_an_encoder_is_refused(config, subtype_model, tmp_pat
 
 def test_under_pseudonyms_no_file_names_the_slide(saved, save_store, tmp_path, monkeypatch):
     titles, overlay = [], files.overlay
-    monkeypatch.setattr(files, "overlay", lambda *given: titles.append(given[4]) or overlay(*given))
+    monkeypatch.setattr(files, "overlay", lambda *given, **more: titles.append(given[4]) or overlay(*given, **more))
     slide, key = "TCGA-05-4384-01Z-00-DX1", tmp_path / "key"
     store = save_store(slide, [[0, 0], [1, 1], [2, 3]])
     config = ExplainConfig(model=saved["subtype"], store=store.path, out=tmp_path / "out", device="cpu", pseudonyms=key)

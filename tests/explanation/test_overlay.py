@@ -44,6 +44,12 @@ def test_a_grid_larger_than_the_slide_does_not_move_it():
     assert (covered.get_xlim(), covered.get_ylim()) == ((-0.5, 59.5), (39.5, -0.5))
 
 
+def test_the_grid_begins_at_its_own_corner_on_a_picture_of_a_part():
+    figure = overlay(SLIDE, np.ones((2, 3), np.float32), (45.0, 20.0), ColourScale.of(np.ones(1), signed=True), "", "",
+                     corner_px=(-7, -4))  # fmt: skip
+    assert list(figure.axes[1].images[1].get_extent()) == [-7.5, 37.5, 15.5, -4.5]
+
+
 def test_what_speaks_for_is_red_what_speaks_against_is_blue_and_no_token_is_clear():
     grid = np.array([[1.0, -1.0, 0.0, np.nan]], np.float32)
     figure, _, covered = pictures(grid, (60.0, 40.0))

@@ -57,6 +57,13 @@ def test_rectangles_cover_the_tiles_where_a_mask_is_read_from_them(store, tmp_pa
     assert sorted(zip(*np.nonzero(mask), strict=True)) == sorted(map(tuple, store.rc.tolist()))
 
 
+def test_rectangles_begin_at_the_corner_that_is_asked_for(store, tmp_path):
+    write_tiles(tmp_path / "t.geojson", one(np.zeros(4)), np.zeros(4), store.xy_l0, (128.0, 128.0), (100, 20))
+    features = json.loads((tmp_path / "t.geojson").read_text())["features"]
+    corners = np.array([feature["geometry"]["coordinates"][0][0] for feature in features])
+    np.testing.assert_array_equal(corners, store.xy_l0 - (100, 20))
+
+
 def test_scores_without_a_sign_are_classed_by_the_highest_tenth(tmp_path):
     scores, xy_l0 = np.arange(20.0), np.zeros((20, 2), np.int64)
     write_tiles(tmp_path / "t.geojson", one(scores, signed=False), scores, xy_l0, (4.0, 4.0))

@@ -50,3 +50,13 @@ def test_a_slide_whose_file_is_unknown_is_not_taken_for_another(tmp_path):
     membership = read_membership(tmp_path)
     assert membership.seen(["b", "a"], ["B", "B"], [None, None]) == [(), (0,)]
     assert membership.seen(["b"], ["B"], [""]) == [()]
+
+
+def test_a_piece_and_its_whole_slide_see_each_other_but_two_pieces_do_not(tmp_path):
+    rows = ["T~1,A,0~1,0.5,256,train", "U,B,1,0.5,256,train", "V~2,C,2~2,0.5,256,test"]
+    (tmp_path / "membership.csv").write_text("\n".join(["slide_id,patient_id,sha256,mpp,tile_px,fold_0", *rows]) + "\n")
+    membership = read_membership(tmp_path)
+    new = [("T~1", "x"), ("T~2", "x"), ("T", "x"), ("U~3", "x"), ("V", "x")]
+    new += [("x", "0~1"), ("x", "0~2"), ("x", "0"), ("x", "1~3"), ("x", "2")]
+    found = membership.seen([slide for slide, _ in new], ["D"] * 10, [sha256 for _, sha256 in new])
+    assert found == [(0,), (), (0,), (0,), ()] * 2

@@ -41,3 +41,22 @@ def test_axes_turn_from_row_column_to_x_y():
 
 def test_a_tile_of_a_40x_slide_is_twice_as_wide_on_level_0():
     assert frames.side_l0_from_st(256, 0.5, 0.25) == 512
+
+
+boxes = st.tuples(st.integers(0, 900), st.integers(0, 900), st.integers(1, 100), st.integers(1, 100))
+
+
+@given(box=boxes, shape=st.tuples(st.integers(1, 80), st.integers(1, 80)))
+def test_a_part_has_the_pixels_that_it_touches(box, shape):
+    rows, columns = frames.part_px(box, (1000, 1000), shape)
+    left, top, width, height = box
+    for lines, start, length, pixels in ((rows, top, height, shape[0]), (columns, left, width, shape[1])):
+        touched = [i for i in range(pixels) if i * 1000 < (start + length) * pixels and (i + 1) * 1000 > start * pixels]
+        assert list(range(pixels))[lines] == touched
+    assert frames.part_px(None, (1000, 1000), shape) == (slice(0, shape[0]), slice(0, shape[1]))
+
+
+def test_geojson_begins_at_the_corner_that_the_frame_names():
+    assert frames.geojson_origin_l0((3, 5, 10, 10), "qupath") == (3, 5)
+    assert frames.geojson_origin_l0((3, 5, 10, 10), "slide") == (0, 0)
+    assert frames.geojson_origin_l0(None, "qupath") == (0, 0)

@@ -4,8 +4,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import example, given
 from hypothesis import strategies as st
+from shapely.geometry import shape
 
 from preprocessing.errors import SlideError
 from preprocessing.tissue.geojson import fill_polygon, outlines, read_geojson, write_geojson
@@ -40,6 +42,7 @@ def test_a_mask_that_was_written_is_read_back_the_same(tmp_path_factory, seed, s
     path = tmp_path_factory.getbasetemp() / "mask.geojson"
     write_geojson(path, mask.astype(np.uint8), (width * 33 + 5, height * 33 + 2))
     np.testing.assert_array_equal(read_geojson(path, (width * 33 + 5, height * 33 + 2), mask.shape), mask)
+    assert all(shapely.is_valid(shape(one["geometry"])) for one in json.loads(path.read_text())["features"])
 
 
 def test_outlines_keep_holes_with_the_polygon_around_them():
@@ -84,6 +87,22 @@ def test_what_is_not_tissue_is_cut_out_wherever_it_stands_in_the_file(read, name
         assert (mask[10:20, :20] == 1).all()
 
 
+def test_polygons_in_collections_of_geometries_are_painted(read):
+    """QuPath writes them for objects that were merged."""
+    parts = [
+        {"type": "Point", "coordinates": [3, 4]},
+        {"type": "Polygon", "coordinates": [box(0, 0, 100, 100)]},
+        {
+            "type": "GeometryCollection",
+            "geometries": [{"type": "MultiPolygon", "coordinates": [[box(300, 0, 400, 50)]]}],
+        },
+    ]
+    mask = read({"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": parts}, "properties": {}})
+    assert mask[:10, :10].all()
+    assert mask[:5, 30:].all()
+    assert mask.sum() == 100 + 50
+
+
 def test_points_lines_and_what_reaches_beyond_the_slide_do_no_harm(read):
     point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3, 4]}, "properties": {}}
     mask = read([point, feature(box(-500, -500, 100, 1000))])
@@ -106,6 +125,9 @@ def test_points_lines_and_what_reaches_beyond_the_slide_do_no_harm(read):
         ([feature([[0, 0], [10**400, 1], [2, 2]])], "OverflowError"),
         ([feature([[0, 0], [10**30, 1], [2, 2]])], "pair of numbers"),
         ([feature(box(0, 0, "x" * 1000, 9))], "not GeoJSON of polygons"),
+        ([{"type": "Feature", "geometry": {"type": "GeometryCollection"}}], "KeyError"),
+        ([{"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": [7]}}], "TypeError"),
+        ([{"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": []}}], "no polygon of tissue"),
         ("[" * 100_000, "not GeoJSON of polygons"),
         ('{"type":' * 100_000, "not GeoJSON of polygons"),
         ("\xff\x00", "not GeoJSON of polygons"),
