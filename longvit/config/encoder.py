@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from preprocessing.config import Share, StageConfig
 
@@ -112,9 +112,20 @@ class ExecutionConfig(StageConfig):
     of processes. The processes of other sequences share slides or patients."""
     fsdp: bool = False
     """True to cut weights, gradients and optimiser over all processes in training (FSDP2), in place of a copy on each:
-    less memory, more communication. A run can be continued without it, and the other way round."""
+    less memory, more communication. A run can be continued without it, and the other way round. It has no effect in a
+    single process, and only `pretrain` and `finetune` accept it."""
     timeout_s: PositiveInt = 600
     """Time to wait for other processes before they count as lost, seconds."""
+
+
+def _without_training(execution: ExecutionConfig) -> ExecutionConfig:
+    if execution.fsdp:
+        raise ValueError("only pretrain and finetune cut weights over processes: leave fsdp at false")
+    return execution
+
+
+ForwardExecution = Annotated[ExecutionConfig, AfterValidator(_without_training)]
+"""Execution of an encoder that is not trained."""
 
 
 OLD_EXECUTION = ("recompute", "heads_at_once", "tokens_at_once")

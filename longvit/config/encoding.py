@@ -7,6 +7,7 @@ from pydantic import PositiveInt, model_validator
 
 from longvit.config import required
 from longvit.config.base import RunConfig
+from longvit.config.encoder import ExecutionConfig, ForwardExecution
 
 
 class EncodeConfig(RunConfig):
@@ -24,6 +25,8 @@ class EncodeConfig(RunConfig):
     """Arithmetic: float32, or bfloat16 in all layers with weights; between these layers tokens stay in float32."""
     loader_workers: PositiveInt = 2
     """Threads that read and decode tiles ahead of the encoder."""
+    execution: ForwardExecution = ExecutionConfig()
+    """Execution of the encoder; a run can be continued with other values."""
     keep_tokens: bool = False
     """Also keep the vector and the position of every token, next to the slide's vector."""
 

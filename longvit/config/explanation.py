@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from longvit.config import required
 from longvit.config.base import Device
-from longvit.config.encoder import ExecutionConfig
+from longvit.config.encoder import ExecutionConfig, ForwardExecution
 from preprocessing.config import StageConfig
 
 Method = Literal["contribution", "received", "rollout", "pooling", "gradient", "integrated_gradients", "occlusion"]
@@ -56,7 +56,7 @@ class ExplainConfig(StageConfig):
     same key gives the same names in `evaluate`, `explain` and `view`."""
     device: Device = "auto"
     """Device to compute on; `auto` takes the accelerator if there is one."""
-    execution: ExecutionConfig = ExecutionConfig(recompute="blocks")
+    execution: ForwardExecution = ExecutionConfig(recompute="blocks")
     """Execution of the encoder; gradients of a million tokens need `recompute: blocks`."""
     overwrite: bool = False
     """Replace explanations of the same slides that were made with another model or other settings."""

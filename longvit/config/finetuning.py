@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from longvit.config import required
 from longvit.config.base import Device, OptimiserConfig, RunConfig
 from longvit.config.cohort import SplitsConfig
-from longvit.config.encoder import EncoderConfig, ExecutionConfig
+from longvit.config.encoder import EncoderConfig, ExecutionConfig, ForwardExecution
 from preprocessing.config import Share, StageConfig
 
 Baseline = Literal["abmil", "mean", "clinical"]
@@ -106,7 +106,7 @@ class PredictConfig(StageConfig):
     """`seen` also predicts patients that a model was trained or selected on, and marks them as `train`."""
     device: Device = "auto"
     """Device to compute on; `auto` takes the accelerator if there is one."""
-    execution: ExecutionConfig = ExecutionConfig()
+    execution: ForwardExecution = ExecutionConfig()
     """Execution of the encoder; a run can be continued with other values."""
     overwrite: bool = False
     """Start again: first remove the earlier prediction in `out`, and keep nothing of it."""

@@ -48,7 +48,7 @@ def run(config: FinetuneConfig) -> Path:
         ConfigError: The settings contradict each other, the folder contains another run, or the ranks of a mesh
             disagree.
     """
-    with open_mesh(config.execution, config.device) as mesh:
+    with open_mesh(config.execution, config.device, trains=True) as mesh:
         return _run(config, mesh)
 
 

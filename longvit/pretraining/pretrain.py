@@ -38,7 +38,7 @@ def run(config: PretrainConfig) -> Path:
             another run.
         StoreError: The folder has no stores, or stores of several resolutions.
     """
-    with open_mesh(config.execution, config.device) as mesh:
+    with open_mesh(config.execution, config.device, trains=True) as mesh:
         return _run(config, mesh)
 
 

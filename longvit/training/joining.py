@@ -34,8 +34,16 @@ def find_launcher() -> ClusterEnvironment | None:
         raise ConfigError(what, where="SLURM_NTASKS", fix="ask for --nodes and --ntasks-per-node instead") from error
 
 
-def device_kind(local: int, device: Device) -> tuple[str, Problem | None]:
-    """Return the type of this process's device, and the reason if it has none."""
+def device_kind(local: int, device: Device, *, trains: bool) -> tuple[str, Problem | None]:
+    """Return the type of this process's device, and the reason if it has none.
+
+    Args:
+        local: Number of the process on its host.
+        device: Device of the settings.
+        trains: Whether processes exchange gradients, for which MPS devices have no collective operations.
+    """
+    if trains and (device == "mps" or (device == "auto" and torch.backends.mps.is_available())):
+        return "cpu", ("several processes cannot train on MPS", "device", "set it to cpu, or start one process")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device in {"cpu", "mps"} or (device == "auto" and count == 0):
         return "cpu", None

@@ -171,12 +171,13 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
+def open_mesh(execution: ExecutionConfig, device: Device, *, trains: bool = False) -> Iterator[Mesh]:
     """Join the other processes that the launcher started, and yield the mesh, until the end of the context.
 
     Args:
         execution: Ranks per sequence, and the time to wait for other ranks.
         device: Device of the settings; `auto` and `cuda` take one GPU per process.
+        trains: Whether the processes exchange gradients.
 
     Raises:
         ConfigError: The number of ranks per sequence does not divide the number of processes, a process has no device,
@@ -197,8 +198,9 @@ def open_mesh(execution: ExecutionConfig, device: Device) -> Iterator[Mesh]:
         _require_started(execution, 1, 1)
         yield _mesh
         return
-    kind, problem = device_kind(launcher.local_rank(), device)
-    facts = {"version": __version__, "execution.sequence_parallel": ranks, "device": kind}
+    kind, problem = device_kind(launcher.local_rank(), device, trains=trains)
+    facts = {"version": __version__, "execution.sequence_parallel": ranks, "execution.fsdp": execution.fsdp}
+    facts["device"] = kind
     with joined(launcher, execution.timeout_s, kind, facts, problem):
         axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
         for axis in axes.get_all_groups():
