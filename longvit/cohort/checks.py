@@ -75,7 +75,15 @@ def audit_splits(config: SplitsConfig) -> Audit:
         StoreError: There are no stores, or a store is unfinished or cannot be read.
     """
     collector = FindingCollector(config.accept)
-    cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
+    stored = find_stores(config.stores) if config.stores is not None else {}
+    cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column, stored)
+    collector.note(
+        "left-out",
+        cohort.unknown,
+        f"{{n}} patients are left out, who have no {' and '.join(cohort.task.source_columns)}: {{names}}",
+        where=config.table,
+        fix="none needed, if they were left out on purpose",
+    )
     _find_unit(config, cohort, collector)
     _find_labels(config, cohort, collector)
     splits = [join_numbers(split, cohort) for split in read_splits(config.splits, config.folds)]
@@ -84,7 +92,7 @@ def audit_splits(config: SplitsConfig) -> Audit:
     for split in splits:
         _find_strangers(split, cohort, collector)
     if config.stores is not None:
-        stores = with_pieces(find_stores(config.stores), cohort.patient_of)
+        stores = with_pieces(stored, cohort.patient_of)
         cohort = _with_stores(cohort, folds, stores, config.stores, collector)
         _find_duplicates(cohort, stores, config.stores, collector)
         _note_unlabelled(cohort, stores, config.stores, collector)
@@ -97,13 +105,13 @@ def audit_splits(config: SplitsConfig) -> Audit:
 
 def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
     """Find times that are implausible in the stated unit."""
-    if config.task.unit:
-        found = implausible(cohort.targets["time"], config.task.unit)
+    if cohort.task.unit:
+        found = implausible(cohort.targets["time"], cohort.task.unit)
         if found:
             said, likely = found
             fix = f"set the unit of the column, as --task.time-unit {likely} does" if likely else "check the column"
             what = f"column {{names}} has {said}"
-            collector.find("time-unit", config.task.table_columns[:1], what, where=config.table, fix=fix)
+            collector.find("time-unit", cohort.task.table_columns[:1], what, where=config.table, fix=fix)
 
 
 def _find_labels(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
@@ -111,7 +119,7 @@ def _find_labels(config: SplitsConfig, cohort: Cohort, collector: FindingCollect
     same: dict[str, list[str]] = {}
     for name in cohort.classes:
         same.setdefault("".join(name.casefold().split()), []).append(name)
-    where = f"{config.table}, column {config.task.table_columns[0]}"
+    where = f"{config.table}, column {cohort.task.table_columns[0]}"
     collector.find(
         "alike-labels",
         [name for names in same.values() if len(names) > 1 for name in names],

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from longvit.cohort.tables import read_strings
+from longvit.cohort.columns import find_column
+from longvit.cohort.tables import name_rows, read_strings
 from longvit.config.required import CLINICAL
 from longvit.formats.csv_rows import exact_numbers
-from preprocessing.errors import CohortError, few
+from preprocessing.errors import CohortError
 
-PATIENT = ("patient_id", "case_id", "case_submitter_id", "bcr_patient_barcode")
 AGE = ("age", "age_at_index", "age_at_diagnosis", "age_at_initial_pathologic_diagnosis")
 SEX = ("is_female", "sex", "gender")
 STAGE = ("stage", "ajcc_pathologic_stage", "ajcc_pathologic_tumor_stage", "pathologic_stage", "tumor_stage")
@@ -44,15 +44,10 @@ def read_clinical(path: Path) -> ClinicalCovariates:
     Raises:
         CohortError: The table, a column of patients or every covariate is missing, or rows of a patient differ.
     """
-    table = read_strings(path, CLINICAL)
-    patient = _first(table, PATIENT)
-    if patient is None:
-        where = f"{path}, line 1: {few(list(table.columns), 12)}"
-        fix = f"name the column of patients {' or '.join(PATIENT)}"
-        raise CohortError("no column contains the patients", where=where, fix=fix)
+    table = name_rows(read_strings(path, CLINICAL), path, {"case_id"})
     found, notes = {}, []
     for name, columns, read in ((AGE_NAME, AGE, _age), (SEX_NAME, SEX, _female), (STAGE_NAME, STAGE, _stage)):
-        column = _first(table, columns)
+        column = find_column(table.columns, columns)
         if column is None:
             notes.append(f"{name.split(',')[0]} is left out: the clinical table has none of {', '.join(columns)}.")
         else:
@@ -61,17 +56,12 @@ def read_clinical(path: Path) -> ClinicalCovariates:
         raise CohortError(
             "there is no column of age, sex or stage", where=path, fix=f"name columns {AGE[0]}, {SEX[1]}, {STAGE[0]}"
         )
-    values = pd.DataFrame(found).groupby(table[patient].str.strip())
+    values = pd.DataFrame(found).groupby(table["case_id"])
     differing = values.nunique().gt(1).any(axis=1)
     if differing.any():
         what = f"rows of a patient differ: {', '.join(differing.index[differing][:5])}"
         raise CohortError(what, where=path, fix="give each patient one age, sex and stage")
     return ClinicalCovariates(values.first().rename_axis("patient_id"), tuple(notes))
-
-
-def _first(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    written = {column.lower(): column for column in table.columns}
-    return next((written[name] for name in names if name in written), None)
 
 
 def _age(text: pd.Series) -> pd.Series:

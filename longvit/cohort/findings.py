@@ -17,6 +17,7 @@ CATEGORIES = {
 """Category of a finding that stops a run -> its meaning. Entries of `accept` start with a category."""
 
 NOTES = {
+    "left-out": "patients without the label or the endpoint",
     "alike-names": "patients of one part whose names differ only in spelling",
     "rare": "classes of fewer than two patients",
     "moved": "patients moved to one part",

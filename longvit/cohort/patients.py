@@ -1,18 +1,23 @@
 """Clinical tables -> patients with their slides, targets and sites."""
 
 import re
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from longvit.cohort.tables import bad_name, read_table
+from longvit.cohort.columns import PATIENT, SLIDE, find_column
+from longvit.cohort.known_tables import fit_task, known_names
+from longvit.cohort.tables import bad_name, barcodes, name_rows, read_strings, refuse_gaps
+from longvit.cohort.targets import read_labels, read_times
 from longvit.config import LabelTask, SurvivalTask, Task
-from longvit.formats.csv_rows import exact_numbers
-from preprocessing.errors import CohortError, few
+from preprocessing.errors import CohortError, few, printable
+
+_NORMAL = re.compile(r"TCGA-\w{2}-\w{4}-1\d")
+"""Barcode of a sample of normal tissue (https://gdc.cancer.gov/resources-tcga-users/tcga-code-tables)."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,14 @@ class Cohort:
 
     Args:
         slides: Slide ids of each patient.
-        targets: Row per patient, by patient id: `label`, or `time` (in the table's unit) and `event` (1 = observed).
+        targets: Row per patient, by patient id: `label`, or `time` (in the task's unit) and `event` (1 = observed).
         classes: The classes in the order of the model's outputs; empty for survival.
         left_out: Patients and slides of the tables that are not used. Their label is ignored or not among `classes`,
             or one of two tables lacks them.
         sites: The hospital of each patient, if it is known.
+        task: The task, with the columns and the unit of this table.
+        unknown: Patients who are left out because they have no label, or no time and status.
+        flow: Numbers of patients after each step of reading, by the step's name.
     """
 
     slides: dict[str, list[str]]
@@ -33,6 +41,9 @@ class Cohort:
     classes: tuple[str, ...]
     left_out: frozenset[str]
     sites: dict[str, str]
+    task: Task
+    unknown: tuple[str, ...] = ()
+    flow: tuple[tuple[str, int], ...] = ()
 
     @property
     def patient_of(self) -> dict[str, str]:
@@ -53,85 +64,141 @@ class Cohort:
         return replace(self, slides=kept, targets=self.targets.loc[list(kept)], left_out=frozenset(gone))
 
 
-def read_cohort(path: Path, task: Task, slide_table: Path | None = None, site_column: str | None = None) -> Cohort:
-    """Read a table with one row per slide, or a table with one row per patient and a second one with a row per slide.
+def read_cohort(
+    path: Path,
+    task: Task,
+    slide_table: Path | None = None,
+    site_column: str | None = None,
+    stores: Iterable[str] = (),
+) -> Cohort:
+    """Read a table with one row per slide; or one with rows of patients, whose slides are named elsewhere.
 
     Args:
-        path: Table with `case_id` and the task's columns; and `slide_id`, unless there is a `slide_table`.
-        task: Settings with the names of the columns, and the labels of each class.
-        slide_table: Table with `case_id` and `slide_id`.
+        path: Table with patients and the task's columns, in the layout of a known table or with columns that the task
+            names; and with slides, unless there is a `slide_table`.
+        task: Settings.
+        slide_table: Table with patients and slides.
         site_column: Column of `path` with the hospital; without it, the site in a TCGA barcode.
+        stores: Slides that have a store. Where no table has slides, these are matched to patients by TCGA barcode,
+            without the slides of normal tissue.
 
     Raises:
-        CohortError: A file or a column is missing, a value is missing or impossible, a slide is in two rows, or two
-            rows of a patient contradict each other.
+        CohortError: A file or a column is missing, a value of a patient with slides is missing or impossible, a slide
+            is in two rows, or two rows of a patient contradict each other.
     """
-    columns = task.table_columns
-    needed = ["case_id", *([] if slide_table else ["slide_id"]), *columns, *([site_column] if site_column else [])]
-    table = read_table(path, needed, task.missing_words)
-    rows = _READERS[task.targets](table, task, path)
-    rows["case_id"] = table["case_id"]
-    rows["site"] = table[site_column] if site_column else table["case_id"].map(_barcode_site)
-    if slide_table:
-        slides = read_table(slide_table, ["case_id", "slide_id"], task.missing_words)[["case_id", "slide_id"]]
-        names = {*slides["case_id"], *slides["slide_id"], *table["case_id"]}
-        rows = rows.merge(slides, on="case_id")
-        if rows.empty:
-            fix = "use the same patient names in both tables"
-            raise CohortError("no patient of the table is in the table of slides", where=slide_table, fix=fix)
-    else:
-        rows["slide_id"] = table["slide_id"]
-        names = {*rows["case_id"], *rows["slide_id"]}
+    table, task = _read_rows(path, task, slide_table, site_column, stores)
+    slides = table[["case_id", "slide_id"]] if "slide_id" in table else _slides_elsewhere(slide_table, stores, task)
+    used = table[table["case_id"].isin(slides["case_id"])]
+    if used.empty:
+        what = f"no patient of the table is in {'the table of slides' if slide_table else 'the barcodes of the stores'}"
+        met = f"{table['case_id'].iloc[0]} here, {few(list(slides['case_id'])[:1]) or 'none'} there"
+        fix = f"use the same patient names in both; the first are {met}"
+        raise CohortError(what, where=slide_table or path, fix=fix)
+    rows = _READERS[task.targets](used, task, path)
+    rows["case_id"] = used["case_id"]
     classes = _classes(rows, task, path)
     if classes:
-        rows = rows[rows["label"].isin(classes)]
-    _refuse_contradictions(rows, columns, slide_table or path)
-    patients = rows.groupby("case_id")
+        rows = rows[rows["label"].isin(classes) | rows["label"].isna()]
+    names = {*table["case_id"], *slides["case_id"], *slides["slide_id"]}
+    slides = slides.loc[rows.index] if "slide_id" in table else slides[slides["case_id"].isin(rows["case_id"])]
+    _refuse_repeated(slides["slide_id"], slide_table or path)
+    targets, unknown = _fold(rows, task, path)
     slides_of: dict[str, list[str]] = {}
-    for case, slide in sorted(zip(rows["case_id"], rows["slide_id"], strict=True), key=itemgetter(0)):
-        slides_of.setdefault(case, []).append(slide)
-    return Cohort(
-        slides=slides_of,
-        targets=patients[list(task.targets)].first(),
-        classes=classes,
-        left_out=frozenset(names - {*rows["case_id"], *rows["slide_id"]}),
-        sites=patients["site"].first().dropna().to_dict(),
+    for case, slide in sorted(zip(slides["case_id"], slides["slide_id"], strict=True), key=itemgetter(0)):
+        if case in targets.index:
+            slides_of.setdefault(case, []).append(slide)
+    hospitals = used[site_column] if site_column else used["case_id"].map(_barcode_site)
+    sites = hospitals.groupby(used["case_id"]).first().dropna()
+    counts = [table["case_id"].nunique(), used["case_id"].nunique(), rows["case_id"].nunique(), len(targets)]
+    cohort = Cohort(
+        slides_of,
+        targets,
+        classes,
+        left_out=frozenset(),
+        sites={str(case): site for case, site in sites.items() if case in slides_of},
+        task=task,
+        unknown=unknown,
+        flow=tuple(zip(_FLOW, counts, strict=True)),
     )
+    return replace(cohort, left_out=frozenset(names - set(slides_of) - set(cohort.patient_of)))
+
+
+def _read_rows(
+    path: Path, task: Task, slide_table: Path | None, site_column: str | None, stores: Iterable[str]
+) -> tuple[pd.DataFrame, Task]:
+    """Return the rows, with `case_id`, with `slide_id` if the slides are named here; and the task for their columns."""
+    others = [site_column] if site_column else []
+    table = read_strings(path, missing=task.missing_words, wanted=[*known_names(task), *others])
+    columns = list(table.columns)
+    task, said = fit_task(task, columns, path)
+    if said:
+        print(printable(f"note: {path} {said}"), file=sys.stderr)
+    others += task.source_columns
+    absent = [name for name in others if name not in columns]
+    if absent:
+        where = f"{path}, columns: {few(columns, 12)}"
+        fix = "name the right column in the config (task.label_column, ...)"
+        raise CohortError(f"the table has no column {' nor '.join(absent)}", where=where, fix=fix)
+    here = slide_table is None and (task.slide_column or find_column(columns, SLIDE) or not stores)
+    needed = {"case_id", "slide_id"} if here else {"case_id"}
+    slides_are_patients = task.patient == "slide"
+    names = task.patient_column, task.slide_column
+    table = name_rows(table, path, needed, *names, slides_are_patients=slides_are_patients)
+    if site_column:
+        refuse_gaps(table[site_column], path)
+    return table[list(dict.fromkeys([*sorted(needed), *others]))], task
+
+
+def _slides_elsewhere(slide_table: Path | None, stores: Iterable[str], task: Task) -> pd.DataFrame:
+    """Return the slides of patients by a table of slides, or else by the barcodes of the stores."""
+    if slide_table:
+        raw = read_strings(slide_table, missing=task.missing_words, wanted=(*PATIENT, *SLIDE))
+        named = [name if name in raw else None for name in (task.patient_column, task.slide_column)]
+        return name_rows(raw, slide_table, {"case_id", "slide_id"}, *named)
+    owners = barcodes(stores)
+    normal = [slide for slide in owners if _NORMAL.match(slide)]
+    if normal:
+        said = f"note: {len(normal)} slides of normal tissue are left out, by their barcodes: {few(normal)}"
+        print(printable(said), file=sys.stderr)
+    kept = [(case, slide) for slide, case in owners.items() if slide not in set(normal)]
+    return pd.DataFrame(kept, columns=["case_id", "slide_id"], dtype=object)
+
+
+def _fold(rows: pd.DataFrame, task: Task, path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return one row of targets per patient, and the patients who are left out because a target is missing.
+
+    Raises:
+        CohortError: Rows of a patient contradict each other, or targets are missing and are not to be left out.
+    """
+    groups = rows.groupby("case_id")
+    torn = groups[list(task.targets)].nunique().gt(1).any(axis=1)
+    columns = " and ".join(task.source_columns)
+    if torn.any():
+        names = sorted(torn.index[torn])
+        lines = ", ".join(map(str, rows.index[rows["case_id"] == names[0]][:5]))
+        raise CohortError(
+            f"patients have rows that contradict each other in {columns}: {few(names)}",
+            where=f"{path}, lines {lines}",
+            fix="give all rows of a patient the same values",
+        )
+    targets = groups[list(task.targets)].first()
+    unknown = sorted(targets.index[targets.isna().any(axis=1)])
+    if unknown and task.missing == "refuse":
+        raise CohortError(
+            f"{len(unknown)} of {len(targets)} patients with slides have no {columns}: {few(unknown)}",
+            where=f"{path}, line {rows.index[rows['case_id'] == unknown[0]][0]}",
+            fix="fill in the value, or leave these patients out with --task.missing leave-out",
+        )
+    targets = targets.drop(unknown)
+    if "event" in targets:
+        targets = targets.astype({"event": int})
+    return targets, tuple(unknown)
 
 
 def _barcode_site(case: str) -> str | None:
     """Return the tissue source site of a TCGA barcode (https://docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode)."""
     match = re.match(r"TCGA-(\w\w)-\w{4}", case)
     return match[1] if match else None
-
-
-def _labels(table: pd.DataFrame, task: LabelTask, path: Path) -> pd.DataFrame:
-    labels = table[task.label_column]
-    unknown = sorted(set(task.label_map) - set(labels))
-    if unknown:
-        raise CohortError(
-            f"task.label_map renames labels that the table does not contain: {few(unknown)}",
-            where=f"{path}, column {task.label_column}, labels {few(sorted(labels.unique()), 20)}",
-            fix="spell labels as in the table",
-        )
-    return labels.replace(task.label_map).where(~labels.isin(task.ignore)).to_frame("label")
-
-
-def _times(table: pd.DataFrame, task: SurvivalTask, path: Path) -> pd.DataFrame:
-    columns = task.table_columns
-    numbers = table[columns].apply(exact_numbers).set_axis(["time", "status"], axis=1)
-    bad = ~numbers["time"].between(0, np.inf, inclusive="left") | ~numbers["status"].isin([0, 1])
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise CohortError(
-            f"{columns[0]} must be a number of at least 0 and {columns[1]} 0 or 1 "
-            f"(1 = event {'observed' if task.event_column else 'not observed'}), "
-            f"found {' and '.join(few([value]) for value in table[columns].iloc[first])}",
-            where=f"{path}, line {table.index[first]}",
-            fix="correct the row",
-        )
-    status = numbers["status"].astype(int)
-    return pd.DataFrame({"time": numbers["time"], "event": status if task.event_column else 1 - status})
 
 
 def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
@@ -154,20 +221,14 @@ def _classes(rows: pd.DataFrame, task: Task, path: Path) -> tuple[str, ...]:
     return classes
 
 
-def _refuse_contradictions(rows: pd.DataFrame, columns: list[str], where: Path) -> None:
-    repeated = sorted(rows["slide_id"][rows["slide_id"].duplicated()])
+def _refuse_repeated(slides: pd.Series, where: Path) -> None:
+    repeated = sorted(slides[slides.duplicated()])
     if repeated:
         fix = "keep one row of each slide"
         raise CohortError(f"slides are in two rows: {few(repeated)}", where=where, fix=fix)
-    targets = rows.drop(columns=["slide_id", "site"]).groupby("case_id").nunique()
-    torn = sorted(targets.index[(targets > 1).any(axis=1)])
-    if torn:
-        raise CohortError(
-            f"patients have rows that contradict each other in {', '.join(columns)}: {few(torn)}",
-            where=where,
-            fix="give all slides of a patient the same values",
-        )
 
 
-_READERS = {LabelTask.targets: _labels, SurvivalTask.targets: _times}
+_READERS = {LabelTask.targets: read_labels, SurvivalTask.targets: read_times}
 """Reader of the targets of each kind, by their columns."""
+_FLOW = ("in the table", "with a slide", "of the task's classes", "with a known target")
+"""Steps of reading, in order: who is left after each."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from longvit.cohort.tables import barcodes, read_table, slide_name
+from longvit.cohort.columns import LABEL, find_column
+from longvit.cohort.tables import barcodes, read_table
 from longvit.config import ProbeConfig
-from preprocessing.errors import CohortError
+from preprocessing.errors import CohortError, few
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def map_slides_to_patients(table: Path | None, stores: Mapping[str, Path]) -> di
     """
     if table is None:
         return barcodes(stores)
-    rows = _read(table, ["case_id", "slide_id"], stores)
+    rows = _with_stores(read_table(table), stores)
     strangers = sorted(set(stores) - set(rows["slide_id"]))
     if strangers:
         raise CohortError(
@@ -49,27 +50,27 @@ def read_labelled(config: ProbeConfig, stores: Mapping[str, Path]) -> LabelledSl
     """
     if config.table is None:
         return None
-    rows = _read(config.table, ["case_id", "slide_id", config.label_column], stores).dropna()
-    patients = Counter(rows.drop_duplicates("case_id")[config.label_column])
+    rows = read_table(config.table)
+    column = config.label_column or find_column(rows.columns, LABEL)
+    if column not in rows:
+        fix = "name the right column in probe.label_column"
+        what = f"the table has no column {column or f'of labels, as {LABEL[0]}'}"
+        raise CohortError(what, where=f"{config.table}, columns: {few(list(rows.columns), 12)}", fix=fix)
+    rows = _with_stores(rows, stores).dropna(subset=column)
+    patients = Counter(rows.drop_duplicates("case_id")[column])
     rare = sorted(label for label, count in patients.items() if count < config.folds)
     if len(patients) < 2 or rare:
         what = f"class {rare[0]} has {patients[rare[0]]}" if rare else f"there are {len(patients)} classes"
         raise CohortError(
             f"too few labelled patients with a store to probe with {config.folds} folds: {what}",
-            where=f"{config.table}, column {config.label_column}",
+            where=f"{config.table}, column {column}",
             fix="tile more of its slides, lower probe.folds, or leave rare classes out of the table",
         )
     paths = [stores[slide] for slide in rows["slide_id"]]
-    return LabelledSlides(paths, rows["case_id"].tolist(), rows[config.label_column].tolist())
+    return LabelledSlides(paths, rows["case_id"].tolist(), rows[column].tolist())
 
 
-def _read(table: Path, columns: list[str], stores: Mapping[str, Path]) -> pd.DataFrame:
-    """Return the rows of slides that have a store, sorted by slide; file endings of slide ids are removed."""
-    rows = read_table(table, ["case_id", "slide_id"])
-    missing = [name for name in columns if name not in rows]
-    if missing:
-        fix = "rename the column, or name yours in probe.label_column"
-        raise CohortError(f"the table has no column {' nor '.join(missing)}", where=table, fix=fix)
-    rows["slide_id"] = rows["slide_id"].map(slide_name)
+def _with_stores(rows: pd.DataFrame, stores: Mapping[str, Path]) -> pd.DataFrame:
+    """Return the rows of slides that have a store, sorted by slide."""
     rows = rows[rows["slide_id"].isin(list(stores))]
-    return rows[columns].drop_duplicates("slide_id").sort_values("slide_id", ignore_index=True)
+    return rows.drop_duplicates("slide_id").sort_values("slide_id", ignore_index=True)

@@ -8,6 +8,7 @@ from longvit.cohort.stratify import make_folds
 from longvit.config import SplitConfig
 from longvit.runs.folder import open_run
 from longvit.runs.input_hashes import read_inputs
+from preprocessing.store.store import find_stores
 
 
 def run(config: SplitConfig) -> Path:
@@ -19,7 +20,9 @@ def run(config: SplitConfig) -> Path:
     Raises:
         CohortError: The table cannot be used, a class is too rare for every part, or the folder has other splits.
     """
-    cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column)
+    stores = find_stores(config.stores) if config.stores is not None else {}
+    cohort = read_cohort(config.table, config.task, config.slide_table, config.site_column, stores)
+    config = config.model_copy(update={"task": cohort.task})
     folds = make_folds(cohort, config.folds, config.seed, keep_sites_together=config.keep_sites_together)
     inputs = read_inputs({"table": config.table, "slide_table": config.slide_table})
     with open_run(config, "split", inputs, config.out / f"splits_{folds[-1].index}.csv") as run:

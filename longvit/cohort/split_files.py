@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from longvit.cohort.columns import PATIENT, SLIDE, find_column
 from longvit.cohort.tables import read_strings, slide_name
 from longvit.config import PARTS, Part
 from preprocessing.errors import CohortError, few, short
 
 MAX_JSON = 2**26
 """Largest size of a split in JSON, bytes."""
-IDS = ("slide_id", "FILENAME", "image_id", "case_id", "PATIENT", "patient_id", "bcr_patient_barcode")
+IDS = (*SLIDE, *PATIENT)
 """Columns of names, by preference, of a table with a column of folds or parts; otherwise its first column."""
 WORDS: dict[str, Part] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -128,9 +129,8 @@ def _refuse_absent(present: Container[str], where: Path) -> None:
 
 def _names(table: pd.DataFrame) -> pd.Series:
     """Return the column with the names of slides or patients."""
-    named = next((name for name in IDS if name in table), None)
     columns = [name for name in table.columns if name] or [table.columns[0]]
-    return table[named or columns[0]]
+    return table[find_column(table.columns, IDS) or columns[0]]
 
 
 def _in_columns(path: Path) -> dict[int, Reader]:

@@ -1,13 +1,14 @@
-"""Tables of published cohorts (CSV, compressed or not, or Excel) -> rows of strings under two fixed names."""
+"""Tables of published cohorts, in any form -> rows of strings, with patients and slides under two fixed names."""
 
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from longvit.cohort.columns import PATIENT, SAMPLE, SLIDE, find_column, plain
 from longvit.config import MISSING_WORDS
 from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
@@ -19,7 +20,6 @@ _ENDINGS = (*ENDINGS, ".zarr", ".h5", ".pt")
 """Endings of slides, and of files made of a slide."""
 PIECE = "piece"
 """Column with the number of the piece of tissue that a row is of; empty for the whole slide."""
-_STAMP = {"PATIENT": "case_id", "FILENAME": "slide_id"}
 FORMULA = ("=", "+", "-", "@")
 """First characters that make a spreadsheet read a cell as a formula; tab and carriage return do not print."""
 _TCGA = re.compile(r"TCGA-\w{2}-\w{4}")
@@ -97,58 +97,102 @@ def bad_name(name: str) -> str | None:
     return "is longer than 200 characters" if len(name) > MAX_NAME else None
 
 
-def read_table(path: Path, columns: list[str], missing: Collection[str] = MISSING_WORDS) -> pd.DataFrame:
-    """Read a table as strings, and check that `columns` exist and are filled in.
+def read_table(path: Path, needed: Set[str] = frozenset({"case_id", "slide_id"})) -> pd.DataFrame:
+    """Read a table of slides or patients under any of the names in `columns`; arguments and errors as `name_rows`."""
+    return name_rows(read_strings(path, wanted=(*PATIENT, *SLIDE)), path, needed)
 
-    STAMP's column PATIENT becomes case_id, its FILENAME becomes slide_id. With a column `piece`, a row whose number is
-    filled in is of this piece of the slide (`tile --pieces`), and its slide_id becomes `TMA~3`.
+
+def name_rows(
+    table: pd.DataFrame,
+    path: Path,
+    needed: Set[str],
+    patient: str | None = None,
+    slide: str | None = None,
+    *,
+    slides_are_patients: bool = False,
+) -> pd.DataFrame:
+    """Return a table with the columns `case_id` and `slide_id` as far as they are needed, checked and without gaps.
+
+    The patient of a slide without a column of patients is its TCGA barcode, if all slides have one. With a column
+    `piece`, a row whose number is filled in is of this piece of the slide (`tile --pieces`), and its slide_id becomes
+    `TMA~3`.
+
+    Args:
+        table: Strings, by their line.
+        path: File of the table, for errors.
+        needed: `case_id`, `slide_id` or both.
+        patient: Column with the patient; found by its name if None.
+        slide: Column with the slide; found by its name if None.
+        slides_are_patients: Whether every slide is a patient of its own.
 
     Raises:
-        CohortError: The file, a column or a value of these columns is missing; or pieces are not numbers, or are next
+        CohortError: A column or a value of it is missing; a name is unusable; or pieces are not numbers, or are next
             to a row of their whole slide.
     """
-    table = read_strings(path, missing=missing, wanted=(*columns, *_STAMP))
-    table = table.rename(columns={stamp: ours for stamp, ours in _STAMP.items() if ours not in table})
-    missing = [name for name in columns if name not in table]
-    if missing:
+    columns = list(table.columns)
+    patient = patient or find_column(columns, PATIENT) or "case_id"
+    slide = slide or find_column(columns, SLIDE) or "slide_id"
+    named: dict[str, pd.Series] = {}
+    if "slide_id" in needed and slide in columns:
+        refuse_gaps(table[slide], path)
+        named["slide_id"] = _with_pieces(table, table[slide].map(slide_name), path)
+    if "slide_id" in named and slides_are_patients:
+        named["case_id"] = named["slide_id"]
+    elif patient in columns:
+        refuse_gaps(table[patient], path)
+        named["case_id"] = table[patient].map(_patient_of_sample) if plain(patient) in SAMPLE else table[patient]
+    elif "slide_id" in named and len(owners := barcodes(named["slide_id"])) == named["slide_id"].nunique():
+        named["case_id"] = named["slide_id"].map(owners)
+    absent = [column for name, column in (("case_id", patient), ("slide_id", slide)) if name in needed - named.keys()]
+    if absent:
         raise CohortError(
-            f"the table has no column {' nor '.join(missing)}",
-            where=f"{path}, columns: {few(list(table.columns), 12)}",
-            fix="rename the column, set its name in the config (task.label_column, ...), or add the slide_table",
+            f"the table has no column {' nor '.join(absent)}",
+            where=f"{path}, columns: {few(columns, 12)}",
+            fix="rename the column; split, audit and finetune also take --task.patient-column and --task.slide-column, "
+            "a --slide-table, or --task.patient slide if the table has no patients",
         )
-    for name in columns:
-        empty = np.flatnonzero(table[name].isna())
-        if len(empty):
-            raise CohortError(
-                f"{len(empty)} of {len(table)} rows have no {name}",
-                where=f"{path}, line {table.index[empty[0]]}",
-                fix="fill in the value, or remove the row",
-            )
-    if "slide_id" in columns:
-        table["slide_id"] = table["slide_id"].map(slide_name)
-        if PIECE in table:
-            table["slide_id"] = _with_pieces(table, path)
-    for name in {"case_id", "slide_id"}.intersection(columns):
+    table = table.assign(**{name: named[name] for name in needed})
+    for name in needed:
         refuse_names(table[name], path)
     return table
 
 
-def _with_pieces(table: pd.DataFrame, path: Path) -> pd.Series:
-    """Return the names of slides and of their pieces.
+def _patient_of_sample(name: str) -> str:
+    """Return the patient's part of a sample's TCGA barcode; other names as they are."""
+    match = _TCGA.match(name)
+    return match[0] if match else name
+
+
+def refuse_gaps(cells: pd.Series, path: Path) -> None:
+    """Refuse a column in which values are missing.
+
+    Raises:
+        CohortError: The number of missing values, and the line of the first.
+    """
+    empty = cells.index[cells.isna()]
+    if len(empty):
+        what = f"{len(empty)} of {len(cells)} rows have no {cells.name}"
+        raise CohortError(what, where=f"{path}, line {empty[0]}", fix="fill in the value, or remove the row")
+
+
+def _with_pieces(table: pd.DataFrame, slides: pd.Series, path: Path) -> pd.Series:
+    """Return the names of slides, and of their pieces if the table has a column of these.
 
     Raises:
         CohortError: A piece is not a number, or is in the table with its whole slide.
     """
+    if PIECE not in table:
+        return slides
     pieces = table[PIECE].dropna()
     for line, piece in pieces.items():
         if not re.fullmatch(r"\d{1,8}(\.0+)?", piece):
             fix = f"give the numbers of pieces.csv, or rename the column if it has no pieces of `tile --{PIECE}s`"
             raise CohortError(f"{short(piece)!r} is not the number of a piece", where=f"{path}, line {line}", fix=fix)
-    names = table["slide_id"].copy()
+    names = slides.copy()
     names[pieces.index] = [
         piece_name(slide, int(float(piece))) for slide, piece in zip(names[pieces.index], pieces, strict=True)
     ]
-    both = sorted(set(table["slide_id"][pieces.index]) & set(names.drop(pieces.index)))
+    both = sorted(set(slides[pieces.index]) & set(names.drop(pieces.index)))
     if both:
         fix = "fill in the number of the piece in each of their rows"
         raise CohortError(f"slides are in the table as a whole and in pieces: {few(both)}", where=path, fix=fix)

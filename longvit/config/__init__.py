@@ -46,8 +46,10 @@ from longvit.tasks.cox_task import CoxTask as CoxTask
 from longvit.tasks.nll_task import NllTask as NllTask
 from longvit.tasks.subtype_task import SubtypeTask as SubtypeTask
 from longvit.tasks.task import MISSING_WORDS as MISSING_WORDS
+from longvit.tasks.task import Endpoint as Endpoint
 from longvit.tasks.task import LabelTask as LabelTask
 from longvit.tasks.task import SurvivalTask as SurvivalTask
+from longvit.tasks.task import TableName as TableName
 from longvit.tasks.task import Task as Task
 from longvit.tasks.task import TimeUnit as TimeUnit
 from preprocessing.config import StageConfig

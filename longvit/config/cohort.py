@@ -24,10 +24,15 @@ class TableConfig(StageConfig):
     """Patients, slides and targets of a cohort."""
 
     table: Annotated[Path, TABLE]
-    """CSV, TSV (zipped or not), Excel or Parquet with `case_id`, `slide_id` and the task's columns. File endings of
-    slide ids (`.svs`) do not matter. STAMP's column names `PATIENT` and `FILENAME` are accepted."""
+    """CSV, TSV (zipped or not), Excel or Parquet with patients, slides and the task's columns, as downloaded: known
+    tables are recognised (`task.table`), and columns found by the names of the field. File endings of slide ids
+    (`.svs`) do not matter."""
     slide_table: Annotated[Path | None, TABLE] = None
-    """Second table with the patient of each slide (`PATIENT`, `FILENAME`), for a `table` with one row per patient."""
+    """Second table with the patient of each slide, for a `table` of patients: GDC's sample sheet, STAMP's slide table,
+    or any with columns of both."""
+    stores: Annotated[Path | None, STORES] = None
+    """Folder of stores. Where no table has slides, the patients of the stores are found by TCGA barcode. For splits,
+    slides are also compared with the table, and identical slides are found by their hash."""
     site_column: str | None = None
     """Column with the hospital of each patient; default: characters 6 and 7 of TCGA barcodes."""
     task: AnyTask = SubtypeTask()
@@ -37,8 +42,6 @@ class TableConfig(StageConfig):
 class SplitsConfig(TableConfig):
     """A cohort, its splits, and the audit findings to accept."""
 
-    stores: Annotated[Path | None, STORES] = None
-    """Folder of stores: compared with the table, and searched for identical slides by their hash."""
     splits: Annotated[Path, SPLITS]
     """Folder of `splits_<k>.csv` with columns train, val and test, of slide ids or case ids; or of `train_<k>.csv`,
     `val_<k>.csv`, `test_<k>.csv`; or a table with a column `fold` or `split`, or JSON with lists of ids."""

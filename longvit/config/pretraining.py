@@ -40,10 +40,10 @@ class ProbeConfig(StageConfig):
     """Probe of the representations on labelled slides during a run. The encoder is not trained on the labels."""
 
     table: Annotated[Path | None, required.TABLE] = None
-    """CSV with `case_id`, `slide_id` and the label, in the form that `finetune` reads; slides without a store are
-    skipped. Without a table there is no probe."""
-    label_column: str = "oncotree_code"
-    """Column of the table with the label."""
+    """Table with patients, slides and the label, in any form that `finetune` reads; slides without a store are skipped.
+    Without a table there is no probe."""
+    label_column: str | None = None
+    """Column of the table with the label. Default: the first of oncotree_code, label, subtype, isup_grade."""
     every: PositiveInt = 10
     """Epochs between two probes; the untrained encoder and the last epoch are always probed."""
     folds: int = Field(default=5, ge=2)

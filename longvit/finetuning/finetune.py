@@ -55,6 +55,7 @@ def run(config: FinetuneConfig) -> Path:
 def _run(config: FinetuneConfig, mesh: Mesh) -> Path:
     audited = audit_splits(config)
     audited.refuse()
+    config = config.model_copy(update={"task": audited.cohort.task})
     for fold in audited.folds:
         check_fold(fold, audited.cohort, config)
     begin(config)

@@ -197,7 +197,7 @@ def find_stores_of_patients(config: PredictConfig) -> tuple[dict[str, Path], dic
     """
     stores = find_stores(config.stores)
     if config.table is not None:
-        stores = with_pieces(stores, read_table(config.table, ["case_id", "slide_id"])["slide_id"])
+        stores = with_pieces(stores, read_table(config.table)["slide_id"])
     return stores, group_slides_by_patient(stores, config.table)
 
 
@@ -210,7 +210,7 @@ def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict
     if table is None:
         patient_of = {slide: slide for slide in stores} | barcodes(stores)
     else:
-        rows = read_table(table, ["case_id", "slide_id"])
+        rows = read_table(table)
         patient_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
         strangers = sorted(set(stores) - set(patient_of))
         if strangers:

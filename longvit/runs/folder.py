@@ -34,7 +34,15 @@ from pathlib import Path
 from typing import Any
 
 from longvit import __version__
-from longvit.config import EncodeConfig, FinetuneConfig, PredictConfig, PretrainConfig, SplitConfig, without_execution
+from longvit.config import (
+    EncodeConfig,
+    FinetuneConfig,
+    PredictConfig,
+    PretrainConfig,
+    SplitConfig,
+    Task,
+    without_execution,
+)
 from longvit.config.yaml_files import to_yaml
 from longvit.formats.audit_json import AUDIT
 from longvit.formats.membership_csv import MEMBERSHIP
@@ -222,6 +230,9 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
     if isinstance(optimiser := before.get("optimiser"), dict):
         before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
+    if isinstance(task := now.settings.get("task"), dict):
+        earlier_task: dict[str, Any] = before.get("task") or {}
+        before["task"] = {name: value for name, value in _NEW_IN_TASK.items() if name in task} | earlier_task
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
     if changed:
         raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
@@ -236,6 +247,10 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
 
 
 _NEW_IN_OPTIMISER = {"accumulate": 1}
+_NEW_IN_TASK = json.loads(json.dumps({name: field.default for name, field in Task.model_fields.items()})) | {
+    "endpoint": None,
+    "event_time_column": None,
+}
 """Settings that runs of earlier versions lack, with the values that they had in effect."""
 _FIX = "choose another --out, or start again with --overwrite, which deletes the old result"
 

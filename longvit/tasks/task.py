@@ -19,6 +19,8 @@ Classes = tuple[str, ...]
 Statistics = Mapping[str, tuple[float, ...]]
 """Numbers by name that a loss needs from the training patients; stored in a model's file."""
 TimeUnit = Literal["days", "months", "years"]
+TableName = Literal["cdr", "gdc", "cbioportal", "xena", "clam", "stamp", "panda", "mcat"]
+Endpoint = Literal["OS", "DSS", "DFI", "PFI"]
 MISSING_WORDS = (
     "'--",
     "--",
@@ -80,13 +82,32 @@ class Task(StageConfig, ABC):
     quantity: ClassVar[str]
     """Name of `score` in explanations."""
 
+    table: TableName | None = None
+    """Published table whose columns the table has: TCGA-CDR, GDC's clinical.tsv, cBioPortal, UCSC Xena, CLAM, STAMP,
+    PANDA, or MCAT and HIPT. Default: recognised by its columns."""
+    patient_column: str | None = None
+    """Column with the patient. Default: the first of case_submitter_id, cases.submitter_id, bcr_patient_barcode,
+    case_id, patient_id, patient, submitter_id and sample (a barcode, cut to 12 characters), in any case and with any
+    separators."""
+    slide_column: str | None = None
+    """Column with the slide. Default: the first of slide_id, slide, slide_name, filename, file_name, image_id, wsi."""
+    patient: Literal["table", "slide"] = "table"
+    """`slide` makes every slide a patient of its own, for tables that do not name patients."""
+    missing: Literal["refuse", "leave-out"] = "refuse"
+    """`leave-out` leaves out the patients who have a slide but no label, or no time and status; they are counted and
+    named in the audit and the report."""
     missing_words: tuple[str, ...] = MISSING_WORDS
     """Words of the tables for missing values, in any case; an empty cell is always missing."""
 
     @property
     @abstractmethod
     def table_columns(self) -> list[str]:
-        """Columns of the user's table, in the order of `targets`."""
+        """Columns of the user's table, in the order of `targets`; empty if the task does not name them."""
+
+    @property
+    def source_columns(self) -> list[str]:
+        """All columns that the targets are read from, if they are known."""
+        return self.table_columns
 
     @property
     def unit(self) -> TimeUnit | None:
@@ -154,8 +175,9 @@ class LabelTask(Task):
     preset: Literal["tcga_brca", "tcga_lung", "tcga_kidney"] | None = None
     """Preset with the classes and ignored labels of one of the paper's tasks; classes and labels set next to it take
     precedence."""
-    label_column: str = "oncotree_code"
-    """Column of the table with the label."""
+    label_column: str | None = None
+    """Column of the table with the label. Default: the one of a recognised table (`type` in TCGA-CDR), or else the
+    first of oncotree_code, label, subtype, isup_grade."""
     ignore: tuple[str, ...] = ()
     """Labels whose rows are left out, spelled as in the table."""
     label_map: dict[str, str] = Field(default_factory=dict)
@@ -172,8 +194,8 @@ class LabelTask(Task):
 
     @property
     def table_columns(self) -> list[str]:
-        """Column with the label, as a list of one."""
-        return [self.label_column]
+        """Column with the label, if it is known."""
+        return [self.label_column] if self.label_column else []
 
     def all_classes(self, found: Sequence[str]) -> Classes:
         """Return the classes of the settings, or else all labels."""
@@ -197,21 +219,39 @@ class SurvivalTask(Task):
 
     kind: str
     """Kind of task."""
-    time_column: str = "survival_months"
-    """Column of the table with the time to the event or the last visit."""
-    time_unit: TimeUnit = "months"
-    """Unit of the time column, shown in reports and figures. Times that are implausible in this unit are refused."""
-    censorship_column: str = "censorship"
+    endpoint: Endpoint | None = None
+    """Endpoint of a recognised table: overall or disease-specific survival, disease-free or progression-free interval.
+    Default: OS."""
+    time_column: str | None = None
+    """Column of the table with the time to the event or the last visit. Default: the endpoint's."""
+    event_time_column: str | None = None
+    """Column with the time of the event, if the table has this in another column than the time of the last visit."""
+    time_unit: TimeUnit | None = None
+    """Unit of the time column, shown in reports and figures. Default: the recognised table's, or the unit in the name
+    of the column. Times that are implausible in this unit are refused."""
+    censorship_column: str | None = None
     """Column that is 1 if the event was NOT observed, as in the published TCGA tables."""
     event_column: str | None = None
-    """Column that is 1 if the event WAS observed; read instead of the censorship column."""
+    """Column that is 1 if the event WAS observed, or has words like Dead and Alive; read instead of the censorship
+    column."""
 
     @property
     def table_columns(self) -> list[str]:
-        """Columns with the time and the status."""
-        return [self.time_column, self.event_column or self.censorship_column]
+        """Columns with the time and the status, if they are known."""
+        return [name for name in (self.time_column, self.event_column or self.censorship_column) if name]
 
     @property
-    def unit(self) -> TimeUnit:
-        """Unit of the time column."""
+    def source_columns(self) -> list[str]:
+        """Columns with the time and the status, and with the time of the event if it is another one."""
+        return [*self.table_columns, *([self.event_time_column] if self.event_time_column else [])]
+
+    @model_validator(mode="after")
+    def _columns_given_once(self) -> "SurvivalTask":
+        if self.endpoint and self.time_column and (self.event_column or self.censorship_column):
+            raise ValueError("give endpoint, or the columns of time and status, not both")
+        return self
+
+    @property
+    def unit(self) -> TimeUnit | None:
+        """Unit of the time column, if it is known."""
         return self.time_unit

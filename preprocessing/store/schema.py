@@ -11,8 +11,8 @@ Stores of version 1 can be read. Version 2 adds:
 - `lattice`: true if every tile is a cell of the grid, as in the stores of `tile`. Otherwise `xy_l0` is authoritative.
   Then `rc` is the cell nearest to each tile and may repeat: tiles overlap, or each piece of tissue has its own grid.
 - `bounds_l0`: the scanned part of level 0, for slides with empty borders.
-- The arrays `piece` and `crc32c`, below. Pieces are tiles with tissue that touch, or with the setting `pieces` of `tile`
-  pieces of the mask; a piece without tiles leaves out its number.
+- The arrays `piece` and `crc32c`, below. Pieces are tiles with tissue that touch; or, with the setting `pieces` of
+  `tile`, pieces of the mask; a piece without tiles leaves out its number.
 - Attributes of features: `encoder`, and `values_sha256`, with which the values are compared when they are read.
 """
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from longvit.cohort.patients import Cohort
 from longvit.cohort.splits import Fold
 from longvit.cohort.stratify import make_folds
+from longvit.config import SubtypeTask
 from preprocessing.errors import CohortError
 
 
@@ -15,7 +16,14 @@ def people(labels: list[str], sites: list[str] | None = None) -> Cohort:
     cases = [f"P{i:03d}" for i in range(len(labels))]
     targets = pd.DataFrame({"label": labels}, index=pd.Index(cases, name="case_id"))
     slides = {case: [f"{case}-1"] for case in cases}
-    return Cohort(slides, targets, tuple(sorted(set(labels))), frozenset(), dict(zip(cases, sites or [], strict=False)))
+    return Cohort(
+        slides,
+        targets,
+        tuple(sorted(set(labels))),
+        frozenset(),
+        dict(zip(cases, sites or [], strict=False)),
+        SubtypeTask(),
+    )
 
 
 def labels_of(cohort: Cohort, cases: tuple[str, ...]) -> Counter:
@@ -59,7 +67,7 @@ def test_the_seed_decides_and_the_order_of_the_table_does_not(seed, shuffle):
     cohort = people(["a", "b", "a"] * 10)
     rows = list(cohort.slides)
     shuffle.shuffle(rows)
-    other = Cohort(cohort.slides, cohort.targets.loc[rows], cohort.classes, frozenset(), {})
+    other = Cohort(cohort.slides, cohort.targets.loc[rows], cohort.classes, frozenset(), {}, SubtypeTask())
     assert make_folds(other, 5, seed) == make_folds(cohort, 5, seed)
 
 
@@ -89,12 +97,12 @@ def test_whole_sites_are_in_one_part(sites, seed):
 def test_events_are_dealt_evenly():
     cohort = people(["x"] * 30)
     targets = pd.DataFrame({"time": 1.0, "event": [1] * 6 + [0] * 24}, index=cohort.targets.index)
-    cohort = Cohort(cohort.slides, targets, (), frozenset(), {})
+    cohort = Cohort(cohort.slides, targets, (), frozenset(), {}, SubtypeTask())
     folds = make_folds(cohort, 6, 0)
     assert [int(targets.loc[list(fold.test), "event"].sum()) for fold in folds] == [1] * 6
     with pytest.raises(CohortError, match=r"too few patients for 7 folds: observed events \(6\)"):
         make_folds(cohort, 7, 0)
-    censored = Cohort(cohort.slides, targets.assign(event=0), (), frozenset(), {})
+    censored = Cohort(cohort.slides, targets.assign(event=0), (), frozenset(), {}, SubtypeTask())
     with pytest.raises(CohortError, match="all patients are of one stratum: censored patients"):
         make_folds(censored, 3, 0)
 

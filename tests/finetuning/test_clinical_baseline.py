@@ -20,7 +20,8 @@ def study_of(folder: Path, table: pd.DataFrame) -> Experiment:
     )
     cases = tuple(table["case_id"])
     fold = Fold(0, cases[:60], cases[60:70], cases[70:])
-    return Experiment(config, read_cohort(config.table, config.task), [fold], {}, PixelInput())
+    cohort = read_cohort(config.table, config.task)
+    return Experiment(config.model_copy(update={"task": cohort.task}), cohort, [fold], {}, PixelInput())
 
 
 @pytest.fixture

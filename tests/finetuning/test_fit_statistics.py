@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cohort_of_three() -> Cohort:
     targets = pd.DataFrame({"label": ["a", "b", "b"]}, index=["P", "Q", "R"])
-    return Cohort({"P": ["p"], "Q": ["q1", "q2"], "R": ["r"]}, targets, ("a", "b"), frozenset(), {})
+    return Cohort({"P": ["p"], "Q": ["q1", "q2"], "R": ["r"]}, targets, ("a", "b"), frozenset(), {}, SubtypeTask())
 
 
 def tokens(slides: tuple[str, ...]) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_vectors_standardise_the_head_alone(cohort_of_three):
 
 def test_bins_come_from_the_training_patients_alone(cohort_of_three):
     targets = pd.DataFrame({"time": [1.0, 2.0, 90.0], "event": [1, 1, 1]}, index=["P", "Q", "R"])
-    survival = Cohort(cohort_of_three.slides, targets, (), frozenset(), {})
+    survival = Cohort(cohort_of_three.slides, targets, (), frozenset(), {}, SubtypeTask())
     model = SlideModel(None, NllTask(bins=2), (), width=4)
     prepare(model, PatientDataset(["P", "Q"], survival, targets, lambda slides: tokens(slides)[:, 0]), CPU)
     assert model.statistics["bin_edges"] == (1.5,)

@@ -12,7 +12,7 @@ FOLD = Fold(2, CASES, ("v", "w"), ("t",))
 
 
 def cohort(targets: pd.DataFrame, classes: tuple[str, ...] = ()) -> Cohort:
-    return Cohort({case: [case] for case in targets.index}, targets, classes, frozenset(), {})
+    return Cohort({case: [case] for case in targets.index}, targets, classes, frozenset(), {}, SubtypeTask())
 
 
 def survival(train: str, val: str = "5 6") -> Cohort:

@@ -12,7 +12,9 @@ from longvit.tokens.sequences import Slides
 
 CPU = torch.device("cpu")
 SLIDES = {"P": ["p"], "Q": ["q1", "q2"]}
-LABELS = Cohort(SLIDES, pd.DataFrame({"label": ["a", "b"]}, index=["P", "Q"]), ("a", "b"), frozenset(), {})
+LABELS = Cohort(
+    SLIDES, pd.DataFrame({"label": ["a", "b"]}, index=["P", "Q"]), ("a", "b"), frozenset(), {}, SubtypeTask()
+)
 
 
 def read(slides: Slides) -> torch.Tensor:
