@@ -11,7 +11,7 @@ from itertools import combinations
 from pathlib import Path
 
 from longvit.cohort.findings import FindingCollector, refuse
-from longvit.cohort.follow_up import implausible
+from longvit.cohort.follow_up import implausible, turned_round
 from longvit.cohort.near_names import near_pairs, nearest
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.split_files import Split
@@ -23,6 +23,9 @@ from longvit.runs.privacy import shareable_values
 from preprocessing.errors import few
 from preprocessing.store.piece import with_pieces
 from preprocessing.store.store import find_stores, open_store
+
+_LEVELS = (("accepted", "accepted findings"), ("note", "notes"))
+"""Levels of findings that do not stop a run, and their words in a verdict."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,34 @@ class Audit:
     @property
     def counts(self) -> list[dict]:
         """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
-        return [_count(self.cohort, fold, part) for fold in self.folds for part in PARTS if fold.parts[part]]
+        return counts(self.cohort, self.folds)
+
+    @property
+    def verdict(self) -> str:
+        """Return one sentence: the number of findings of each level, and whether the splits can be trained on."""
+        levels = Counter(one.level for one in self.findings)
+        said = [f"{levels['error'] or 'no'} errors"]
+        said += [f"{levels[level]} {word}" for level, word in _LEVELS if levels[level]]
+        end = "`longvit finetune` refuses these splits" if levels["error"] else "these splits can be trained on"
+        return f"{', '.join(said)}: {end}"
+
+    @property
+    def flow(self) -> tuple[tuple[str, int], ...]:
+        """Return the numbers of patients after each step, from the table to the splits."""
+        used = {case for fold in self.folds for cases in fold.parts.values() for case in cases}
+        return (*self.cohort.flow, ("with a store", len(self.cohort.slides)), ("in the splits", len(used)))
 
     @property
     def file(self) -> AuditFile:
         """Content of `audit.json`, without folders of this machine."""
         findings = [one.model_copy(update={"where": shareable_values(one.where)}) for one in self.findings]
-        return AuditFile(findings=tuple(findings), accepted=self.accepted, counts=tuple(self.counts))
+        return AuditFile(
+            findings=tuple(findings),
+            accepted=self.accepted,
+            verdict=self.verdict,
+            flow=self.flow,
+            counts=tuple(self.counts),
+        )
 
 
 def audit_splits(config: SplitsConfig) -> Audit:
@@ -103,6 +127,20 @@ def audit_splits(config: SplitsConfig) -> Audit:
     return Audit(cohort, folds, tuple(collector.findings), collector.used, config.splits)
 
 
+def untrainable(audit: Audit) -> list[Finding]:
+    """Return an error for each fold from whose training part nothing can be learned: a class or events are missing."""
+    cohort = audit.cohort
+    problems = {
+        fold.index: cohort.task.problem(cohort.targets.loc[list(fold.train)], "train", cohort.classes)
+        for fold in audit.folds
+    }
+    return [
+        Finding(category="untrainable", level="error", what=f"fold {k} {one.what}", where=str(audit.where), fix=one.fix)
+        for k, one in problems.items()
+        if one
+    ]
+
+
 def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
     """Find times that are implausible in the stated unit."""
     if cohort.task.unit:
@@ -112,6 +150,10 @@ def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector
             fix = f"set the unit of the column, as --task.time-unit {likely} does" if likely else "check the column"
             what = f"column {{names}} has {said}"
             collector.find("time-unit", cohort.task.table_columns[:1], what, where=config.table, fix=fix)
+        if said := turned_round(cohort.targets["time"], cohort.targets["event"]):
+            what = f"column {{names}} may be turned round: {said.replace('{', '').replace('%', ' %')}"
+            fix = "check which value means the event: task.event_column is 1 for it, task.censorship_column is 0"
+            collector.find("censoring", cohort.task.table_columns[1:2], what, where=config.table, fix=fix)
 
 
 def _find_labels(config: SplitsConfig, cohort: Cohort, collector: FindingCollector) -> None:
@@ -282,6 +324,11 @@ def _note_held_out_again(folds: Sequence[Fold], where: Path, collector: FindingC
         where=where,
         fix="none needed; but folds that share patients vary less than independent cohorts would",
     )
+
+
+def counts(cohort: Cohort, folds: Sequence[Fold]) -> list[dict]:
+    """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
+    return [_count(cohort, fold, part) for fold in folds for part in PARTS if fold.parts[part]]
 
 
 def _count(cohort: Cohort, fold: Fold, part: str) -> dict:

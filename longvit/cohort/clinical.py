@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from longvit.cohort.columns import find_column
+from longvit.cohort.columns import PATIENT, find_column
 from longvit.cohort.tables import name_rows, read_strings
 from longvit.config.required import CLINICAL
 from longvit.formats.csv_rows import exact_numbers
@@ -44,7 +44,8 @@ def read_clinical(path: Path) -> ClinicalCovariates:
     Raises:
         CohortError: The table, a column of patients or every covariate is missing, or rows of a patient differ.
     """
-    table = name_rows(read_strings(path, CLINICAL), path, {"case_id"})
+    wanted = (*PATIENT, *AGE, *SEX, *STAGE)
+    table = name_rows(read_strings(path, CLINICAL, wanted=wanted), path, {"case_id"})
     found, notes = {}, []
     for name, columns, read in ((AGE_NAME, AGE, _age), (SEX_NAME, SEX, _female), (STAGE_NAME, STAGE, _stage)):
         column = find_column(table.columns, columns)

@@ -13,8 +13,12 @@ CATEGORIES = {
     "alike": "patients in two parts whose names differ only in spelling",
     "alike-labels": "classes whose names differ only in case or white space",
     "time-unit": "times that are implausible in the stated unit",
+    "censoring": "a status that is likely turned round",
 }
 """Category of a finding that stops a run -> its meaning. Entries of `accept` start with a category."""
+
+FATAL = {"untrainable": "folds from whose training part nothing can be learned"}
+"""Category of a finding that cannot be accepted, and that `finetune` refuses by itself -> its meaning."""
 
 NOTES = {
     "left-out": "patients without the label or the endpoint",

@@ -169,7 +169,7 @@ def _survival(task: SurvivalTask, table: KnownTable | None, columns: Sequence[st
     known = named[0] if named else endpoints.get(task.endpoint or "OS")
     time = task.time_column or (known and find_column(columns, [known.time]))
     time = time or find_column(columns, ["survival_months"]) or _refuse_absent("time", "time_column", columns, where)
-    update: dict[str, object] = {"time_column": time}
+    update: dict[str, object] = {"time_column": time, "endpoint": None}  # which the columns now say
     of_time = known if known and plain(known.time) == plain(time) else None
     if not task.event_column and not task.censorship_column:
         status = find_column(columns, [of_time.status]) if of_time else None

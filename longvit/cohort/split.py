@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from rich.console import Console
+
+from longvit.cohort.audit import print_counts
 from longvit.cohort.patients import read_cohort
 from longvit.cohort.splits import write_folds
 from longvit.cohort.stratify import make_folds
@@ -28,4 +31,5 @@ def run(config: SplitConfig) -> Path:
     with open_run(config, "split", inputs, config.out / f"splits_{folds[-1].index}.csv") as run:
         if not run.finished:
             write_folds(config.out, folds, cohort)
+    print_counts(cohort, folds, Console(stderr=True))
     return config.out

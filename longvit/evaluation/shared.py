@@ -8,8 +8,8 @@ from longvit.formats.audit_json import AuditFile, Finding
 from longvit.runs.privacy import Pseudonyms, shareable_values
 from preprocessing.errors import few
 
-NOT_IDS = ("one-sided",)
-"""Categories of findings whose names are classes."""
+NOT_IDS = ("one-sided", "rare", "alike-labels", "time-unit")
+"""Categories of findings whose names are classes or columns."""
 
 
 def shared_audit(audit: AuditFile, names: Pseudonyms) -> AuditFile:

@@ -41,6 +41,10 @@ class AuditFile(BaseModel):
     """All findings, in the order of the checks."""
     accepted: tuple[str, ...] = ()
     """Entries of the setting `accept` that were needed."""
+    verdict: str = ""
+    """Sentence on whether the splits can be trained on."""
+    flow: tuple[tuple[str, int], ...] = ()
+    """Flow of patients: steps in order, each with the number of patients who are left after it."""
     counts: tuple[dict[str, Any], ...] = ()
     """Row for each part of each fold: `fold`, `part`, `patients`, `slides`, and patients per class or `events`."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from longvit.cohort.audit import print_findings
-from longvit.cohort.checks import Audit, audit_splits
+from longvit.cohort.checks import Audit, audit_splits, untrainable
 from longvit.cohort.findings import FindingCollector, refuse
 from longvit.config import AuditConfig, CoxTask, SubtypeTask
 from preprocessing.errors import CohortError, ConfigError
@@ -281,7 +281,7 @@ def test_several_findings_are_refused_together_each_in_a_note(small):
 def test_the_written_audit_says_what_was_found_and_accepted(small):
     result = small({"train": ["A-1", "C"], "val": ["A-2", "B"]}, accept=("leak:A",))
     document = json.loads(result.file.model_dump_json())
-    assert set(document) == {"findings", "accepted", "counts"}
+    assert set(document) == {"findings", "accepted", "verdict", "flow", "counts"}
     assert document["accepted"] == ["leak:A"]
     rare, finding = document["findings"]
     assert (rare["category"], rare["names"]) == ("rare", ["LUSC"])
@@ -414,3 +414,59 @@ def test_names_with_markup_are_shown(small, table, capsys):
     odd = table(lambda rows: rows.replace({"oncotree_code": {"LUSC": "[/]"}}), "odd.csv")
     print_findings(small({"train": ["A"], "val": ["B"], "test": ["C"]}, table=odd), Console(width=200))
     assert "[/]" in capsys.readouterr().out
+
+
+def test_the_flow_of_patients_ends_in_the_splits(sound):
+    flow = [("in the table", 12), ("with a slide", 12), ("of the task's classes", 12), ("with a known target", 12)]
+    assert audit_splits(sound).flow == (*flow, ("with a store", 12), ("in the splits", 12))
+    assert audit_splits(sound).file.flow == audit_splits(sound).flow
+
+
+def test_patients_without_a_label_are_left_out_by_name_with_a_note(small, table):
+    rows = "case_id,slide_id,label\nA,A-1,x\nA,A-2,x\nB,B-1,y\nC,C-1,\nD,D-1,y\n"
+    parts = {"train": ["A", "C"], "val": ["B"], "test": []}
+    path = table(lambda _: pd.read_csv(io.StringIO(rows)), "gaps.csv")
+    with pytest.raises(CohortError, match="1 of 4 patients with slides have no label: C"):
+        small(parts, table=path)
+    result = small(parts, table=path, task=SubtypeTask(missing="leave-out"))
+    result.refuse()
+    assert found(result, "left-out") == [("note", ("C",))]
+    assert [patients for _, patients in result.flow] == [4, 4, 4, 3, 3, 2]
+    assert "C" not in result.folds[0].train
+
+
+def test_the_audit_ends_with_a_verdict(small, table):
+    parts = {"train": ["A", "B"], "val": ["C"], "test": []}
+    console = Console(width=200, record=True)
+    print_findings(small(parts), console)
+    assert console.export_text().rstrip().endswith("verdict: no errors, 2 notes: these splits can be trained on")
+    leaking = small({"train": ["A-1", "B"], "val": ["A-2"], "test": ["C"]})
+    assert leaking.verdict.startswith("1 errors, ")
+    assert leaking.verdict.endswith(": `longvit finetune` refuses these splits")
+    assert leaking.file.verdict == leaking.verdict
+    accepted = small({"train": ["A-1", "B"], "val": ["A-2"], "test": ["C"]}, accept=("leak",))
+    assert accepted.verdict.startswith("no errors, 1 accepted findings, ")
+
+
+def test_a_training_part_that_teaches_nothing_is_an_error_that_cannot_be_accepted(small):
+    parts = {"train": ["B"], "val": ["A"], "test": ["C"]}
+    found = untrainable(small(parts, task=CoxTask()))
+    assert [(one.level, one.what) for one in found] == [
+        ("error", "fold 0 has 0 observed events in train, fewer than 2")
+    ]
+    assert [one.what for one in untrainable(small(parts))] == ["fold 0 has no training patient of class LUAD"]
+    assert untrainable(small(parts | {"train": ["B", "C"]})) == []
+    with pytest.raises(ConfigError, match="no category of the audit: untrainable"):
+        small(parts, accept=("untrainable",))
+
+
+def test_a_status_that_is_turned_round_is_an_error(tmp_path):
+    status = [1] * 57 + [0] * 3
+    rows = [f"P{n:02d},s{n},{n + 1},{one}" for n, one in enumerate(status)]
+    (tmp_path / "t.csv").write_text("case_id,slide_id,survival_months,event\n" + "\n".join(rows) + "\n")
+    splits = [",train,val,test", *(f"{n},P{n:02d},P{n + 20:02d},P{n + 40:02d}" for n in range(20))]
+    (tmp_path / "splits_0.csv").write_text("\n".join(splits) + "\n")
+    config = AuditConfig(table=tmp_path / "t.csv", splits=tmp_path, task=CoxTask(event_column="event"))
+    with pytest.raises(CohortError, match=r"column event may be turned round: 95\.0 % of 60 patients have") as e:
+        audit_splits(config).refuse()
+    assert "--accept censoring" in e.value.fix

@@ -88,7 +88,10 @@ def test_a_report_holds_models_covariates_audit_settings_and_command(survival_cs
     baseline = edited(survival_csv, lambda table: table.assign(risk=table["time"]))
     (tmp_path / "clinical.csv").write_text(CLINICAL)
     leak = {"level": "accepted", "what": "A | B are in two parts", "where": "splits_0.csv", "fix": "move them"}
-    (tmp_path / "audit.json").write_text(json.dumps({"findings": [leak], "accepted": ["leak:A"]}))
+    gone = {"level": "note", "category": "left-out", "what": "2 patients are left out, who have no OS: P, Q"}
+    flow = [["in the table", 11160], ["with a known target", 480]]
+    audit = {"findings": [leak, gone], "accepted": ["leak:A"], "flow": flow}
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
     (tmp_path / "config.yaml").write_text("seed: 42\n")
     config = EvaluateConfig(
         predictions=survival_csv, name="LongViT", baseline={"ABMIL": baseline}, clinical=tmp_path / "clinical.csv"
@@ -102,6 +105,8 @@ def test_a_report_holds_models_covariates_audit_settings_and_command(survival_cs
     for words in ("ABMIL", "Stage, per step I to IV", "seed: 42", "--baseline.ABMIL", "splits_0.csv", "low risk"):
         assert words in html
         assert words in markdown
+    assert "| with a known target | 480 | 10680 |" in markdown
+    assert "\n2 patients are left out, who have no OS: P, Q." in markdown
     assert "A \\| B are in two parts" in markdown
     for name in ("folds", "kaplan_meier", "hazard_ratios", "models"):
         assert f"(figures/{name}.svg)" in markdown

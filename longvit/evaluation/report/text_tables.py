@@ -102,10 +102,21 @@ def audit_table(audit: AuditFile | None) -> TextTable:
         note = f"There is no {AUDIT} next to the predictions: it is unknown whether these splits have leaks."
         return TextTable("Audit of the splits", (), (), (note,))
     notes = [] if audit.findings else ["The audit found nothing."]
+    notes += [f"Verdict: {audit.verdict}."] if audit.verdict else []
     if audit.accepted:
         notes.append(f"Accepted: {', '.join(audit.accepted)}.")
     rows = tuple((one.level, one.what, one.where, one.fix) for one in audit.findings)
     return TextTable("Audit of the splits", ("Level", "What", "Where", "Fix") if rows else (), rows, tuple(notes))
+
+
+def flow_table(audit: AuditFile | None) -> TextTable | None:
+    """Return the table of the flow of patients from the table to the splits, or None if it is not known."""
+    if audit is None or not audit.flow:
+        return None
+    before = [audit.flow[0][1], *(left for _, left in audit.flow)]
+    rows = tuple((step, str(left), str(had - left)) for (step, left), had in zip(audit.flow, before, strict=False))
+    left_out = tuple(f"{one.what}." for one in audit.findings if one.category == "left-out")
+    return TextTable("Flow of patients", ("Patients", "Number", "Left out"), rows, left_out)
 
 
 def detail_tables(metrics: Mapping[str, Any], audit: AuditFile | None) -> Sequence[TextTable]:
@@ -113,7 +124,7 @@ def detail_tables(metrics: Mapping[str, Any], audit: AuditFile | None) -> Sequen
     tables = [models_table(metrics)]
     if metrics["task"] == "survival":
         tables += [groups_table(metrics), cox_table(metrics["cox"])]
-    return [table for table in (*tables, audit_table(audit)) if table is not None]
+    return [table for table in (*tables, flow_table(audit), audit_table(audit)) if table is not None]
 
 
 def _number(name: str, number: Mapping[str, Any] | None) -> str:
