@@ -124,6 +124,14 @@ def recognise(columns: Sequence[str], wanted: TableName | None, where: Path) -> 
     raise CohortError(f"this is not {title}: it has no column {' nor '.join(missing)}", where=where, fix=fix)
 
 
+def lacks_patients(columns: Sequence[str]) -> bool:
+    """Return whether these are the columns of a known table that does not name patients."""
+    known = any(
+        table.slides_are_patients and all(find_column(columns, [n]) for n in table.signature) for table in TABLES
+    )
+    return known and not find_column(columns, PATIENT)
+
+
 def fit_task(task: Task, columns: Sequence[str], where: Path) -> tuple[Task, str | None]:
     """Return a task with the settings that the table decides filled in, and a sentence about them.
 
@@ -142,7 +150,7 @@ def fit_task(task: Task, columns: Sequence[str], where: Path) -> tuple[Task, str
     """
     table = recognise(columns, task.table, where)
     update: dict[str, object] = {}
-    if table and table.slides_are_patients and not task.patient_column and not find_column(columns, PATIENT):
+    if not task.patient_column and lacks_patients(columns):
         update["patient"] = "slide"
     if isinstance(task, SurvivalTask):
         update |= _survival(task, table, columns, where)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from longvit.cohort.columns import PATIENT, SAMPLE, SLIDE, find_column, plain
+from longvit.cohort.known_tables import lacks_patients
 from longvit.config import MISSING_WORDS
 from longvit.config.required import TABLE, RequiredInput
 from preprocessing.errors import MAX_NAME, CohortError, few, printable, short
@@ -99,7 +100,8 @@ def bad_name(name: str) -> str | None:
 
 def read_table(path: Path, needed: Set[str] = frozenset({"case_id", "slide_id"})) -> pd.DataFrame:
     """Read a table of slides or patients under any of the names in `columns`; arguments and errors as `name_rows`."""
-    return name_rows(read_strings(path, wanted=(*PATIENT, *SLIDE)), path, needed)
+    table = read_strings(path, wanted=(*PATIENT, *SLIDE))
+    return name_rows(table, path, needed, slides_are_patients=lacks_patients(list(table.columns)))
 
 
 def name_rows(

@@ -282,3 +282,23 @@ def test_a_slide_is_whole_or_in_pieces(table):
     with pytest.raises(CohortError, match=r"as a whole and in pieces: T\n") as error:
         read_table(path)
     assert error.value.fix
+
+
+def test_a_table_of_slides_has_patients_by_barcode_or_by_its_kind(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("filename\nTCGA-05-4249-01Z-00-DX1.A.svs\nTCGA-05-4250-01Z-00-DX1.B.svs\n")
+    assert read_table(path)["case_id"].tolist() == ["TCGA-05-4249", "TCGA-05-4250"]
+    path.write_text("image_id,data_provider,isup_grade\na,karolinska,0\nb,radboud,1\n")
+    assert read_table(path)["case_id"].tolist() == ["a", "b"]
+    path.write_text("filename\nTCGA-05-4249-01Z-00-DX1.A.svs\nother.svs\n")
+    with pytest.raises(CohortError, match="no column case_id"):
+        read_table(path)
+
+
+def test_gdc_missing_values_classes_named_none_and_endings_of_slides(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("case_id,slide_id,label\nA,s1.bif,None\nB,s2.vms,'--\nC,s3.ome.tif,NA\n")
+    table = read_table(path)
+    assert table["slide_id"].tolist() == ["s1", "s2", "s3"]
+    assert table["label"].isna().tolist() == [False, True, False]
+    assert (table["label"].iloc[0], table["label"].iloc[2]) == ("None", "NA")
