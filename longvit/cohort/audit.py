@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longvit.cohort.checks import Audit, audit_splits, counts, untrainable
+from longvit.cohort.checks import Audit, audit_splits, untrainable
 from longvit.cohort.findings import CATEGORIES, FATAL, NOTES
-from longvit.cohort.follow_up import describe
+from longvit.cohort.follow_up import describe_follow_up
 from longvit.cohort.patients import Cohort
-from longvit.cohort.splits import Fold, write_folds
+from longvit.cohort.splits import Fold, count_parts, write_folds
 from longvit.config import AuditConfig
 from longvit.formats.audit_json import write_audit
 from preprocessing.errors import printable
@@ -57,11 +57,11 @@ def print_findings(result: Audit, console: Console) -> None:
 
 def print_counts(cohort: Cohort, folds: Sequence[Fold], console: Console) -> None:
     """Print the patients, slides and classes or events of every part, and the follow-up."""
-    rows = counts(cohort, folds)
+    rows = count_parts(cohort, folds)
     table = Table(*map(escape, rows[0]), box=None, header_style="bold")
     for row in rows:
         table.add_row(*map(str, row.values()))
     console.print(table)
     if cohort.task.unit:
         times, event = cohort.targets["time"], cohort.targets["event"]
-        console.print(describe(times, event, cohort.task.unit), highlight=False, soft_wrap=True)
+        console.print(describe_follow_up(times, event, cohort.task.unit), highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from longvit.cohort.follow_up import implausible, turned_round
 from longvit.cohort.near_names import near_pairs, nearest
 from longvit.cohort.patients import Cohort, read_cohort
 from longvit.cohort.split_files import Split
-from longvit.cohort.splits import Fold, join_numbers, read_splits, to_fold
+from longvit.cohort.splits import Fold, count_parts, join_numbers, read_splits, to_fold
 from longvit.cohort.tables import barcodes
 from longvit.config import PARTS, SplitsConfig
 from longvit.formats.audit_json import AuditFile, Finding
@@ -57,7 +57,7 @@ class Audit:
     @property
     def counts(self) -> list[dict]:
         """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
-        return counts(self.cohort, self.folds)
+        return count_parts(self.cohort, self.folds)
 
     @property
     def verdict(self) -> str:
@@ -104,7 +104,7 @@ def audit_splits(config: SplitsConfig) -> Audit:
     collector.note(
         "left-out",
         cohort.unknown,
-        f"{{n}} patients are left out, who have no {' and '.join(cohort.task.source_columns)}: {{names}}",
+        f"{{n}} patients without {' and '.join(cohort.task.source_columns)} are left out: {{names}}",
         where=config.table,
         fix="none needed, if they were left out on purpose",
     )
@@ -323,21 +323,4 @@ def _note_held_out_again(folds: Sequence[Fold], where: Path, collector: FindingC
         f"{{n}} of {len(times)} held-out patients are held out in several folds: {{names}}",
         where=where,
         fix="none needed; but folds that share patients vary less than independent cohorts would",
-    )
-
-
-def counts(cohort: Cohort, folds: Sequence[Fold]) -> list[dict]:
-    """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
-    return [_count(cohort, fold, part) for fold in folds for part in PARTS if fold.parts[part]]
-
-
-def _count(cohort: Cohort, fold: Fold, part: str) -> dict:
-    cases = list(fold.parts[part])  # type: ignore[index]
-    row = {"fold": fold.index, "part": part, "patients": len(cases)}
-    row["slides"] = sum(len(cohort.slides[case]) for case in cases)
-    strata = cohort.strata.loc[cases]
-    return (
-        row
-        | {name: int((strata == name).sum()) for name in cohort.classes}
-        | ({} if cohort.classes else {"events": int(strata.sum())})
     )

@@ -32,7 +32,7 @@ LATE_EVENTS = 0.55
 """Largest plausible share of events among the tenth of patients with the longest times."""
 
 
-def describe(times: pd.Series, event: pd.Series, unit: str) -> str:
+def describe_follow_up(times: pd.Series, event: pd.Series, unit: str) -> str:
     """Return a sentence with the events and the median follow-up.
 
     The follow-up is given in both of the usual kinds: by reverse Kaplan-Meier, in which events are censored (Schemper

@@ -145,25 +145,27 @@ def fit_task(task: Task, columns: Sequence[str], where: Path) -> tuple[Task, str
         for a table whose columns all have this project's names.
 
     Raises:
-        CohortError: The table is not the one that the settings name, or has no columns of the target; or the unit of
+        CohortError: The table has other columns than the table that the settings name, or has no columns of the target; or the unit of
             times is unknown.
     """
     table = recognise(columns, task.table, where)
     update: dict[str, object] = {}
     if not task.patient_column and lacks_patients(columns):
         update["patient"] = "slide"
-    if isinstance(task, SurvivalTask):
-        update |= _survival(task, table, columns, where)
-    elif isinstance(task, LabelTask) and task.label_column is None:
-        names = (*([table.label] if table and table.label else []), *LABEL)
-        update["label_column"] = find_column(columns, names) or _refuse_absent("label", "label_column", columns, where)
-    fitted = task.model_copy(update=update)
+    fitted = task.model_copy(update=update | _FITTED[task.targets](task, table, columns, where))
     if table is None or table.name == "mcat":
         return fitted, None
     said = [f"columns {' and '.join(fitted.table_columns)}"]
     said += [f"times in {fitted.unit}"] if fitted.unit else []
     said += ["every slide a patient"] if fitted.patient == "slide" else []
     return fitted, f"is read as {table.title}: {', '.join(said)}"
+
+
+def _label(task: LabelTask, table: KnownTable | None, columns: Sequence[str], where: Path) -> dict[str, object]:
+    """Return the column of the label."""
+    names = (*([table.label] if table and table.label else []), *LABEL)
+    found = task.label_column or find_column(columns, names)
+    return {"label_column": found or _refuse_absent("label", "label_column", columns, where)}
 
 
 def _survival(task: SurvivalTask, table: KnownTable | None, columns: Sequence[str], where: Path) -> dict[str, object]:
@@ -208,3 +210,7 @@ def _refuse_absent(what: str, setting: str, columns: Sequence[str], where: Path)
         where=f"{where}, columns: {few(list(columns), 12)}",
         fix=f"name it with task.{setting}",
     )
+
+
+_FITTED = {LabelTask.targets: _label, SurvivalTask.targets: _survival}
+"""Search for the columns of each kind of target, by their columns."""

@@ -106,3 +106,18 @@ def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
         raise CohortError("the folder contains other splits", where=others[0], fix="choose another --out")
     for path, text in texts.items():
         write_whole(path, text)
+
+
+def count_parts(cohort: Cohort, folds: Iterable[Fold]) -> list[dict]:
+    """Return a row for each part of each fold: patients, slides, and patients of each class or with an event."""
+    return [_count(cohort, fold, part) for fold in folds for part in PARTS if fold.parts[part]]
+
+
+def _count(cohort: Cohort, fold: Fold, part: Part) -> dict:
+    cases = list(fold.parts[part])
+    strata = cohort.strata.loc[cases]
+    row = {"fold": fold.index, "part": part, "patients": len(cases)}
+    row["slides"] = sum(len(cohort.slides[case]) for case in cases)
+    if not cohort.classes:
+        return row | {"events": int(strata.sum())}
+    return row | {name: int((strata == name).sum()) for name in cohort.classes}

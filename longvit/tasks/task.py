@@ -176,7 +176,7 @@ class LabelTask(Task):
     """Preset with the classes and ignored labels of one of the paper's tasks; classes and labels set next to it take
     precedence."""
     label_column: str | None = None
-    """Column of the table with the label. Default: the one of a recognised table (`type` in TCGA-CDR), or else the
+    """Column of the table with the label. Default: the column of a recognised table (`type` in TCGA-CDR), or else the
     first of oncotree_code, label, subtype, isup_grade."""
     ignore: tuple[str, ...] = ()
     """Labels whose rows are left out, spelled as in the table."""

@@ -70,7 +70,7 @@ def test_the_conda_environment_has_no_list_of_its_own(root, project):
     assert environment["name"] == project["name"]
     assert conda == [f"python {project['requires-python']}", "pip"]
     assert pip == {"pip": ["-e .[all]"]}
-    assert project["optional-dependencies"]["all"] == ["longvit[test]"]
+    assert project["optional-dependencies"]["all"] == ["longvit[parquet,test]"]
 
 
 def test_the_readme_names_the_two_commands_of_the_makefile(root):

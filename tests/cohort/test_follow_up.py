@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sksurv.nonparametric import kaplan_meier_estimator
 
-from longvit.cohort.follow_up import describe, implausible, reverse_kaplan_meier, turned_round
+from longvit.cohort.follow_up import describe_follow_up, implausible, reverse_kaplan_meier, turned_round
 from longvit.cohort.patients import read_cohort
 from longvit.config import CoxTask
 
@@ -43,12 +43,14 @@ def test_the_median_follow_up_is_that_of_the_censoring_curve(seed):
 
 def test_a_follow_up_is_described_in_both_kinds():
     times, event = pd.Series([1.0, 2, 3, 4, 5]), pd.Series([1, 0, 1, 0, 0])
-    said = describe(times, event, "months")
+    said = describe_follow_up(times, event, "months")
     assert said == (
         "5 patients, 2 events (40%); median follow-up 4 months by reverse Kaplan-Meier, 4 months of patients without "
         "the event"
     )
-    assert "not reached by reverse Kaplan-Meier, unknown of patients" in describe(times, event * 0 + 1, "months")
+    assert "not reached by reverse Kaplan-Meier, unknown of patients" in describe_follow_up(
+        times, event * 0 + 1, "months"
+    )
 
 
 @pytest.mark.parametrize(

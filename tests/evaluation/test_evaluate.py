@@ -88,7 +88,7 @@ def test_a_report_holds_models_covariates_audit_settings_and_command(survival_cs
     baseline = edited(survival_csv, lambda table: table.assign(risk=table["time"]))
     (tmp_path / "clinical.csv").write_text(CLINICAL)
     leak = {"level": "accepted", "what": "A | B are in two parts", "where": "splits_0.csv", "fix": "move them"}
-    gone = {"level": "note", "category": "left-out", "what": "2 patients are left out, who have no OS: P, Q"}
+    gone = {"level": "note", "category": "left-out", "what": "2 patients without OS are left out: P, Q"}
     flow = [["in the table", 11160], ["with a known target", 480]]
     audit = {"findings": [leak, gone], "accepted": ["leak:A"], "flow": flow}
     (tmp_path / "audit.json").write_text(json.dumps(audit))
@@ -106,7 +106,7 @@ def test_a_report_holds_models_covariates_audit_settings_and_command(survival_cs
         assert words in html
         assert words in markdown
     assert "| with a known target | 480 | 10680 |" in markdown
-    assert "\n2 patients are left out, who have no OS: P, Q." in markdown
+    assert "\n2 patients without OS are left out: P, Q." in markdown
     assert "A \\| B are in two parts" in markdown
     for name in ("folds", "kaplan_meier", "hazard_ratios", "models"):
         assert f"(figures/{name}.svg)" in markdown
