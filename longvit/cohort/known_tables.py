@@ -136,13 +136,13 @@ def fit_task(task: Task, columns: Sequence[str], where: Path) -> tuple[Task, str
     """Return a task with the settings that the table decides filled in, and a sentence about them.
 
     Args:
-        task: Settings; what they name is kept.
+        task: Settings; columns that they name are kept.
         columns: Columns of the table.
         where: The table, for errors.
 
     Returns:
-        The task with its columns, the unit of times, and whether slides are patients; and what was recognised, or None
-        for a table whose columns all have this project's names.
+        The task with its columns, the unit of times, and whether slides are patients; and a sentence about a recognised
+        table, or None for another table and for MCAT's, whose names are this project's.
 
     Raises:
         CohortError: The table has other columns than the table that the settings name, or has no columns of the target; or the unit of
