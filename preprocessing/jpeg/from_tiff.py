@@ -5,6 +5,7 @@ both, so they are inserted (TIFF Technical Note 2; ITU-T T.81, annex B).
 """
 
 import os
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,19 @@ COLOURS: dict[int, str] = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}
 class JpegTiff:
     """Levels of a slide that consist of JPEG tiles in a TIFF, by level number; empty for unsupported files.
 
-    Tiles are read with pread, so threads may share an instance.
+    Tiles are read at their offsets, so threads may share an instance.
     """
 
     def __init__(self, path: Path, level_sizes: list[tuple[int, int]]) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._file = FileIO(path)
         try:
-            self.levels = _read_levels(path, level_sizes, self._descriptor)
+            self.levels = _read_levels(path, level_sizes, self._file.fileno())
         except Exception:  # tifffile raises any exception on a damaged file; the slide's backend reports it
             self.levels = {}
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 def _read_levels(path: Path, level_sizes: list[tuple[int, int]], descriptor: int) -> dict[int, JpegLevel]:
