@@ -53,7 +53,7 @@ def untold(tree: ast.AST) -> list[int]:
             [a.value for a in call.args if isinstance(a, ast.Constant)],
         )
         modes = [mode for mode in strings if isinstance(mode, str) and mode and not set(mode) - set("rwaxbt+")]
-        if not method and name != "open" or method and name == "open" and call.args and not modes:
+        if (not method and name != "open") or (method and name == "open" and call.args and not modes):
             continue  # a function of this name; a member of an archive or an address
         text = name in {"read_text", "write_text"} or (name == "open" and not any("b" in mode for mode in modes))
         writes = name == "write_text" or (name == "open" and any(set(mode) & set("wax") for mode in modes))
