@@ -50,6 +50,11 @@ else:
         os.close(descriptor)
 
 
+def open_binary(path: Path) -> int:
+    """Return the descriptor of a file opened to read its bytes; by default, Windows translates line ends."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
 _seeking = threading.Lock()
 
 

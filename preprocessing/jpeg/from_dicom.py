@@ -5,10 +5,10 @@ in slides of the Imaging Data Commons, so the fragments are walked from the firs
 organisation TILED_FULL they are the tiles, row by row (PS3.3, C.7.6.17.3). Other files are read by OpenSlide.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from io import FileIO
 from pathlib import Path
 from struct import Struct
 
@@ -19,7 +19,7 @@ from pydicom.config import disable_value_validation
 from pydicom.filereader import read_partial
 from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 
-from preprocessing.jobs.system import read_at
+from preprocessing.jobs.system import open_binary, read_at
 from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
 
 COLOURS = {"RGB": "RGB", "YBR_FULL": "YCbCr", "YBR_FULL_422": "YCbCr"}
@@ -49,7 +49,8 @@ class JpegDicom:
         found = []
         with ExitStack() as opened:
             for file in files:
-                descriptor = opened.enter_context(FileIO(file)).fileno()
+                descriptor = open_binary(file)
+                opened.callback(os.close, descriptor)
                 try:
                     found.append(_read_level(file, descriptor))
                 except Exception:  # pydicom raises any exception on a damaged file; OpenSlide reports the damage

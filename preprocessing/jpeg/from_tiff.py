@@ -5,13 +5,13 @@ both, so they are inserted (TIFF Technical Note 2; ITU-T T.81, annex B).
 """
 
 import os
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
 import tifffile
 from tifffile import PHOTOMETRIC
 
+from preprocessing.jobs.system import open_binary
 from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
 from preprocessing.jpeg.markers import END, START
 
@@ -25,15 +25,15 @@ class JpegTiff:
     """
 
     def __init__(self, path: Path, level_sizes: list[tuple[int, int]]) -> None:
-        self._file = FileIO(path)
+        self._descriptor = open_binary(path)
         try:
-            self.levels = _read_levels(path, level_sizes, self._file.fileno())
+            self.levels = _read_levels(path, level_sizes, self._descriptor)
         except Exception:  # tifffile raises any exception on a damaged file; the slide's backend reports it
             self.levels = {}
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._descriptor)
 
 
 def _read_levels(path: Path, level_sizes: list[tuple[int, int]], descriptor: int) -> dict[int, JpegLevel]:

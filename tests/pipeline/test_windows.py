@@ -17,17 +17,17 @@ DIFFER = {"inputs.json", "run.json", "timing.csv", "tile_report.csv", "config.ya
 """Files with times, or with the paths of the command."""
 
 
-def commands(root: Path, slides: Path, cohort, encoder: Path) -> list[list[str]]:
-    """Command lines whose results are in `root`."""
+def commands(root: Path, slides: Path, cohort, encoder: Path, workers: int) -> list[list[str]]:
+    """Command lines whose results are in `root`; with `workers`, processes tile and read."""
     given = f"--stores {cohort.stores} --device cpu"
-    train = f"--table {cohort.table} --splits {cohort.splits} --folds 0 --optimiser.epochs 1 --loader-workers 1"
+    train = f"--table {cohort.table} --splits {cohort.splits} --folds 0 --optimiser.epochs 1"
     model, store = root / "run" / "fold_0" / "model.safetensors", sorted(cohort.stores.iterdir())[0]
-    tile = f"tile --slides {slides} --out {root / 'stores'} --workers 2 --export-masks geojson"
+    tile = f"tile --slides {slides} --out {root / 'stores'} --workers {workers + 1} --export-masks geojson"
     lines = [
         tile,
         f"{tile} --overwrite",
         f"split --table {cohort.table} --out {root / 'splits'} --folds 3",
-        f"finetune {given} --checkpoint {encoder} --out {root / 'run'} {train}",
+        f"finetune {given} --checkpoint {encoder} --out {root / 'run'} {train} --loader-workers {workers}",
         f"encode {given} --checkpoint {encoder} --out {root / 'encoded'}",
         f"evaluate {root / 'run' / 'predictions.csv'}",
         f"explain --model {model} --store {store} --out {root / 'explained'} --device cpu --methods contribution",
@@ -43,35 +43,51 @@ def written(root: Path) -> dict[str, bytes]:
     return {str(place): path.read_bytes() for place, path in kept.items()}
 
 
-@pytest.fixture(scope="module")
-def projects(cohort, tiny_encoder, tmp_path_factory) -> tuple[Path, Path]:
-    """Results of the same commands, here and in a Python that is like Windows."""
-    if not SLIDE.exists():
-        pytest.skip("no shared slides beside this checkout (../shared/data/slides)")
-    root = tmp_path_factory.mktemp("windows")
-    slides = root / "slides"
-    slides.mkdir()
-    (slides / SLIDE.name).symlink_to(SLIDE.resolve())
-    save_encoder(root / "encoder.safetensors", LongViT(tiny_encoder))
-    here, there = ((root / name, commands(root / name, slides, cohort, root / "encoder.safetensors")) for name in "ab")
-    for command in here[1]:
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_module_loads_and_the_verbs_write_the_same_bytes(workers, cohort, tiny_encoder, save_slide, tmp_path):
+    if SLIDE.exists():
+        (tmp_path / "slides").mkdir()
+        (tmp_path / "slides" / SLIDE.name).symlink_to(SLIDE.resolve())
+    else:
+        save_slide(tmp_path / "slides" / "S.svs")
+    save_encoder(tmp_path / "encoder.safetensors", LongViT(tiny_encoder))
+    given = tmp_path / "slides", cohort, tmp_path / "encoder.safetensors", workers
+    for command in commands(tmp_path / "here", *given):
         assert run_command(command) == 0, command
     path = os.pathsep.join([str(LIKE_WINDOWS), str(Path(__file__).parents[2])])
     result = subprocess.run(
         [sys.executable, LIKE_WINDOWS / "every_module.py"],
-        input=json.dumps(there[1]),
+        input=json.dumps(commands(tmp_path / "there", *given)).encode(),
         env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
-        encoding="cp1252",
         check=False,
     )
-    assert result.returncode == 0, result.stderr
-    return here[0], there[0]
-
-
-def test_every_module_loads_and_the_verbs_write_the_same_bytes(projects):
-    ours, theirs = map(written, projects)
+    assert result.returncode == 0, result.stderr.decode("cp1252", "replace")
+    ours, theirs = written(tmp_path / "here"), written(tmp_path / "there")
     assert len(ours) > 20
     assert ours.keys() == theirs.keys()
     assert [place for place, content in ours.items() if theirs[place] != content] == []
+
+
+LACKS = """
+import os
+assert not hasattr(os, "pread")
+os.mkdir("a"); os.mkdir("b")
+with open("a/file", "w") as file:
+    for call in (lambda: os.unlink("a/file"), lambda: os.rename("a", "c"), lambda: os.replace("a/file", "b/file")):
+        try: call()
+        except PermissionError: print("refused")
+try: os.rename("a", "b")
+except FileExistsError: print("refused")
+os.rename("a", "c"); os.unlink("c/file"); os.rmdir("c")
+try: import fcntl
+except ImportError: print("refused")
+"""
+
+
+def test_the_python_that_is_like_windows_refuses_what_windows_refuses(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(LIKE_WINDOWS)}
+    said = subprocess.run(
+        [sys.executable, "-c", LACKS], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["refused"] * 5
