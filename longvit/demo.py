@@ -116,7 +116,7 @@ def _make_cohort(config: DemoConfig, console: Console) -> Path:
     """
     folder, drawn = config.out / "cohort", {"patients": config.patients, "seed": config.seed}
     mark = folder / "drawn.json"
-    if mark.exists() and json.loads(mark.read_text()) == drawn and not config.overwrite:
+    if mark.exists() and json.loads(mark.read_text(encoding="utf-8")) == drawn and not config.overwrite:
         return folder
     if mark.exists() and not config.overwrite:
         raise ConfigError(

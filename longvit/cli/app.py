@@ -4,7 +4,6 @@ The code of a verb is imported only when that verb runs, so that `--help` loads 
 """
 
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -36,6 +35,8 @@ from preprocessing.jobs.signals import StopSignal, stopped_by_signals
 
 _MESHED = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig
 """Settings of the verbs that several processes can run together."""
+_NO_READER = 128 + 13
+"""Exit code if the reader of the output has gone: 128 + SIGPIPE, a signal that Windows does not have."""
 _FIRST = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 """True in the first of the processes that torchrun or Slurm has started, which prints what is printed once."""
 
@@ -206,7 +207,7 @@ def run_command(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Run the command line of this process; `longvit/README.md` lists the exit codes."""
     if not _FIRST:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", newline="")  # noqa: SIM115 - until the process ends
     try:
         with stopped_by_signals():
             code = run_command(sys.argv[1:])
@@ -219,5 +220,5 @@ def main() -> None:
         code = stop.exit_code
     except BrokenPipeError:  # the process that reads our output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
+        code = _NO_READER
     sys.exit(code)

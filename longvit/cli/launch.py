@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from preprocessing.errors import ConfigError
 from preprocessing.jobs.signals import StopSignal
 
 _PR_SET_PDEATHSIG = 1
@@ -26,7 +27,13 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     """Run a command line as so many processes; return the exit code, which is that of the first that failed.
 
     All processes have ended when this returns. A process that loses another ends by itself, with a message.
+
+    Raises:
+        ConfigError: The system is Windows, which cannot interrupt a process and let it clean up.
     """
+    if sys.platform == "win32":
+        fix = "omit --devices, or run on Linux or macOS"
+        raise ConfigError("Windows runs a verb as one process only", where=f"--devices {processes}", fix=fix)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}

@@ -100,7 +100,7 @@ def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:
     for fold in folds:
         slides = {part: [s for case in cases for s in cohort.slides[case]] for part, cases in fold.parts.items()}
         table = pd.DataFrame({part: pd.Series(names, dtype=str) for part, names in slides.items()})
-        texts[folder / f"splits_{fold.index}.csv"] = table.to_csv()
+        texts[folder / f"splits_{fold.index}.csv"] = table.to_csv(lineterminator="\n")
     others = [path for path in folder.glob("splits_*.csv") if path.read_bytes() != texts.get(path, "").encode()]
     if others:
         raise CohortError("the folder contains other splits", where=others[0], fix="choose another --out")

@@ -119,4 +119,4 @@ def _fields(kind: type[BaseModel], values: dict, indent: str) -> list[str]:
 
 if __name__ == "__main__":  # `make configs`
     for verb, kind in VERBS.items():
-        (Path(sys.argv[1]) / f"{verb}.yaml").write_text(reference_yaml(kind), encoding="utf-8")
+        (Path(sys.argv[1]) / f"{verb}.yaml").write_text(reference_yaml(kind), encoding="utf-8", newline="\n")

@@ -93,7 +93,9 @@ def save_curves(found: Mapping[str, Curves], blind: Mapping[str, Curves], quanti
     tables = [
         pd.DataFrame({name: getattr(one, name) for name in columns}).assign(map=key) for key, one in every.items()
     ]
-    pd.concat(tables)[["map", *columns]].to_csv(folder / "faithfulness.csv", index=False, float_format="%.7g")
+    pd.concat(tables)[["map", *columns]].to_csv(
+        folder / "faithfulness.csv", index=False, float_format="%.7g", lineterminator="\n"
+    )
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     halves = (

@@ -39,7 +39,7 @@ def write_tiles(
         origin_l0: Level-0 pixel x, y at which the file's coordinates begin.
         piece: Piece of tissue of each tile, a second measurement; None if the store has no pieces.
     """
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [\n')
         measured = {one.key: scores} | ({} if piece is None else {"Piece": piece})
         file.write(",\n".join(map(json.dumps, _features(one, measured, xy_l0 - origin_l0, side_l0))))

@@ -93,5 +93,5 @@ def _train_apart(job: TrainingJob, *, experiment: Experiment, threads: int) -> N
     torch.set_num_threads(threads)
     folder = experiment.folder(job)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "output.txt").open("a", encoding="utf-8") as file, redirect_stdout(file):
+    with (folder / "output.txt").open("a", encoding="utf-8", newline="\n") as file, redirect_stdout(file):
         train_job(job, experiment)

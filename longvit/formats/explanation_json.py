@@ -210,8 +210,9 @@ def write_explanation(
         places: `x_l0, y_l0, row, column` of each token, (L,) each.
         scores: Scores by the key of their layer, (L,) each.
     """
-    pd.DataFrame(places | scores).to_csv(folder / SCORES, index=False, float_format="%.7g")
-    (folder / EXPLANATION).write_text(json.dumps(explanation.model_dump(), indent=2) + "\n", encoding="utf-8")
+    pd.DataFrame(places | scores).to_csv(folder / SCORES, index=False, float_format="%.7g", lineterminator="\n")
+    text = json.dumps(explanation.model_dump(), indent=2) + "\n"
+    (folder / EXPLANATION).write_text(text, encoding="utf-8", newline="\n")
 
 
 def is_explanation(folder: Path) -> bool:

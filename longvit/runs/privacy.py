@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,14 @@ class Pseudonyms:
 def _make_key(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(path, "xb", opener=partial(os.open, mode=0o600)) as file:
             file.write(secrets.token_bytes(KEY_BYTES))
     except OSError as error:
         raise cannot_write(error, path) from error
 
 
 def _is_in(path: str, project: str) -> bool:
-    return project != os.sep and os.path.commonpath((path, project)) == project
+    return os.path.dirname(project) != project and Path(path).is_relative_to(project)
 
 
 def _short_flag(word: str) -> str:

@@ -9,6 +9,7 @@ has waited longest for its request is cut off.
 """
 
 import json
+import os
 import secrets
 import socket
 import sys
@@ -62,6 +63,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    allow_reuse_address = os.name == "posix"  # on Windows it would let two servers share a port
     request_queue_size = 128  # connections that the system keeps until `process_request` accepts them
 
     def __init__(self, site: Site, port: int = 0) -> None:

@@ -1,6 +1,5 @@
 """Folders built atomically and by one process at a time: after a crash a folder is complete or absent."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from preprocessing.errors import BusyError, OutputError, StoreError
 from preprocessing.jobs.files import CANNOT_WRITE, cannot_write
+from preprocessing.jobs.system import lock_file, remove_locked
 
 
 @contextmanager
@@ -69,9 +69,7 @@ def locked(path: Path, work: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # the file system has become read-only
-            path.unlink(missing_ok=True)  # while the lock is held: `_acquire` in another process detects it
-        os.close(lock)
+        remove_locked(path, lock)
 
 
 def _acquire(path: Path, work: Path) -> int:
@@ -80,9 +78,9 @@ def _acquire(path: Path, work: Path) -> int:
     A separate file is used because network file systems cannot lock folders.
     """
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock)
             # Its owner may have removed the file between our open and our lock; then other processes cannot see it.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), path.stat()):

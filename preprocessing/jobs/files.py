@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 """Temporary names, used by no other program. They have 25 bytes, short enough for every file system."""
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """System error number in the messages of Rust libraries (safetensors)."""
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names that Windows gives to devices, in every folder and with every ending."""
 FIXES = {
     errno.ENOSPC: "make room on that disk, then run the same command again; finished work is kept",
     errno.EDQUOT: "make room in your quota, then run the same command again; finished work is kept",
@@ -84,11 +87,14 @@ def cannot_write(error: OSError, path: Path | str | None = None) -> OutputError:
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether a name is safe as a file name on every system and as an id in a table.
+    """Return whether a name is safe as a file name on this system and as an id in a table.
 
     A safe name has no path separators, no leading dot, and no leading = + - or @: spreadsheets read these four as
-    formulas, command lines read - as a flag. All its characters are printable, and it has at most 200 bytes.
+    formulas, command lines read - as a flag. All its characters are printable, and it has at most 200 bytes. On Windows
+    it is not the name of a device; elsewhere, patients may be called COM1.
     """
+    if sys.platform == "win32" and _DEVICES.fullmatch(name):
+        return False
     plain = bool(name) and name[0] not in ".=+-@" and name == name.strip() and not set(name) & set('/\\:*?"<>|')
     return plain and name.isprintable() and len(name.encode()) <= 200
 

@@ -42,7 +42,7 @@ def completed(
 def lifeline() -> Connection:
     """Return the reading end of a pipe that closes when this process ends for any reason; one pipe per process."""
     if not _own:
-        _own.extend(multiprocessing.Pipe(duplex=False))
+        _own.extend(multiprocessing.Pipe(duplex=False))  # type: ignore[arg-type] # another class on Windows
     return _own[0]
 
 
@@ -60,7 +60,8 @@ def end_with(parent: Connection) -> None:
         writing_end.close()
 
     def watch() -> None:
-        parent.poll(None)
+        with suppress(OSError):  # of a pipe that is closed already, on Windows
+            parent.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -102,7 +103,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     # Spawned, not forked, because the libraries used here run threads.
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(theirs,))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(theirs,))  # type: ignore
     with theirs, ours, _main_hidden():
         try:
             yield pool

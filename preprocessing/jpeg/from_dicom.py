@@ -19,6 +19,7 @@ from pydicom.config import disable_value_validation
 from pydicom.filereader import read_partial
 from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 
+from preprocessing.jobs.system import open_binary, read_at
 from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
 
 COLOURS = {"RGB": "RGB", "YBR_FULL": "YCbCr", "YBR_FULL_422": "YCbCr"}
@@ -37,7 +38,7 @@ ITEM = Struct("<II")
 class JpegDicom:
     """Levels of a slide that consist of JPEG frames in DICOM files, by level number; other levels are omitted.
 
-    Frames are read with pread, so threads may share an instance.
+    Frames are read at their offsets, so threads may share an instance.
 
     Attributes:
         levels: The levels, by number.
@@ -48,7 +49,7 @@ class JpegDicom:
         found = []
         with ExitStack() as opened:
             for file in files:
-                descriptor = os.open(file, os.O_RDONLY)
+                descriptor = open_binary(file)
                 opened.callback(os.close, descriptor)
                 try:
                     found.append(_read_level(file, descriptor))
@@ -82,7 +83,7 @@ def _read_level(path: Path, descriptor: int) -> JpegLevel:
         size, tile = (said.TotalPixelMatrixColumns, said.TotalPixelMatrixRows), (said.Columns, said.Rows)
         n, colours = said.NumberOfFrames, COLOURS[said.PhotometricInterpretation]
     grid = (-(-size[1] // tile[1]), -(-size[0] // tile[0]))
-    begin = next((at for span in SEARCHED if (at := os.pread(descriptor, span, after).find(PIXELS)) >= 0), None)
+    begin = next((at for span in SEARCHED if (at := read_at(descriptor, span, after).find(PIXELS)) >= 0), None)
     if begin is None:
         raise ValueError("no pixel data in fragments")
     places = _fragments(descriptor, after + begin + len(PIXELS))
@@ -114,7 +115,7 @@ def _fragments(descriptor: int, at: int) -> npt.NDArray[np.int64]:
     """
     places, tag = [], FRAGMENT
     while tag == FRAGMENT:
-        tag, length = ITEM.unpack(os.pread(descriptor, ITEM.size, at))
+        tag, length = ITEM.unpack(read_at(descriptor, ITEM.size, at))
         places.append((at + ITEM.size, length))
         at += ITEM.size + length
     if tag != NO_MORE:

@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from tifffile import PHOTOMETRIC
 
+from preprocessing.jobs.system import open_binary
 from preprocessing.jpeg.level import ADOBE, ADOBE_COLOURS, MAX_TILE_BYTES, MAX_TILE_PIXELS, JpegLevel
 from preprocessing.jpeg.markers import END, START
 
@@ -20,11 +21,11 @@ COLOURS: dict[int, str] = {PHOTOMETRIC.RGB: "RGB", PHOTOMETRIC.YCBCR: "YCbCr"}
 class JpegTiff:
     """Levels of a slide that consist of JPEG tiles in a TIFF, by level number; empty for unsupported files.
 
-    Tiles are read with pread, so threads may share an instance.
+    Tiles are read at their offsets, so threads may share an instance.
     """
 
     def __init__(self, path: Path, level_sizes: list[tuple[int, int]]) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_binary(path)
         try:
             self.levels = _read_levels(path, level_sizes, self._descriptor)
         except Exception:  # tifffile raises any exception on a damaged file; the slide's backend reports it

@@ -4,7 +4,6 @@ OpenSlide reads the same tiles, but only decoded, at one size, and at a third of
 come from the tags of a TIFF (`preprocessing.jpeg.from_tiff`) or from a DICOM file (`preprocessing.jpeg.from_dicom`).
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from preprocessing.jobs.system import read_at
 from preprocessing.jpeg.codec import decode_into, empty_pixels
 from preprocessing.jpeg.markers import START, find_markers, is_whole, scan_start, segments
 
@@ -70,7 +70,7 @@ class JpegLevel:
         tiles: list[Fetched] = [None] * len(rc)
         for run in np.split(order, np.flatnonzero((gaps < 0) | (gaps > MAX_GAP)) + 1) if len(rc) else ():
             first = int(starts[run[0]])
-            data = os.pread(self.descriptor, int(starts[run[-1]] + lengths[run[-1]]) - first, first)
+            data = read_at(self.descriptor, int(starts[run[-1]] + lengths[run[-1]]) - first, first)
             markers, begins = find_markers(data), starts[run] - first
             for i, begin, end in zip(run.tolist(), begins.tolist(), (begins + lengths[run]).tolist(), strict=True):
                 tiles[i] = self._whole(data, begin, end, markers)
@@ -108,7 +108,7 @@ class JpegLevel:
         """
         width, height = self.tile[0] // scale, self.tile[1] // scale
         length = int(self.lengths[row, column])
-        data = os.pread(self.descriptor, length, int(self.offsets[row, column]))
+        data = read_at(self.descriptor, length, int(self.offsets[row, column]))
         tile = self._whole(data, 0, length, find_markers(data))
         if isinstance(tile, ValueError):
             raise tile
@@ -128,7 +128,7 @@ class JpegLevel:
         """
         head_says = self.head[len(ADOBE) : len(ADOBE) + 1]
         for row, column in np.argwhere(self.lengths > 0)[:1].tolist():
-            data = os.pread(self.descriptor, int(self.lengths[row, column]), int(self.offsets[row, column]))
+            data = read_at(self.descriptor, int(self.lengths[row, column]), int(self.offsets[row, column]))
             for kind, begin, end in segments(data):
                 if kind == JFIF and head_says != ADOBE_COLOURS["YCbCr"]:
                     return False

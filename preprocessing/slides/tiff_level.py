@@ -1,6 +1,5 @@
 """TIFF levels decoded by tifffile and read by region, which decodes only the tiles or strips in the region."""
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy.typing as npt
 import tifffile
 
 from preprocessing.errors import SlideError
+from preprocessing.jobs.system import read_at
 from preprocessing.slides.alpha import on_white
 
 CACHE_BYTES = 1 << 26
@@ -19,7 +19,7 @@ WHITE = 255
 class TiffLevel:
     """TIFF level in tiles or strips of 8-bit RGB, with or without opacity, interleaved or in planes.
 
-    Tiles are read with pread and decoded without Python's lock, so threads may share an instance.
+    Tiles are read at their offsets and decoded without Python's lock, so threads may share an instance.
 
     Attributes:
         size: (width, height), pixels.
@@ -75,7 +75,7 @@ class TiffLevel:
         offset, length = self._page.dataoffsets[index], self._page.databytecounts[index]
         if not offset or not length:
             return None
-        data = os.pread(self._descriptor, length, offset)
+        data = read_at(self._descriptor, length, offset)
         pixels, _, _ = self._decode_segment(data, index, jpegtables=self._tables)
         return None if pixels is None else pixels[0]
 

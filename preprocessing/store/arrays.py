@@ -122,13 +122,10 @@ def read_document(folder: Path | str) -> bytes:
     """
     path = f"{folder}/zarr.json"  # pathlib would double the time
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            data = os.read(descriptor, DOCUMENT_BYTES)
+        with FileIO(path) as file:
+            data = file.read(DOCUMENT_BYTES)
             if len(data) == DOCUMENT_BYTES:
-                data += os.read(descriptor, MAX_DOCUMENT_BYTES + 1 - DOCUMENT_BYTES)
-        finally:
-            os.close(descriptor)
+                data += file.read(MAX_DOCUMENT_BYTES + 1 - DOCUMENT_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except (OSError, ValueError) as error:  # ValueError: NUL in the path

@@ -17,7 +17,7 @@ Stores of version 1 can be read. Version 2 adds:
 """
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, NonNegativeInt, PositiveInt
@@ -88,9 +88,9 @@ MASK_CLASSES = {"glass": 0, "tissue": 1, "pen": 2, "blurred": 3}
 
 
 def _inside(name: str) -> str:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        raise ValueError("is not the name of a file next to the slide")
+    for path in (PurePosixPath(name), PureWindowsPath(name)):  # a store may be copied from one system to the other
+        if not path.parts or path.anchor or ".." in path.parts:
+            raise ValueError("is not the name of a file next to the slide")
     return name
 
 

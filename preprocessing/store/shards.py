@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import StoreError
+from preprocessing.jobs.system import read_at, write_pieces
 from preprocessing.jpeg.codec import Pieces
 from preprocessing.store.arrays import CRC_BYTES, REDO, checksum, reading
 
@@ -56,19 +57,12 @@ def _write_shard(path: str, chunks: Iterable[tuple[int, Pieces]], tiles_per_shar
         while batch := list(islice(chunks, AT_ONCE)):
             index += [i % tiles_per_shard for i, _ in batch]
             lengths += [sum(map(len, pieces)) for _, pieces in batch]
-            _write(file, [piece for _, pieces in batch for piece in pieces])
+            write_pieces(file, [piece for _, pieces in batch for piece in pieces])
         table = np.full((tiles_per_shard, 2), EMPTY, "<u8")
         table[index, 0] = np.cumsum([0, *lengths[:-1]])
         table[index, 1] = lengths
-        _write(file, [table.tobytes(), checksum((table.tobytes(),))])
+        write_pieces(file, [table.tobytes(), checksum((table.tobytes(),))])
     return int((table[:, 0] != EMPTY).sum())
-
-
-def _write(file: FileIO, pieces: Pieces) -> None:
-    """Write the pieces one after another, without joining them first, which would copy each piece twice."""
-    written, size = os.writev(file.fileno(), pieces), sum(map(len, pieces))
-    while written < size:  # the disk is nearly full, or a signal arrived
-        written += file.write(memoryview(b"".join(pieces))[written:])
 
 
 def read_index(path: Path | str, tiles_per_shard: int, longest: int = EMPTY) -> npt.NDArray[np.uint64]:
@@ -85,7 +79,7 @@ def read_index(path: Path | str, tiles_per_shard: int, longest: int = EMPTY) -> 
     size = tiles_per_shard * 16
     with reading(path, WHAT), FileIO(path) as file:
         end = os.fstat(file.fileno()).st_size - size - CRC_BYTES  # end of the chunks
-        tail = os.pread(file.fileno(), size + CRC_BYTES, end) if end >= 0 else b""
+        tail = read_at(file.fileno(), size + CRC_BYTES, end) if end >= 0 else b""
     if len(tail) != size + CRC_BYTES or checksum((tail[:size],)) != tail[size:]:
         raise StoreError("the index of a shard is damaged", where=path, fix=REDO)
     index = np.frombuffer(tail, "<u8", count=2 * tiles_per_shard).reshape(-1, 2)
@@ -112,7 +106,7 @@ def read_chunks(
     """
     rows = index[wanted].tolist()
     with reading(path, WHAT), FileIO(path) as file:
-        chunks = [b"" if offset == EMPTY else os.pread(file.fileno(), length, offset) for offset, length in rows]
+        chunks = [b"" if offset == EMPTY else read_at(file.fileno(), length, offset) for offset, length in rows]
     for i, chunk, (offset, length) in zip(wanted, chunks, rows, strict=True):
         if offset == EMPTY or len(chunk) != length:
             raise StoreError(f"tile {i} of a shard is missing", where=path, fix=REDO)

@@ -157,4 +157,4 @@ def _write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
 
 def _write_json(folder: Path, document: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "zarr.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    (folder / "zarr.json").write_text(json.dumps(document, indent=2), encoding="utf-8", newline="\n")

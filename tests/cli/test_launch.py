@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from longvit.cli.launch import launch, launched
+from preprocessing.errors import ConfigError
 
 OLD = Path(__file__).parents[1] / "version_0_1"
 
@@ -65,6 +66,13 @@ def test_a_process_that_a_launcher_started_starts_no_others(environment, expecte
 
 def test_the_exit_code_is_that_of_a_process_that_failed():
     assert launch(["encode", "--no-such-setting", "1"], 2) == 2
+
+
+def test_windows_starts_no_processes(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ConfigError, match="one process only") as refused:
+        launch(["encode"], 2)
+    assert refused.value.where == "--devices 2"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

@@ -1,5 +1,6 @@
 """Files are whole or absent, temporary names never collide, and a system that refuses is quoted in one sentence."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,11 @@ def test_names_that_people_give_slides_are_plain(name):
 @given(first=st.sampled_from(["", ".", "=", "+", "-", "@", " ", "a/", "a\\", "a:", "\0", "a\n", "a\u202e", "é" * 100]))
 def test_what_is_no_name_of_a_file_or_would_be_obeyed_is_not_plain(first):
     assert not is_plain_name(first + "b" if first else "")
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "Aux.tif", "COM1", "lpt9.a.b"])
+def test_names_of_devices_are_not_plain_on_windows(name, monkeypatch):
+    assert is_plain_name(name)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert not is_plain_name(name)
+    assert is_plain_name(f"{name}-1".replace(".", "_"))

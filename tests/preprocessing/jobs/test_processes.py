@@ -91,6 +91,16 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path, number):
     assert time.monotonic() - begun < 10  # and not the 60 s that they had to go
 
 
+def test_a_pipe_that_was_closed_before_the_watch_ends_the_process_too():
+    """On Windows its poll raises; here it returns."""
+    code = (
+        "import time; from preprocessing.jobs.processes import end_with\n"
+        "class Closed:\n    def poll(self, timeout): raise BrokenPipeError\n"
+        "end_with(Closed()); time.sleep(30)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=20, env=os.environ).returncode == 1
+
+
 def test_leaving_early_stops_the_work():
     begun = time.monotonic()
     for _ in completed(time.sleep, [0, 30, 30], 2):

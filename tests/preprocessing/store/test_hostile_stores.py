@@ -179,6 +179,8 @@ def test_foreign_codecs_in_shards_are_refused(path, codec):
         ({"slide_id": "other"}, "not named after its slide, other"),
         ({"source": {"name": "../x", "size": 1, "sha256": "0"}}, "attribute source.name"),
         ({"source": {"name": "x", "more": ["/etc/passwd"], "size": 1, "sha256": "0"}}, "attribute source.more"),
+        ({"source": {"name": "x", "more": ["a\\..\\..\\b"], "size": 1, "sha256": "0"}}, "attribute source.more"),
+        ({"source": {"name": "c:x", "more": [], "size": 1, "sha256": "0"}}, "attribute source.name"),
         ({"complete": "true"}, "unfinished"),
         ({"source": {"name": "x", "size": -1, "sha256": "0"}}, "attribute source.size: Input should be greater than"),
         ({"source": {"name": "x", "size": 1.0, "sha256": "0"}}, "attribute source.size: Input should be a valid int"),

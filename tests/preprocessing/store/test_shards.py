@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from preprocessing.errors import StoreError
 from preprocessing.jpeg.codec import Jpeg
-from preprocessing.store import shards
 from preprocessing.store.shards import read_chunks, read_index, shard_path, write_shards
 
 
@@ -38,22 +37,12 @@ def test_chunks_come_in_the_order_asked_for_and_as_often(tmp_path_factory, data,
 
 
 def test_pieces_of_a_chunk_follow_each_other_even_where_the_system_takes_only_some(tmp_path, monkeypatch):
-    class Reluctant:
-        """`os`, whose writev takes no more than five bytes."""
-
-        def __getattr__(self, name):
-            return getattr(os, name)
-
-        @staticmethod
-        def writev(descriptor, pieces):
-            return os.write(descriptor, b"".join(pieces)[:5])
-
     chunks = [(0, (b"ab", memoryview(b"cdef"))), (1, (b"g",))]
     for name in ("at once", "bit by bit"):
         write_shards(tmp_path / name, chunks, 2, 2)
         path = shard_path(tmp_path / name, 0)
         assert read_chunks(path, read_index(path, 2), np.arange(2)) == [b"abcdef", b"g"]
-        monkeypatch.setattr(shards, "os", Reluctant())
+        monkeypatch.setattr(os, "writev", lambda to, pieces: os.write(to, b"".join(pieces)[:5]))
 
 
 def test_zarr_reads_the_shards_that_we_write(tmp_path, tiles):
