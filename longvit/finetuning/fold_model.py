@@ -95,7 +95,7 @@ def predict_held_out(
 
 def _site_probe(test: Predicted, experiment: Experiment) -> SiteProbe:
     cohort, patients = experiment.cohort, [row["patient_id"] for row in test.rows]
-    labels = cohort.strata.to_dict()
+    labels = {str(case): label for case, label in cohort.strata.items()}
     return site_probe(test.vectors_ND.numpy(), patients, cohort.sites, labels, experiment.config.seed)
 
 

@@ -1,4 +1,4 @@
-"""Schema of fold_<k>/site_probe.json: how well a fold's representations tell hospitals apart, next to the label."""
+"""Schema of fold_<k>/site_probe.json: how well hospitals are recognised in a fold's representations, and the label."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class Probed(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     n_classes: int = Field(ge=2)
-    """Number of classes that are told apart."""
+    """Number of classes to choose from."""
     balanced_accuracy: float = Field(ge=0, le=1)
     """Mean over the classes of the share of patients that are recognised; chance is 1 / n_classes."""
     chance_error: float = Field(ge=0)

@@ -105,7 +105,7 @@ def site_table(metrics: Mapping[str, Any]) -> TextTable | None:
         return None
     label = "Event" if metrics["task"] == "survival" else "Label"
     of = lambda name: [fold[name] for fold in folds if fold[name] is not None]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (str(one["fold"]), str(one["n_patients"]), *_probed(one["site"]), *_probed(one["label"]))
         for one in folds
         if one["site"] is not None
