@@ -44,9 +44,9 @@ def site_probe(
     counts = site.value_counts()
     site = site[site.map(counts) >= LEAST_PATIENTS]
     if site.nunique() < 2:
-        held = f"{len(site.unique())} of {len(counts)} hospitals" if len(counts) else "no hospital"
-        what = "are known to have" if len(counts) else "is known, so none has"
-        reason = f"{held} {what} {LEAST_PATIENTS} or more held-out patients, and the probe needs two"
+        few = f"{site.nunique()} of {len(counts)} known hospitals have {LEAST_PATIENTS} or more held-out patients"
+        unknown = "no patient's hospital is known: name its column with site_column"
+        reason = f"{few}, and the probe needs two" if len(counts) else unknown
         return SiteProbe(n_patients=len(site), site=None, label=None, reason=reason)
     kept = averaged.loc[site.index].to_numpy()
     label = pd.Series({case: labels[case] for case in site.index}).astype(str)

@@ -2,9 +2,9 @@
 
 python tests/benchmarks/stain.py WORK
 
-WORK has the lung cohort after `longvit tile` with `configs/lung`. Two encoders are pretrained and heads are trained with
-`configs/lung` on these slides. The models predict the test patients of their folds as they are, and with the pixels of
-their tiles stained again and scanned by other scanners.
+WORK has the lung cohort after `longvit tile` with `configs/lung`. Two encoders are pretrained and heads are trained
+with `configs/lung` on these slides. The models predict the test patients of their folds as they are, and with the
+pixels of their tiles stained again and scanned by other scanners.
 """
 
 import argparse

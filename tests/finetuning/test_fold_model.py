@@ -61,4 +61,4 @@ def test_a_fold_without_known_hospitals_has_a_reason(config: FinetuneConfig):
     run(config.model_copy(update={"folds": (1,), "trained_blocks": 0}))
     probe = read_site_probe(config.out / "fold_1")
     assert probe.site is None
-    assert probe.reason.startswith("no hospital is known")
+    assert probe.reason.startswith("no patient's hospital is known")

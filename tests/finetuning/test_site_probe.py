@@ -55,14 +55,14 @@ def test_hospitals_with_few_patients_and_patients_without_a_hospital_are_left_ou
 @pytest.mark.parametrize(
     ("sites", "reason"),
     [
-        ({}, "no hospital is known, so none has 5 or more held-out patients, and the probe needs two"),
+        ({}, "no patient's hospital is known: name its column with site_column"),
         (
             dict.fromkeys(CASES, "A"),
-            "1 of 1 hospitals are known to have 5 or more held-out patients, and the probe needs two",
+            "1 of 1 known hospitals have 5 or more held-out patients, and the probe needs two",
         ),
         (
             {case: case[-1] for case in CASES[:40]} | {"P50": "A"},
-            "0 of 11 hospitals are known to have 5 or more held-out patients, and the probe needs two",
+            "0 of 11 known hospitals have 5 or more held-out patients, and the probe needs two",
         ),
     ],
 )

@@ -110,7 +110,11 @@ def site_table(metrics: Mapping[str, Any]) -> TextTable | None:
         for one in folds
         if one["site"] is not None
     ]
-    notes = [f"Fold {one['fold']}: {one['reason']}." for one in folds if one["site"] is None]
+    without: dict[str, list[str]] = {}
+    for one in folds:
+        if one["site"] is None:
+            without.setdefault(one["reason"], []).append(str(one["fold"]))
+    notes = [f"Fold {', '.join(numbers)}: {reason}." for reason, numbers in without.items()]
     if not rows:
         return TextTable(_SITES, (), (), tuple(notes))
     means = [_mean_probed(of("site")), _mean_probed(of("label"))]

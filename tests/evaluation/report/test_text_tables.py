@@ -25,8 +25,9 @@ def test_hospitals_are_next_to_the_label_with_chance_and_their_mean_last():
 
 
 def test_without_any_probe_the_reasons_remain():
-    table = site_table({"task": "subtyping", "site_probe": FOLDS[2:]})
-    assert (table.rows, table.notes) == ((), ("Fold 2: 1 of 1 hospitals.",))
+    others = [FOLDS[2] | {"fold": 3, "reason": "no hospital"}, FOLDS[2] | {"fold": 4}]
+    table = site_table({"task": "subtyping", "site_probe": [FOLDS[2], *others]})
+    assert (table.rows, table.notes) == ((), ("Fold 2, 4: 1 of 1 hospitals.", "Fold 3: no hospital."))
 
 
 def test_a_run_without_probes_has_no_table():
