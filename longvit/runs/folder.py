@@ -220,6 +220,9 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
         ConfigError: Settings or files differ, or stores differ and must not.
     """
     before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
+    match before["encoder"]:
+        case {"input": {"kind": "pixels"} as source}:
+            before["encoder"] |= {"input": _NEW_IN_PIXELS | source}
     if isinstance(optimiser := before.get("optimiser"), dict):
         before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
@@ -235,7 +238,7 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     return found.changed
 
 
-_NEW_IN_OPTIMISER = {"accumulate": 1}
+_NEW_IN_OPTIMISER, _NEW_IN_PIXELS = {"accumulate": 1}, {"min_tissue": 0.0, "stain": "none"}
 """Settings that runs of earlier versions lack, with the values that they had in effect."""
 _FIX = "choose another --out, or start again with --overwrite, which deletes the old result"
 
