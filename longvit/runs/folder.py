@@ -219,10 +219,11 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     Raises:
         ConfigError: Settings or files differ, or stores differ and must not.
     """
-    before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
-    match before["encoder"]:
-        case {"input": {"kind": "pixels"} as source}:
-            before["encoder"] |= {"input": _NEW_IN_PIXELS | source}
+    encoder = without_execution(earlier.settings.get("encoder"))
+    match encoder:
+        case {"input": {"kind": "pixels"} as source, **others}:
+            encoder = {**others, "input": _NEW_IN_PIXELS | source}
+    before = earlier.settings | {"encoder": encoder}
     if isinstance(optimiser := before.get("optimiser"), dict):
         before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
