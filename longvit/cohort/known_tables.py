@@ -145,8 +145,8 @@ def fit_task(task: Task, columns: Sequence[str], where: Path) -> tuple[Task, str
         table, or None for another table and for MCAT's, whose names are this project's.
 
     Raises:
-        CohortError: The table has other columns than the table that the settings name, or has no columns of the target; or the unit of
-            times is unknown.
+        CohortError: The table has other columns than the table that the settings name, or has no columns of the target;
+            or the unit of times is unknown.
     """
     table = recognise(columns, task.table, where)
     update: dict[str, object] = {}

@@ -22,6 +22,7 @@ from longvit.config.encoder import ExecutionConfig as ExecutionConfig
 from longvit.config.encoder import LearnedPosition as LearnedPosition
 from longvit.config.encoder import PixelInput as PixelInput
 from longvit.config.encoder import SinCosPosition as SinCosPosition
+from longvit.config.encoder import Stain as Stain
 from longvit.config.encoder import TokenInput as TokenInput
 from longvit.config.encoder import paired as paired
 from longvit.config.encoder import without_execution as without_execution

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_va
 
 from preprocessing.config import Share, StageConfig
 
+Stain = Literal["none", "macenko", "reinhard"]
 STEM_STRIDE = 4
 """Stride of a stem's first convolution, pixels."""
 
@@ -29,6 +30,10 @@ class PixelInput(StageConfig):
     """Smallest share of tissue of a patch, by the overview's mask, which has pixels of 8 um. Other patches of a slide
     are left out, but for the patch of each tile with the most tissue. Pretraining's crops keep all patches. 0 keeps all
     patches of a tile, as in the paper."""
+    stain: Stain = "none"
+    """Normalisation of a slide's colours to a reference, from one estimate per slide. `macenko` changes the densities
+    of haematoxylin and eosin, `reinhard` the mean and deviation of the colours. `none` keeps the colours, as in the
+    paper."""
 
     @model_validator(mode="after")
     def _stem_fits(self) -> "PixelInput":

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from longvit.config import required
 from longvit.config.base import Device, OptimiserConfig, RunConfig
 from longvit.config.cohort import SplitsConfig
-from longvit.config.encoder import EncoderConfig, ExecutionConfig, ForwardExecution
+from longvit.config.encoder import EncoderConfig, ExecutionConfig, ForwardExecution, Stain
 from preprocessing.config import Share, StageConfig
 
 Baseline = Literal["abmil", "mean", "clinical"]
@@ -43,6 +43,9 @@ class FinetuneConfig(SplitsConfig, RunConfig):
     min_tissue: Share | None = None
     """Smallest share of tissue of a patch, 0 to 1; other patches are left out, but for the best patch of each tile.
     Default: the encoder's own (`encoder.input.min_tissue`)."""
+    stain: Stain | None = None
+    """Normalisation of the colours of slides, `none`, `macenko` or `reinhard`. Default: the encoder's own
+    (`encoder.input.stain`)."""
     pooling: Literal["encoder", "attention"] = "encoder"
     """Pooling of tokens into a slide's vector. `encoder`: the encoder's own, the mean of its tokens or its class token.
     `attention`: gated attention over its tokens (ABMIL), trained with the head."""

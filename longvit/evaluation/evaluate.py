@@ -23,7 +23,7 @@ from longvit.evaluation.report.figures import draw_figures
 from longvit.evaluation.report.markdown import markdown_report
 from longvit.evaluation.report.page import Section, evaluation_section, page
 from longvit.evaluation.report.text_tables import detail_tables
-from longvit.evaluation.run_files import baseline_predictions, read_notes, training_settings
+from longvit.evaluation.run_files import baseline_predictions, read_notes, site_probes, training_settings
 from longvit.evaluation.shared import shared_audit, shared_settings
 from longvit.formats.audit_json import read_audit
 from longvit.formats.metrics_json import METRICS, Metrics, metrics_text, read_metrics
@@ -109,7 +109,8 @@ def evaluate_request(config: EvaluateConfig, predictions: Predictions) -> dict[s
     ours = evaluate_folds(predictions, config.split)
     beside = compared(ours, {name: evaluate_folds(other, config.split) for name, other in others.items()})
     models = [entry | {"notes": read_notes(paths[entry["name"]])} for entry in beside]
-    metrics = ours.metrics | {"name": config.name, "models": models}
+    probes = [{"fold": fold, **probe.model_dump()} for fold, probe in site_probes(config.predictions).items()]
+    metrics = ours.metrics | {"name": config.name, "models": models} | ({"site_probe": probes} if probes else {})
     if clinical is None or config.clinical is None:
         return metrics
     rows = predictions.part(config.split)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from longvit.config.yaml_reader import read_mapping
 from longvit.formats.bounded import read_text
 from longvit.formats.predictions_csv import PREDICTIONS
+from longvit.formats.site_probe_json import SITE_PROBE, SiteProbe, read_site_probe
 
 CONFIG_FILE, NOTES_FILE = "config.yaml", "notes.txt"
 BASELINES = "baselines"
@@ -56,3 +57,16 @@ def fold_notes(predictions: Path) -> dict[int, list[str]]:
     """
     folders = {path.parent.name.removeprefix("fold_"): path for path in predictions.parent.glob(f"fold_*/{NOTES_FILE}")}
     return {int(fold): read_notes(folders[fold]) for fold in sorted(folders) if fold.isdecimal()}
+
+
+def site_probes(predictions: Path) -> dict[int, SiteProbe]:
+    """Return the probe of hospitals of each fold, from `fold_<k>/site_probe.json`; folds without one are left out.
+
+    Raises:
+        CohortError: A file cannot be read.
+    """
+    folders = {
+        path.parent.name.removeprefix("fold_"): path.parent for path in predictions.parent.glob(f"fold_*/{SITE_PROBE}")
+    }
+    found = {int(fold): read_site_probe(folders[fold]) for fold in folders if fold.isdecimal()}
+    return {fold: probe for fold, probe in sorted(found.items()) if probe is not None}

@@ -53,7 +53,8 @@ def predict_tile_baseline(experiment: Experiment, job: TrainingJob) -> list[dict
         brief=True,
         read=read,
     )
-    return predict_held_out(model, experiment, job, reader, config)
+    held_out = predict_held_out(model, experiment, job, reader, config)
+    return [row for part in held_out.values() for row in part.rows]
 
 
 def tile_vectors(experiment: Experiment) -> TileVectors:

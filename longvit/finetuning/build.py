@@ -7,6 +7,12 @@ from longvit.model.weights import weights_of
 from longvit.training.mesh import current_mesh
 from preprocessing.errors import ConfigError
 
+_INSTEAD = {
+    "min_tissue": "leave min_tissue out; `longvit tile --min-tissue` leaves out whole tiles",
+    "stain": "leave stain out, and compute embeddings of normalised tiles",
+}
+"""Fix for each setting of patches that is given for an encoder without patches."""
+
 
 def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
     """Build the model of a config, before it learns from labels.
@@ -14,7 +20,7 @@ def build_model(config: FinetuneConfig, classes: tuple[str, ...]) -> SlideModel:
     Raises:
         CheckpointError: The encoder does not exist, or its weights do not fit.
         ConfigError: More blocks are to be trained than the encoder has, segments do not fit the dilations, the settings
-            name another encoder than the checkpoint's, or tissue is asked of tokens that are not patches.
+            name another encoder than the checkpoint's, or tissue or stain is asked of tokens that are not patches.
     """
     encoder = load_encoder(config.checkpoint) if config.checkpoint else LongViT(config.encoder)
     made = encoder.config
@@ -49,12 +55,15 @@ def _changed(made: EncoderConfig, config: FinetuneConfig) -> EncoderConfig:
     """Return the encoder's settings with the changes that the config asks for."""
     wanted = {"drop_path": config.drop_path, "segment_lengths": config.segment_lengths}
     changes: dict[str, object] = {name: value for name, value in wanted.items() if value is not None}
-    if config.min_tissue is not None:
-        if "min_tissue" not in type(made.input).model_fields:
+    of_patches = {"min_tissue": config.min_tissue, "stain": config.stain}
+    of_patches = {name: value for name, value in of_patches.items() if value is not None}
+    for name in of_patches:
+        if name not in type(made.input).model_fields:
             raise ConfigError(
                 "the encoder reads embeddings of whole tiles, which have no patches",
-                where="min_tissue",
-                fix="leave min_tissue out; `longvit tile --min-tissue` leaves out whole tiles",
+                where=name,
+                fix=_INSTEAD[name],
             )
-        changes["input"] = made.input.model_copy(update={"min_tissue": config.min_tissue})
+    if of_patches:
+        changes["input"] = made.input.model_copy(update=of_patches)
     return made.model_copy(update=changes)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from longvit.config import TimeUnit
 from longvit.formats.bounded import read_text
+from longvit.formats.site_probe_json import SiteProbe
 from preprocessing.errors import CohortError
 
 METRICS = "metrics.json"
@@ -52,6 +53,12 @@ class FoldMetrics(Counts):
     """Reason why the fold has no numbers, or None."""
     metrics: dict[str, Number] | None
     """Number of each metric."""
+
+
+class FoldSiteProbe(SiteProbe):
+    """Probe of hospitals of one fold."""
+
+    fold: int
 
 
 class ModelMetrics(_Checked):
@@ -104,6 +111,8 @@ class Metrics(Counts):
     """Table of the covariates in `cox`."""
     models: tuple[ModelMetrics, ...]
     """Other models that were evaluated next to this model."""
+    site_probe: tuple[FoldSiteProbe, ...] | None = None
+    """Probe of hospitals for each fold of the run; absent if the run has none."""
     n_shuffles: int
     """Number of permutations of labels that have predictions."""
     bootstrap: dict[str, int | float | str]

@@ -7,15 +7,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from longvit.config import ViewsConfig
+from longvit.tokens.stain import Image, change_stain
 
 # Optical density of haematoxylin, eosin and residual in red, green and blue (Ruifrok & Johnston 2001).
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _UNMIX = np.linalg.inv(_STAINS)
-_DENSITY = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
-_ROWS = 16
 _TURNS = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
-
-Image = UInt8[np.ndarray, "height width 3"]
 
 
 @dataclass(frozen=True)
@@ -73,19 +70,3 @@ def draw_stain(strength: float, rng: np.random.Generator) -> Float[np.ndarray, "
     shift = rng.uniform(-strength, strength, 3) * 0.1
     mix = _UNMIX @ np.diag(scale) @ _STAINS
     return np.concatenate([mix.T, (shift @ _STAINS)[:, None]], axis=1).astype(np.float32)
-
-
-def change_stain(image: Image, matrix: Float[np.ndarray, "3 4"]) -> Image:
-    """Return an RGB image with another optical density, by a linear map.
-
-    It is applied to a few rows at a time: the densities of a crop of 1,024 pixels are 12 MB, which take longer to read
-    from memory than to compute.
-    """
-    jittered = np.empty_like(image, order="C")
-    for top in range(0, len(image), _ROWS):
-        grey = cv2.transform(cv2.LUT(image[top : top + _ROWS], _DENSITY), -matrix)
-        np.exp(grey, out=grey)
-        grey *= 256
-        grey -= 0.5  # minus the 1 in the density's definition, plus 0.5 so that truncation becomes rounding
-        jittered[top : top + _ROWS] = np.clip(grey, 0, 255, out=grey)
-    return jittered

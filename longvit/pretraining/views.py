@@ -20,6 +20,7 @@ from longvit.pretraining.sampling import SlideSchedule
 from longvit.tokens.batch import TokenBatch
 from longvit.tokens.order import raster_order
 from longvit.tokens.source import patchify
+from longvit.tokens.stain import normalised
 from preprocessing.frames import st_from_rc
 from preprocessing.store.store import PatchStore, open_store
 
@@ -96,6 +97,7 @@ class RegionDataset(ViewsDataset):
         boxes = np.array([crop.box for crop in crops])
         low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
         region = store.read_region(tuple(corner_st + low), tuple(high - low), boxes + corner_st)
+        region = normalised(region[None], store, self.source.stain)[0]
         return [crop.tokens(region, low) for crop in crops]
 
     def _draw_crop(self, side: int, grid_rc: np.ndarray, rng: np.random.Generator) -> "_Crop":

@@ -26,7 +26,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -227,12 +227,7 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     Raises:
         ConfigError: Settings or files differ, or stores differ and must not.
     """
-    before = earlier.settings | {"encoder": without_execution(earlier.settings.get("encoder"))}
-    if isinstance(optimiser := before.get("optimiser"), dict):
-        before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
-    if isinstance(task := now.settings.get("task"), dict):
-        earlier_task: dict[str, Any] = before.get("task") or {}
-        before["task"] = {name: value for name, value in _NEW_IN_TASK.items() if name in task} | earlier_task
+    before = _completed(earlier.settings, now.settings)
     changed = [key for key in now.settings if now.settings[key] != before.get(key)]
     if changed:
         raise ConfigError(f"this folder holds a run with other settings ({', '.join(changed)})", where=folder, fix=_FIX)
@@ -246,7 +241,22 @@ def refuse_others(folder: Path, earlier: RecordedInputs, now: RecordedInputs, *,
     return found.changed
 
 
-_NEW_IN_OPTIMISER = {"accumulate": 1}
+def _completed(earlier: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an earlier start, with the settings that later versions have added."""
+    encoder = without_execution(earlier.get("encoder"))
+    match encoder:
+        case {"input": {"kind": "pixels"} as source, **others}:
+            encoder = {**others, "input": _NEW_IN_PIXELS | source}
+    before = earlier | {"encoder": encoder}
+    if isinstance(optimiser := before.get("optimiser"), dict):
+        before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
+    if isinstance(task := now.get("task"), dict):
+        new = {name: value for name, value in _NEW_IN_TASK.items() if name in task}
+        before["task"] = new | (before.get("task") or {})
+    return before
+
+
+_NEW_IN_OPTIMISER, _NEW_IN_PIXELS = {"accumulate": 1}, {"min_tissue": 0.0, "stain": "none"}
 _NEW_IN_TASK = json.loads(json.dumps({name: field.default for name, field in Task.model_fields.items()})) | {
     "endpoint": None,
     "event_time_column": None,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from longvit.config import EmbeddingInput, PixelInput, TokenInput
+from longvit.tokens.stain import normalised
 from preprocessing.errors import StoreError
 from preprocessing.store.patch_tissue import patch_tissue
 from preprocessing.store.store import PatchStore
@@ -127,8 +128,9 @@ class PixelSource(TokenSource):
         return kept
 
     def read(self, tiles: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "n P"]:
-        """Return the patches of the tiles with these indices."""
-        patches = patchify(self.store.read_tiles(tiles), self.settings.patch_px).reshape(-1, self.width)
+        """Return the patches of the tiles with these indices, in normalised colours if the settings ask for it."""
+        images = normalised(self.store.read_tiles(tiles), self.store, self.settings.stain)
+        patches = patchify(images, self.settings.patch_px).reshape(-1, self.width)
         return patches if self.kept.all() else patches[self.kept[tiles].ravel()]
 
 

@@ -325,3 +325,17 @@ def test_patches_that_are_left_out_have_no_scores_and_no_colour(config, save_sto
     assert np.isfinite(tifffile.imread(folder / "heatmap_contribution.ome.tif")).sum() == 48
     assert (folder / "tiles_contribution.png").is_file()
     assert (folder / "faithfulness.csv").is_file()
+
+
+def test_a_model_of_normalised_colours_explains_them_without_being_asked(config, store, subtype_model, tmp_path):
+    made = subtype_model.encoder.config
+    normal = made.model_copy(update={"input": made.input.model_copy(update={"stain": "reinhard"})})
+    plain = read(run(config))[1]["contribution"]
+    subtype_model.encoder.config = normal
+    save_model(tmp_path / "normal.safetensors", subtype_model)
+    document, scores = read(run(changed(config, model=tmp_path / "normal.safetensors", out=tmp_path / "normal")))
+    with torch.no_grad():
+        output_O = subtype_model.eval()(slide_tokens(store, normal.input))[0]
+    expected = subtype_model.task.predictions(output_O, subtype_model.classes)
+    assert document["prediction"] == pytest.approx(expected, abs=1e-5)
+    assert not np.allclose(scores["contribution"], plain, atol=1e-3)

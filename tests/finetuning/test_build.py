@@ -6,7 +6,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from longvit.config import CoxTask, EmbeddingInput, ExecutionConfig, FinetuneConfig, NllTask, PixelInput, SubtypeTask
+from longvit.config import (
+    CoxTask,
+    EmbeddingInput,
+    EncoderConfig,
+    ExecutionConfig,
+    FinetuneConfig,
+    NllTask,
+    PixelInput,
+    SubtypeTask,
+)
 from longvit.finetuning.build import build_model
 from longvit.model import LongViT, save_encoder
 from longvit.model.predictor import SlideHead, SlideModel, load_model, save_model
@@ -122,6 +131,30 @@ def test_the_least_tissue_of_a_patch_is_that_of_this_training(config, tiny_encod
     with pytest.raises(ConfigError, match="the encoder reads embeddings of whole tiles") as refused:
         build_model(config.model_copy(update={"encoder": of_tiles, "min_tissue": 0.25}), ("a", "b"))
     assert "tile --min-tissue" in refused.value.fix
+
+
+def test_the_stain_is_that_of_this_training_and_is_saved_with_the_encoder(config, tiny_encoder, tmp_path):
+    save_encoder(tmp_path / "encoder.safetensors", LongViT(tiny_encoder))
+    asked = config.model_copy(update={"checkpoint": tmp_path / "encoder.safetensors", "stain": "macenko"})
+    made = build_model(asked.model_copy(update={"min_tissue": 0.25}), ("a", "b"))
+    assert made.encoder.config.input == PixelInput(patch_px=16, min_tissue=0.25, stain="macenko")
+    save_model(tmp_path / "model.safetensors", made)
+    assert load_model(tmp_path / "model.safetensors").encoder.config.input.stain == "macenko"
+    save_encoder(tmp_path / "normal.safetensors", made.encoder)
+    kept, undone = (
+        build_model(
+            config.model_copy(
+                update={"checkpoint": tmp_path / "normal.safetensors", "encoder": EncoderConfig(), "stain": stain}
+            ),
+            ("a", "b"),
+        )
+        for stain in (None, "none")
+    )
+    assert (kept.encoder.config.input.stain, undone.encoder.config.input.stain) == ("macenko", "none")
+    of_tiles = tiny_encoder.model_copy(update={"input": EmbeddingInput(encoder="e", dim=8)})
+    with pytest.raises(ConfigError, match="the encoder reads embeddings of whole tiles") as refused:
+        build_model(config.model_copy(update={"encoder": of_tiles, "stain": "reinhard"}), ("a", "b"))
+    assert (refused.value.where, "embeddings of normalised tiles" in refused.value.fix) == ("stain", True)
 
 
 def test_the_encoder_is_computed_as_the_execution_says(config):

@@ -17,6 +17,7 @@ from longvit.finetuning.finetune_module import FinetuneModule
 from longvit.model import LongViT, save_encoder
 from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
+from longvit.tokens import stain
 from longvit.tokens.read import StoreScale, slide_tokens
 from preprocessing.errors import CheckpointError, CohortError, ConfigError, PipelineError, StoreError, TrainingError
 from preprocessing.store.store import open_store
@@ -193,6 +194,20 @@ def test_a_half_done_cross_validation_does_only_the_other_half(config, trained_b
     assert contents(config.out / "fold_0") == done
     assert {path: path.stat().st_mtime_ns for path in (config.out / "fold_0").rglob("*")} == times
     assert read_predictions(config.out / "predictions.csv").shuffles("test") == [0]
+
+
+@pytest.mark.parametrize("trained_blocks", [0, None])
+def test_a_half_done_run_of_normalised_slides_ends_as_an_undisturbed_one(config, monkeypatch, trained_blocks):
+    config = changed(config, trained_blocks=trained_blocks, stain="macenko")
+    expected = run(config).read_bytes()
+    assert load_yaml(config.out / "config.yaml", FinetuneConfig).encoder.input.stain == "macenko"
+    (config.out / "predictions.csv").unlink()
+    shutil.rmtree(config.out / "fold_1")
+    shutil.rmtree(config.out / "representations", ignore_errors=True)
+    monkeypatch.setattr(stain, "_KNOWN", {})
+    assert run(config).read_bytes() == expected
+    with pytest.raises(ConfigError, match="other settings"):
+        run(changed(config, stain="reinhard"))
 
 
 @pytest.mark.parametrize("select", ["last", "best_val"])

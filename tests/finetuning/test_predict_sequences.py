@@ -5,7 +5,7 @@ import torch
 from longvit.cohort.patients import Cohort
 from longvit.config import CoxTask, NllTask, SubtypeTask
 from longvit.finetuning.data import PatientDataset
-from longvit.finetuning.predict_sequences import predict_sequences, truth
+from longvit.finetuning.predict_sequences import predict_and_represent, predict_sequences, truth
 from longvit.model.predictor import SlideModel
 from longvit.tasks.losses import nll_risk
 from longvit.tokens.sequences import Slides
@@ -46,6 +46,15 @@ def test_with_early_fusion_there_is_a_row_for_each_patient_that_names_all_slides
     rows = predict_sequences(counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read, "early"), CPU, {})
     assert [(row["patient_id"], row["slide_id"]) for row in rows] == [("Q", "q1;q2"), ("P", "p")]
     assert rows[0]["p_b"] == pytest.approx(torch.tensor(2.0).sigmoid().item())
+
+
+def test_every_row_has_the_vector_that_the_head_reads(counter):
+    predicted = predict_and_represent(
+        counter, PatientDataset(["Q", "P"], LABELS, LABELS.targets, read, "early"), CPU, {}
+    )
+    assert predicted.vectors_ND.tolist() == [[2.0], [1.0]]
+    assert len(predicted.rows) == 2
+    assert predict_and_represent(counter, PatientDataset([], LABELS, LABELS.targets, read), CPU, {}).rows == []
 
 
 def test_patients_without_known_targets_are_predicted(counter):

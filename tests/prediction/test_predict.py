@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PredictConfig
+from longvit.config import CoxTask, ExecutionConfig, FinetuneConfig, FinetuneOptimiserConfig, PixelInput, PredictConfig
+from longvit.config.yaml_files import load_yaml
 from longvit.finetuning.finetune import run as finetune
 from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
@@ -65,6 +66,19 @@ def test_probabilities_are_the_mean_of_the_models_of_all_folds(runs, new):
     assert table.loc[0, ["p_LUAD", "p_LUSC"]].tolist() == pytest.approx(each.mean(axis=0), abs=1e-5)
     assert table.loc[0, ["sd_LUAD", "sd_LUSC"]].tolist() == pytest.approx(each.std(axis=0), abs=1e-5)
     assert each[0, 0] != pytest.approx(each[1, 0], abs=1e-4)
+
+
+def test_models_of_normalised_colours_normalise_new_slides_without_being_asked(runs, cohort, new, tmp_path):
+    settings = load_yaml(runs["subtype"] / "config.yaml", FinetuneConfig)
+    finetune(settings.model_copy(update={"stain": "macenko", "out": tmp_path / "normal"}))
+    row = pd.read_csv(run(config(tmp_path / "normal", new)).table).iloc[0]
+    each = np.array([out.softmax(0).numpy() for out in outputs(tmp_path / "normal", new / "N0.zarr")])
+    assert row[["p_LUAD", "p_LUSC"]].tolist() == pytest.approx(each.mean(axis=0), abs=1e-5)
+    model = load_model(tmp_path / "normal" / "fold_0" / "model.safetensors")
+    assert model.encoder.config.input.stain == "macenko"
+    with torch.no_grad():
+        plain = model(slide_tokens(open_store(new / "N0.zarr"), PixelInput(patch_px=16)))[0].softmax(0)
+    assert plain.tolist() != pytest.approx(each[0], abs=1e-3)
 
 
 def test_slides_are_predicted_as_the_execution_says(runs, new, executions):

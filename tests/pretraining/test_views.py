@@ -22,6 +22,7 @@ from longvit.pretraining.views import (
     tissue_share_of_square,
     turn,
 )
+from longvit.tokens.stain import stain_map
 from preprocessing.store.features import add_embeddings
 from preprocessing.store.store import PatchStore, find_stores, open_store
 
@@ -54,6 +55,22 @@ def equal(a, b) -> bool:
 @pytest.fixture
 def dataset(cohort, views) -> RegionDataset:
     return RegionDataset(list(find_stores(cohort.stores).values()), PIXELS, views, draws_per_slide=2, seed=3)
+
+
+def test_crops_are_in_the_normalised_colours_of_their_slide(cohort):
+    views = ViewsConfig(region_px=128, global_px=64, local_px=32, local_views=2, stain_jitter=0, blur_probability=0)
+    stores = list(find_stores(cohort.stores).values())
+    plain, normal = (
+        RegionDataset(stores, PixelInput(patch_px=PATCH, stain=stain), views, draws_per_slide=2, seed=3)
+        for stain in ("none", "reinhard")
+    )
+    for draw in range(4):
+        change = stain_map(open_store(plain.turns[draw]), "reinhard")
+        for one, other in zip(plain[draw], normal[draw], strict=True):
+            colours = one.x.numpy().reshape(-1, 3, PATCH**2).transpose(0, 2, 1)
+            expected = change.apply(colours[:, None]).reshape(-1, PATCH**2, 3).transpose(0, 2, 1)
+            np.testing.assert_array_equal(other.x.numpy().reshape(expected.shape), expected)
+            assert not torch.equal(one.x, other.x)
 
 
 def test_a_draw_is_two_global_crops_and_then_the_local_ones(dataset):

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import longvit.runs.folder
-from longvit.config import VERBS, EncodeConfig
+from longvit.config import VERBS, EmbeddingInput, EncodeConfig, EncoderConfig, FinetuneConfig, PixelInput
 from longvit.config.yaml_files import to_yaml
-from longvit.runs.folder import open_run, provenance
+from longvit.runs.folder import open_run, provenance, refuse_others, settings_of
 from longvit.runs.input_hashes import RecordedInputs, read_inputs
+from preprocessing.errors import ConfigError
 
 
 def test_provenance_says_what_ran_with_what_and_where(monkeypatch):
@@ -50,6 +51,24 @@ def test_a_run_that_ends_while_it_begins_can_be_begun_again(tmp_path, monkeypatc
     with begin() as run:
         run.begin()
         assert not run.finished
+
+
+@pytest.mark.parametrize("source", [PixelInput(), PixelInput(stain="macenko"), EmbeddingInput(encoder="e", dim=4)])
+def test_a_run_of_an_earlier_version_lacks_settings_that_had_no_effect(source, tmp_path):
+    config = FinetuneConfig(
+        stores=tmp_path, table=tmp_path / "t", splits=tmp_path, out=tmp_path, encoder=EncoderConfig(input=source)
+    )
+    now = RecordedInputs(settings=settings_of(config))
+    old = json.loads(json.dumps(now.settings))
+    del old["optimiser"]["accumulate"], old["stain"], old["min_tissue"]
+    old["encoder"]["input"].pop("stain", None)
+    old["encoder"]["input"].pop("min_tissue", None)
+    earlier = RecordedInputs(settings=old)
+    if source == PixelInput(stain="macenko"):
+        with pytest.raises(ConfigError, match=r"other settings \(encoder\)"):
+            refuse_others(tmp_path, earlier, now, adds_slides=False)
+    else:
+        assert refuse_others(tmp_path, earlier, now, adds_slides=False) == frozenset()
 
 
 def ended(*_):

@@ -16,6 +16,8 @@ from longvit.evaluation.report.metric_labels import (
 from longvit.formats.audit_json import AUDIT, AuditFile
 from longvit.formats.metrics_json import METRICS
 
+_SITES = "Hospitals in the representations"
+
 
 @dataclass(frozen=True)
 class TextTable:
@@ -96,6 +98,37 @@ def cox_table(cox: Mapping[str, Any]) -> TextTable:
     return TextTable("Cox regression", head if rows else (), tuple(rows), (counted, *cox["notes"]))
 
 
+def site_table(metrics: Mapping[str, Any]) -> TextTable | None:
+    """Return the table of the probes of hospitals, fold by fold and their mean; None if the run has no probes."""
+    folds = metrics.get("site_probe")
+    if not folds:
+        return None
+    label = "Event" if metrics["task"] == "survival" else "Label"
+    of = lambda name: [fold[name] for fold in folds if fold[name] is not None]
+    rows: list[tuple[str, ...]] = [
+        (str(one["fold"]), str(one["n_patients"]), *_probed(one["site"]), *_probed(one["label"]))
+        for one in folds
+        if one["site"] is not None
+    ]
+    without: dict[str, list[str]] = {}
+    for one in folds:
+        if one["site"] is None:
+            without.setdefault(one["reason"], []).append(str(one["fold"]))
+    notes = [f"Fold {', '.join(numbers)}: {reason}." for reason, numbers in without.items()]
+    if not rows:
+        return TextTable(_SITES, (), (), tuple(notes))
+    means = [_mean_probed(of("site")), _mean_probed(of("label"))]
+    rows.append(("Mean", "", *(cell for cells in means for cell in cells)))
+    note = (
+        "A linear probe of the held-out patients' representations, cross-validated by patient. If hospitals are "
+        "recognised far better than by chance, the model can use them in place of biology; splits by whole hospitals "
+        "(`longvit split --keep-sites-together`) show what is left without them."
+    )
+    head = ("Fold", "Patients", "Hospitals", "Hospital, balanced accuracy", "Chance")
+    head += (f"{label}, classes", f"{label}, balanced accuracy", "Chance")
+    return TextTable(_SITES, head, tuple(rows), (note, *notes), frozenset({len(rows) - 1}))
+
+
 def audit_table(audit: AuditFile | None) -> TextTable:
     """Return the table of the audit findings of the splits."""
     if audit is None:
@@ -124,7 +157,22 @@ def detail_tables(metrics: Mapping[str, Any], audit: AuditFile | None) -> Sequen
     tables = [models_table(metrics)]
     if metrics["task"] == "survival":
         tables += [groups_table(metrics), cox_table(metrics["cox"])]
-    return [table for table in (*tables, flow_table(audit), audit_table(audit)) if table is not None]
+    tables += [site_table(metrics), flow_table(audit), audit_table(audit)]
+    return [table for table in tables if table is not None]
+
+
+def _probed(found: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    if found is None:
+        return MISSING, MISSING, MISSING
+    chance = f"{1 / found['n_classes']:.3f} ± {found['chance_error']:.3f}"
+    return str(found["n_classes"]), decimal(found["balanced_accuracy"]), chance
+
+
+def _mean_probed(found: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    if not found:
+        return MISSING, MISSING, MISSING
+    mean = lambda values: f"{sum(values) / len(found):.3f}"
+    return "", mean(one["balanced_accuracy"] for one in found), mean(1 / one["n_classes"] for one in found)
 
 
 def _number(name: str, number: Mapping[str, Any] | None) -> str:
