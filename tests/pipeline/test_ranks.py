@@ -341,6 +341,28 @@ def test_a_signal_to_one_rank_ends_the_others_with_its_sentence(lab, start):
     assert f"error: rank 1 on {HERE.name} has stopped: interrupted (SIGTERM)" in ranks.said(3)
 
 
+def test_the_loss_of_a_rank_is_printed_before_a_launcher_stops_the_others(lab, start):
+    """As torchrun does at once, while the others have not noticed by themselves."""
+
+    def prepare(ranks: Ranks, rank: int) -> None:
+        liveness._GRACE = 2.0 * PATIENCE
+        slow(2, 0, 1)(ranks, rank)
+
+    ranks = start(lab.command("encode"), prepare=prepare)
+    ranks.wait_until_held(0, 1)
+    ranks.kill(signal.SIGKILL, 1)
+    sentence, deadline = (
+        f"error: rank 1 on {HERE.name} has stopped: its process has ended\n",
+        time.monotonic() + PATIENCE,
+    )
+    while sentence not in ranks.said(0):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ranks.kill(signal.SIGTERM, 0)
+    assert ranks.codes() == [143, -signal.SIGKILL]
+    assert ranks.said(0).count(sentence) == 1
+
+
 def with_gpus(count: int, *which: int) -> Callable[[Ranks, int], object]:
     """A preparation: torch finds so many GPUs, on the given ranks."""
 
@@ -478,6 +500,29 @@ def test_a_single_process_that_slurm_or_torchrun_has_started_waits_for_no_others
     ranks = start(["evaluate", "gone"])  # a verb without a mesh
     assert ranks.codes() == [2, 2]
     assert ranks.said(1).startswith("error: the file of predictions does not exist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [0, 1])
+def test_torchrun_ends_with_one_sentence_of_each_rank_if_one_lacks_its_input(bad, lab):
+    (lab.root / "other").mkdir()
+    (lab.root / "run.py").write_text(
+        f"import os\nfrom longvit.cli.app import main\nif os.environ['RANK'] == '{bad}': os.chdir('other')\nmain()\n"
+    )
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 run.py encode --stores stores"
+    done = subprocess.run(
+        [*launch.split(), *lab.command("encode")[3:], *TWO],
+        cwd=lab.root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    what = f"rank {bad} on {HERE.name} cannot start: the store or folder of stores does not exist"
+    said = re.findall(r"error: (.*)\n  where: (.*)\n", done.stderr)
+    assert said == [(what, str(lab.root / "other" / "stores"))] * 2
+    assert re.findall(r"\n +exitcode +: (\d+)", done.stderr) == ["2", "2"]
 
 
 @pytest.mark.slow
