@@ -44,9 +44,9 @@ def refused_on_all_ranks(*, meshed: bool) -> Iterator[None]:
         error.what = f"rank {rank} on {socket.gethostname()} cannot start: {error.what}"
         print(f"error: {error}", file=sys.stderr, flush=True)
         error.said = True
-        from longvit.training.joining import refuse  # loads torch
+        from longvit.training.joining import send_refusal  # loads torch
 
-        refuse(problem)
+        send_refusal(problem)
         raise
 
 

@@ -88,7 +88,7 @@ def joined(
             dist.destroy_process_group()
 
 
-def refuse(problem: Problem) -> None:
+def send_refusal(problem: Problem) -> None:
     """Send the other ranks the reason why this process ends before it joins them, so that they do not wait for it."""
     with suppress(RuntimeError, OSError, ConfigError):  # the others do not answer, or have the reason now
         launcher = find_launcher()
