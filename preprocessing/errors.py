@@ -39,6 +39,9 @@ class PipelineError(Exception):
         fix: Action by which the user solves it.
     """
 
+    said = False
+    """True if the sentence has been printed, because a launcher may end this process before the command line does."""
+
     def __init__(self, what: str, *, where: object, fix: str) -> None:
         super().__init__(what, where, fix)
         self.what, self.where, self.fix = printable(what), where, fix

@@ -4,15 +4,18 @@ The code of a verb is imported only when that verb runs, so that `--help` loads 
 """
 
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from longvit import __version__
-from longvit.cli.launch import launch, launched
+from longvit.cli.launch import launch, launched, refused_on_all_ranks
 from longvit.cli.parsing import Request
 from longvit.config import (
     VERBS,
@@ -37,8 +40,11 @@ _MESHED = PretrainConfig | FinetuneConfig | EncodeConfig | PredictConfig
 """Settings of the verbs that several processes can run together."""
 _NO_READER = 128 + 13
 """Exit code if the reader of the output has gone: 128 + SIGPIPE, a signal that Windows does not have."""
+_MESHED_VERBS = {verb for verb, kind in VERBS.items() if issubclass(kind, _MESHED)}
 _FIRST = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 """True in the first of the processes that torchrun or Slurm has started, which prints what is printed once."""
+_LINGER_S = 1.0
+"""Time for other processes to print an error that this process has printed before them, seconds."""
 
 app = App(
     name="longvit",
@@ -183,25 +189,33 @@ def run_command(arguments: Sequence[str]) -> int:
     Raises:
         PipelineError: The request is invalid.
     """
-    request = Request.read(arguments)
-    app.config = [Dict(request.for_flags, source=str(request.file), use_commands_as_keys=False)] if request.file else []
     try:
-        command, bound, _ = app.parse_args(request.arguments, exit_on_error=False, print_error=False)
-        if isinstance(config := bound.arguments.get("config"), StageConfig):
-            config = bound.arguments["config"] = request.completed(config)
-            devices = config.execution.devices if isinstance(config, _MESHED) else 1
-            if devices > 1 and not launched():
-                return launch(arguments, devices)
-        return command(*bound.args, **bound.kwargs) or 0
-    except CycloptsError as error:
-        raise request.refusal(error) from None
+        with refused_on_all_ranks(meshed=not _MESHED_VERBS.isdisjoint(arguments)):
+            command = _requested(arguments)
+        return command() or 0
     except BrokenPipeError:
         raise
     except OSError as error:
         raise cannot_write(error) from error
     except MemoryError as error:
         fix = "run the same command on a machine with more memory; finished work is kept"
-        raise OutputError("there was not enough memory", where=request.arguments[0], fix=fix) from error
+        raise OutputError("there was not enough memory", where=arguments[0], fix=fix) from error
+
+
+def _requested(arguments: Sequence[str]) -> Callable[[], int | None]:
+    """Return the verb of a command line, with its settings; or the start of its processes."""
+    request = Request.read(arguments)
+    app.config = [Dict(request.for_flags, source=str(request.file), use_commands_as_keys=False)] if request.file else []
+    try:
+        command, bound, _ = app.parse_args(request.arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise request.refusal(error) from None
+    if isinstance(config := bound.arguments.get("config"), StageConfig):
+        config = bound.arguments["config"] = request.completed(config)
+        devices = config.execution.devices if isinstance(config, _MESHED) else 1
+        if devices > 1 and not launched():
+            return partial(launch, arguments, devices)
+    return partial(command, *bound.args, **bound.kwargs)
 
 
 def main() -> None:
@@ -213,7 +227,12 @@ def main() -> None:
             code = run_command(sys.argv[1:])
             sys.stdout.flush()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if launched():  # torchrun stops all processes as soon as one of them has ended
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if error.said:
+            time.sleep(_LINGER_S)
+        else:
+            print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
     except StopSignal as stop:
         print(stop, file=sys.stderr)

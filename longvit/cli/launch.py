@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from preprocessing.errors import ConfigError
+from preprocessing.errors import ConfigError, PipelineError
 from preprocessing.jobs.signals import StopSignal
 
 _PR_SET_PDEATHSIG = 1
@@ -21,6 +22,32 @@ _GRACE_S = 60.0
 def launched() -> bool:
     """Return whether torchrun, Slurm or `launch` has started this process as one of several."""
     return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+@contextmanager
+def refused_on_all_ranks(*, meshed: bool) -> Iterator[None]:
+    """Print an error of this block, and end all other ranks with it, which would wait for this one.
+
+    Args:
+        meshed: Whether the verb has ranks that wait for each other.
+
+    Raises:
+        PipelineError: As in the block; its sentence names this rank.
+    """
+    try:
+        yield
+    except PipelineError as error:
+        if not (meshed and launched()):
+            raise
+        problem = error.what, str(error.where), error.fix
+        rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID"))
+        error.what = f"rank {rank} on {socket.gethostname()} cannot start: {error.what}"
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        error.said = True
+        from longvit.training.joining import send_refusal  # loads torch
+
+        send_refusal(problem)
+        raise
 
 
 def launch(arguments: Sequence[str], processes: int) -> int:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -11,14 +11,16 @@ import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from longvit.config import Device
-from longvit.training.liveness import Problem, meet
+from longvit.training.liveness import Problem, Watch, meet
 from preprocessing.errors import ConfigError
 
 _LAUNCHERS: tuple[type[ClusterEnvironment], ...] = (TorchElasticEnvironment, SLURMEnvironment)
+_REFUSAL_S = 60
+"""Time to wait for other ranks that must learn of a refusal, seconds."""
 
 
 def find_launcher() -> ClusterEnvironment | None:
@@ -72,11 +74,9 @@ def joined(
         RankError: Another rank has stopped.
     """
     rank, size, timeout = launcher.global_rank(), launcher.world_size(), timedelta(seconds=timeout_s)
-    address, port = launcher.main_address, str(launcher.main_port)
-    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": port}
-    with _answered(f"rank {rank} cannot find all {size} ranks", f"{address}:{port}", timeout_s):
-        store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
-        watch = meet(store, rank, size, facts=facts, problem=problem, timeout_s=timeout_s)
+    where = f"{launcher.main_address}:{launcher.main_port}"
+    with _answered(f"rank {rank} cannot find all {size} ranks", where, timeout_s):
+        store, watch = _met(launcher, timeout_s, facts, problem)
     with watch.over():
         backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         with _answered(f"rank {rank} cannot exchange data with all {size} ranks", socket.gethostname(), timeout_s):
@@ -86,6 +86,24 @@ def joined(
             yield
         finally:
             dist.destroy_process_group()
+
+
+def send_refusal(problem: Problem) -> None:
+    """Send the other ranks the reason why this process ends before it joins them, so that they do not wait for it."""
+    with suppress(RuntimeError, OSError, ConfigError):  # the others do not answer, or have the reason now
+        launcher = find_launcher()
+        if launcher and launcher.world_size() > 1:
+            _met(launcher, _REFUSAL_S, {}, problem)
+
+
+def _met(
+    launcher: ClusterEnvironment, timeout_s: int, facts: Mapping[str, object], problem: Problem | None
+) -> tuple[Store, Watch]:
+    """Find the other ranks; return the store of the rendezvous and the watch over the ranks, as `meet`."""
+    rank, size, timeout = launcher.global_rank(), launcher.world_size(), timedelta(seconds=timeout_s)
+    os.environ |= {"MASTER_ADDR": launcher.main_address, "MASTER_PORT": str(launcher.main_port)}
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+    return store, meet(store, rank, size, facts=facts, problem=problem, timeout_s=timeout_s)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ _PORT = "longvit/liveness"
 Problem = Sequence[str]
 """Description, place and fix of an error."""
 News = Mapping[str, Any]
-"""Message that a `rank` ends, and its `problem`; None if it has finished."""
+"""Message that a `rank` ends, and its `problem`; None if it has finished. `died` if it could not send this itself."""
 
 
 class RankLost(BaseException):
@@ -110,10 +110,13 @@ def _listening(address: str, backlog: int) -> socket.socket:
 
 
 def _first_problem(hellos: Sequence[Mapping[str, Any]]) -> Problem | None:
-    """Return the first rank's own problem; else the first difference to rank 0; else None."""
-    own = next((hello["problem"] for hello in hellos if hello["problem"]), None)
-    if own:
-        return own
+    """Return the first problem of a rank, which is named unless all have it; else the first difference to rank 0."""
+    refused = next((hello for hello in hellos if hello["problem"]), None)
+    if refused:
+        what, where, fix = refused["problem"]
+        if any(hello["problem"] != refused["problem"] for hello in hellos):
+            what = f"rank {refused['rank']} on {refused['host']} cannot start: {what}"
+        return what, where, fix
     for hello in hellos:
         for name, value in hello["facts"].items():
             if value != (first := hellos[0]["facts"][name]):
@@ -213,7 +216,11 @@ class Watch:
             for link in self.links.values():
                 link.send(news)
             what, where, fix = news["problem"]
-            self.lost = RankError(f"{self._name(news['rank'])} has stopped: {what}", where=where, fix=fix)
+            lost = RankError(f"{self._name(news['rank'])} has stopped: {what}", where=where, fix=fix)
+            if "died" in news and self._stop_signal() is None:  # a launcher may end this process before it unwinds
+                print(f"error: {lost}", file=sys.stderr, flush=True)
+                lost.said = True
+            self.lost = lost
         self._known.set()
         if self.lost is None or self._left.wait(_GRACE):
             return
@@ -222,7 +229,8 @@ class Watch:
             if not self._left.is_set() and stop is None:  # else it would be raised within the signal's handler
                 _raise_in(self._computing, RankLost)
         if not self._left.wait(_LAST):
-            print(stop or f"error: {self.lost}", file=sys.stderr, flush=True)
+            if stop or not self.lost.said:
+                print(stop or f"error: {self.lost}", file=sys.stderr, flush=True)
             os._exit(stop.exit_code if stop else 2)
 
     def _listen(self) -> News | None:
@@ -283,7 +291,7 @@ class Watch:
 
     def _lost(self, rank: int, what: str) -> News:
         fix = "look for the reason in its output or in its host's log; then run the same command again"
-        return {"rank": rank, "problem": (what, f"host {self.hosts[rank]}", fix)}
+        return {"rank": rank, "problem": (what, f"host {self.hosts[rank]}", fix), "died": True}
 
 
 def _problem(error: BaseException) -> Problem:

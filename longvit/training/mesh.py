@@ -20,6 +20,7 @@ from longvit import __version__
 from longvit.config import Device, ExecutionConfig
 from longvit.model.rank_group import RankGroup
 from longvit.training.joining import device_kind, find_launcher, joined
+from longvit.training.liveness import Problem
 from longvit.training.sharding import ShardedStrategy
 from preprocessing.errors import ConfigError, PipelineError, few
 
@@ -188,20 +189,18 @@ def open_mesh(execution: ExecutionConfig, device: Device, *, trains: bool = Fals
     global _mesh
     launcher = find_launcher()
     size, ranks = launcher.world_size() if launcher else 1, execution.sequence_parallel
-    if size % ranks:
-        raise ConfigError(
-            f"{ranks} ranks per sequence do not divide {size} {'process' if size == 1 else 'processes'}",
-            where="execution.sequence_parallel",
-            fix=f"start a multiple of {ranks} processes: --devices {ranks}, or torchrun --nproc-per-node {ranks}",
-        )
+    uneven = _uneven(ranks, size)
     if launcher is None or size == 1:
+        if uneven:
+            what, where, fix = uneven
+            raise ConfigError(what, where=where, fix=fix)
         _require_started(execution, 1, 1)
         yield _mesh
         return
     kind, problem = device_kind(launcher.local_rank(), device, trains=trains)
     facts = {"version": __version__, "execution.sequence_parallel": ranks, "execution.fsdp": execution.fsdp}
     facts["device"] = kind
-    with joined(launcher, execution.timeout_s, kind, facts, problem):
+    with joined(launcher, execution.timeout_s, kind, facts, uneven or problem):
         axes = init_device_mesh(kind, (size // ranks, ranks), mesh_dim_names=("data", "sequence"))
         for axis in axes.get_all_groups():
             _set_timeout(timedelta(seconds=execution.timeout_s), axis)
@@ -214,6 +213,15 @@ def open_mesh(execution: ExecutionConfig, device: Device, *, trains: bool = Fals
             yield _mesh
         finally:
             _mesh = Mesh()
+
+
+def _uneven(ranks: int, size: int) -> Problem | None:
+    """Return the problem of a number of ranks per sequence that does not divide the number of processes."""
+    if size % ranks == 0:
+        return None
+    what = f"{ranks} ranks per sequence do not divide {size} {'process' if size == 1 else 'processes'}"
+    fix = f"start a multiple of {ranks} processes: --devices {ranks}, or torchrun --nproc-per-node {ranks}"
+    return what, "execution.sequence_parallel", fix
 
 
 def _require_started(execution: ExecutionConfig, nodes: int, devices: int) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,24 +28,21 @@ from longvit.model.rank_group import RankGroup
 
 CONTEXTS = (256, 1024, 4096, 16384)
 """Lengths of rows in training, and of contexts in evaluation, bytes."""
-CONFIG = EncoderConfig(
-    width=96,
-    depth=2,
-    heads=4,
-    drop_path=0.0,
-    segment_lengths=(256, 1024, 4096, 16384),
-    dilation_ratios=(1, 2, 4, 4),
-)
+CONFIG = EncoderConfig(width=128, depth=2, heads=4, drop_path=0.0, segment_lengths=(256, 16384), dilation_ratios=(1, 2))
 FEWEST = 2048
 """Bytes of a training step; a longer row is a step of its own."""
-STEPS = {256: 1000, 1024: 300, 4096: 250, 16384: 200}
-"""Steps with each length of rows, in this order: short rows are cheap, and what they teach is not learned again.
-
-A step with the shortest rows follows each step with longer rows, so that short contexts are not forgotten.
-"""
-RATE, WARM_UP, EMBEDDING_GAIN = 6e-3, 20, 4.0
+STEPS = {1024: 600, 4096: 240, 16384: 120}
+"""Steps with each length of rows, in this order, since short rows are cheap."""
+RATE, WARM_UP, EMBEDDING_GAIN = 3e-3, 50, 4.0
+GRAM = 4
+"""Bytes that the untrained model compares; one per head of the first block."""
+NEAR, MATCH, COPY = 6.0, 1.5, 0.7
+"""Sizes of the untrained model's weights: the first block's attention to its byte, the second block's to the bytes that
+are alike, and the output of both."""
 TARGETS = 64
 """Last bytes of a held-out window, whose loss is measured with every context."""
+FOREIGN = "foreign"
+"""Name of the context whose far bytes are another window's."""
 HELD_OUT, OF = 4, 8
 """Of every eight modules and packages in alphabetical order, the fifth is held out."""
 LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "encodings"}
@@ -117,7 +114,7 @@ def bits_per_byte(model: Callable[[Tensor], Tensor], rows_BM: Tensor, scored: in
 def build(group: RankGroup | None) -> LongNetDecoder:
     """Return the untrained model, the same on every rank.
 
-    Embeddings begin about as large as the positions that are added to them. The last norm begins smaller by the same
+    Embeddings begin about as large as the attention that is added to them. The last norm begins smaller by the same
     factor, so that logits begin as small as without it.
     """
     torch.manual_seed(0)
@@ -125,8 +122,55 @@ def build(group: RankGroup | None) -> LongNetDecoder:
     with torch.no_grad():
         decoder.embedding.weight *= EMBEDDING_GAIN
         decoder.norm.weight /= EMBEDDING_GAIN
+        begin_with_copying(decoder)
     decoder.group = group
     return decoder
+
+
+def begin_with_copying(decoder: LongNetDecoder) -> None:
+    """Change the weights so that the model copies the byte that has followed the last bytes before (an induction head).
+
+    Long training finds such heads by itself (Olsson et al., arXiv:2209.11895), and they use far bytes; minutes of
+    training do not. The embedding takes the first half of the width. Head h of the first block attends to the byte at
+    distance h + 1, by biases of the rotated channels, and adds a projection of it to a part h of the second half. A
+    head of the second block compares the last bytes of the query with those before the key, by its other channels.
+    Half of the heads return the key's byte, and half compare bytes one further back and return the byte before the
+    key, because with a ratio of 2 a head has every second key only.
+    """
+    half, heads = CONFIG.width // 2, CONFIG.heads
+    channels = CONFIG.width // heads
+    content, turned = channels // 2, channels // 4
+    own, part = slice(0, half), [slice(half + i * content, half + (i + 1) * content) for i in range(GRAM)]
+    of_head = [slice(h * channels, h * channels + content) for h in range(heads)]
+    orthogonal = lambda rows, columns: nn.init.orthogonal_(torch.empty(rows, columns))
+    first, second = (block.self_attn for block in decoder.blocks.blocks)
+    decoder.embedding.weight[:, half:] = 0
+    decoder.embedding.weight *= math.sqrt(2)
+    for block in decoder.blocks.blocks:
+        block.ffn.fc2.weight *= 0.1
+        for layer in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.out_proj):
+            layer.weight *= 0.1
+        block.self_attn.v_proj.weight.zero_()
+    narrow, angle = orthogonal(content, half), 10_000 ** -(torch.arange(4) / turned)
+    for h, at in enumerate(of_head):
+        first.k_proj.bias[at][:4] = NEAR
+        first.q_proj.bias[at][:4] = NEAR * (angle * (h + 1)).cos()
+        first.q_proj.bias[at][turned : turned + 4] = -NEAR * (angle * (h + 1)).sin()
+        first.v_proj.weight[at, own] = narrow
+        first.out_proj.weight[part[h], at] = COPY * torch.eye(content)
+    compared = [MATCH * orthogonal(content, content) for _ in range(GRAM)]
+    for h, at in enumerate(of_head):
+        late, alike = h // 2 % 2, slice(at.stop, at.stop + content)
+        for i in range(GRAM - late):
+            second.q_proj.weight[alike, part[i - 1] if i else own] = compared[i] if i else compared[i] @ narrow
+            second.k_proj.weight[alike, part[i + late]] = compared[i]
+        if late:
+            second.v_proj.weight[at, part[0]] = torch.eye(content)
+            second.out_proj.weight[own, at] = COPY * narrow.T
+        else:
+            whole, copied = slice(h * channels, (h + 1) * channels), orthogonal(channels, half)
+            second.v_proj.weight[whole, own] = copied
+            second.out_proj.weight[own, whole] = COPY * copied.T
 
 
 def train(decoder: LongNetDecoder, rows: Rows, lengths: Sequence[int]) -> list[dict[str, float]]:
@@ -156,10 +200,18 @@ def train(decoder: LongNetDecoder, rows: Rows, lengths: Sequence[int]) -> list[d
 
 
 @torch.inference_mode()
-def evaluate(decoder: LongNetDecoder, windows_BM: Tensor) -> dict[int, list[float]]:
-    """Return for each context the bits per byte of each window's last bytes, given only the end of the window."""
+def evaluate(decoder: LongNetDecoder, windows_BM: Tensor) -> dict[str, list[float]]:
+    """Return for each context the bits per byte of each window's last bytes, given only the end of the window.
+
+    `FOREIGN` is the longest context, but with only as many bytes of the window as the second longest context has. The
+    bytes before them are another window's.
+    """
+    known = CONTEXTS[-2] + 1
+    others_BM = windows_BM.roll(len(windows_BM) // 2, 0)
+    rows = {str(length): windows_BM[:, -length - 1 :] for length in CONTEXTS}
+    rows[FOREIGN] = torch.cat([others_BM[:, :-known], windows_BM[:, -known:]], 1)
     bits = lambda rows_BM: bits_per_byte(decoder, rows_BM, TARGETS, decoder.group).tolist()
-    return {length: [b for row in windows_BM[:, -length - 1 :].split(1) for b in bits(row)] for length in CONTEXTS}
+    return {name: [b for row in rows_BM.split(1) for b in bits(row)] for name, rows_BM in rows.items()}
 
 
 def main() -> None:
@@ -189,9 +241,7 @@ def main() -> None:
 
 def planned(share: float) -> list[int]:
     """Return the length of rows of each step, for a share of all steps."""
-    shortest = min(STEPS)
-    steps = [length for length, count in STEPS.items() for _ in range(round(share * count))]
-    return [one for length in steps for one in ((length,) if length == shortest else (length, shortest))]
+    return [length for length, count in STEPS.items() for _ in range(round(share * count))]
 
 
 def described(decoder: LongNetDecoder, training: dict[str, Tensor], held_out: dict[str, Tensor]) -> dict[str, object]:

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from longvit.cli import app
-from longvit.config import EmbeddingInput
+from longvit.config import EmbeddingInput, ExecutionConfig
 from longvit.encoding import encode
 from longvit.model import LongViT, save_encoder
 from longvit.prediction.ensemble import Ensemble
@@ -341,6 +341,28 @@ def test_a_signal_to_one_rank_ends_the_others_with_its_sentence(lab, start):
     assert f"error: rank 1 on {HERE.name} has stopped: interrupted (SIGTERM)" in ranks.said(3)
 
 
+def test_the_loss_of_a_rank_is_printed_before_a_launcher_stops_the_others(lab, start):
+    """As torchrun does at once, while the others have not noticed by themselves."""
+
+    def prepare(ranks: Ranks, rank: int) -> None:
+        liveness._GRACE = 2.0 * PATIENCE
+        slow(2, 0, 1)(ranks, rank)
+
+    ranks = start(lab.command("encode"), prepare=prepare)
+    ranks.wait_until_held(0, 1)
+    ranks.kill(signal.SIGKILL, 1)
+    sentence, deadline = (
+        f"error: rank 1 on {HERE.name} has stopped: its process has ended\n",
+        time.monotonic() + PATIENCE,
+    )
+    while sentence not in ranks.said(0):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    ranks.kill(signal.SIGTERM, 0)
+    assert ranks.codes() == [143, -signal.SIGKILL]
+    assert ranks.said(0).count(sentence) == 1
+
+
 def with_gpus(count: int, *which: int) -> Callable[[Ranks, int], object]:
     """A preparation: torch finds so many GPUs, on the given ranks."""
 
@@ -372,7 +394,36 @@ REFUSED = {
         {},
         "weights that differ from those of",
     ),
-    "no such file on one": ({0: TWO, 1: [*TWO, "--checkpoint", "gone"]}, {}, "cannot find all 2 ranks|does not exist"),
+    "no such file on one": (
+        {0: TWO, 1: [*TWO, "--checkpoint", "gone"]},
+        {},
+        f"rank 1 on {HERE.name} cannot start: the checkpoint does not exist\n  where: .*/gone\n",
+    ),
+    "no stores on the first": (
+        {0: [*TWO, "--stores", "empty"], 1: TWO},
+        {},
+        f"rank 0 on {HERE.name} cannot start: there are no stores\n  where: .*/empty\n",
+    ),
+    "no settings on one": (
+        {0: TWO, 1: [*TWO, "--config", "gone.yaml"]},
+        {},
+        f"rank 1 on {HERE.name} cannot start: the settings file does not exist\n  where: .*/gone.yaml\n",
+    ),
+    "bad settings on one": (
+        {0: TWO, 1: [*TWO, "--config", "bad.yaml"]},
+        {},
+        f"rank 1 on {HERE.name} cannot start: .*precision",
+    ),
+    "unknown flag on the first": (
+        {0: [*TWO, "--presision", "32"], 1: TWO},
+        {},
+        f"rank 0 on {HERE.name} cannot start: there is no setting --presision",
+    ),
+    "mesh that does not divide on one": (
+        {0: TWO, 1: ["--sequence-parallel", "3"]},
+        {},
+        f"rank 1 on {HERE.name} cannot start: 3 ranks per sequence do not divide 2 processes",
+    ),
     "other model on one": (
         {0: TWO, 1: [*TWO, "--checkpoint", "features.safetensors"]},
         {},
@@ -386,6 +437,8 @@ def test_is_refused_by_every_rank_with_one_sentence_before_anything_is_written(
     more, how, what, lab, start, monkeypatch, tiny_encoder
 ):
     monkeypatch.chdir(lab.root)
+    (lab.root / "empty").mkdir()
+    (lab.root / "bad.yaml").write_text("precision: double\n")
     save_encoder(lab.root / "other.safetensors", LongViT(tiny_encoder))
     features = tiny_encoder.model_copy(update={"input": EmbeddingInput(encoder="uni", dim=6)})
     save_encoder(lab.root / "features.safetensors", LongViT(features))
@@ -429,6 +482,47 @@ def test_a_new_slide_with_fewer_tokens_than_ranks_is_refused_by_every_rank(lab, 
     for rank in (0, 1):
         assert "sequences have too few tokens for 2 ranks: short\n" in ranks.said(rank)
     assert not (lab.root / "predict").exists()
+
+
+def test_bad_input_of_one_rank_ends_all_ranks_long_before_the_time_to_wait_for_others(lab, start):
+    begun = time.monotonic()
+    ranks = start(lab.command("encode") + FOUR, 4, {2: ["--stores", str(lab.root / "gone")]})
+    assert ranks.codes() == [2] * 4
+    assert time.monotonic() - begun < 30 < ExecutionConfig().timeout_s
+    for rank in range(4):
+        assert f"error: rank 2 on {HERE.name} cannot start: the store or folder of stores does" in ranks.said(rank)
+
+
+def test_a_single_process_that_slurm_or_torchrun_has_started_waits_for_no_others(lab, start):
+    ranks = start([*lab.command("encode"), "--no-such-setting"], 1)
+    assert ranks.codes() == [2]
+    assert "cannot start: there is no setting --no-such-setting\n" in ranks.said(0)
+    ranks = start(["evaluate", "gone"])  # a verb without a mesh
+    assert ranks.codes() == [2, 2]
+    assert ranks.said(1).startswith("error: the file of predictions does not exist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [0, 1])
+def test_torchrun_ends_with_one_sentence_of_each_rank_if_one_lacks_its_input(bad, lab):
+    (lab.root / "other").mkdir()
+    (lab.root / "run.py").write_text(
+        f"import os\nfrom longvit.cli.app import main\nif os.environ['RANK'] == '{bad}': os.chdir('other')\nmain()\n"
+    )
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 run.py encode --stores stores"
+    done = subprocess.run(
+        [*launch.split(), *lab.command("encode")[3:], *TWO],
+        cwd=lab.root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    what = f"rank {bad} on {HERE.name} cannot start: the store or folder of stores does not exist"
+    said = re.findall(r"error: (.*)\n  where: (.*)\n", done.stderr)
+    assert said == [(what, str(lab.root / "other" / "stores"))] * 2
+    assert re.findall(r"\n +exitcode +: (\d+)", done.stderr) == ["2", "2"]
 
 
 @pytest.mark.slow

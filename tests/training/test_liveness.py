@@ -121,7 +121,8 @@ def test_a_problem_of_one_rank_or_another_fact_is_raised_on_every_rank(together)
     none = [compute] * 3
     problem = ["there is no device", "device", "use another"]
     for errors, what in (
-        (together(none, problems=[None, None, problem]), "there is no device"),
+        (together(none, problems=[problem] * 3), "there is no device"),
+        (together(none, problems=[None, None, problem]), f"rank 2 on {HOST} cannot start: there is no device"),
         (together(none, facts=[{"size": 2}, {"size": 2}, {"size": 3}]), f"rank 2 on {HOST} has size 3, and rank 0 has"),
     ):
         assert [type(error) for error in errors] == [ConfigError] * 3
