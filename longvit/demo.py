@@ -140,8 +140,8 @@ def _explain(out: Path, *, overwrite: bool) -> Path:
     surest = max(held_out, key=lambda row: max(float(row[name]) for name in row if name.startswith(PROBABILITY)))
     config = ExplainConfig(
         model=out / "subtype" / f"fold_{surest['fold']}" / "model.safetensors",
-        store=out / "stores" / f"{surest['slide_id']}.zarr",
+        stores=out / "stores" / f"{surest['slide_id']}.zarr",
         out=out / "explain",
         overwrite=overwrite,
     )
-    return explanation.run(config).folders[config.store.stem]
+    return explanation.run(config).folders[config.stores.stem]

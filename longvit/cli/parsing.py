@@ -34,7 +34,7 @@ from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError, few, short
 
 _HERE = "command line"
-_OTHER_FLAGS = {
+_OTHER_FLAGS = {"--store": "--stores"} | {
     as_flag((*group, name)): as_flag(("execution", name))
     for group, names in (
         (("encoder",), OLD_EXECUTION),
@@ -42,7 +42,7 @@ _OTHER_FLAGS = {
     )
     for name in names
 }
-"""Flags of version 0.1, and short names of flags -> flags of this version."""
+"""Flags of earlier versions, and short names of flags -> flags of this version."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from longvit.config import required
 from longvit.config.base import Device
@@ -14,12 +14,18 @@ Method = Literal["contribution", "received", "rollout", "pooling", "gradient", "
 
 
 class ExplainConfig(StageConfig):
-    """Model + store -> map of the parts of the slide that the prediction draws on."""
+    """Models + stores -> maps of the parts of each slide that the prediction draws on."""
 
     model: Annotated[Path, required.MODEL]
-    """Model of a fold, `model.safetensors`."""
-    store: Annotated[Path, required.ANY_STORES]
-    """Store of the slide, or a folder of stores."""
+    """Folder of a finished `longvit finetune`, whose models are averaged as in `predict`: numbers and maps are means
+    over the folds. Or the folder or the `model.safetensors` of one fold."""
+    fold: NonNegativeInt | None = None
+    """Fold of the run, to explain its model alone, for example for patients whom this fold tested."""
+    stores: Annotated[Path, required.ANY_STORES]
+    """Store of a slide, or a folder of stores, tiled as the stores that the models were trained on."""
+    table: Annotated[Path | None, required.TABLE] = None
+    """Table with the patient of each slide, as in `predict`. If models read all slides of a patient as one sequence
+    (`fusion: early`), a patient has one number and one map, written slide by slide with the same colours."""
     out: Path
     """Folder for one subfolder per slide, named after the slide: scores, pictures, and files for QuPath."""
     target: str | None = None
@@ -50,7 +56,7 @@ class ExplainConfig(StageConfig):
     faithfulness: bool = False
     """Measure whether each map is true to the model, in 22 forward passes per map. Squares of tokens are removed from
     the slide, or added to an empty slide, highest scores first. The change of the output is compared with a random
-    order and with an order from the slide's centre."""
+    order and with an order from the slide's centre. Only for the model of one fold."""
     pseudonyms: Path | None = None
     """File with a key. The slide gets a name made of the key and its id (HMAC-SHA256). A missing file is created; the
     same key gives the same names in `evaluate`, `explain` and `view`."""

@@ -58,7 +58,13 @@ SETTINGS = RequiredInput("settings file")
 CHECKPOINT = RequiredInput("checkpoint")
 ENCODER = RequiredInput("checkpoint", "either", holds=("encoder.safetensors",), empty=_NO_CHECKPOINT)
 WEIGHTS = RequiredInput("file of weights")
-MODEL = RequiredInput("model", fix="check the path; a run has fold_<k>/model.safetensors")
+MODEL = RequiredInput(
+    "model",
+    "either",
+    "give the folder of a finished `longvit finetune`, or fold_<k>/model.safetensors in it",
+    ("config.yaml", "model.safetensors"),
+    "this is not the folder of a run or of a fold",
+)
 STORES = RequiredInput("folder of stores", "folder", _TILE, ("*.zarr",), _NO_STORES)
 ANY_STORES = RequiredInput("store or folder of stores", "folder", _TILE, ("*.zarr", "zarr.json"), _NO_STORES)
 SPLITS = RequiredInput(

@@ -61,12 +61,15 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
 def _read(path: Path, kind: type[StageConfig]) -> tuple[dict[str, Any], Written]:
     """Return a file's values, and the key and place of a setting as the file has them.
 
-    `execution` holds `encoder.recompute` and the like, as version 0.1 named its settings.
+    `execution` holds `encoder.recompute` and the like, as version 0.1 named its settings, and `stores` of `explain` its
+    `store`.
 
     Raises:
         ConfigError: The file cannot be read, or gives a setting by its old and its new name.
     """
     values = read_mapping(path)
+    if "stores" in kind.model_fields and "stores" not in values and "store" in values:
+        values["stores"] = values.pop("store")
     encoder, execution = values.get("encoder"), values.get("execution", {})
     old = {}
     if "encoder" in kind.model_fields and isinstance(encoder, dict):

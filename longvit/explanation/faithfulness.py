@@ -15,6 +15,9 @@ from torch import Tensor
 
 from longvit.explanation.model_output import ModelOutput
 
+CURVE_FILES = ("faithfulness.csv", "faithfulness.png")
+"""Names of the files of curves."""
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -94,7 +97,7 @@ def save_curves(found: Mapping[str, Curves], blind: Mapping[str, Curves], quanti
         pd.DataFrame({name: getattr(one, name) for name in columns}).assign(map=key) for key, one in every.items()
     ]
     pd.concat(tables)[["map", *columns]].to_csv(
-        folder / "faithfulness.csv", index=False, float_format="%.7g", lineterminator="\n"
+        folder / CURVE_FILES[0], index=False, float_format="%.7g", lineterminator="\n"
     )
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -110,7 +113,7 @@ def save_curves(found: Mapping[str, Curves], blind: Mapping[str, Curves], quanti
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(title="area under the curve", fontsize=8, title_fontsize=8, frameon=False)
     figure.axes[0].set_ylabel(quantity)
-    figure.savefig(folder / "faithfulness.png", format="png")
+    figure.savefig(folder / CURVE_FILES[1], format="png")
 
 
 def auroc(scores: Float[np.ndarray, " L"], truth: Float[np.ndarray, " L"]) -> float:

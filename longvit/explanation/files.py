@@ -15,6 +15,11 @@ from preprocessing.slides.ome_pyramid import write_ome_pyramid
 from preprocessing.store.store import PatchStore
 
 
+def file_names(key: str) -> tuple[str, ...]:
+    """Return the names of the files of a map over all layers."""
+    return f"overlay_{key}.png", f"tiles_{key}.png", f"heatmap_{key}.ome.tif", f"{key}.geojson"
+
+
 def write_files(
     folder: Path,
     explanation: Explanation,
@@ -25,7 +30,7 @@ def write_files(
     *,
     frame: GeojsonFrame = "qupath",
 ) -> None:
-    """Write `overlay_<key>.png`, `tiles_<key>.png`, `heatmap_<key>.ome.tif` and `<key>.geojson`.
+    """Write overlay, sheet of tiles, OME-TIFF and GeoJSON, named as in `file_names`.
 
     Args:
         folder: Folder to write to.
@@ -36,6 +41,7 @@ def write_files(
         sheet_tiles: Number of highest and of lowest tiles on the sheet.
         frame: Frame of the GeoJSON's coordinates.
     """
+    overlay_png, sheet_png, ome_tif, geojson = (folder / name for name in file_names(one.key))
     grid = heatmap(one.scores, explanation.rc)
     extent_l0 = np.array(grid.shape[::-1]) * explanation.side_l0
     extent_px = tuple(px_from_l0(extent_l0, np.array(explanation.size_l0) / image.shape[1::-1]).tolist())
@@ -44,14 +50,14 @@ def write_files(
     figure = overlay(
         image[rows, columns], grid, extent_px, one.scale, explanation.title, one.meaning, corner_px=corner_px
     )
-    _save(figure, folder / f"overlay_{one.key}.png")
+    _save(figure, overlay_png)
     pixel_um = tuple(um_from_l0(explanation.side_l0, explanation.mpp).tolist())
-    write_ome_pyramid(folder / f"heatmap_{one.key}.ome.tif", grid, pixel_um, one.label)
+    write_ome_pyramid(ome_tif, grid, pixel_um, one.label)
     of_tiles = tile_scores(one.scores, explanation.rc, store.rc, round(store.side_l0[0] / explanation.side_l0[0]))
     origin_l0 = geojson_origin_l0(store.bounds_l0, frame)
     piece = store.piece if "piece" in store.arrays else None
-    write_tiles(folder / f"{one.key}.geojson", one, of_tiles, store.xy_l0, store.side_l0, origin_l0, piece=piece)
-    _save(sheet(store, of_tiles, one, sheet_tiles), folder / f"tiles_{one.key}.png")
+    write_tiles(geojson, one, of_tiles, store.xy_l0, store.side_l0, origin_l0, piece=piece)
+    _save(sheet(store, of_tiles, one, sheet_tiles), sheet_png)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -32,8 +32,6 @@ class ExplainedSlide:
     """Embedded tokens of the slide."""
     rc_L2: Int64[Tensor, "L 2"]
     """Row and column of each token."""
-    outputs_O: Float[Tensor, " O"]
-    """All outputs of the model, on the CPU."""
 
 
 def settle_methods(model: SlideModel, config: ExplainConfig) -> ExplainConfig:
@@ -66,14 +64,14 @@ def settle_methods(model: SlideModel, config: ExplainConfig) -> ExplainConfig:
     return config
 
 
-def require_squares(question: ExplainedSlide, config: ExplainConfig) -> None:
+def require_squares(rc_L2: Int64[Tensor, "L 2"], config: ExplainConfig) -> None:
     """Refuse a slide within a single square, before anything is computed, if squares are to be removed.
 
     Raises:
         ConfigError: All tokens are in one square.
     """
     side, methods = config.occlusion_side, config.methods or ()
-    if ("occlusion" in methods or config.faithfulness) and len(torch.unique(question.rc_L2 // side, dim=0)) == 1:
+    if ("occlusion" in methods or config.faithfulness) and len(torch.unique(rc_L2 // side, dim=0)) == 1:
         raise ConfigError(
             f"one square of {side} x {side} tokens contains the whole slide",
             where="occlusion_side",
@@ -81,9 +79,18 @@ def require_squares(question: ExplainedSlide, config: ExplainConfig) -> None:
         )
 
 
-def score_maps(question: ExplainedSlide, config: ExplainConfig) -> tuple[ScoreMap, ...]:
-    """Return the maps of all methods in turn; maps of single layers follow the map over all layers."""
-    return tuple(one for method in config.methods or () for one in METHODS[method](question, config))
+def score_maps(
+    question: ExplainedSlide, config: ExplainConfig, known: Mapping[Method, list[ScoreMap]] | None = None
+) -> dict[Method, list[ScoreMap]]:
+    """Return the maps of each method in turn, except those that are known; the map over all layers is the first."""
+    known = known or {}
+    return {one: known[one] if one in known else METHODS[one](question, config) for one in config.methods or ()}
+
+
+def of_encoder(maps: Mapping[Method, list[ScoreMap]], model: SlideModel) -> dict[Method, list[ScoreMap]]:
+    """Return the maps that any model with the same encoder has, whatever its head."""
+    own = {"received"} | ({"rollout"} if model.attention is None else set())
+    return {method: of_method for method, of_method in maps.items() if method in own}
 
 
 def _contribution(question: ExplainedSlide, config: ExplainConfig) -> list[ScoreMap]:

@@ -20,15 +20,7 @@ def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h 
     """
     if mpp is None:
         return store.overview
-    px_l0 = mpp / store.mpp_l0
-    width, height = np.rint(px_from_l0(store.size_l0, px_l0)).astype(int).clip(1).tolist()
-    if width * height > MOST_PX:
-        finest = mpp * (width * height / MOST_PX) ** 0.5
-        raise ConfigError(
-            f"at {mpp:g} um per pixel the overlay of {store.slide_id} has {width} x {height} pixels",
-            where="overlay_mpp",
-            fix=f"set overlay_mpp to {finest * 1.01:.3g} or more; QuPath shows the .geojson at any resolution",
-        )
+    px_l0, (width, height) = mpp / store.mpp_l0, picture_size(store, mpp)
     image = cv2.resize(store.overview, (width, height), interpolation=cv2.INTER_LINEAR)
     corners_l0 = (l0_from_rc(rc, store.side_l0) for rc in (store.rc, store.rc + 1))
     starts, ends = (np.rint(px_from_l0(xy_l0, px_l0)).astype(int) for xy_l0 in corners_l0)
@@ -38,3 +30,20 @@ def slide_picture(store: PatchStore, mpp: float | None) -> UInt8[np.ndarray, "h 
                 store.read_tiles([tile])[0], (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA
             )
     return image
+
+
+def picture_size(store: PatchStore, mpp: float) -> tuple[int, int]:
+    """Return width and height of the slide's picture at `mpp` micrometres per pixel.
+
+    Raises:
+        ConfigError: The image would be larger than `MOST_PX`.
+    """
+    width, height = np.rint(px_from_l0(store.size_l0, mpp / store.mpp_l0)).astype(int).clip(1).tolist()
+    if width * height > MOST_PX:
+        finest = mpp * (width * height / MOST_PX) ** 0.5
+        raise ConfigError(
+            f"at {mpp:g} um per pixel the overlay of {store.slide_id} has {width} x {height} pixels",
+            where="overlay_mpp",
+            fix=f"set overlay_mpp to {finest * 1.01:.3g} or more; QuPath shows the .geojson at any resolution",
+        )
+    return width, height

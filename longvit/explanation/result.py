@@ -1,6 +1,6 @@
 """Explanation of one slide in memory: scores of its tokens, and the prediction that they explain."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from longvit.config import Method
 from longvit.explanation.colour import ColourScale
 from longvit.formats.explanation_json import ExplanationFile, MapLayer, write_explanation
-from preprocessing.errors import CheckpointError
+from preprocessing.errors import CheckpointError, few
 from preprocessing.frames import l0_from_rc
 
 
@@ -34,11 +34,40 @@ class ScoreMap:
     """Layer of the encoder, counted from 1; None if all layers contribute."""
     head: int | None = None
     """Attention head, counted from 0; None if all heads contribute."""
+    sequence: Float[np.ndarray, " M"] | None = None
+    """Scores of all slides that were read as one sequence, which have one scale; None for the slide alone."""
 
     @property
     def scale(self) -> ColourScale:
         """Colours of the scores."""
-        return ColourScale.of(self.scores, self.signed)
+        return ColourScale.of(self.scores if self.sequence is None else self.sequence, self.signed)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Models that a prediction is of, and slides that they read together."""
+
+    folds: tuple[int, ...] = ()
+    """Folds of the models; empty for a model that is not in the folder of a run."""
+    seen_by: tuple[int, ...] = ()
+    """Folds among `folds` whose model was trained or selected on the patient."""
+    patient: str | None = None
+    """Patient of the slides; None for a slide that was read by itself."""
+    slides: tuple[str, ...] = ()
+    """Slides that were read as one sequence, in order; empty for a slide that was read by itself."""
+
+    def __str__(self) -> str:
+        parts = []
+        if len(self.folds) > 1:
+            parts.append(f"mean of {len(self.folds)} folds")
+        if self.slides:
+            parts.append(f"of patient {self.patient}, {len(self.slides)} slides read as one")
+        if self.seen_by:
+            every = (
+                "" if len(self.seen_by) == len(self.folds) else f" in fold {few([str(fold) for fold in self.seen_by])}"
+            )
+            parts.append(f"a patient of the training{every}")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -65,15 +94,19 @@ class Explanation:
     """Row and column of each token in the token grid, which begins at the corner of the slide."""
     maps: tuple[ScoreMap, ...]
     """Score maps."""
+    origin: Origin = Origin()
+    """Models, and slides that were read together."""
     piece: Int[np.ndarray, " L"] | None = None
     """Piece of tissue of each token, -1 for none; None if the store has no pieces."""
 
     @property
     def title(self) -> str:
-        """Slide id and prediction, in one line."""
+        """Slide id and prediction, and a second line about models and slides if there is more than one."""
         if "risk" in self.prediction:
-            return f"{self.slide_id}: risk {self.prediction['risk']:+.2f}"
-        return f"{self.slide_id}: P({self.target}) = {self.prediction[f'p_{self.target}']:.2f}"
+            number = f"risk {self.prediction['risk']:+.2f}"
+        else:
+            number = f"P({self.target}) = {self.prediction[f'p_{self.target}']:.2f}"
+        return "\n".join(filter(None, (f"{self.slide_id}: {number}", str(self.origin))))
 
     def save(self, folder: Path) -> None:
         """Write `scores.csv` and `explanation.json`.
@@ -92,7 +125,9 @@ class Explanation:
         names = ("slide_id", "store", "model", "target", "prediction", "size_l0", "side_l0", "mpp")
         try:
             layers = tuple(map(_layer, self.maps))
-            return ExplanationFile(**{name: getattr(self, name) for name in names}, layers=layers)
+            return ExplanationFile(
+                **{name: getattr(self, name) for name in names}, **asdict(self.origin), layers=layers
+            )
         except ValidationError as error:
             first = error.errors()[0]
             what = f"the explanation cannot be written: {'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -11,9 +11,9 @@ from torch import Tensor
 from longvit.config import Task
 from longvit.finetuning.data import PatientDataset
 from longvit.formats.predictions_csv import TIME_UNIT, sequence_columns
+from longvit.model.outputs import require_finite
 from longvit.model.predictor import SlideModel
 from longvit.training.mesh import current_mesh
-from preprocessing.errors import CheckpointError
 
 
 class Predicted(NamedTuple):
@@ -65,20 +65,6 @@ def predict_and_represent(
         target = truth(patients.targets, case, model.task)
         rows.append(keys | target | model.task.predictions(output_O, model.classes))
     return Predicted(rows, vectors_ND)
-
-
-def require_finite(output_O: Float[Tensor, " O"], slide_id: str) -> None:
-    """Refuse an output that is not finite.
-
-    Raises:
-        CheckpointError: The output is not finite, so training has diverged in its last step.
-    """
-    if not output_O.isfinite().all():
-        raise CheckpointError(
-            "the model gives values that are not finite",
-            where=slide_id,
-            fix="train again with a lower optimiser.learning_rate; look for NaN in the store's embeddings",
-        )
 
 
 def truth(targets: pd.DataFrame, case: str, task: Task) -> dict[str, Any]:

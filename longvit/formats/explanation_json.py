@@ -101,7 +101,15 @@ class ExplanationFile(BaseModel):
     target: str
     """Output that is explained: the name of a class, or `log hazard`."""
     prediction: dict[str, float] = Field(min_length=1, max_length=1000)
-    """Prediction of the slide, as in predictions.csv."""
+    """Prediction of the slide or its patient, as in predictions.csv."""
+    folds: Annotated[tuple[int, ...], FailFast()] = Field(default=(), max_length=1000)
+    """Folds whose models are averaged; empty for a single model."""
+    seen_by: Annotated[tuple[int, ...], FailFast()] = Field(default=(), max_length=1000)
+    """Folds among them whose model was trained or selected on the patient."""
+    patient: str | None = None
+    """Patient of several slides that were read as one sequence."""
+    slides: Annotated[tuple[str, ...], FailFast()] = Field(default=(), max_length=1000)
+    """These slides; empty for a slide that was read by itself."""
     size_l0: tuple[Side, Side] | None = None
     """Width and height of the slide, level-0 pixels."""
     side_l0: tuple[PositiveFloat, PositiveFloat]

@@ -131,7 +131,7 @@ def read_membership(folder: Path) -> Membership:
         raise CheckpointError(
             f"the run has no {MEMBERSHIP}, so the training patients of its models are unknown",
             where=path,
-            fix="give --run the folder of a finished `longvit finetune`",
+            fix="give the folder of a finished `longvit finetune`",
         )
     try:
         rows = bounded_rows(read_bytes(path, BOUNDS.max_bytes), path, BOUNDS)

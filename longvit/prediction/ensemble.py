@@ -69,18 +69,13 @@ def load_ensemble(run: Path) -> Ensemble:
     Raises:
         CheckpointError: The folder is not a run, the run is not finished, or none of its models can be read.
     """
-    found = [path for path in run.glob("fold_*/model.safetensors") if FOLD.fullmatch(path.parent.name)]
-    files = sorted(found, key=lambda path: int(path.parent.name.removeprefix("fold_")))
+    files = fold_files(run)
     if not files or not (run / PREDICTIONS).is_file():
         what = "the run is not finished" if (run / "config.yaml").is_file() else "this is not the folder of a run"
-        raise CheckpointError(what, where=run, fix="give --run the folder of a finished `longvit finetune`")
-    try:
-        settings = load_yaml(run / "config.yaml", FinetuneConfig)
-    except PipelineError as error:
-        fix = "train it again with this version"
-        raise CheckpointError(f"the run's settings cannot be read: {error.what}", where=run, fix=fix) from error
+        raise CheckpointError(what, where=run, fix="give the folder of a finished `longvit finetune`")
+    settings = read_settings(run)
     models, scales, used, failed = {}, [], {}, {}
-    for path in files:
+    for number, path in files.items():
         fold, scale = path.parent.name, path.with_name(SCALE_FILE)
         try:
             model = load_model(path)
@@ -91,11 +86,30 @@ def load_ensemble(run: Path) -> Ensemble:
         except CheckpointError as error:
             failed[fold] = error
         else:
-            models[int(fold.removeprefix("fold_"))], used[fold] = model, path
+            models[number], used[fold] = model, path
     if not models:
         raise next(iter(failed.values()))
     membership = read_membership(run)
     return Ensemble(models, scales, settings, membership, used | {"run": membership.path}, failed)
+
+
+def fold_files(run: Path) -> dict[int, Path]:
+    """Return the model's file of each fold of a run, by the fold's number."""
+    found = {FOLD.fullmatch(path.parent.name): path for path in run.glob("fold_*/model.safetensors")}
+    return dict(sorted((int(name[1]), path) for name, path in found.items() if name))
+
+
+def read_settings(run: Path) -> FinetuneConfig:
+    """Read the settings of a run.
+
+    Raises:
+        CheckpointError: The settings are not those of a run of this version.
+    """
+    try:
+        return load_yaml(run / "config.yaml", FinetuneConfig)
+    except PipelineError as error:
+        fix = "train it again with this version"
+        raise CheckpointError(f"the run's settings cannot be read: {error.what}", where=run, fix=fix) from error
 
 
 def ensemble_row(outputs: Sequence[Mapping[str, float]], scales: Sequence[RiskScale]) -> dict[str, float]:

@@ -1,35 +1,38 @@
 """Verb `predict`: predictions of a run's models, as one ensemble, on new slides."""
 
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.progress import track
 
-from longvit.cohort.tables import barcodes, read_table
 from longvit.config import PredictConfig
 from longvit.formats.csv_rows import JOINED
 from longvit.formats.predictions_csv import (
-    ENSEMBLE,
     PREDICTIONS,
     read_prediction_rows,
-    sequence_columns,
     write_predictions,
 )
 from longvit.prediction.ensemble import Ensemble, load_ensemble
+from longvit.prediction.patients import (
+    SlideSequence,
+    describe_patients,
+    find_stores_of_patients,
+    folds_that_saw,
+    slide_sequences,
+)
 from longvit.runs.folder import Run, open_run, settings_of
 from longvit.runs.input_hashes import read_inputs
 from longvit.runs.outcome import Outcome
 from longvit.tokens.read import StoreScale, open_stores, require_one_scale, require_scale
-from longvit.tokens.sequences import read_tokens, sequences
+from longvit.tokens.sequences import read_tokens
 from longvit.tokens.source import token_source
 from longvit.training.loop import pick_device
 from longvit.training.mesh import Mesh, open_mesh
 from preprocessing.errors import CohortError, StoreError, few
-from preprocessing.store.piece import with_pieces
-from preprocessing.store.store import PatchStore, find_stores
+from preprocessing.store.store import PatchStore
 
 SAVE_SECONDS = 10.0
 """Seconds between two savings of the table, and so the most work that a killed run loses."""
@@ -63,14 +66,11 @@ def _run(config: PredictConfig, mesh: Mesh) -> Outcome:
     for model in ensemble.models.values():
         encoder = model.required_encoder
         encoder.execution, encoder.group = config.execution, mesh.sequence
-    stores, patients = find_stores_of_patients(config)
+    stores, patients = find_stores_of_patients(config.stores, config.table)
     opened, failed = open_stores(stores, ensemble.source)
     seen = check_new(ensemble, opened, patients, config)
-    wanted = {
-        JOINED.join(slides): SlideSequence(case, slides, seen[case])
-        for case, of in patients.items()
-        for slides in sequences(of, ensemble.settings.fusion)
-    }
+    mesh.from_first(lambda: print(describe_patients(patients, config.table, ensemble.settings.fusion), file=sys.stderr))
+    wanted = slide_sequences(patients, ensemble.settings.fusion, seen)
     unread = {name: next((failed[s] for s in one.slides if s in failed), None) for name, one in wanted.items()}
     failed = ensemble.failed | {name: error for name, error in unread.items() if error is not None}
     tokens = {slide: len(token_source(store, ensemble.source)) for slide, store in opened.items()}
@@ -105,7 +105,7 @@ def _run(config: PredictConfig, mesh: Mesh) -> Outcome:
 def _predict(
     ensemble: Ensemble,
     stores: Mapping[str, Path],
-    wanted: Mapping[str, "SlideSequence"],
+    wanted: Mapping[str, SlideSequence],
     names: list[str],
     config: PredictConfig,
     mesh: Mesh,
@@ -122,20 +122,6 @@ def _predict(
         else:
             found[name] = ensemble.predict(tokens, pick_device(config.device))
     return {name: one for of_rank in mesh.of_all(found) for name, one in of_rank.items()}
-
-
-class SlideSequence(NamedTuple):
-    """Slides that the models read together, their patient, and the folds that trained or selected on the patient."""
-
-    patient: str
-    slides: tuple[str, ...]
-    seen_by: tuple[int, ...]
-
-    def columns(self) -> dict[str, str]:
-        """Return the first columns of the sequence's row."""
-        split, seen_by = "train" if self.seen_by else "test", JOINED.join(map(str, self.seen_by))
-        names = sequence_columns(self.patient, self.slides)
-        return names | {"fold": ENSEMBLE, "split": split, "seen_by": seen_by}
 
 
 class PredictionsWriter:
@@ -188,40 +174,6 @@ def _kept_rows(run: Run, wanted: Mapping[str, SlideSequence]) -> dict[str, dict]
     }
 
 
-def find_stores_of_patients(config: PredictConfig) -> tuple[dict[str, Path], dict[str, list[str]]]:
-    """Return the stores, each divided into the pieces that the table names, and the slides of each patient.
-
-    Raises:
-        StoreError: There are no stores.
-        CohortError: The table cannot be read, or lacks the slide of a store.
-    """
-    stores = find_stores(config.stores)
-    if config.table is not None:
-        stores = with_pieces(stores, read_table(config.table)["slide_id"])
-    return stores, group_slides_by_patient(stores, config.table)
-
-
-def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
-    """Return the slides of each patient, by the table or by TCGA barcode; any other slide is a patient of its own.
-
-    Raises:
-        CohortError: The table cannot be read, or lacks the slide of a store.
-    """
-    if table is None:
-        patient_of = {slide: slide for slide in stores} | barcodes(stores)
-    else:
-        rows = read_table(table)
-        patient_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
-        strangers = sorted(set(stores) - set(patient_of))
-        if strangers:
-            what = f"{len(strangers)} of {len(stores)} stores have no patient in the table: {few(strangers)}"
-            raise CohortError(what, where=table, fix="add a row for each slide, or move the stores elsewhere")
-    patients: dict[str, list[str]] = {}
-    for slide in stores:
-        patients.setdefault(patient_of[slide], []).append(slide)
-    return patients
-
-
 def check_new(
     ensemble: Ensemble, opened: Mapping[str, PatchStore], patients: dict[str, list[str]], config: PredictConfig
 ) -> dict[str, tuple[int, ...]]:
@@ -234,12 +186,7 @@ def check_new(
     require_one_scale([store.path for store in opened.values()])
     one = ensemble.membership.members[0]
     require_scale(opened.values(), StoreScale(mpp=one.mpp, tile_px=one.tile_px), "this run")
-    pairs = [(case, slide) for case, slides in patients.items() for slide in slides if slide in opened]
-    hashes = [opened[slide].source.sha256 for _, slide in pairs]
-    known = ensemble.membership.seen([slide for _, slide in pairs], [case for case, _ in pairs], hashes)
-    seen: dict[str, set[int]] = {case: set() for case in patients}
-    for (case, _), folds in zip(pairs, known, strict=True):
-        seen[case] |= set(folds)
+    seen = folds_that_saw(ensemble.membership, opened, patients)
     names = [case for case, folds in seen.items() if folds]
     if names and "seen" not in config.accept:
         raise CohortError(
@@ -248,4 +195,4 @@ def check_new(
             fix=f"leave their stores out, and use {PREDICTIONS} of the run, where models predict held-out patients; "
             "or pass --accept seen, which marks these patients as train",
         )
-    return {case: tuple(sorted(folds)) for case, folds in seen.items()}
+    return seen

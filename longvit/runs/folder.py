@@ -252,7 +252,8 @@ def _completed(earlier: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any
         before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
     if isinstance(task := now.get("task"), dict):
         new = {name: value for name, value in _NEW_IN_TASK.items() if name in task}
-        before["task"] = new | (before.get("task") or {})
+        earlier_task: dict[str, Any] = before.get("task") or {}
+        before["task"] = new | earlier_task
     return before
 
 

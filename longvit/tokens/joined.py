@@ -36,8 +36,8 @@ class JoinedPieces(Pieces):
         self.rows = row_offsets([slide.rc_L2 for slide in slides])
         moved = [slide.rc_L2 + torch.tensor([row, 0]) for slide, row in zip(slides, self.rows, strict=True)]
         self.rc_L2 = torch.cat(moved)
-        lengths = torch.tensor([0, *(len(slide.rc_L2) for slide in slides)])
-        self.starts = lengths.cumsum(0)[:-1].tolist()
+        lengths = [len(slide.rc_L2) for slide in slides]
+        self.starts = [sum(lengths[:place]) for place in range(len(lengths))]
         ranks = [slide.rank_L + start for slide, start in zip(slides, self.starts, strict=True)]
         self.rank_L = torch.cat(ranks)
 

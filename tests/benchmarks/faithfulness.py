@@ -26,10 +26,14 @@ import torch
 
 from longvit.config import ExplainConfig, PixelInput
 from longvit.explanation.attribution import squares
-from longvit.explanation.explain import ask, explain_slide
+from longvit.explanation.explain import explanations
 from longvit.explanation.faithfulness import Curves, auroc, blind_orders, curves
 from longvit.explanation.methods import METHODS
-from longvit.model.predictor import load_model
+from longvit.explanation.models import load_models
+from longvit.explanation.question import ask
+from longvit.explanation.result import Origin
+from longvit.tokens.joined import JoinedPieces
+from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.source import token_source
 from preprocessing.store.schema import MASK_CLASSES
 from preprocessing.store.store import PatchStore, open_store
@@ -88,11 +92,13 @@ def measure(slide: tuple[int, str], case: Case, side: int, steps: int) -> dict[s
     """Return the faithfulness of a slide's maps: of every method, and of the maps that do not depend on a model."""
     fold, slide_id = slide
     path = case.run / f"fold_{fold}" / "model.safetensors"
-    model, store = load_model(path).requires_grad_(False), open_store(case.stores / f"{slide_id}.zarr")
-    config = ExplainConfig(model=path, store=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
+    models, store = load_models(path), open_store(case.stores / f"{slide_id}.zarr")
+    model = models.first.requires_grad_(False)
+    config = ExplainConfig(model=path, stores=store.path, out=Path(), methods=METHODS_SHOWN, device="cpu")
     model.encoder.execution = config.execution
-    question = ask(model, store, None)
-    explanation = explain_slide(question, store, config, config.out / slide_id)
+    asked = ask(models, JoinedPieces([SlidePieces(store, model.encoder.config.input)]), None, slide_id)
+    (explanation,) = explanations(asked, [store], config, [config.out / slide_id], Origin())
+    question = next(asked.of_each_model())
     rc, square_L = explanation.rc, squares(question.rc_L2, side)
     tokens = tuple(size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))
     planted = cv2.imread(str(case.truth / f"{store.slide_id}.png"), cv2.IMREAD_GRAYSCALE) >= case.grey

@@ -22,9 +22,13 @@ import pandas as pd
 from faithfulness import share_of
 
 from longvit.config import ExplainConfig
-from longvit.explanation.explain import ask, explain_slide
+from longvit.explanation.explain import explanations
 from longvit.explanation.faithfulness import auroc
-from longvit.model.predictor import load_model
+from longvit.explanation.models import load_models
+from longvit.explanation.question import ask
+from longvit.explanation.result import Origin
+from longvit.tokens.joined import JoinedPieces
+from longvit.tokens.pieces import SlidePieces
 from longvit.tokens.source import token_source
 from preprocessing.store.patch_tissue import patch_tissue
 from preprocessing.store.store import open_store
@@ -67,11 +71,14 @@ def measure(run: Path, stores: Path, truth: Path) -> list[MapOfSlide]:
     found = []
     for fold, slide_id in zip(table["fold"], table["slide_id"], strict=True):
         path = run / f"fold_{fold}" / "model.safetensors"
-        model, store = load_model(path).requires_grad_(False), open_store(stores / f"{slide_id}.zarr")
-        config = ExplainConfig(model=path, store=store.path, out=Path(), methods=("contribution",), device="cpu")
-        explanation = explain_slide(ask(model, store, None), store, config, config.out / slide_id)
+        models, store = load_models(path), open_store(stores / f"{slide_id}.zarr")
+        models.first.requires_grad_(False)
+        config = ExplainConfig(model=path, stores=store.path, out=Path(), methods=("contribution",), device="cpu")
+        pieces = JoinedPieces([SlidePieces(store, models.first.required_encoder.config.input)])
+        question = ask(models, pieces, None, slide_id)
+        (explanation,) = explanations(question, [store], config, [config.out / slide_id], Origin())
         scores, rc = explanation.maps[0].scores, explanation.rc
-        source = token_source(store, model.required_encoder.config.input)
+        source = token_source(store, models.first.required_encoder.config.input)
         of_place = dict(zip(map(tuple, source.rc), patch_tissue(store, source.per_side)[source.kept], strict=True))
         tissue = np.array([of_place[tuple(place)] for place in rc])
         tokens = tuple(size / token for size, token in zip(explanation.size_l0, explanation.side_l0, strict=True))

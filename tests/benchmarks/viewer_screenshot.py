@@ -85,7 +85,7 @@ def make_case(folder: Path, slides: int = 40, epochs: int = 12) -> Case:
     )
     rows = pd.read_csv(finetune(config))
     first = rows[(rows["split"] == "test") & (rows["label"] == "TUMOUR")].iloc[0]["slide_id"]
-    asked = {"model": config.out / "fold_0" / "model.safetensors", "store": config.stores / f"{first}.zarr"}
+    asked = {"model": config.out / "fold_0" / "model.safetensors", "stores": config.stores / f"{first}.zarr"}
     explain_slide(ExplainConfig(**asked, out=folder / "explained", target="TUMOUR", device="cpu"))
     return Case(config.out, folder / "explained", first, truth[first])
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from longvit.cli.parsing import Request
 from longvit.config import (
     VERBS,
     DemoConfig,
@@ -55,6 +56,20 @@ def test_many_faults_are_named_once_each_and_counted(tmp_path):
     assert error.value.what.count("methods should be") == 1
     assert error.value.what.endswith(" more")
     assert len(str(error.value)) < 4000
+
+
+def test_the_older_name_of_stores_is_read(tmp_path):
+    path = tmp_path / "explain.yaml"
+    path.write_text("model: m\nstore: a.zarr\nout: o\n")
+    assert load_yaml(path, ExplainConfig).stores == Path("a.zarr")
+    (tmp_path / "a.zarr").mkdir()
+    words = ["explain", "--config", str(path), "--store", str(tmp_path / "a.zarr")]
+    request = Request.read(words)
+    assert request.arguments == ["explain", "--stores", str(tmp_path / "a.zarr")]
+    assert request.values["stores"] == "a.zarr"
+    path.write_text("model: m\nstore: a.zarr\nstores: b\nout: o\n")
+    with pytest.raises(ConfigError, match="there is no setting store; did you mean stores"):
+        load_yaml(path, ExplainConfig)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

@@ -29,7 +29,7 @@ EVERY_METHOD = ("contribution", "received", "rollout", "gradient", "integrated_g
 
 @pytest.fixture
 def config(saved, store, tmp_path) -> ExplainConfig:
-    return ExplainConfig(model=saved["subtype"], store=store.path, out=tmp_path / "out", device="cpu")
+    return ExplainConfig(model=saved["subtype"], stores=store.path, out=tmp_path / "out", device="cpu")
 
 
 def run(config: ExplainConfig) -> Path:
@@ -266,7 +266,7 @@ def test_a_missing_model_or_store_is_named(config, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         run(changed(config, model=tmp_path / "none"))
     with pytest.raises(StoreError, match="no store here"):
-        run(changed(config, store=tmp_path / "none.zarr"))
+        run(changed(config, stores=tmp_path / "none.zarr"))
 
 
 def test_a_baseline_without_an_encoder_is_refused(config, subtype_model, tmp_path):
@@ -280,7 +280,9 @@ def test_under_pseudonyms_no_file_names_the_slide(saved, save_store, tmp_path, m
     monkeypatch.setattr(files, "overlay", lambda *given, **more: titles.append(given[4]) or overlay(*given, **more))
     slide, key = "TCGA-05-4384-01Z-00-DX1", tmp_path / "key"
     store = save_store(slide, [[0, 0], [1, 1], [2, 3]])
-    config = ExplainConfig(model=saved["subtype"], store=store.path, out=tmp_path / "out", device="cpu", pseudonyms=key)
+    config = ExplainConfig(
+        model=saved["subtype"], stores=store.path, out=tmp_path / "out", device="cpu", pseudonyms=key
+    )
     folder = run(changed(config, methods=("contribution",), faithfulness=True))
     name = Pseudonyms.read(key).of(slide)
     assert folder.name == name
@@ -303,11 +305,11 @@ def test_a_model_that_was_trained_at_another_scale_is_refused(config, subtype_mo
 
 
 def test_tiles_that_are_no_lattice_are_refused(config):
-    document = config.store / "zarr.json"
+    document = config.stores / "zarr.json"
     document.write_text(document.read_text().replace('"lattice": true', '"lattice": false'))
     with pytest.raises(StoreError, match="its tiles are not cells of one grid") as error:
         explain_slide(config)
-    assert error.value.where == config.store
+    assert error.value.where == config.stores
 
 
 def test_patches_that_are_left_out_have_no_scores_and_no_colour(config, save_store, subtype_model, tmp_path):
@@ -318,7 +320,7 @@ def test_patches_that_are_left_out_have_no_scores_and_no_colour(config, save_sto
         update={"input": subtype_model.encoder.config.input.model_copy(update={"min_tissue": 0.5})}
     )
     save_model(tmp_path / "tissue.safetensors", subtype_model)
-    folder = run(changed(config, model=tmp_path / "tissue.safetensors", store=store.path, faithfulness=True))
+    folder = run(changed(config, model=tmp_path / "tissue.safetensors", stores=store.path, faithfulness=True))
     _, table = read(folder)
     assert len(table) == 4 * 4 * 3
     assert set(table["column"] % 4) == {0, 1, 2}

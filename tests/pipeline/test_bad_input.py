@@ -55,7 +55,7 @@ SETTINGS = {  # the request, then pieces of what, where and fix
         "lists every setting",
     ),
     "nothing given": (just("finetune"), "--out, --table, --stores, --splits must be given", "command line", "finetune"),
-    "one missing": (just("explain", "--model", "a"), "--store is missing; --out is missing", "command line", "explain"),
+    "one missing": (just("explain", "--model", "a"), "--stores is missing; --out is missing", "command line", "expl"),
     "flag without value": (just("tile", "--slides"), "--slides has no value", "command line", "`longvit tile --help`"),
     "flag twice": (just(*TILE, "--out", "b"), "--out is given twice", "command line", "tile --help"),
     "word too many": (just(*TILE, "more"), "more belongs to no setting", "command line", "tile --help"),

@@ -30,7 +30,7 @@ HOLDS = {
     "predict": ("longvit.prediction.ensemble", "Ensemble.predict", 2),
     "encode": ("longvit.encoding.encode", "encode_slide", 2),
     "evaluate": ("longvit.evaluation.evaluate", "write_whole", 3),
-    "explain": ("longvit.explanation.explain", "score_maps", 2),
+    "explain": ("longvit.explanation.explain", "mean_maps", 2),
     "view": ("longvit.viewer.static", "track", 1),
     "demo": ("longvit.demo", "make_cohort", 1),
 }

@@ -131,7 +131,7 @@ def test_patients_are_pieces_from_training_to_a_picture(stores, tables, tiny_enc
     assert predicted["slide_id"].tolist() == ["TMA~0", "TMA~10", "TMA~1"]
     np.testing.assert_allclose(predicted["p_LUAD"], table["p_LUAD"], rtol=1e-4)
     explained = explain(
-        ExplainConfig(model=config.out / "fold_0" / "model.safetensors", store=stores, out=tmp_path / "why",
+        ExplainConfig(model=config.out / "fold_0" / "model.safetensors", stores=stores, out=tmp_path / "why",
                       methods=("received",), pieces=True, device="cpu")
     )  # fmt: skip
     assert sorted(explained.folders) == sorted(f"TMA~{number}" for number in range(11))

@@ -14,7 +14,7 @@ from longvit.config.yaml_files import load_yaml
 from longvit.finetuning.finetune import run as finetune
 from longvit.model.predictor import load_model
 from longvit.prediction.ensemble import load_ensemble
-from longvit.prediction.predict import group_slides_by_patient, run
+from longvit.prediction.predict import run
 from longvit.tokens.read import slide_tokens
 from preprocessing.errors import CheckpointError, CohortError, ConfigError, StoreError
 from preprocessing.store.store import open_store
@@ -101,10 +101,12 @@ def test_risks_are_put_on_the_scale_of_the_training_patients_of_each_fold(runs, 
     assert abs(np.mean(risks) - scales[0]["mean"]) < 2 * scales[0]["sd"]
 
 
-def test_slides_of_a_patient_come_together_as_they_did_in_training(runs, new, tmp_path):
+def test_slides_of_a_patient_come_together_as_they_did_in_training(runs, new, tmp_path, capsys):
     (tmp_path / "table.csv").write_text("case_id,slide_id\nQ,N0.svs\nQ,N1.svs\n")
     early = pd.read_csv(run(config(runs["cox"], new, table=tmp_path / "table.csv")).table)
     assert early[["patient_id", "slide_id"]].to_numpy().tolist() == [["Q", "N0;N1"]]
+    printed = capsys.readouterr().err
+    assert printed == "1 patient with 2 slides, by table.csv; a patient's slides are read as one sequence\n"
     shutil.rmtree(tmp_path / "out")
     late = pd.read_csv(run(config(runs["subtype"], new, table=tmp_path / "table.csv")).table)
     assert late[["patient_id", "slide_id"]].to_numpy().tolist() == [["Q", "N0"], ["Q", "N1"]]
@@ -215,12 +217,3 @@ def test_a_model_of_another_run_among_the_folds_is_named(runs, new, tmp_path):
     ensemble = load_ensemble(tmp_path / "run")
     assert list(ensemble.models) == [0]
     assert "is not of this run" in ensemble.failed["fold_1"].what
-
-
-def test_slides_named_by_barcodes_are_their_patients(tmp_path):
-    names = ["TCGA-05-4244-01Z-00-DX1", "TCGA-05-4244-01Z-00-DX2", "other-1"]
-    stores = {name: tmp_path / name for name in names}
-    assert group_slides_by_patient(stores, None) == {"TCGA-05-4244": names[:2], "other-1": ["other-1"]}
-    (tmp_path / "table.csv").write_text("case_id,slide_id\nA,other-1\n")
-    with pytest.raises(CohortError, match="2 of 3 stores have no patient in the table: TCGA-05-4244-01Z-00-DX1"):
-        group_slides_by_patient(stores, tmp_path / "table.csv")
