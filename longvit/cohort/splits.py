@@ -1,7 +1,7 @@
 """Published splits <-> folds of patients. The soundness of folds is checked in `longvit.cohort.checks`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +19,21 @@ MAX_FOLDS = 1000
 
 @dataclass(frozen=True)
 class Fold:
-    """Patients of each part of one fold; `test` is empty if the published split has no such column."""
+    """Patients of each part of one fold.
+
+    Attributes:
+        index: Number of the fold.
+        train: Patients of train.
+        val: Patients of val.
+        test: Patients of test; empty if the published split has no such column.
+        path: File that the fold was read from, for errors; None if it was read from none.
+    """
 
     index: int
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+    path: Path | None = field(default=None, compare=False)
 
     @property
     def held_out(self) -> Part:
@@ -87,7 +96,7 @@ def to_fold(split: Split, cohort: Cohort) -> Fold:
                 where=split.path,
                 fix="spell the names in the split as in the table" if near else "use splits made for this table",
             )
-    return Fold(split.index, **patients)
+    return Fold(split.index, **patients, path=split.path)
 
 
 def write_folds(folder: Path, folds: Iterable[Fold], cohort: Cohort) -> None:

@@ -106,7 +106,7 @@ class ExecutionConfig(StageConfig):
     tokens_at_once: PositiveInt = 4096
     """Tokens that pass together through layers that treat each token by itself; fewer need less memory and give the
     same numbers."""
-    devices: PositiveInt = 1
+    devices: int = Field(default=1, ge=1, le=1024)
     """Processes on each machine, one per device. `longvit` starts them on this machine, unless torchrun or Slurm has
     started them."""
     nodes: PositiveInt = 1
@@ -119,7 +119,7 @@ class ExecutionConfig(StageConfig):
     """True to cut weights, gradients and optimiser over all processes in training (FSDP2), in place of a copy on each:
     less memory, more communication. A run can be continued without it, and the other way round. It has no effect in a
     single process, and only `pretrain` and `finetune` accept it."""
-    timeout_s: PositiveInt = 600
+    timeout_s: int = Field(default=600, ge=1, le=604_800)
     """Time to wait for other processes before they count as lost, seconds."""
 
 

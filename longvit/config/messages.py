@@ -57,6 +57,12 @@ def names_of(kind: type[BaseModel], problem: Mapping[str, Any]) -> Names:
     return _locate(kind, problem["loc"])[0]
 
 
+def kinds_of(kind: type[BaseModel], problem: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
+    """Return the classes of the group that one of pydantic's errors is about, by the `kind` that selects each."""
+    names, holders = _locate(kind, problem["loc"])
+    return {str(_tag(group)): group for group in _groups(holders[0].model_fields[names[-1]].annotation)}
+
+
 def no_such_setting(written: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that does not exist, with the closest name that does.
 
@@ -137,8 +143,7 @@ def _sentence(
         case "extra_forbidden":
             return _stranger(names, written, kind, holders)
         case "union_tag_invalid" | "union_tag_not_found":
-            groups = _groups(holders[0].model_fields[names[-1]].annotation)
-            return f"{written}.kind should be one of {', '.join(str(_tag(group)) for group in groups)}"
+            return f"{written}.kind should be one of {', '.join(kinds_of(kind, problem))}"
         case "value_error":
             sentence = problem["msg"].removeprefix("Value error, ")
             return f"{written}: {sentence}" if names else sentence

@@ -9,13 +9,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from longvit.config import OLD_EXECUTION, VERBS, without_execution
-from longvit.config.messages import Names, as_key, names_of, refused
+from longvit.config.messages import Names, as_key, kinds_of, names_of, refused
 from longvit.config.yaml_reader import line_of, read_mapping
 from preprocessing.config import StageConfig
 from preprocessing.errors import ConfigError
 
 Config = TypeVar("Config", bound=StageConfig)
 Written = Callable[[Names], tuple[str, list[str]]]
+Loc = tuple[int | str, ...]
 _FIX = "correct the file; configs/reference has every setting"
 
 
@@ -44,18 +45,36 @@ def read_values(path: Path, kind: type[StageConfig], replaced: Callable[[Names],
         ConfigError: The file is missing, is not YAML, or a key or a value does not fit; the error names all problems.
     """
     values, written = _read(path, kind)
-    try:
-        kind.model_validate(values)
-    except ValidationError as error:
-        final = [  # errors that no flag can remove; settings that contradict each other may still change
-            problem
-            for problem in error.errors()
-            if problem["type"] not in ("missing", "value_error", "union_tag_not_found")
-            and (problem["type"] == "extra_forbidden" or not replaced(names_of(kind, problem)))
-        ]
-        if final:
-            raise refused(final, kind, _FIX, written) from None
+    if final := _final(values, kind, kind, (), replaced):
+        raise refused(final, kind, _FIX, written)
     return values
+
+
+def _final(
+    values: object, group: type[BaseModel], kind: type[StageConfig], loc: Loc, replaced: Callable[[Names], bool]
+) -> list[dict[str, Any]]:
+    """Return the errors of a group at `loc` that no flag can remove; settings that contradict each other may change.
+
+    A group whose `kind` a flag may give has the errors of the kind that it fits best, so that no other code meets a
+    value that no kind accepts.
+    """
+    try:
+        group.model_validate(values)
+    except ValidationError as error:
+        problems = [{**problem, "loc": (*loc, *problem["loc"])} for problem in error.errors()]
+    else:
+        return []
+    final = []
+    for problem in problems:
+        if problem["type"] == "union_tag_not_found":
+            inner = kinds_of(kind, problem).items()
+            found = [_final(problem["input"], one, kind, (*problem["loc"], tag), replaced) for tag, one in inner]
+            final += min(found, key=lambda these: sum(1 + (one["type"] == "extra_forbidden") for one in these))
+        elif problem["type"] not in ("missing", "value_error") and (
+            problem["type"] == "extra_forbidden" or not replaced(names_of(kind, problem))
+        ):
+            final.append(problem)
+    return final
 
 
 def _read(path: Path, kind: type[StageConfig]) -> tuple[dict[str, Any], Written]:

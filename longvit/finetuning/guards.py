@@ -13,7 +13,7 @@ def check_fold(fold: Fold, cohort: Cohort, config: FinetuneConfig) -> None:
         CohortError: All training patients have one class, events are too few, or no two patients can be compared.
         ConfigError: The epoch is selected on val, and val is the held-out part.
     """
-    where = config.splits / f"splits_{fold.index}.csv"
+    where = fold.path or config.splits
     for part in ("train", "val") if config.select == "best_val" else ("train",):
         found = config.task.problem(cohort.targets.loc[list(fold.parts[part])], part, cohort.classes)
         if found:

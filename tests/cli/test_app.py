@@ -114,6 +114,41 @@ def test_a_wrong_value_of_the_file_is_no_matter_if_a_flag_replaces_it(tiled, tmp
     assert (tiled[0].slides, tiled[0].mpp, tiled[0].tissue.mask_um) == ((Path("a"),), 1.0, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ("{missing_words: null}", "task.missing_words should be a list, as [a, b], got None"),
+        ("{missing_words: [null]}", "task.missing_words should be a text, got None"),
+        ("{label_map: [1]}", "task.label_map should be names with values, got [1]"),
+        ("{min_events: null}", "task.min_events should be a valid integer, got None"),
+        ("{label_colum: x}", "there is no setting task.label_colum; did you mean task.label_column?"),
+    ],
+)
+@pytest.mark.parametrize("flags", [(), ("--task.kind", "cox"), ("--task.kind", "none"), ("--task.missing", "leave-out")])
+def test_a_group_whose_kind_the_file_leaves_to_a_flag_has_only_values_that_some_kind_takes(
+    finetuned, task, sentence, flags
+):
+    Path("a.yaml").write_text(f"task: {task}\n")
+    with pytest.raises(ConfigError) as error:
+        finetuned("--config", "a.yaml", *flags)
+    assert (error.value.what, error.value.where) == (sentence, "a.yaml")
+
+
+def test_a_flag_gives_the_kind_of_a_group_and_replaces_wrong_values_in_it(finetuned):
+    Path("a.yaml").write_text("task: {min_events: 3, missing_words: null}\n")
+    task = finetuned("--config", "a.yaml", "--task.kind", "cox", "--task.missing-words", "x").task
+    assert (task.kind, task.min_events, task.missing_words) == ("cox", 3, ("x",))
+
+
+def test_more_processes_than_a_machine_has_are_refused_before_any_is_started(finetuned, monkeypatch):
+    monkeypatch.setattr("longvit.cli.app.launch", lambda *_: pytest.fail("a process is started"))
+    with pytest.raises(ConfigError, match="devices should be less than or equal to 1024, got '?18446744073709551616"):
+        finetuned("--devices", str(2**64))
+    with pytest.raises(ConfigError, match="timeout_s should be less than or equal to 604800"):
+        Path("a.yaml").write_text("execution: {timeout_s: 18446744073709551616}\n")
+        finetuned("--config", "a.yaml")
+
+
 def test_inputs_that_are_not_there_are_named_all_at_once_with_the_place_looked_at(finetuned, tmp_path):
     Path("t.csv").unlink()
     Path("s/a.zarr").rmdir()

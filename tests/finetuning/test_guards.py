@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from longvit.cohort.patients import Cohort
-from longvit.cohort.splits import Fold
+from longvit.cohort.splits import Fold, read_splits, to_fold
 from longvit.config import CoxTask, NllTask, SubtypeTask, Task
 from longvit.finetuning.guards import check_fold
 from preprocessing.errors import CohortError, ConfigError
@@ -41,7 +41,31 @@ def check(of: Cohort, config, task: Task, **values) -> None:
 def test_training_patients_from_whom_nothing_can_be_learned_are_refused(config, task, train, sentence):
     with pytest.raises(CohortError, match=sentence) as error:
         check(survival(train), config, task)
-    assert error.value.where == config.splits / "splits_2.csv"
+    assert error.value.where == config.splits
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "index"),
+    [
+        ("folder/splits_2.csv", ",train,val,test\n0,S1,S2,S3\n", 2),
+        ("folder/train_3.csv", "slide_id\nS1\n", 3),
+        ("mine.csv", "slide_id,split\nS1,train\nS2,val\nS3,test\n", 0),
+        ("mine.json", '{"train": ["S1"], "val": ["S2"], "test": ["S3"]}', 0),
+    ],
+)
+def test_a_fold_is_refused_by_the_file_that_it_was_read_from(tmp_path, config, name, text, index):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    if path.name == "train_3.csv":
+        (path.parent / "val_3.csv").write_text("slide_id\nS2\n")
+    targets = pd.DataFrame({"time": [1.0, 2, 3], "event": [0, 1, 0]}, index=["a", "b", "c"])
+    patients = Cohort({"a": ["S1"], "b": ["S2"], "c": ["S3"]}, targets, (), frozenset(), {}, CoxTask())
+    source = path if path.parent == tmp_path else path.parent
+    (split,) = read_splits(source)
+    with pytest.raises(CohortError, match=f"fold {index} has 0 observed events in train") as error:
+        check_fold(to_fold(split, patients), patients, config.model_copy(update={"splits": source, "task": CoxTask()}))
+    assert error.value.where == path
 
 
 @pytest.mark.parametrize(

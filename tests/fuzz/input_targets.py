@@ -187,7 +187,7 @@ def _only_parsed() -> Callable[[list[str]], object]:
             verb = command.__name__ in VERBS
             return (lambda config=None: seen.append(config)) if verb else command, bound, rest
 
-    longvit.cli.app.app = Parser()
+    longvit.cli.app.app, longvit.cli.app.launched = Parser(), lambda: True  # so that no `devices` starts processes
 
     def parsed(arguments: list[str]) -> object:
         seen.clear()
