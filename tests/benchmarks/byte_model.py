@@ -157,7 +157,8 @@ def described(log: list[dict[str, Any]]) -> str:
 
 def filled(runs: dict[str, dict[str, Any]], about: list[str]) -> list[str]:
     """Return the texts of the page, with machine, model, text and training."""
-    found, of_ranks = runs[ALONE], described(runs[TWO_RANKS]["log"])
+    found = runs[ALONE]
+    of_ranks = described(runs[TWO_RANKS]["log"]) if TWO_RANKS in runs else "only the steps at the end of this page"
     values = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in found["about"].items()} | {
         "about": "\n".join(f"- {line}" for line in about),
         "python": sys.version.split()[0],
@@ -175,7 +176,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", default="1", help="of the training's steps")
-    parser.add_argument("--share-of-ranks", default="1", help="of the steps of the training on two ranks")
+    parser.add_argument("--share-of-ranks", default="1", help="of those steps, on two ranks; 0 for none")
     parser.add_argument("--windows", default="60", help="held-out windows, about")
     parser.add_argument("--results", type=Path, help="folder of results, which are not measured again")
     parser.add_argument("--out", type=Path, default=HERE / "byte_model.md")
@@ -191,7 +192,7 @@ def main() -> None:
             file.write_text(json.dumps(result))
         return result
 
-    shares = {ALONE: a.share, TWO_RANKS: a.share_of_ranks}
+    shares = {ALONE: a.share} | ({TWO_RANKS: a.share_of_ranks} if float(a.share_of_ranks) else {})
     short = {mode: [found(mode, f"turns {i}", "--turns", TURNS) for i in range(REPEAT)] for mode in MODES}
     trained = {mode: found(mode, "trained", "--share", shares[mode], "--windows", a.windows) for mode in shares}
     tables = ["", contexts(trained), trainings(trained), first_steps(short), times(short)]
