@@ -23,19 +23,22 @@ HERE = Path(__file__).parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALONE, TWO_THREADS, TWO_RANKS = MODES = ("one process", "one process, two threads", "two ranks")
 TURNS, REPEAT = 3, 1
+TWO_WAYS = """It is trained alone (one thread), and on two ranks (`torchrun`, gloo, one thread each) with
+every row of bytes cut over both."""
+ONE_WAY = "It is trained alone (one thread); two ranks are not measured here."
 PAGE = (
     """# A language model of bytes
 
 LongNet's causal half: a `LongNetDecoder` of {weights:,} weights learns to predict the next byte of the standard
-library of Python {python}. It is trained alone (one thread), and on two ranks (`torchrun`, gloo, one thread each) with
-every row of bytes cut over both. Written by `tests/benchmarks/byte_model.py`.
+library of Python {python}. {ways}
+Written by `tests/benchmarks/byte_model.py`.
 
 {about}
 
 - Model: width {width}, {depth} blocks, {heads} heads, segments {segment_lengths}, ratios {dilation_ratios}; float32.
 - The weights begin as in LongNet, but with heads that copy the byte that has followed the last four bytes before
-  (`begin_with_copying`). Minutes of training find no such heads: with LongNet's weights the loss rose by 0.023 bits
-  from a context of 256 to one of 16,384 bytes (8,499,200 bytes of training, commit f8c829f).
+  (`begin_with_copying`). Minutes of training find no such heads: with LongNet's weights the loss of a narrower model
+  rose by 0.023 bits from a context of 256 to one of 16,384 bytes (8,499,200 bytes of training, commit f8c829f).
 - Text: modules of more than 16,384 bytes, without tests, and without `encodings`, whose tables repeat each other;
   {training:,} bytes for training. {held_out:,} bytes are held out: every eighth module or package as a whole, namely
   {names}.
@@ -52,7 +55,8 @@ is the mean difference to the context above, with its standard error over the wi
 4,096 bytes after 12,288 bytes of another window, and its `fall` is the difference to 4,096 bytes.
 """,
     """
-Bits per byte of training, mean of the last 20 steps of each length of rows:
+Bits per byte of training, mean of the last 20 steps of each length of rows. Seconds include other work of the machine,
+processor seconds do not.
 """,
     """
 ## One step, alone and on two ranks
@@ -157,9 +161,11 @@ def described(log: list[dict[str, Any]]) -> str:
 
 def filled(runs: dict[str, dict[str, Any]], about: list[str]) -> list[str]:
     """Return the texts of the page, with machine, model, text and training."""
-    found, of_ranks = runs[ALONE], described(runs[TWO_RANKS]["log"])
+    found = runs[ALONE]
+    of_ranks = described(runs.get(TWO_RANKS, found)["log"])
     values = {name: ", ".join(map(str, x)) if isinstance(x, list) else x for name, x in found["about"].items()} | {
         "about": "\n".join(f"- {line}" for line in about),
+        "ways": TWO_WAYS if TWO_RANKS in runs else ONE_WAY,
         "python": sys.version.split()[0],
         "lengths": described(found["log"]),
         "of_ranks": "" if of_ranks == described(found["log"]) else f" On two ranks: {of_ranks}.",
@@ -175,7 +181,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--share", default="1", help="of the training's steps")
-    parser.add_argument("--share-of-ranks", default="1", help="of the steps of the training on two ranks")
+    parser.add_argument("--share-of-ranks", default="1", help="of those steps, on two ranks; 0: only alone")
     parser.add_argument("--windows", default="60", help="held-out windows, about")
     parser.add_argument("--results", type=Path, help="folder of results, which are not measured again")
     parser.add_argument("--out", type=Path, default=HERE / "byte_model.md")
@@ -191,11 +197,13 @@ def main() -> None:
             file.write_text(json.dumps(result))
         return result
 
-    shares = {ALONE: a.share, TWO_RANKS: a.share_of_ranks}
-    short = {mode: [found(mode, f"turns {i}", "--turns", TURNS) for i in range(REPEAT)] for mode in MODES}
+    shares = {ALONE: a.share} | ({TWO_RANKS: a.share_of_ranks} if float(a.share_of_ranks) else {})
     trained = {mode: found(mode, "trained", "--share", shares[mode], "--windows", a.windows) for mode in shares}
-    tables = ["", contexts(trained), trainings(trained), first_steps(short), times(short)]
-    texts = (part for pair in zip(filled(trained, about), tables, strict=True) for part in pair)
+    tables = ["", contexts(trained), trainings(trained)]
+    if TWO_RANKS in trained:
+        short = {mode: [found(mode, f"turns {i}", "--turns", TURNS) for i in range(REPEAT)] for mode in MODES}
+        tables += [first_steps(short), times(short)]
+    texts = (part for pair in zip(filled(trained, about), tables, strict=False) for part in pair)
     a.out.write_text("\n".join(texts).rstrip() + "\n")
 
 
