@@ -247,12 +247,12 @@ def _completed(earlier: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     match encoder:
         case {"input": {"kind": "pixels"} as source, **others}:
             encoder = {**others, "input": _NEW_IN_PIXELS | source}
-    before = earlier | {"encoder": encoder}
+    before: dict[str, Any] = earlier | {"encoder": encoder}
     if isinstance(optimiser := before.get("optimiser"), dict):
         before["optimiser"] = _NEW_IN_OPTIMISER | optimiser
     if isinstance(task := now.get("task"), dict):
         new = {name: value for name, value in _NEW_IN_TASK.items() if name in task}
-        earlier_task: dict[str, Any] = before.get("task") or {}
+        earlier_task = before.get("task") or {}
         before["task"] = new | earlier_task
     return before
 
