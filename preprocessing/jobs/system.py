@@ -14,40 +14,39 @@ from preprocessing.jobs.files import remove_quietly
 try:
     import fcntl
 except ImportError:  # Windows
+    fcntl = None
     import msvcrt
 
-    def lock_file(descriptor: int) -> None:
-        """Lock an open file for this process, without waiting.
 
-        Raises:
-            BlockingIOError: Another process holds the lock.
-            OSError: The file system cannot lock files.
-        """
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except PermissionError as error:
-            raise BlockingIOError(*error.args) from None
+def lock_file(descriptor: int) -> None:
+    """Take the lock of an open file for this process, without waiting.
 
-    def remove_locked(path: Path, descriptor: int) -> None:
-        """Unlock, close and remove a lock file. If another process has opened it since, Windows does not remove it."""
+    Raises:
+        BlockingIOError: Another process holds the lock.
+        OSError: The file system cannot lock files.
+    """
+    if fcntl:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined]
+        return
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except PermissionError as error:
+        raise BlockingIOError(*error.args) from None
+
+
+def remove_locked(path: Path, descriptor: int) -> None:
+    """Remove and close a lock file that this process holds.
+
+    It is removed first, because a closed file may already be another process's lock. Windows removes closed files only,
+    and none that another process has opened.
+    """
+    if fcntl:
+        remove_quietly(path)
+        os.close(descriptor)
+    else:
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
         os.close(descriptor)
         remove_quietly(path)
-else:
-
-    def lock_file(descriptor: int) -> None:
-        """Lock an open file for this process, without waiting.
-
-        Raises:
-            BlockingIOError: Another process holds the lock.
-            OSError: The file system cannot lock files.
-        """
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined]
-
-    def remove_locked(path: Path, descriptor: int) -> None:
-        """Remove and close a lock file, in this order: after it is closed, the file may be another process's lock."""
-        remove_quietly(path)
-        os.close(descriptor)
 
 
 def open_binary(path: Path) -> int:
