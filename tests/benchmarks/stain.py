@@ -145,10 +145,10 @@ def page(rows: list[str], about: list[str]) -> str:
 
 The lung cohort in three stains. In the far laboratory haematoxylin and eosin have other colours and amounts, and the
 scanner mixes colours; the near laboratory is halfway. Encoders are pretrained on the first stain, in its own colours:
-`augmented` with `views.stain_jitter` of 0.2, `plain` without. Heads are trained on the frozen encoders and the first stain with each `stain`
-of `finetune`, and predict the test patients of five folds in all three stains, pooled, with 95 % intervals over
-patients. Hospital: balanced accuracy of a linear probe (`site_probe`) that recognises the far stain if half of the
-patients are in it and half in the first; chance is 0.50. Label: the same probe for the subtype.
+`augmented` with `views.stain_jitter` of 0.2, `plain` without. Heads are trained on the frozen encoders and the first
+stain with each `stain` of `finetune`, and predict the test patients of five folds in all three stains, pooled, with
+95 % intervals over patients. Hospital: balanced accuracy of a linear probe (`site_probe`) that recognises the far stain
+if half of the patients are in it and half in the first; chance is 0.50. Label: the same probe for the subtype.
 
 With augmentation alone, AUROC falls from 0.871 to 0.658 in the far laboratory. With Macenko it stays at 0.832, and
 nothing is lost in the first stain. Reinhard keeps 0.704. With 60 patients the intervals overlap. Accuracy in the far
