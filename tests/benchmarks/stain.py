@@ -144,13 +144,20 @@ def page(rows: list[str], about: list[str]) -> str:
     return f"""# Another stain
 
 The lung cohort in three stains. In the far laboratory haematoxylin and eosin have other colours and amounts, and the
-scanner mixes colours; the near laboratory is halfway. Two encoders are pretrained on the first stain: one with
-`views.stain_jitter` of 0.2, one without. Heads are trained on the frozen encoders and the first stain with each `stain`
-of `finetune`, and predict the test patients of five folds in all three stains, pooled, with 95 % intervals over
-patients. Hospital: balanced accuracy of a linear probe (`site_probe`) that recognises the far stain if half of the
-patients are in it and half in the first; chance is 0.50. Label: the same probe for the subtype.
+scanner mixes colours; the near laboratory is halfway. Encoders are pretrained on the first stain, in its own colours:
+`augmented` with `views.stain_jitter` of 0.2, `plain` without. Heads are trained on the frozen encoders and the first
+stain with each `stain` of `finetune`, and predict the test patients of five folds in all three stains, pooled, with
+95 % intervals over patients. Hospital: balanced accuracy of a linear probe (`site_probe`) that recognises the far stain
+if half of the patients are in it and half in the first; chance is 0.50. Label: the same probe for the subtype.
 
-CONCLUSION
+With augmentation alone, AUROC falls from 0.871 to 0.658 in the far laboratory. With Macenko it stays at 0.832, and
+nothing is lost in the first stain. Reinhard keeps 0.704. With 60 patients the intervals overlap. Accuracy in the far
+laboratory is no better with either, so thresholds still shift. The probe recognises the far laboratory with every
+setting: normalisation makes predictions more robust, and does not hide the hospital.
+
+The laboratories differ mainly by a map of densities, which Macenko's method assumes and can undo; real ones differ in
+more. So the default stays `none`, the paper's way, which published weights were trained with. Set `macenko` if slides
+come from several laboratories.
 
 Written by `tests/benchmarks/stain.py`.
 
@@ -167,12 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--epochs", type=int, default=12, help="epochs of pretraining")
+    parser.add_argument("--encoders", nargs="+", default=list(JITTER), choices=list(JITTER))
     parser.add_argument("--out", type=Path, default=HERE / "stain.md")
     a = parser.parse_args()
     about, rows, out = machine.describe(("numpy", "torch")), [], a.out.resolve()
     os.chdir(a.work)
     stains = stains_of(Path("lung/stores"))
-    for name, method in product(JITTER, STAINS):
+    for name, method in product(a.encoders, STAINS):
         run, cells, found = train_heads(train_encoder(name, a.epochs), method), [], []
         for laboratory, way in LABORATORIES.items():
             with stained_again(stains, way):

@@ -95,6 +95,12 @@ def test_glass_on_a_slide_does_not_change_its_estimate_and_stays_bright(method):
     assert alone.apply(image(glass)).min() > 225
 
 
+def test_macenko_ignores_pixels_that_are_dense_in_one_colour_alone_and_reinhard_counts_them():
+    yellow = np.concatenate([tissue(), np.full((3000, 3), (243, 240, 190), np.uint8)])
+    np.testing.assert_array_equal(macenko(tissue()).matrix, macenko(yellow).matrix)
+    assert not np.allclose(reinhard(tissue()).matrix, reinhard(yellow).matrix, atol=0.1)
+
+
 def test_a_slide_in_the_reference_stain_keeps_its_colours():
     _, most = find_stains(tissue(stains=stain.MACENKO_STAINS))
     pixels = tissue(stains=stain.MACENKO_STAINS, amounts=tuple(np.array([1.6, 1.1]) * stain.MACENKO_MOST / most))
