@@ -23,7 +23,7 @@ from longvit.explanation.result import Explanation, Origin, ScoreMap
 from longvit.explanation.tiles import tile_of_tokens
 from longvit.formats.csv_rows import JOINED
 from longvit.formats.explanation_json import EXPLANATION
-from longvit.prediction.patients import (
+from longvit.prediction.new_patients import (
     SlideSequence,
     describe_patients,
     find_stores_of_patients,

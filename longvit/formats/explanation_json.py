@@ -109,7 +109,7 @@ class ExplanationFile(BaseModel):
     patient: str | None = None
     """Patient of several slides that were read as one sequence."""
     slides: Annotated[tuple[str, ...], FailFast()] = Field(default=(), max_length=1000)
-    """These slides; empty for a slide that was read by itself."""
+    """Slides that were read as one sequence; empty for a slide that was read by itself."""
     size_l0: tuple[Side, Side] | None = None
     """Width and height of the slide, level-0 pixels."""
     side_l0: tuple[PositiveFloat, PositiveFloat]

@@ -16,7 +16,7 @@ from longvit.formats.predictions_csv import (
     write_predictions,
 )
 from longvit.prediction.ensemble import Ensemble, load_ensemble
-from longvit.prediction.patients import (
+from longvit.prediction.new_patients import (
     SlideSequence,
     describe_patients,
     find_stores_of_patients,

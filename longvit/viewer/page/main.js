@@ -53,7 +53,7 @@ class Viewer {
     byId("show-heat").disabled = !explanation;
     if (!explanation) {
       byId("heat-empty").replaceChildren(element("p", { class: "muted" }, "This slide has not been explained. Make its heatmaps with ",
-        element("code", {}, "longvit explain --model MODEL --store STORE --out DIR"), " and show them with ", element("code", {}, "longvit view \u2026 --explanations DIR"), "."));
+        element("code", {}, "longvit explain --model RUN --stores STORES --out DIR"), " and show them with ", element("code", {}, "longvit view \u2026 --explanations DIR"), "."));
       return showLegend(null);
     }
     const methods = [...new Set(explanation.layers.map((layer) => layer.method))];

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from longvit.prediction.patients import describe_patients, group_slides_by_patient, slide_sequences
+from longvit.prediction.new_patients import describe_patients, group_slides_by_patient, slide_sequences
 from preprocessing.errors import CohortError
 
 BARCODES = {"TCGA-05-4244": ["TCGA-05-4244-01Z-00-DX1", "TCGA-05-4244-01Z-00-DX2"]}
