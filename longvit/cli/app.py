@@ -52,7 +52,8 @@ app = App(
     help="Gigapixel whole-slide images -> slide representations -> subtypes and survival.",
     help_epilogue="Every verb takes --config FILE.yaml with the same settings; a flag overrides the file. "
     "Relative paths start at the working directory; relative paths in a manifest start at the manifest's folder. "
-    "Exit codes: 0 done, 1 some slides failed, 2 invalid request, 130 and 143 interrupted.",
+    "Exit codes: 0 done, 1 some slides failed (audit: unsound splits), 2 invalid request, 130 and 143 interrupted, "
+    "141 the reader of the output has gone.",
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # else cyclopts calls sys.exit in any program that calls `run_command`
     default_parameter=Parameter(consume_multiple=True, negative_iterable=()),

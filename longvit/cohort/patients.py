@@ -168,7 +168,8 @@ def _fold(rows: pd.DataFrame, task: Task, path: Path) -> tuple[pd.DataFrame, tup
     """Return one row of targets per patient, and the patients who are left out because a target is missing.
 
     Raises:
-        CohortError: Rows of a patient contradict each other, or targets are missing and are not to be left out.
+        CohortError: Rows of a patient contradict each other; or targets are missing, and are not to be left out or no
+            patient has them.
     """
     groups = rows.groupby("case_id")
     torn = groups[list(task.targets)].nunique().gt(1).any(axis=1)
@@ -183,11 +184,14 @@ def _fold(rows: pd.DataFrame, task: Task, path: Path) -> tuple[pd.DataFrame, tup
         )
     targets = groups[list(task.targets)].first()
     unknown = sorted(targets.index[targets.isna().any(axis=1)])
-    if unknown and task.missing == "refuse":
+    none_left = len(unknown) == len(targets)
+    if none_left or (unknown and task.missing == "refuse"):
         raise CohortError(
             f"{len(unknown)} of {len(targets)} patients with slides have no {columns}: {few(unknown)}",
             where=f"{path}, line {rows.index[rows['case_id'] == unknown[0]][0]}",
-            fix="fill in the value, or leave these patients out with --task.missing leave-out",
+            fix="fill in the values, or name other columns in the config (task.label_column, task.time_column, ...)"
+            if none_left
+            else "fill in the value, or leave these patients out with --task.missing leave-out",
         )
     targets = targets.drop(unknown)
     if "event" in targets:

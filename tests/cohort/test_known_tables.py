@@ -1,5 +1,7 @@
 """Published tables as their publishers write them: recognised, said, and read without a setting."""
 
+import re
+
 import pytest
 
 from longvit.cohort.known_tables import TABLES, fit_task, recognise
@@ -155,6 +157,31 @@ def test_patients_without_the_endpoint_are_refused_otherwise(written):
         read_cohort(written(CDR), CoxTask(endpoint="DFI"), written(SLIDES, "sheet.tsv"))
     assert error.value.fix.endswith("--task.missing leave-out")
     assert str(error.value.where).endswith("line 2")
+
+
+@pytest.mark.parametrize("text", [GDC_OLD, GDC_NEW], ids=["old", "new"])
+def test_cells_that_gdc_leaves_out_are_no_times_no_status_and_no_class(written, text):
+    sheet, task = written(SLIDES, "sheet.tsv"), CoxTask(missing="leave-out")
+    lost = written(text.replace("1523", "'--"))
+    cohort = read_cohort(lost, task, sheet)
+    assert (list(cohort.slides), cohort.unknown) == (PATIENTS[1:], (PATIENTS[0],))
+    assert cohort.targets["time"].tolist() == [121, 30]
+    with pytest.raises(CohortError, match=rf"1 of 3 patients with slides have no .*: {PATIENTS[0]}"):
+        read_cohort(lost, CoxTask(), sheet)
+    cohort = read_cohort(written(text.replace("Dead", "'--")), task, sheet)
+    assert (list(cohort.slides), cohort.unknown) == (PATIENTS[::2], (PATIENTS[1],))
+    with pytest.raises(CohortError, match="there is one class: TCGA-LUAD"):
+        read_cohort(written(text.replace("TCGA-LUSC", "'--")), SubtypeTask(missing="leave-out"), sheet)
+
+
+@pytest.mark.parametrize("text", [GDC_OLD, GDC_NEW], ids=["old", "new"])
+@pytest.mark.parametrize("lost", ["Alive|Dead", r"(?<=\t)\d+(?=[\t\n])"], ids=["status", "times"])
+@pytest.mark.parametrize("missing", ["refuse", "leave-out"])
+def test_a_table_of_gdc_in_which_no_patient_has_a_time_or_a_status_is_refused(written, text, lost, missing):
+    path = written(re.sub(lost, "'--", text))
+    with pytest.raises(CohortError, match=r"3 of 3 patients with slides have no .*vital_status") as error:
+        read_cohort(path, CoxTask(missing=missing), written(SLIDES, "sheet.tsv"))
+    assert "task.time_column" in error.value.fix
 
 
 def test_an_endpoint_that_a_table_lacks_is_refused_with_those_it_has(written):

@@ -3,8 +3,9 @@ import time
 import pandas as pd
 import pytest
 
+from longvit.cohort.checks import audit_splits
 from longvit.cohort.patients import read_cohort
-from longvit.config import CoxTask, SubtypeTask
+from longvit.config import AuditConfig, CoxTask, SubtypeTask
 from preprocessing.errors import CohortError
 
 
@@ -96,6 +97,29 @@ def test_labels_are_merged_into_classes(table):
     with pytest.raises(CohortError, match="renames labels that the table does not contain: LUUD") as error:
         read_cohort(path, SubtypeTask(label_map={"LUUD": "adeno"}))
     assert "labels LUAD, LUSC, MUC" in str(error.value.where)
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "nan", "null", "N/A"])
+def test_a_class_with_the_name_of_a_missing_value_is_a_class_from_the_table_to_the_splits(table, tmp_path, name):
+    path = table(lambda rows: rows.replace({"oncotree_code": {"LUAD": name}}))
+    cohort = read_cohort(path, SubtypeTask())
+    assert cohort.classes == tuple(sorted([name, "LUSC"]))
+    assert cohort.targets["label"].to_dict() == {"A": name, "B": "LUSC", "C": name}
+    (tmp_path / "splits_0.csv").write_text("train,val,test\nA-1,C-1,B-1\n")
+    counts = audit_splits(AuditConfig(table=path, splits=tmp_path)).counts
+    assert [(row["part"], row[name], row["LUSC"]) for row in counts] == [("train", 1, 0), ("val", 1, 0), ("test", 0, 1)]
+    with pytest.raises(CohortError, match="there is one class: LUSC"):
+        read_cohort(path, SubtypeTask(missing_words=(name.upper(),)))
+
+
+@pytest.mark.parametrize("ending", [".bif", ".BIF", ".ome.tif", ".vms", ".svslide", ".zarr"])
+def test_a_slide_may_have_any_slide_s_ending_in_the_table_and_in_the_split(table, tmp_path, ending):
+    path = table(lambda rows: rows.assign(slide_id=[f"{name}{ending}" for name in ("A-1", "A-2", "B-1", "C-1")]))
+    cohort = read_cohort(path, SubtypeTask())
+    assert cohort.slides == {"A": ["A-1", "A-2"], "B": ["B-1"], "C": ["C-1"]}
+    (tmp_path / "splits_0.csv").write_text(f"train,val,test\nA-1{ending},B-1{ending},C-1\n")
+    (fold,) = audit_splits(AuditConfig(table=path, splits=tmp_path)).folds
+    assert (fold.train, fold.val, fold.test) == (("A",), ("B",), ("C",))
 
 
 def test_a_preset_fills_in_what_is_not_set():
