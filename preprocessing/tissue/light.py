@@ -6,17 +6,26 @@ fluorescence the background is near black, and a fluorescent dye has one colour.
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from preprocessing.errors import SlideError
 
-BLACK = 2
-"""Value of the brightest channel up to which a pixel is black, as areas without a scan are in some files."""
+BLACK, WHITE = 2, 255
+"""Value of the brightest channel up to which a pixel is black, as areas without a scan are in some files; pure white
+pixels are such areas, too."""
 DARK, MAX_DARK = 70, 0.5
 """Value of the brightest channel below which a pixel is dark, and share of the scanned pixels that may be dark."""
 COLOURED, BRIGHTEST = 50, 95
 """Value of the darkest channel that a slide in bright field exceeds at this percentile of its pixels."""
+GLASS = (
+    ("YCbCr is shown as RGB", (200, 120, 120), (255, 136, 136)),
+    ("RGB is converted from YCbCr", (250, 110, 250), (255, 134, 255)),
+)
+"""Colours that glass has if YCbCr is shown as RGB, and if RGB is converted as if it were YCbCr: least and most."""
+MAX_GLASS = 0.2
+"""Share of the pixels that may have such a colour; no stain is that light in red, or that violet."""
 STAIN_MARGIN, MAX_OTHER = 12, 0.25
 """Difference by which red or blue is below green in other stains than H&E, and share of tissue that may be so.
 
@@ -48,6 +57,22 @@ def refuse_dark_field(path: Path, overview: npt.NDArray[np.uint8]) -> None:
             where=path,
             fix=f"leave it out, or tile it with --accept {ACCEPT} and your own --tissue.masks",
         )
+
+
+def refuse_false_colours(path: Path, overview: npt.NDArray[np.uint8]) -> None:
+    """Refuse a slide whose overview, (h, w, 3), shows glass in the colours that a wrong colour space gives it.
+
+    Raises:
+        SlideError: It does: the file's header contradicts its pixels.
+    """
+    scanned = (overview.max(axis=-1) > BLACK) & (overview.min(axis=-1) < WHITE)
+    for what, low, high in GLASS:
+        if scanned.any() and (cv2.inRange(overview, low, high) > 0)[scanned].mean() > MAX_GLASS:
+            raise SlideError(
+                f"the colours are false: glass is not neutral, as where {what}",
+                where=path,
+                fix="correct the colour space in the header (PhotometricInterpretation), or convert the slide again",
+            )
 
 
 def other_stain(overview: npt.NDArray[np.uint8], tissue: npt.NDArray[np.bool_]) -> tuple[float, float]:
