@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import openslide
 
-from preprocessing.errors import SlideError
+from preprocessing.errors import SlideError, short
 from preprocessing.slides.names import other_kind
 from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.tiff import TiffBackend
@@ -97,7 +97,7 @@ def _open_dicom(path: Path, refusal: str) -> Backend:
     except Exception as error:  # pydicom raises any exception on a damaged header
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise SlideError(
-            f"no library can read this DICOM slide ({refusal}; pydicom: {what})",
+            f"no library can read this DICOM slide ({short(refusal, 300)}; pydicom: {short(what, 300)})",
             where=path,
             fix="put all files of its series into one folder; if they are complete and not damaged, convert the slide "
             "to JPEG baseline frames (for example with wsidicomizer)",

@@ -12,7 +12,7 @@ from pydicom.config import disable_value_validation
 
 from preprocessing.slides.dicom import series_files
 from preprocessing.slides.dicom_level import DicomLevel, Part, level_size, read_part
-from preprocessing.slides.pieces import read_region
+from preprocessing.slides.tiled import read_region
 
 UM_PER_MM = 1000.0
 

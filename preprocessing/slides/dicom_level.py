@@ -21,7 +21,7 @@ from pydicom.uid import UID, VLWholeSlideMicroscopyImageStorage
 from preprocessing.jpeg.from_dicom import find_frames, read_head
 from preprocessing.jpeg.level import MAX_TILE_PIXELS
 from preprocessing.slides.dicom_frames import FRAMES, YCBCR, has_own_transform
-from preprocessing.slides.pieces import CACHE_BYTES, WHITE, read_pieces
+from preprocessing.slides.tiled import CACHE_BYTES, WHITE, read_pieces
 
 POSITIONS = re.compile(rb"\x48\x00(\x1e|\x1f)\x02SL\x04\x00(....)", re.DOTALL)
 """DICOM elements (0048,021E) and (0048,021F), column and row of a frame's top-left pixel, counted from 1.

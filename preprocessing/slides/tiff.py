@@ -14,8 +14,8 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from preprocessing.errors import SlideError
 from preprocessing.slides.ome import ome_mpp, ome_objective_power
-from preprocessing.slides.pieces import read_region
 from preprocessing.slides.tiff_level import TiffLevel
+from preprocessing.slides.tiled import read_region
 
 UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 """Micrometres per TIFF ResolutionUnit: 2 is the inch, 3 the centimetre; 1 is not a length."""

@@ -10,7 +10,7 @@ import tifffile
 
 from preprocessing.errors import SlideError
 from preprocessing.slides.alpha import on_white
-from preprocessing.slides.pieces import CACHE_BYTES, WHITE, read_pieces
+from preprocessing.slides.tiled import CACHE_BYTES, WHITE, read_pieces
 
 
 class TiffLevel:

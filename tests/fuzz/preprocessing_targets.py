@@ -158,7 +158,7 @@ def lossless_dicom(folder: Path) -> Case:
     kinds = {
         "jls": (imagecodecs.jpegls_encode, JPEGLSLossless),
         "htj2k": (lambda tile: imagecodecs.htj2k_encode(tile, reversible=True), HTJ2KLossless),
-        "j2k": (lambda tile: imagecodecs.jpeg2k_encode(tile, codecformat="j2k", mct=False), JPEG2000Lossless),
+        "j2k": (j2k_in_ycbcr, JPEG2000Lossless),
         "rle": (rle, RLELossless),
     }
     samples, places = {}, {}
@@ -168,6 +168,11 @@ def lossless_dicom(folder: Path) -> Case:
         frame = data.index(b"\xfe\xff\x00\xe0") + 8
         places[path.name] = list(range(128, 1200)) + list(range(frame, frame + 300))
     return tile_files(folder, samples, places)
+
+
+def j2k_in_ycbcr(tile: np.ndarray) -> bytes:
+    ycbcr = np.ascontiguousarray(cv2.cvtColor(tile, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]])
+    return imagecodecs.jpeg2k_encode(ycbcr, codecformat="j2k", mct=False)
 
 
 def rle(tile: np.ndarray) -> bytes:

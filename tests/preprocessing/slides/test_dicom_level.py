@@ -296,6 +296,13 @@ def test_a_file_cut_short_is_refused(tmp_path, share):
         read_slide(path)
 
 
+def test_a_damaged_header_is_refused_in_a_short_sentence(tmp_path):
+    path = write(tmp_path / "a.dcm", BitsAllocated=[16] * 20_000)
+    with pytest.raises(SlideError, match="it has 3 colours of") as caught:
+        read_slide(path)
+    assert len(caught.value.what) < 800
+
+
 def test_tiles_of_lossless_frames_are_in_the_store(tmp_path, image):
     tiles = -(-image.shape[1] // SIDE) * -(-image.shape[0] // SIDE)
     write(tmp_path / "slides" / "case" / "a.dcm", "htj2k", image, range(tiles))
@@ -304,7 +311,7 @@ def test_tiles_of_lossless_frames_are_in_the_store(tmp_path, image):
     store = open_store(tmp_path / "out" / "case.zarr")
     assert (store.attributes["vendor"], store.attributes["mpp"], len(store)) == ("dicom", 0.5, 6)
     (x, y), tile = store.xy_l0[3].tolist(), store.read_tiles([3])[0]
-    assert np.abs(tile.astype(int) - image[y : y + 256, x : x + 256]).mean() < 4
+    assert np.abs(tile.astype(int) - image[y : y + 256, x : x + 256]).mean() < 5
 
 
 @pytest.mark.parametrize(("form", "sparse"), [("jpeg-2000-rgb", False), ("htj2k", False), ("plain", True)])

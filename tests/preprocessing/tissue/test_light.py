@@ -47,7 +47,7 @@ def test_bright_field_passes_also_without_glass_and_with_black_borders(tissue):
 
 @pytest.mark.parametrize("glass", [(0, 0, 0), (255, 255, 255), (230, 160, 190), (255, 180, 230), (200, 90, 100)])
 def test_no_glass_and_glass_under_pale_tissue_are_not_false_colours(glass):
-    refuse_false_colours(Path("a.svs"), overview(glass, H_AND_E, noise=0))
+    assert refuse_false_colours(Path("a.svs"), overview(glass, H_AND_E, noise=0)) is None
 
 
 def test_black_only_is_not_dark_field_but_lost_pixels():
