@@ -18,11 +18,16 @@ GENERIC_TIFF = "generic-tiff"
 Such files are read with tifffile, for the reasons given in `preprocessing.slides.tiff`.
 """
 
+NEXT_LIBRARY = ("aperio", "dicom")
+"""Vendors whose slides another library may read if OpenSlide cannot; those of others overlap tiles or have gaps."""
+
 TIFFS = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff")
 """Endings of files that are TIFFs; the first bytes of other slide files may be those of other kinds of files."""
 
 DICOM_MAGIC = slice(128, 132), b"DICM"
 """Position of the four bytes of every DICOM file, and their value (DICOM PS3.10, 7.1)."""
+
+FIX = "copy it again if it is damaged, else convert it to an 8-bit RGB pyramidal TIFF (`vips tiffsave`)"
 
 
 class Backend(Protocol):
@@ -65,11 +70,14 @@ def open_backend(path: Path) -> Backend:
         raise SlideError("there is no such file", where=path, fix="check the path, or the manifest that contains it")
     if path.stat().st_size == 0:
         raise SlideError("the file is empty", where=path, fix="copy the slide again from its source")
-    refusal = ""
-    if openslide.OpenSlide.detect_format(path) not in (None, GENERIC_TIFF):
+    refusal, vendor = "", openslide.OpenSlide.detect_format(path)
+    if vendor not in (None, GENERIC_TIFF):
         try:
             return OpenSlideBackend(path)
         except openslide.OpenSlideError as error:
+            if vendor not in NEXT_LIBRARY:
+                what = f"OpenSlide cannot read this slide of {vendor}: {short(str(error), 300)}"
+                raise SlideError(what, where=path, fix=FIX) from error
             refusal = f"OpenSlide: {error}"
     if _is_dicom(path):
         return _open_dicom(path, refusal or "OpenSlide: not a supported format")
@@ -85,7 +93,7 @@ def open_backend(path: Path) -> Backend:
         raise SlideError(
             f"{what} ({refusal or 'OpenSlide: not a supported format'}; tifffile: {type(error).__name__}: {error})",
             where=path,
-            fix="copy it again if it is damaged, else convert it to an 8-bit RGB pyramidal TIFF (`vips tiffsave`)",
+            fix=FIX,
         ) from error
 
 

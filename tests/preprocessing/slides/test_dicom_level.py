@@ -171,6 +171,14 @@ def test_one_level_alone_is_a_slide_of_its_own_resolution(tmp_path, form):
         assert (slide.size_l0, slide.mpp_l0) == ((200, 150), 2.0)
 
 
+def test_spacing_is_between_rows_and_then_between_columns(tmp_path):
+    measures, shared = Dataset(), Dataset()
+    measures.PixelSpacing = [0.0005, 0.000505]
+    shared.PixelMeasuresSequence = [measures]
+    with read_slide(write(tmp_path / "a.dcm", SharedFunctionalGroupsSequence=[shared])) as slide:
+        assert slide._backend.stated_mpp == pytest.approx((0.505, 0.5))
+
+
 def test_near_lossless_frames_are_within_their_error(tmp_path, monkeypatch):
     near = (JPEGLSNearLossless, "RGB", lambda tile: imagecodecs.jpegls_encode(tile, level=2))
     monkeypatch.setitem(ENCODERS, "near", near)
