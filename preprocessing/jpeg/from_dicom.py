@@ -35,6 +35,10 @@ ITEM = Struct("<II")
 """Tag of an item and length of its value."""
 
 
+class OtherColoursError(ValueError):
+    """Frames whose JPEG contradicts the colours in the header of their file."""
+
+
 class JpegDicom:
     """Levels of a slide that consist of JPEG frames in DICOM files, by level number; other levels are omitted.
 
@@ -46,22 +50,23 @@ class JpegDicom:
     """
 
     def __init__(self, files: Iterable[Path], level_sizes: list[tuple[int, int]]) -> None:
-        found = []
+        found, self.contradicts_colours = [], False
         with ExitStack() as opened:
             for file in files:
                 descriptor = open_binary(file)
                 opened.callback(os.close, descriptor)
                 try:
                     found.append(_read_level(file, descriptor))
+                except OtherColoursError:
+                    self.contradicts_colours = True
                 except Exception:  # pydicom raises any exception on a damaged file; OpenSlide reports the damage
                     continue
             of_size = Counter(level.size for level in found)
             self.levels = {
                 level_sizes.index(level.size): level
                 for level in found
-                if level.size in level_sizes and of_size[level.size] == 1 and level.says_its_colours()
+                if level.size in level_sizes and of_size[level.size] == 1
             }
-            self.contradicts_colours = any(not level.says_its_colours() for level in found)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -69,50 +74,64 @@ class JpegDicom:
         self._opened.close()
 
 
+def read_head(path: Path) -> tuple[Dataset, int]:
+    """Return the elements of a DICOM file before its functional groups of each frame, and their end in the file."""
+    with path.open("rb") as file:
+        return read_partial(file, stop_when=lambda tag, vr, length: tag >= PER_FRAME), file.tell()
+
+
+@disable_value_validation()  # its warnings are irrelevant here
 def _read_level(path: Path, descriptor: int) -> JpegLevel:
     """Read the level that a file contains.
 
     Raises:
+        OtherColoursError: The JPEG of the first frame has other colours than the header.
         ValueError: The file does not contain a whole level in JPEG tiles, row by row.
     """
-    with path.open("rb") as file, disable_value_validation():  # its warnings are irrelevant here
-        said = read_partial(file, stop_when=lambda tag, vr, length: tag >= PER_FRAME)
-        after = file.tell()
-        if not _is_level(said):
-            raise ValueError("no level in JPEG tiles")
-        size, tile = (said.TotalPixelMatrixColumns, said.TotalPixelMatrixRows), (said.Columns, said.Rows)
-        n, colours = said.NumberOfFrames, COLOURS[said.PhotometricInterpretation]
+    said, after = read_head(path)
+    if not _is_jpeg(said):
+        raise ValueError("no level in JPEG tiles")
+    size, tile = (said.TotalPixelMatrixColumns, said.TotalPixelMatrixRows), (said.Columns, said.Rows)
+    head, places = ADOBE + ADOBE_COLOURS[COLOURS[said.PhotometricInterpretation]], find_frames(descriptor, after)
+    offsets, lengths = places.T
+    if not JpegLevel(size, tile, head, offsets[None], lengths[None], descriptor).says_its_colours():
+        raise OtherColoursError("the JPEG has other colours than the header")
     grid = (-(-size[1] // tile[1]), -(-size[0] // tile[0]))
-    begin = next((at for span in SEARCHED if (at := read_at(descriptor, span, after).find(PIXELS)) >= 0), None)
-    if begin is None:
-        raise ValueError("no pixel data in fragments")
-    places = _fragments(descriptor, after + begin + len(PIXELS))
-    if not len(places) == n == grid[0] * grid[1]:
-        raise ValueError("the number of fragments is not the number of tiles")
-    offsets, lengths = (column.reshape(grid) for column in places.T)
-    return JpegLevel(size, tile, ADOBE + ADOBE_COLOURS[colours], offsets, lengths, descriptor)
+    if not _is_whole(said) or not len(places) == said.NumberOfFrames == grid[0] * grid[1]:
+        raise ValueError("the fragments are not the tiles of one picture")
+    return JpegLevel(size, tile, head, offsets.reshape(grid), lengths.reshape(grid), descriptor)
 
 
-def _is_level(said: Dataset) -> bool:
+def _is_jpeg(said: Dataset) -> bool:
     return (
         said.SOPClassUID == VLWholeSlideMicroscopyImageStorage
         and said.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
-        and said.DimensionOrganizationType == "TILED_FULL"
         and said.ImageType[2] == "VOLUME"
-        and "ConcatenationUID" not in said  # a concatenation is a part of a level
-        and said.get("TotalPixelMatrixFocalPlanes", 1) == said.get("NumberOfOpticalPaths", 1) == 1
         and (said.SamplesPerPixel, said.BitsAllocated) == (3, 8)
         and said.PhotometricInterpretation in COLOURS
         and 0 < said.Rows * said.Columns <= MAX_TILE_PIXELS
     )
 
 
-def _fragments(descriptor: int, at: int) -> npt.NDArray[np.int64]:
-    """Return offset and length in the file of each fragment of the pixel data, (n, 2), whose items begin at `at`.
+def _is_whole(said: Dataset) -> bool:
+    return (
+        said.DimensionOrganizationType == "TILED_FULL"
+        and "ConcatenationUID" not in said  # a concatenation is a part of a level
+        and said.get("TotalPixelMatrixFocalPlanes", 1) == said.get("NumberOfOpticalPaths", 1) == 1
+    )
+
+
+def find_frames(descriptor: int, after: int) -> npt.NDArray[np.int64]:
+    """Return offset and length in the file of each fragment of the pixel data, (n, 2), searched from `after` on.
 
     Raises:
-        ValueError: The items do not follow one another up to the last, or a fragment has an impossible length.
+        ValueError: There are no fragments, they do not follow one another up to the last, or a fragment has an
+            impossible length.
     """
+    begin = next((at for span in SEARCHED if (at := read_at(descriptor, span, after).find(PIXELS)) >= 0), None)
+    if begin is None:
+        raise ValueError("no pixel data in fragments")
+    at = after + begin + len(PIXELS)
     places, tag = [], FRAGMENT
     while tag == FRAGMENT:
         tag, length = ITEM.unpack(read_at(descriptor, ITEM.size, at))

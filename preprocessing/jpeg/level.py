@@ -14,7 +14,7 @@ import simplejpeg
 
 from preprocessing.jobs.system import read_at
 from preprocessing.jpeg.codec import decode_into, empty_pixels
-from preprocessing.jpeg.markers import START, find_markers, is_whole, scan_start, segments
+from preprocessing.jpeg.markers import FRAMES, START, find_markers, is_whole, scan_start, segments
 
 SCALES = (1, 2, 4, 8)
 """Factors by which a tile can be reduced while it is decoded, which is faster than decoding it at full size."""
@@ -124,14 +124,20 @@ class JpegLevel:
         """Return whether the APP14 segment in `head` determines the colours of the level's first tile.
 
         It does not if the tile has an APP14 segment with other colours, since the later one applies. Nor does it if the
-        tile has a JFIF header, which means YCbCr, and `head` has other colours.
+        tile has a JFIF header or subsampled colours, which means YCbCr, and `head` has other colours; nor if its
+        colours are named R, G and B, and `head` has YCbCr.
         """
         head_says = self.head[len(ADOBE) : len(ADOBE) + 1]
+        is_ycbcr = head_says == ADOBE_COLOURS["YCbCr"]
         for row, column in np.argwhere(self.lengths > 0)[:1].tolist():
             data = read_at(self.descriptor, int(self.lengths[row, column]), int(self.offsets[row, column]))
             for kind, begin, end in segments(data):
-                if kind == JFIF and head_says != ADOBE_COLOURS["YCbCr"]:
+                if kind == JFIF and not is_ycbcr:
                     return False
+                if kind in FRAMES:  # per colour its name, its sampling factors and its table
+                    names, factors = data[begin + 6 : end : 3], data[begin + 7 : end : 3]
+                    if (names == b"RGB") if is_ycbcr else len(set(factors)) > 1:
+                        return False
                 if kind == APP14 and data[begin:end].startswith(b"Adobe") and data[end - 1 : end] != head_says:
                     return False
         return True

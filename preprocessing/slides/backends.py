@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import openslide
 
-from preprocessing.errors import SlideError
+from preprocessing.errors import SlideError, short
 from preprocessing.slides.names import other_kind
 from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.tiff import TiffBackend
@@ -18,13 +18,16 @@ GENERIC_TIFF = "generic-tiff"
 Such files are read with tifffile, for the reasons given in `preprocessing.slides.tiff`.
 """
 
+NEXT_LIBRARY = ("aperio", "dicom")
+"""Vendors whose slides another library may read if OpenSlide cannot; those of others overlap tiles or have gaps."""
+
 TIFFS = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff")
 """Endings of files that are TIFFs; the first bytes of other slide files may be those of other kinds of files."""
 
-FIX_DICOM = (
-    "put all files of its series into one folder; if the reason is the transfer syntax or a concatenation, "
-    "convert it to JPEG baseline frames, one file a level (for example with wsidicomizer)"
-)
+DICOM_MAGIC = slice(128, 132), b"DICM"
+"""Position of the four bytes of every DICOM file, and their value (DICOM PS3.10, 7.1)."""
+
+FIX = "copy it again if it is damaged, else convert it to an 8-bit RGB pyramidal TIFF (`vips tiffsave`)"
 
 
 class Backend(Protocol):
@@ -58,25 +61,26 @@ class Backend(Protocol):
 
 
 def open_backend(path: Path) -> Backend:
-    """Open a slide in a scanner's format or in DICOM with OpenSlide, and any other TIFF with tifffile.
+    """Open a slide in a scanner's format or in DICOM with OpenSlide, other DICOM frames and TIFFs with other libraries.
 
     Raises:
-        SlideError: The file is missing or empty, or neither library can read it; the reasons of both are included.
+        SlideError: The file is missing or empty, or no library can read it; the reasons of both are included.
     """
     if not path.is_file():
         raise SlideError("there is no such file", where=path, fix="check the path, or the manifest that contains it")
     if path.stat().st_size == 0:
         raise SlideError("the file is empty", where=path, fix="copy the slide again from its source")
-    refusal = ""
-    if openslide.OpenSlide.detect_format(path) not in (None, GENERIC_TIFF):
+    refusal, vendor = "", openslide.OpenSlide.detect_format(path)
+    if vendor not in (None, GENERIC_TIFF):
         try:
             return OpenSlideBackend(path)
         except openslide.OpenSlideError as error:
-            if path.suffix.lower() == ".dcm":
-                raise SlideError(
-                    f"OpenSlide cannot read this DICOM slide: {error}", where=path, fix=FIX_DICOM
-                ) from error
+            if vendor not in NEXT_LIBRARY:
+                what = f"OpenSlide cannot read this slide of {vendor}: {short(str(error), 300)}"
+                raise SlideError(what, where=path, fix=FIX) from error
             refusal = f"OpenSlide: {error}"
+    if _is_dicom(path):
+        return _open_dicom(path, refusal or "OpenSlide: not a supported format")
     try:
         return TiffBackend(path)
     except SlideError as error:
@@ -89,5 +93,26 @@ def open_backend(path: Path) -> Backend:
         raise SlideError(
             f"{what} ({refusal or 'OpenSlide: not a supported format'}; tifffile: {type(error).__name__}: {error})",
             where=path,
-            fix="copy it again if it is damaged, else convert it to an 8-bit RGB pyramidal TIFF (`vips tiffsave`)",
+            fix=FIX,
         ) from error
+
+
+def _open_dicom(path: Path, refusal: str) -> Backend:
+    from preprocessing.slides.dicom_backend import DicomBackend  # here, since pydicom loads slowly
+
+    try:
+        return DicomBackend(path)
+    except Exception as error:  # pydicom raises any exception on a damaged header
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise SlideError(
+            f"no library can read this DICOM slide ({short(refusal, 300)}; pydicom: {short(what, 300)})",
+            where=path,
+            fix="put all files of its series into one folder; if they are complete and not damaged, convert the slide "
+            "to JPEG baseline frames (for example with wsidicomizer)",
+        ) from error
+
+
+def _is_dicom(path: Path) -> bool:
+    place, magic = DICOM_MAGIC
+    with path.open("rb") as file:
+        return file.read(place.stop)[place] == magic

@@ -14,7 +14,8 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from preprocessing.errors import SlideError
 from preprocessing.slides.ome import ome_mpp, ome_objective_power
-from preprocessing.slides.tiff_level import WHITE, TiffLevel
+from preprocessing.slides.tiff_level import TiffLevel
+from preprocessing.slides.tiled import read_region
 
 UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 """Micrometres per TIFF ResolutionUnit: 2 is the inch, 3 the centimetre; 1 is not a length."""
@@ -49,13 +50,7 @@ class TiffBackend:
 
     def read(self, xy_l0: tuple[int, int], level: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
         """See `Backend.read`."""
-        (width, height), (width_l0, height_l0) = self.level_sizes[level], self.level_sizes[0]
-        x, y = round(xy_l0[0] * width / width_l0), round(xy_l0[1] * height / height_l0)
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + size[0], width), min(y + size[1], height)
-        region = np.full((size[1], size[0], 3), WHITE, np.uint8)
-        if left < right and top < bottom:
-            region[top - y : bottom - y, left - x : right - x] = self._levels[level].read(left, top, right, bottom)
-        return region
+        return read_region(self._levels, xy_l0, level, size)
 
     def close(self) -> None:
         """See `Backend.close`."""

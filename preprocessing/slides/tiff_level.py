@@ -10,10 +10,7 @@ import tifffile
 from preprocessing.errors import SlideError
 from preprocessing.jobs.system import read_at
 from preprocessing.slides.alpha import on_white
-
-CACHE_BYTES = 1 << 26
-"""Bytes of decoded tiles and strips that a level caches, at least one; neighbouring regions need them again."""
-WHITE = 255
+from preprocessing.slides.tiled import CACHE_BYTES, WHITE, read_pieces
 
 
 class TiffLevel:
@@ -44,15 +41,7 @@ class TiffLevel:
 
     def read(self, left: int, top: int, right: int, bottom: int) -> npt.NDArray[np.uint8]:
         """Read a rectangle within the level as RGB, (bottom - top, right - left, 3); omitted tiles are white."""
-        region = np.empty((bottom - top, right - left, 3), np.uint8)
-        width, height = self.piece
-        for row in range(top // height, -(-bottom // height)):
-            for column in range(left // width, -(-right // width)):
-                x, y = column * width - left, row * height - top  # position of the piece in the region
-                into = region[max(0, y) : y + height, max(0, x) : x + width]
-                pixels = self._decoded(row, column)[max(0, -y) :, max(0, -x) :]
-                into[:] = pixels[: into.shape[0], : into.shape[1]]
-        return region
+        return read_pieces(self._decoded, self.piece, (left, top, right, bottom))
 
     def close(self) -> None:
         """Clear the cache of decoded tiles; the file is closed by its owner."""

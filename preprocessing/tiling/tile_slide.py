@@ -29,7 +29,7 @@ from preprocessing.tiling.pixels import Made, TilePixels
 from preprocessing.tiling.report import save_picture
 from preprocessing.tiling.warnings import review
 from preprocessing.tissue.detect import find_tissue
-from preprocessing.tissue.light import ACCEPT, refuse_dark_field
+from preprocessing.tissue.light import ACCEPT, refuse_dark_field, refuse_false_colours
 from preprocessing.tissue.masks import find_mask
 from preprocessing.tissue.pieces import Labels, label_pieces
 
@@ -81,6 +81,7 @@ def tile_slide(entry: SlideEntry, folder: Path, config: TileConfig, threads: int
         with slide.forgiving(config.tolerate_bad_tiles) as unseen:
             overview, mask = find_tissue(slide, config.tissue, entry.slide_id, pool.map)
         part = part_px(slide.bounds_l0, slide.size_l0, mask.shape)
+        refuse_false_colours(slide.path, overview[part])
         if ACCEPT not in config.accept:
             refuse_dark_field(slide.path, overview[part])
         labels = _labels(slide, mask, config)

@@ -8,12 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
 from pydicom import Dataset, FileDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.uid import (
+    UID,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 from preprocessing.config import TileConfig
 from preprocessing.errors import SlideError
@@ -137,8 +147,42 @@ def ome(folder: Path) -> Case:
 
 
 def dicom(folder: Path) -> Case:
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    path, jpeg = folder / "samples" / "a.dcm", Jpeg(level=90, subsampling="420")
+    jpeg = Jpeg(level=90, subsampling="420")
+    path = write_dicom(folder / "samples" / "a.dcm", jpeg.encode_image, JPEGBaseline8Bit, "YBR_FULL_422")
+    samples = {file.name: file.read_bytes() for file in (path, *SHARED.glob("boxes_*.dcm"))}
+    return tile_files(folder, samples, {path.name: list(range(128, 1200))})
+
+
+def lossless_dicom(folder: Path) -> Case:
+    """Frames that OpenSlide does not decode, with positions."""
+    kinds = {
+        "jls": (imagecodecs.jpegls_encode, JPEGLSLossless),
+        "htj2k": (lambda tile: imagecodecs.htj2k_encode(tile, reversible=True), HTJ2KLossless),
+        "j2k": (j2k_in_ycbcr, JPEG2000Lossless),
+        "rle": (rle, RLELossless),
+    }
+    samples, places = {}, {}
+    for name, (encode, syntax) in kinds.items():
+        path = write_dicom(folder / "samples" / f"{name}.dcm", encode, syntax, "YBR_FULL" if name == "j2k" else "RGB")
+        samples[path.name] = data = path.read_bytes()
+        frame = data.index(b"\xfe\xff\x00\xe0") + 8
+        places[path.name] = list(range(128, 1200)) + list(range(frame, frame + 300))
+    return tile_files(folder, samples, places)
+
+
+def j2k_in_ycbcr(tile: np.ndarray) -> bytes:
+    ycbcr = np.ascontiguousarray(cv2.cvtColor(tile, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]])
+    return imagecodecs.jpeg2k_encode(ycbcr, codecformat="j2k", mct=False)
+
+
+def rle(tile: np.ndarray) -> bytes:
+    facts = {"rows": len(tile), "columns": len(tile), "samples_per_pixel": 3, "bits_allocated": 8, "bits_stored": 8}
+    facts |= {"pixel_representation": 0, "number_of_frames": 1, "planar_configuration": 0}
+    return RLELosslessEncoder.encode(tile.tobytes(), photometric_interpretation="RGB", **facts)
+
+
+def write_dicom(path: Path, encode: Callable[[np.ndarray], bytes], syntax: UID, colours: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     tiles = [picture()[y : y + 64, x : x + 64] for y in range(0, SIDE, 64) for x in range(0, SIDE, 64)]
     measures, shared = Dataset(), Dataset()
     measures.PixelSpacing = [0.0005, 0.0005]
@@ -147,20 +191,30 @@ def dicom(folder: Path) -> Case:
     facts = {
         "SOPClassUID": VLWholeSlideMicroscopyImageStorage, "SOPInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2",
         "ImageType": ["DERIVED", "PRIMARY", "VOLUME", "NONE"], "DimensionOrganizationType": "TILED_FULL",
-        "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0, "SamplesPerPixel": 3, "BitsAllocated": 8,
+        "PhotometricInterpretation": colours, "PlanarConfiguration": 0, "SamplesPerPixel": 3, "BitsAllocated": 8,
         "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "NumberOfFrames": len(tiles),
         "Columns": 64, "Rows": 64,
         "TotalPixelMatrixColumns": SIDE, "TotalPixelMatrixRows": SIDE, "SharedFunctionalGroupsSequence": [shared],
-        "PixelData": encapsulate([jpeg.encode_image(np.ascontiguousarray(tile)) for tile in tiles], has_bot=False),
+        "PixelData": encapsulate([encode(np.ascontiguousarray(tile)) for tile in tiles], has_bot=False),
     }  # fmt: skip
     for name, value in facts.items():
         setattr(file, name, value)
-    file.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    places = [(x, y) for y in range(0, SIDE, 64) for x in range(0, SIDE, 64)]
+    if syntax != JPEGBaseline8Bit:
+        file.DimensionOrganizationType = "TILED_SPARSE"
+        file.PerFrameFunctionalGroupsSequence = [dicom_position(x, y) for x, y in places]
+    file.file_meta.TransferSyntaxUID = syntax
     file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID
     file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID
     file.save_as(path, enforce_file_format=True)
-    samples = {file.name: file.read_bytes() for file in (path, *SHARED.glob("boxes_*.dcm"))}
-    return tile_files(folder, samples, {path.name: list(range(128, 1200))})
+    return path
+
+
+def dicom_position(x: int, y: int) -> Dataset:
+    place, item = Dataset(), Dataset()
+    place.ColumnPositionInTotalImagePixelMatrix, place.RowPositionInTotalImagePixelMatrix = x + 1, y + 1
+    item.PlanePositionSlideSequence = [place]
+    return item
 
 
 def store(folder: Path) -> Case:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-KINDS = ("tiff", "svs", "ome", "dicom", "store", "geojson", "png", "manifest")
+KINDS = ("tiff", "svs", "ome", "dicom", "lossless_dicom", "store", "geojson", "png", "manifest")
 
 
 @pytest.mark.slow

@@ -346,6 +346,25 @@ def test_a_slide_in_fluorescence_fails_by_name_unless_accepted(tmp_path, image, 
     assert "fluorescence" not in row.reason
 
 
+@pytest.mark.parametrize(
+    ("nuclei", "around", "note"),
+    [
+        ((80, 50, 35), (190, 150, 105), "brown or yellow: another stain than H&E, for example IHC"),
+        ((60, 50, 110), (120, 150, 205), "blue or green: another stain than H&E, for example trichrome"),
+    ],
+)
+def test_other_stains_in_bright_field_pass_with_a_warning(tmp_path, image, save_svs, nuclei, around, note):
+    """The grey of the tissue decides between the colours of nuclei and of the tissue around them."""
+    grey, picture = (image.mean(axis=-1, keepdims=True) - 103) / (187 - 103), image.copy()
+    tissue = np.array(nuclei) + grey.clip(0, 1) * (np.array(around) - nuclei)
+    noise = np.random.default_rng(0).normal(0, 5, image.shape)
+    picture[256:768, 256:1024] = (tissue + noise).clip(0, 255)[256:768, 256:1024]
+    slide = save_svs(tmp_path / "a.svs", picture)
+    report = run(TileConfig(slides=slide, out=tmp_path / "out", workers=1))
+    assert note in report.rows[0].warnings
+    assert report.summary == "1 slide: 0 failed, 1 done, 0 skipped (1 with warnings: see tile_report.html)"
+
+
 def test_the_md5_of_a_manifest_is_compared_if_asked(tmp_path, svs):
     for name in ("good", "cut"):
         (tmp_path / name).mkdir()

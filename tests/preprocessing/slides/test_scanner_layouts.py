@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from preprocessing import TileConfig, open_store, tile_slides
+from preprocessing.errors import SlideError
 from preprocessing.slides.openslide import OpenSlideBackend
 from preprocessing.slides.slide import read_slide
 
@@ -193,6 +194,15 @@ def test_tiles_of_philips_are_kept_and_those_of_scanners_that_overlap_or_shift_t
             np.testing.assert_array_equal(region, slide._backend.read((0, 0), level, size))
     tile_slides(TileConfig(slides=path, out=tmp_path, mpp=MPP, workers=1))
     assert open_store(tmp_path / "slide.zarr").attributes["passthrough"] is (vendor == "philips")
+
+
+@pytest.mark.parametrize("direction", ["LEFT", "DOWN"])
+def test_tiles_of_ventana_that_openslide_cannot_join_are_refused_and_not_read_side_by_side(tmp_path, image, direction):
+    ventana(tmp_path / "a.bif", image)
+    data, other = (tmp_path / "a.bif").read_bytes(), f'Direction="{direction}"'.encode()
+    (tmp_path / "a.bif").write_bytes(data.replace(b'Direction="RIGHT"', other.ljust(17)))
+    with pytest.raises(SlideError, match=r"OpenSlide cannot read this slide of ventana: .*irection"):
+        read_slide(tmp_path / "a.bif")
 
 
 def test_what_philips_left_out_is_white_though_it_opens(tmp_path, image):

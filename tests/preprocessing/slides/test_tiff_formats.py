@@ -220,6 +220,21 @@ def test_a_resolution_that_cannot_be_is_refused_and_the_manifest_is_the_way_out(
         assert slide.mpp_source == "manifest"
 
 
+def test_a_pyramid_whose_pages_are_not_marked_as_reduced_has_its_levels(tmp_path, picture):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for step in (1, 2, 4):
+            tiff.write(
+                picture[::step, ::step], photometric="rgb", tile=(64, 64), compression="lzw", metadata=None,
+                resolution=(20_000 / step,) * 2, resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    with read_slide(tmp_path / "a.tif") as slide:
+        assert len(slide.level_sizes) == 3
+        assert slide.mpp_l0 == 0.5
+        for level, step in enumerate((1, 2, 4)):
+            pixels = slide.read_region((0, 0), level, slide.level_sizes[level])
+            np.testing.assert_array_equal(pixels, picture[::step, ::step])
+
+
 def test_inches_and_centimetres_give_the_same(save, picture):
     for resolution, unit in ((50_800, "INCH"), (20_000, "CENTIMETER")):
         with read_slide(save(picture, resolution=(resolution, resolution), resolutionunit=unit)) as slide:

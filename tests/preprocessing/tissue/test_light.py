@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -7,7 +8,7 @@ from preprocessing.config import TissueConfig
 from preprocessing.errors import SlideError
 from preprocessing.slides.slide import read_slide
 from preprocessing.tissue.detect import find_tissue
-from preprocessing.tissue.light import MAX_OTHER, is_dark_field, other_stain, refuse_dark_field
+from preprocessing.tissue.light import MAX_OTHER, is_dark_field, other_stain, refuse_dark_field, refuse_false_colours
 
 REAL = Path(__file__).parents[3] / ".." / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 GLASS, H_AND_E, IHC, TRICHROME = (243, 242, 244), (200, 120, 170), (130, 85, 50), (70, 110, 190)
@@ -44,8 +45,25 @@ def test_bright_field_passes_also_without_glass_and_with_black_borders(tissue):
     refuse_dark_field(Path("a.svs"), bordered)
 
 
+@pytest.mark.parametrize("glass", [(0, 0, 0), (255, 255, 255), (230, 160, 190), (255, 180, 230), (200, 90, 100)])
+def test_no_glass_and_glass_under_pale_tissue_are_not_false_colours(glass):
+    assert refuse_false_colours(Path("a.svs"), overview(glass, H_AND_E, noise=0)) is None
+
+
 def test_black_only_is_not_dark_field_but_lost_pixels():
     assert not is_dark_field(np.zeros((5, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize("glass", [GLASS, (225, 225, 220), (250, 246, 235), (205, 210, 212)])
+@pytest.mark.parametrize("tissue", [H_AND_E, IHC, TRICHROME])
+def test_glass_in_the_colours_of_another_colour_space_is_refused(glass, tissue):
+    right = overview(glass, tissue)
+    refuse_false_colours(Path("a.dcm"), right)
+    as_ycbcr = cv2.cvtColor(right, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+    from_ycbcr = cv2.cvtColor(np.ascontiguousarray(right[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB)
+    for false, sentence in ((as_ycbcr, "YCbCr is shown as RGB"), (from_ycbcr, "RGB is converted from YCbCr")):
+        with pytest.raises(SlideError, match=f"the colours are false: .*{sentence}"):
+            refuse_false_colours(Path("a.dcm"), np.ascontiguousarray(false))
 
 
 def test_stains_are_told_apart_by_colour():
