@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
+from preprocessing.jobs.system import open_binary
 from preprocessing.slides.dicom import series_files
 from preprocessing.slides.dicom_level import DicomLevel, Part, level_size, read_part
 from preprocessing.slides.tiled import read_region
@@ -34,7 +35,7 @@ class DicomBackend:
         of_size: dict[tuple[int, int], list[Part]] = defaultdict(list)
         with ExitStack() as opened:
             for file in series_files(path):
-                descriptor = os.open(file, os.O_RDONLY)
+                descriptor = open_binary(file)
                 opened.callback(os.close, descriptor)
                 if part := read_part(file, descriptor):
                     of_size[level_size(part.said)].append(part)

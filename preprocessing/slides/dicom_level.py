@@ -5,7 +5,6 @@ concatenation (C.7.6.16.2.2.4). Its frames are its tiles row by row, or have the
 (C.7.6.17.3).
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.uid import UID, VLWholeSlideMicroscopyImageStorage
 
+from preprocessing.jobs.system import read_at
 from preprocessing.jpeg.from_dicom import find_frames, read_head
 from preprocessing.jpeg.level import MAX_TILE_PIXELS
 from preprocessing.slides.dicom_frames import FRAMES, YCBCR, has_own_transform
@@ -65,10 +65,10 @@ def read_part(file: Path, descriptor: int) -> Part | None:
         raise ValueError(f"{said.NumberOfFrames} frames are stored in {len(frames)} fragments")
     if said.PhotometricInterpretation == YCBCR:
         offset, length = frames[0].tolist()
-        if has_own_transform(os.pread(descriptor, length, offset)):
+        if has_own_transform(read_at(descriptor, length, offset)):
             raise ValueError("the colours are not known: its header has YBR_FULL, and its JPEG 2000 frames have RGB")
     if said.get("DimensionOrganizationType") != "TILED_FULL":
-        positions = _positions(os.pread(descriptor, min(MAX_HEAD, int(frames[0, 0]) - after), after))
+        positions = _positions(read_at(descriptor, min(MAX_HEAD, int(frames[0, 0]) - after), after))
         if len(positions) != len(frames):
             raise ValueError(f"{len(frames)} frames have {len(positions)} positions")
     return Part(said, descriptor, frames, positions)
@@ -148,7 +148,7 @@ class DicomLevel:
         if at == len(self._keys_sorted) or self._keys_sorted[at] != key:
             return pixels
         descriptor, offset, length = self._places[at].tolist()
-        data = os.pread(descriptor, length, offset)
+        data = read_at(descriptor, length, offset)
         if len(data) < length:
             raise ValueError("the frame's bytes are missing")
         self._frame.decode(data, pixels)
