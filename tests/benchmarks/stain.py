@@ -9,7 +9,7 @@ pixels of their tiles stained again and scanned by other scanners.
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -67,8 +67,8 @@ def stained_again(stains: np.ndarray, way: float) -> Iterator[None]:
     scanner = np.eye(3) + way * (SCANNER - np.eye(3))
     read_tiles = PatchStore.read_tiles
 
-    def changed(store: PatchStore, indices: np.ndarray) -> np.ndarray:
-        return (change.apply(read_tiles(store, indices)) @ scanner.T + 0.5).clip(0, 255).astype(np.uint8)
+    def changed(self: PatchStore, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return (change.apply(read_tiles(self, indices)) @ scanner.T + 0.5).clip(0, 255).astype(np.uint8)
 
     stain._KNOWN.clear()
     PatchStore.read_tiles = changed if way else read_tiles
