@@ -18,7 +18,7 @@ DIFFER = {"inputs.json", "run.json", "timing.csv", "tile_report.csv", "config.ya
 
 
 def commands(root: Path, slides: Path, cohort, encoder: Path, workers: int) -> list[list[str]]:
-    """Command lines whose results are in `root`; with `workers`, processes tile and read."""
+    """Command lines whose results are in `root`; with `workers` more verbs, whose processes tile and read."""
     given = f"--stores {cohort.stores} --device cpu"
     train = f"--table {cohort.table} --splits {cohort.splits} --folds 0 --optimiser.epochs 1"
     model, store = root / "run" / "fold_0" / "model.safetensors", sorted(cohort.stores.iterdir())[0]
@@ -27,12 +27,12 @@ def commands(root: Path, slides: Path, cohort, encoder: Path, workers: int) -> l
         tile,
         f"{tile} --overwrite",
         f"split --table {cohort.table} --out {root / 'splits'} --folds 3",
-        f"finetune {given} --checkpoint {encoder} --out {root / 'run'} {train} --loader-workers {workers}",
         f"encode {given} --checkpoint {encoder} --out {root / 'encoded'}",
+        f"finetune {given} --checkpoint {encoder} --out {root / 'run'} {train} --loader-workers {workers}",
         f"evaluate {root / 'run' / 'predictions.csv'}",
         f"explain --model {model} --store {store} --out {root / 'explained'} --device cpu --methods contribution",
     ]
-    return [line.split() for line in lines]
+    return [line.split() for line in (lines if workers else lines[:4])]
 
 
 def written(root: Path) -> dict[str, bytes]:
@@ -64,7 +64,7 @@ def test_every_module_loads_and_the_verbs_write_the_same_bytes(workers, cohort, 
     )
     assert result.returncode == 0, result.stderr.decode("cp1252", "replace")
     ours, theirs = written(tmp_path / "here"), written(tmp_path / "there")
-    assert len(ours) > 20
+    assert len(ours) > 10
     assert ours.keys() == theirs.keys()
     assert [place for place, content in ours.items() if theirs[place] != content] == []
 
