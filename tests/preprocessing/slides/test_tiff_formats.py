@@ -235,6 +235,16 @@ def test_a_pyramid_whose_pages_are_not_marked_as_reduced_has_its_levels(tmp_path
             np.testing.assert_array_equal(pixels, picture[::step, ::step])
 
 
+def test_a_label_before_the_slide_is_not_the_slide(tmp_path, picture):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(picture[:50, :70], photometric="rgb", metadata=None)
+        tiff.write(picture, photometric="rgb", tile=(64, 64), metadata=None, resolution=(20_000, 20_000),
+                   resolutionunit="CENTIMETER")  # fmt: skip
+    with read_slide(tmp_path / "a.tif") as slide:
+        assert slide.level_sizes == [picture.shape[1::-1]]
+        np.testing.assert_array_equal(slide.read_region((0, 0), 0, slide.size_l0), picture)
+
+
 def test_inches_and_centimetres_give_the_same(save, picture):
     for resolution, unit in ((50_800, "INCH"), (20_000, "CENTIMETER")):
         with read_slide(save(picture, resolution=(resolution, resolution), resolutionunit=unit)) as slide:
