@@ -9,7 +9,9 @@ import pytest
 from longvit.cli.app import run_command
 from longvit.config import ExecutionConfig, FinetuneConfig
 from longvit.config.yaml_files import load_yaml
+from longvit.explanation.files import file_names
 from longvit.formats.audit_json import read_audit
+from longvit.formats.explanation_json import ExplanationFolder
 from longvit.formats.membership_csv import read_membership
 from longvit.formats.metrics_json import read_metrics
 from longvit.formats.run_json import read_starts
@@ -64,6 +66,9 @@ def test_an_evaluation_has_the_same_numbers(kept):
 def test_an_explanation_is_the_same_and_is_not_computed_again(kept, tmp_path, capsys):
     model, store = kept / "finetune" / "fold_0" / "model.safetensors", kept / "stores" / "P08-0.zarr"
     command = ["explain", "--model", model, "--store", store, "--device", "cpu", "--overlay-mpp", 4, "--sheet-tiles", 2]
+    for layer in ExplanationFolder.read(kept / "explain" / "P08-0").layers:
+        for name in file_names(layer.key) if layer.layer is None else ():
+            (kept / "explain" / "P08-0" / name).touch()  # pictures are not kept here
     assert run_command([*map(str, command), "--out", str(kept / "explain")]) == 0
     assert "nothing to do" in capsys.readouterr().err
     assert run_command([*map(str, command), "--out", str(tmp_path / "again")]) == 0

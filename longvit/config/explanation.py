@@ -24,8 +24,9 @@ class ExplainConfig(StageConfig):
     stores: Annotated[Path, required.ANY_STORES]
     """Store of a slide, or a folder of stores, tiled as the stores that the models were trained on."""
     table: Annotated[Path | None, required.TABLE] = None
-    """Table with the patient of each slide, as in `predict`. If models read all slides of a patient as one sequence
-    (`fusion: early`), a patient has one number and one map, written slide by slide with the same colours."""
+    """Table with the patient of each slide, as in `predict`; the run's own slides need none. If models read all slides
+    of a patient as one sequence (`fusion: early`), a patient has one number and one map, written slide by slide with
+    the same colours."""
     out: Path
     """Folder for one subfolder per slide, named after the slide: scores, pictures, and files for QuPath."""
     target: str | None = None

@@ -75,12 +75,13 @@ def run(config: ExplainConfig) -> ExplainResult:
     require_target(models.first, config.target)
     if config.faithfulness:
         require_one_model(models, config.model)
-    stores, patients = find_stores_of_patients(config.stores, config.table, pieces=config.pieces)
+    known = {one.slide_id: one.patient_id for one in models.membership.members} if models.membership else {}
+    stores, patients = find_stores_of_patients(config.stores, config.table, known, pieces=config.pieces)
     encoder = models.first.required_encoder
     opened, unread = open_stores(stores, encoder.config.input)
     require_scale(opened.values(), encoder.trained_on, config.model)
     if models.fusion == "early":
-        print(describe_patients(patients, config.table, models.fusion), file=sys.stderr)
+        print(describe_patients(patients, config.table, models.fusion, known), file=sys.stderr)
     seen = folds_that_saw(models.membership, opened, patients) if models.membership else dict.fromkeys(patients, ())
     wanted = slide_sequences(patients, models.fusion, seen)
     errors = {name: next((unread[s] for s in one.slides if s in unread), None) for name, one in wanted.items()}

@@ -82,13 +82,13 @@ def require_squares(rc_L2: Int64[Tensor, "L 2"], config: ExplainConfig) -> None:
 def score_maps(
     question: ExplainedSlide, config: ExplainConfig, known: Mapping[Method, list[ScoreMap]] | None = None
 ) -> dict[Method, list[ScoreMap]]:
-    """Return the maps of each method in turn, except those that are known; the map over all layers is the first."""
+    """Return the maps of each method in turn, computed unless they are known; the map over all layers is the first."""
     known = known or {}
     return {one: known[one] if one in known else METHODS[one](question, config) for one in config.methods or ()}
 
 
 def of_encoder(maps: Mapping[Method, list[ScoreMap]], model: SlideModel) -> dict[Method, list[ScoreMap]]:
-    """Return the maps that any model with the same encoder has, whatever its head."""
+    """Return the maps that depend on the encoder alone, and not on the head."""
     own = {"received"} | ({"rollout"} if model.attention is None else set())
     return {method: of_method for method, of_method in maps.items() if method in own}
 

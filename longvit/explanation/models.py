@@ -99,7 +99,7 @@ def _of_run(run: Ensemble) -> ExplainedModels:
 
 
 def _of_fold(file: Path) -> ExplainedModels:
-    """Return one model, with what its run records about patients if the file is in the folder of a run."""
+    """Return one model, with the fusion and the patients of its run if the file is in the folder of a run."""
     models, files, run = (load_model(file),), {"model": file}, file.absolute().parent.parent
     number = FOLD.fullmatch(file.absolute().parent.name)
     if number is None or not (run / "config.yaml").is_file():

@@ -61,12 +61,10 @@ class Origin:
         if len(self.folds) > 1:
             parts.append(f"mean of {len(self.folds)} folds")
         if self.slides:
-            parts.append(f"of patient {self.patient}, {len(self.slides)} slides read as one")
+            parts.append(f"patient {self.patient}, {len(self.slides)} slides read as one")
         if self.seen_by:
-            every = (
-                "" if len(self.seen_by) == len(self.folds) else f" in fold {few([str(fold) for fold in self.seen_by])}"
-            )
-            parts.append(f"a patient of the training{every}")
+            folds = f": folds {few([str(fold) for fold in self.seen_by])}" if len(self.folds) > 1 else ""
+            parts.append(f"trained or selected on the patient{folds}")
         return "; ".join(parts)
 
 

@@ -1,12 +1,12 @@
 """Patients of new slides, by a table or by TCGA barcodes, and the sequences in which models read their slides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from longvit.cohort.tables import barcodes, read_table
 from longvit.formats.csv_rows import JOINED
-from longvit.formats.membership_csv import Membership
+from longvit.formats.membership_csv import MEMBERSHIP, Membership
 from longvit.formats.predictions_csv import ENSEMBLE, sequence_columns
 from longvit.tokens.sequences import sequences
 from preprocessing.errors import CohortError, few
@@ -40,13 +40,14 @@ def slide_sequences(
 
 
 def find_stores_of_patients(
-    folder: Path, table: Path | None, *, pieces: bool = False
+    folder: Path, table: Path | None, known: Mapping[str, str] | None = None, *, pieces: bool = False
 ) -> tuple[dict[str, Path], dict[str, list[str]]]:
     """Return the stores, each divided into the pieces that the table names, and the slides of each patient.
 
     Args:
         folder: Folder of stores.
-        table: Table with the patient of each slide; None to find patients by TCGA barcodes.
+        table: Table with the patient of each slide; None to find patients among the known slides and by TCGA barcodes.
+        known: Patients of slides that a run has recorded.
         pieces: Whether all stores are divided into all their pieces.
 
     Raises:
@@ -58,17 +59,19 @@ def find_stores_of_patients(
         stores = all_pieces(stores)
     elif table is not None:
         stores = with_pieces(stores, read_table(table)["slide_id"])
-    return stores, group_slides_by_patient(stores, table)
+    return stores, group_slides_by_patient(stores, table, known or {})
 
 
-def group_slides_by_patient(stores: dict[str, Path], table: Path | None) -> dict[str, list[str]]:
-    """Return the slides of each patient, by the table or by TCGA barcode; any other slide is a patient of its own.
+def group_slides_by_patient(
+    stores: Mapping[str, Path], table: Path | None, known: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the slides of each patient; without a table, an unknown slide without barcode is a patient of its own.
 
     Raises:
         CohortError: The table cannot be read, or lacks the slide of a store.
     """
     if table is None:
-        patient_of = {slide: slide for slide in stores} | barcodes(stores)
+        patient_of = {slide: slide for slide in stores} | barcodes(stores) | dict(known)
     else:
         rows = read_table(table)
         patient_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
@@ -96,7 +99,10 @@ def folds_that_saw(
 
 
 def describe_patients(
-    patients: Mapping[str, Sequence[str]], table: Path | None, fusion: Literal["late", "early"]
+    patients: Mapping[str, Sequence[str]],
+    table: Path | None,
+    fusion: Literal["late", "early"],
+    known: Collection[str] = (),
 ) -> str:
     """Return a sentence with the number of patients, the rule that finds them, and the slides that are read together.
 
@@ -104,12 +110,13 @@ def describe_patients(
     '1 patient with 2 slides, by TCGA barcodes; each slide is read by itself'
     """
     slides = [slide for of_patient in patients.values() for slide in of_patient]
-    named = len(barcodes(slides))
+    others = [slide for slide in slides if slide not in known]
+    alone = len(others) - len(barcodes(others))
+    rules = [f"by {MEMBERSHIP} of the run"] * (len(others) < len(slides)) + ["by TCGA barcodes"] * (alone < len(others))
     if table is not None:
         rule = f"by {table.name}"
-    elif named:
-        others = len(slides) - named
-        rule = "by TCGA barcodes" + (f" ({_counted(others, 'slide')} without, each a patient)" if others else "")
+    elif rules:
+        rule = " and ".join(rules) + (f" ({_counted(alone, 'slide')} without, each a patient)" if alone else "")
     else:
         rule = "each slide a patient (no table, and no TCGA barcodes)"
     read = "each slide is read by itself" if fusion == "late" else "a patient's slides are read as one sequence"

@@ -73,7 +73,7 @@ def test_a_new_slide_of_a_patient_makes_a_new_map_of_all_slides(config, titles, 
     (tmp_path / "N1.zarr").rename(config.stores / "N1.zarr")
     assert again(config) == {"N0", "N1"}
     assert "1 store is new: N1" in capsys.readouterr().err
-    assert titles["N0"].endswith("of patient Q, 2 slides read as one")
+    assert titles["N0"].endswith("patient Q, 2 slides read as one")
 
 
 def damage(store: Path) -> None:

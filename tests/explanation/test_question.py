@@ -57,7 +57,7 @@ def test_the_number_of_a_run_is_that_of_predict(task, runs, new, settings, title
         first, about = titles[slide].split("\n")
         assert first == f"{slide}: {number(document)}"
         joined = task == "cox" and slide != "N2"
-        assert about == "mean of 2 folds" + ("; of patient Q, 2 slides read as one" if joined else "")
+        assert about == "mean of 2 folds" + ("; patient Q, 2 slides read as one" if joined else "")
         assert (document.folds, document.slides) == ((0, 1), ("N0", "N1") if joined else ())
         assert document.patient == ("Q" if joined else None)
 
@@ -67,7 +67,7 @@ def test_the_number_of_a_fold_is_that_of_the_runs_predictions(task, runs, cohort
     (tmp_path / "stores").mkdir()
     for slide in ("P02-0", "P02-1"):  # tested by fold 0, and trained on by fold 1
         (tmp_path / "stores" / f"{slide}.zarr").symlink_to(cohort.stores / f"{slide}.zarr")
-    asked = settings | {"stores": tmp_path / "stores", "table": cohort.table, "methods": ("received",)}
+    asked = settings | {"stores": tmp_path / "stores", "table": None, "methods": ("received",)}
     rows = pd.read_csv(runs[task] / "predictions.csv")
     rows = rows_of_slides(rows[(rows["fold"] == 0) & (rows["split"] == "test")])
     explained = explain(runs[task], asked, fold=0)
@@ -78,7 +78,7 @@ def test_the_number_of_a_fold_is_that_of_the_runs_predictions(task, runs, cohort
         assert document.seen_by == ()
     for document, _ in explain(runs[task], asked).values():
         assert document.seen_by == (1,)
-        assert titles[document.slide_id].endswith("; a patient of the training in fold 1")
+        assert titles[document.slide_id].endswith("; trained or selected on the patient: folds 1")
 
 
 @pytest.mark.parametrize("task", TASKS)
