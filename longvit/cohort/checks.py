@@ -24,8 +24,8 @@ from preprocessing.errors import few
 from preprocessing.store.piece import with_pieces
 from preprocessing.store.store import find_stores, open_store
 
-_LEVELS = (("accepted", "accepted findings"), ("note", "notes"))
-"""Levels of findings that do not stop a run, and their words in a verdict."""
+_LEVELS = {"error": "error", "accepted": "accepted finding", "note": "note"}
+"""Level of a finding -> its word in a verdict."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Audit:
     def verdict(self) -> str:
         """Return one sentence: the number of findings of each level, and whether the splits can be trained on."""
         levels = Counter(one.level for one in self.findings)
-        said = [f"{levels['error'] or 'no'} errors"]
-        said += [f"{levels[level]} {word}" for level, word in _LEVELS if levels[level]]
+        said = [f"{levels[level] or 'no'} {word}{'s' * (levels[level] != 1)}" for level, word in _LEVELS.items()]
         end = "`longvit finetune` refuses these splits" if levels["error"] else "these splits can be trained on"
         return f"{', '.join(said)}: {end}"
 
@@ -134,8 +133,9 @@ def untrainable(audit: Audit) -> list[Finding]:
         fold.index: cohort.task.problem(cohort.targets.loc[list(fold.train)], "train", cohort.classes)
         for fold in audit.folds
     }
+    paths = {fold.index: fold.path or audit.where for fold in audit.folds}
     return [
-        Finding(category="untrainable", level="error", what=f"fold {k} {one.what}", where=str(audit.where), fix=one.fix)
+        Finding(category="untrainable", level="error", what=f"fold {k} {one.what}", where=str(paths[k]), fix=one.fix)
         for k, one in problems.items()
         if one
     ]

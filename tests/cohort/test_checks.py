@@ -439,13 +439,17 @@ def test_the_audit_ends_with_a_verdict(small, table):
     parts = {"train": ["A", "B"], "val": ["C"], "test": []}
     console = Console(width=200, record=True)
     print_findings(small(parts), console)
-    assert console.export_text().rstrip().endswith("verdict: no errors, 2 notes: these splits can be trained on")
+    assert (
+        console.export_text()
+        .rstrip()
+        .endswith("verdict: no errors, no accepted findings, 2 notes: these splits can be trained on")
+    )
     leaking = small({"train": ["A-1", "B"], "val": ["A-2"], "test": ["C"]})
-    assert leaking.verdict.startswith("1 errors, ")
+    assert leaking.verdict.startswith("1 error, no accepted findings, ")
     assert leaking.verdict.endswith(": `longvit finetune` refuses these splits")
     assert leaking.file.verdict == leaking.verdict
     accepted = small({"train": ["A-1", "B"], "val": ["A-2"], "test": ["C"]}, accept=("leak",))
-    assert accepted.verdict.startswith("no errors, 1 accepted findings, ")
+    assert accepted.verdict.startswith("no errors, 1 accepted finding, ")
 
 
 def test_a_training_part_that_teaches_nothing_is_an_error_that_cannot_be_accepted(small):
