@@ -26,8 +26,8 @@ def clinical_covariates(experiment: Experiment) -> ClinicalCovariates:
     config = experiment.config
     where = _table(config)
     if "time" not in experiment.cohort.targets:
-        fix = "leave clinical out of baselines; it is a baseline for survival"
-        raise ConfigError("age, sex and stage do not predict a subtype", where="baselines: clinical", fix=fix)
+        fix = "leave clinical out of baselines"
+        raise ConfigError("clinical is a baseline for survival only", where="baselines: clinical", fix=fix)
     found = read_clinical(where)
     cases = [case for case in experiment.cohort.slides if case in found.table.index]
     if not cases:

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import rich
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 
@@ -44,6 +44,14 @@ def risen(rows: Sequence[Row]) -> list[str]:
         f"epoch {since['epoch']}: the loss has risen to {since['loss']:.4g}, far above an untrained model's loss; "
         "lower optimiser.learning_rate, or bound the gradient with optimiser.clip_norm"
     ]
+
+
+class EpochBar(RichProgressBar):
+    """Progress bar that counts epochs from 1; Lightning's counts from 0."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        text = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return text.ljust(len(self.validation_description))  # as Lightning's, or the bar flickers
 
 
 class Meter(pl.Callback):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import cv2
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -24,6 +24,7 @@ from longvit.config import Device, OptimiserConfig, RunConfig
 from longvit.runs.folder import TRAINING_METRICS
 from longvit.training.callbacks import (
     Checkpoints,
+    EpochBar,
     LoaderWaitProfiler,
     Meter,
     MetricsFile,
@@ -176,7 +177,7 @@ def fit(
     callbacks: list[pl.Callback] = [*([] if brief else [TimingFile(folder / "timing.csv", waiting)]), *meters, metrics]
     callbacks += [*([NotesFile(folder / "notes.txt", metrics, read)] if read else []), *([best] if monitor else [])]
     callbacks += [ResumableEarlyStopping(monitor, patience=patience)] if monitor and patience else []
-    callbacks += [] if brief else [RichProgressBar(), every]
+    callbacks += [] if brief else [EpochBar(), every]
     trainer = pl.Trainer(
         accelerator=config.device,
         **current_mesh().trainer_settings(fsdp=config.execution.fsdp),

@@ -120,7 +120,7 @@ def test_the_tokens_of_a_tile_are_averaged_whatever_the_order_of_the_sequence(le
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"task": SubtypeTask()}, ConfigError, "age, sex and stage do not predict a subtype"),
+        ({"task": SubtypeTask()}, ConfigError, "clinical is a baseline for survival only"),
         ({"clinical": "colours.csv"}, CohortError, "there is no column of age, sex or stage"),
         ({"clinical": "strangers.csv"}, CohortError, "no patient of the cohort is in the clinical table"),
     ],

@@ -13,7 +13,15 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from longvit.config import OptimiserConfig, RunConfig
 from longvit.training import callbacks as records
-from longvit.training.callbacks import LoaderWaitProfiler, Meter, MetricsFile, NotesFile, SafeCheckpoints, TimingFile
+from longvit.training.callbacks import (
+    EpochBar,
+    LoaderWaitProfiler,
+    Meter,
+    MetricsFile,
+    NotesFile,
+    SafeCheckpoints,
+    TimingFile,
+)
 from longvit.training.loop import TrainingModule, fit
 
 
@@ -157,3 +165,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
 def test_a_fit_saves_its_checkpoints_safely(tmp_path):
     plugin = fitted(tmp_path).trainer.strategy.checkpoint_io
     assert type(plugin) is SafeCheckpoints
+
+
+def test_the_bar_counts_epochs_from_one():
+    bar = EpochBar()
+    bar._trainer = SimpleNamespace(max_epochs=12)
+    assert [bar._get_train_description(epoch).strip() for epoch in (0, 11)] == ["Epoch 1/12", "Epoch 12/12"]
