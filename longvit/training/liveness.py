@@ -114,7 +114,7 @@ def _first_problem(hellos: Sequence[Mapping[str, Any]]) -> Problem | None:
     refused = next((hello for hello in hellos if hello["problem"]), None)
     if refused:
         what, where, fix = refused["problem"]
-        if any(hello["problem"] != refused["problem"] for hello in hellos):
+        if any(tuple(hello["problem"] or ()) != (what, where, fix) for hello in hellos):  # JSON makes lists of tuples
             what = f"rank {refused['rank']} on {refused['host']} cannot start: {what}"
         return what, where, fix
     for hello in hellos:

@@ -106,7 +106,7 @@ def test_absent_columns_are_left_out_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("patient,age\nA,50\n", "no column contains the patients"),
+        ("who,age\nA,50\n", "the table has no column case_id"),
         ("patient_id,colour\nA,red\n", "no column of age, sex or stage"),
         ("patient_id,age\nA,50\nA,51\n", "rows of a patient differ: A"),
         ("", "the clinical table is empty"),

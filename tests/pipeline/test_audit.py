@@ -35,7 +35,7 @@ def test_splits_are_made_audited_and_trained_on(line, tmp_path, capsys):
     assert run_command(command("audit", line, made)) == 0
     said = capsys.readouterr().out
     assert "train" in said
-    assert "error" not in said
+    assert "verdict: no errors, " in said
     finetune = line.finetune(
         tmp_path / "run",
         "--checkpoint",

@@ -242,15 +242,15 @@ COHORT = {
     "no table": (just(*FINETUNE), "the table does not exist", "t.csv", "check the path"),
     "table without a column": (
         with_table(lambda t: t.drop(columns="oncotree_code")),
-        "the table has no column oncotree_code",
+        "the table has no known column of the label",
         "table.csv, columns: case_id, slide_id",
-        "set its name in the config",
+        "name it with task.label_column",
     ),
     "table without a value": (
         with_table(lambda t: t.assign(survival_months=t["survival_months"].where(t.index != 3)), "--task.kind", "cox"),
-        "1 of 18 rows have no survival_months",
+        "1 of 15 patients with slides have no survival_months and censorship: SYN-0002",
         "table.csv, line 5",
-        "fill in the value",
+        "or leave these patients out with --task.missing leave-out",
     ),
     "patient of two classes": (
         with_table(lambda t: t.assign(case_id="SYN-0000")),
@@ -415,7 +415,7 @@ FILES = {
         lambda line: explain(line, "no.safetensors"),
         "the model does not exist",
         "no.safetensors",
-        "check the path",
+        "give the folder of a finished `longvit finetune`, or fold_<k>/model.safetensors in it",
     ),
     "class that the model has not": (
         lambda line: explain(line, line.model("subtype"), "--target", "LUAD"),

@@ -126,7 +126,7 @@ def test_explaining_leaves_a_picture_and_a_score_for_every_token(line):
         assert min(picture.size) > 300
     with (folder / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["x_l0", "y_l0", "row", "column", *(layer["key"] for layer in layers)]
+    assert list(rows[0]) == ["x_l0", "y_l0", "row", "column", "piece", *(layer["key"] for layer in layers)]
     assert len(rows) == len(store) * (128 // 32) ** 2
     assert all(int(row["x_l0"]) == 32 * int(row["column"]) for row in rows)
 

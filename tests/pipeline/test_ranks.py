@@ -376,7 +376,7 @@ def with_gpus(count: int, *which: int) -> Callable[[Ranks, int], object]:
 
 AUTO = [*TWO, "--device", "auto"]
 REFUSED = {
-    "mesh that does not divide": ({0: FOUR, 1: FOUR}, {}, "4 ranks per sequence do not divide 2 processes"),
+    "mesh that does not divide": ({0: FOUR, 1: FOUR}, {}, "error: 4 ranks per sequence do not divide 2 processes"),
     "no GPU for the second": ({0: AUTO, 1: AUTO}, {"prepare": with_gpus(1, 0, 1)}, "has no GPU: the host has 1"),
     "GPU on one of two": ({0: AUTO, 1: AUTO}, {"prepare": with_gpus(1, 0)}, "has device cpu, and rank 0 has cuda"),
     "nobody answers the first": ({0: TWO}, {"missing": [1]}, "rank 0 cannot find all 2 ranks"),
