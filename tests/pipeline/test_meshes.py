@@ -42,6 +42,11 @@ OBJECTIVES = {
 TASKS = {"subtype": SubtypeTask(), "cox": CoxTask(), "nll": NllTask(bins=2)}
 
 
+def some_slow(names, fast):
+    """Names as parameters, of which only `fast` are in the suite: each takes half a minute; `make slow` has all."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 SINGLE = {"moco": 2e-3, "cox": 2e-3}
 """Tolerance of what libraries compute in single precision: lightly's queue and torchsurv's loss."""
 
@@ -93,7 +98,7 @@ def pretraining(cohort, tiny_encoder, tmp_path) -> PretrainConfig:
     )
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", some_slow(OBJECTIVES, ("dino", "moco", "masked")))
 def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretraining, objective, tmp_path):
     optimiser, tolerance = pretraining.optimiser.model_copy(update={"epochs": 4}), SINGLE.get(objective, 2e-6)
     config = pretraining.model_copy(update={"objective": OBJECTIVES[objective], "optimiser": optimiser})
@@ -108,7 +113,7 @@ def test_an_objective_has_the_losses_and_weights_of_one_process(launched, pretra
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", some_slow(TASKS, ("subtype", "cox")))
 def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, task, frozen, tmp_path):
     encoder, tolerance = config.encoder.model_copy(update={"dropout": 0.0}), SINGLE.get(task, 2e-6)
     changes = {"task": TASKS[task], "encoder": encoder, "out": tmp_path / "one", "pooling": "attention", "folds": (0,)}
@@ -124,7 +129,7 @@ def test_a_task_has_the_losses_and_predictions_of_one_process(launched, config, 
         assert_near(tmp_path / "one" / "fold_0", tmp_path / name / "fold_0", "metrics.csv", tolerance)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", some_slow(OBJECTIVES, ("masked",)))
 def test_an_objective_with_sharded_weights_has_the_losses_and_weights_of_one_process(
     launched, pretraining, objective, tmp_path
 ):
@@ -144,7 +149,7 @@ def sharded(config):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", some_slow(TASKS, ("cox",)))
 def test_a_task_with_sharded_weights_has_the_losses_and_predictions_of_one_process(
     launched, config, task, frozen, tmp_path
 ):
@@ -237,7 +242,8 @@ def killed(config: PretrainConfig) -> None:
     ("other", "fsdp"),
     [
         *[("one process", ()), ("1x2", ()), ("2x2", ())],
-        *[("one process", ("before",)), ("2x2", ("before",)), ("2x2", ("after",)), ("2x2", ("before", "after"))],
+        *[("one process", ("before",)), ("2x2", ("before",))],
+        *[pytest.param("2x2", when, marks=pytest.mark.slow) for when in (("after",), ("before", "after"))],
     ],
 )
 def test_a_run_whose_rank_was_killed_goes_on_in_another_mesh_as_if_undisturbed(
