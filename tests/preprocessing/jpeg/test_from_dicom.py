@@ -203,6 +203,24 @@ def test_a_jpeg_that_contradicts_its_file_on_its_colours_is_left_to_openslide(wr
         assert len(levels(write(frames, PhotometricInterpretation=colours))) == agrees
 
 
+def test_a_jpeg_whose_frame_contradicts_its_file_on_its_colours_is_left_to_openslide(write, image):
+    halved = frames_of(image, SIDE, "YCbCr")  # 4:2:0, which only YCbCr is
+    assert levels(write(halved, PhotometricInterpretation="RGB")) == {}
+    assert list(levels(write(halved, PhotometricInterpretation="YBR_FULL_422"))) == [0]
+    named = [with_names(data, b"RGB") for data in frames_of(image, SIDE, "RGB")]
+    assert levels(write(named, PhotometricInterpretation="YBR_FULL")) == {}
+    assert list(levels(write(named, PhotometricInterpretation="RGB"))) == [0]
+
+
+def with_names(data, names):
+    """A JPEG whose three components have other names, in its frame and in its scan."""
+    data = bytearray(data)
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for n, name in enumerate(names):
+        data[frame + 10 + 3 * n] = data[scan + 5 + 2 * n] = name
+    return bytes(data)
+
+
 @pytest.mark.parametrize("cut", [1000, 20_000, -20])
 def test_a_file_cut_short_has_no_such_level_and_keeps_nothing_open(write, cut):
     path = write()
