@@ -109,7 +109,9 @@ def read_cohort(
             slides_of.setdefault(case, []).append(slide)
     hospitals = used[site_column] if site_column else used["case_id"].map(_barcode_site)
     sites = hospitals.groupby(used["case_id"]).first().dropna()
-    counts = [table["case_id"].nunique(), used["case_id"].nunique(), rows["case_id"].nunique(), len(targets)]
+    steps = {"in the table": table["case_id"], "with a slide": used["case_id"]}
+    steps |= {"of the task's classes": rows["case_id"]} if classes else {}
+    flow = [(step, int(names_of.nunique())) for step, names_of in steps.items()]
     cohort = Cohort(
         slides_of,
         targets,
@@ -118,7 +120,7 @@ def read_cohort(
         sites={str(case): site for case, site in sites.items() if case in slides_of},
         task=task,
         unknown=unknown,
-        flow=tuple(zip(_FLOW, counts, strict=True)),
+        flow=(*flow, ("with a known target", len(targets))),
     )
     return replace(cohort, left_out=frozenset(names - set(slides_of) - set(cohort.patient_of)))
 
@@ -234,5 +236,3 @@ def _refuse_repeated(slides: pd.Series, where: Path) -> None:
 
 _READERS = {LabelTask.targets: read_labels, SurvivalTask.targets: read_times}
 """Reader of the targets of each kind, by their columns."""
-_FLOW = ("in the table", "with a slide", "of the task's classes", "with a known target")
-"""Steps of reading, in order: who is left after each."""

@@ -144,7 +144,6 @@ def test_patients_without_the_endpoint_are_left_out_by_name(written, endpoint, p
     assert dict(cohort.flow) == {
         "in the table": 4,
         "with a slide": 3,
-        "of the task's classes": 3,
         "with a known target": len(patients),
     }
     assert {*cohort.unknown, "TCGA-OR-A5J1"} <= cohort.left_out
