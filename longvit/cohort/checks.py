@@ -151,7 +151,7 @@ def _find_unit(config: SplitsConfig, cohort: Cohort, collector: FindingCollector
             what = f"column {{names}} has {said}"
             collector.find("time-unit", cohort.task.table_columns[:1], what, where=config.table, fix=fix)
         if said := turned_round(cohort.targets["time"], cohort.targets["event"]):
-            what = f"column {{names}} may be turned round: {said.replace('{', '').replace('%', ' %')}"
+            what = f"column {{names}} may be turned round: {said}"
             fix = "check which value means the event: task.event_column is 1 for it, task.censorship_column is 0"
             collector.find("censoring", cohort.task.table_columns[1:2], what, where=config.table, fix=fix)
 

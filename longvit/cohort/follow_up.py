@@ -40,7 +40,7 @@ def describe_follow_up(times: pd.Series, event: pd.Series, unit: str) -> str:
     """
     reverse, censored = reverse_kaplan_meier(times, event), times[event == 0]
     return (
-        f"{len(event)} patients, {int(event.sum())} events ({event.mean():.0%}); median follow-up "
+        f"{len(event)} patients, {int(event.sum())} events ({100 * event.mean():.0f} %); median follow-up "
         f"{'not reached' if reverse is None else f'{reverse:.4g} {unit}'} by reverse Kaplan-Meier, "
         f"{f'{censored.median():.4g} {unit}' if len(censored) else 'unknown'} of patients without the event"
     )
@@ -69,8 +69,9 @@ def turned_round(times: pd.Series, event: pd.Series) -> str | None:
     if len(event) < FEWEST_PATIENTS or event.nunique() < 2:
         return None
     if not FEWEST_EVENTS <= share <= MOST_EVENTS:
-        return f"{share:.1%} of {len(event)} patients have the event"
+        return f"{100 * share:.1f} % of {len(event)} patients have the event"
     late = float(event[times >= times.quantile(0.9)].mean())
     if late > LATE_EVENTS and late >= share:
-        return f"of the tenth of patients with the longest times {late:.0%} have the event, of all patients {share:.0%}"
+        shares = f"{100 * late:.0f} % have the event, of all {100 * share:.0f} %"
+        return f"of the tenth of patients with the longest times {shares}"
     return None

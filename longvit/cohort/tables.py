@@ -151,7 +151,7 @@ def name_rows(
             f"the table has no column {' nor '.join(absent)}",
             where=f"{path}, columns: {few(columns, 12)}",
             fix="rename the column; split, audit and finetune also take --task.patient-column and --task.slide-column, "
-            "a --slide-table, or --task.patient slide if the table has no patients",
+            "a --slide-table, --stores for slides of TCGA, or --task.patient slide if the table has no patients",
         )
     table = table.assign(**{name: named[name] for name in needed})
     for name in needed:

@@ -45,7 +45,7 @@ def test_a_follow_up_is_described_in_both_kinds():
     times, event = pd.Series([1.0, 2, 3, 4, 5]), pd.Series([1, 0, 1, 0, 0])
     said = describe_follow_up(times, event, "months")
     assert said == (
-        "5 patients, 2 events (40%); median follow-up 4 months by reverse Kaplan-Meier, 4 months of patients without "
+        "5 patients, 2 events (40 %); median follow-up 4 months by reverse Kaplan-Meier, 4 months of patients without "
         "the event"
     )
     all_died = describe_follow_up(times, event * 0 + 1, "months")

@@ -1,4 +1,4 @@
-"""What a second start of `explain` does again: slides that are new, changed, incomplete, or read with such a slide."""
+"""Slides that a second start of `explain` explains again: new, changed or incomplete, or read with such a slide."""
 
 import shutil
 from pathlib import Path
